@@ -1,0 +1,126 @@
+//! What Metalbot asks of a management controller, whatever it speaks.
+//!
+//! Invariant: every error says by its [`Class`] what may be done next, so that nobody upstream
+//! guesses from a message whether a power cycle may be repeated.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::host::Host;
+use crate::domain::workflow::{BootDevice, PowerTo};
+
+/// Chassis power as the BMC reports it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Power {
+    On,
+    Off,
+}
+
+/// What may be done after an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Nothing happened; the same request may be repeated.
+    Transient,
+    /// The BMC understood and refuses; repeating cannot help.
+    Rejected,
+    /// It may or may not have happened: probe the host's state first.
+    Unknown,
+}
+
+/// Boot device override, IPMI 2.0 section 28.13.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BootOverride {
+    pub device: BootDevice,
+    pub efi: bool,
+    pub persistent: bool,
+}
+
+/// Identity of a BMC, IPMI 2.0 section 20.1.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct DeviceInfo {
+    pub manufacturer_id: u32,
+    pub product_id: u16,
+    /// Firmware as `major.minor`.
+    pub firmware: String,
+    /// IPMI version as `major.minor`.
+    pub ipmi: String,
+}
+
+/// Why a request to a BMC failed. Messages are for operators and never hold a secret.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BmcError {
+    #[error("the BMC at {address} does not answer")]
+    Unreachable { address: String },
+    #[error("the BMC at {address} has no free session slot")]
+    Busy { address: String },
+    #[error("the BMC at {address} refused the user name or password")]
+    Credentials { address: String },
+    #[error("the BMC at {address} grants too little privilege: {detail}")]
+    Privilege { address: String, detail: String },
+    #[error("the BMC at {address} accepts neither cipher suite 17 nor 3")]
+    NoCommonCipher { address: String },
+    #[error("the BMC at {address} refused the command: completion code {code:#04x}")]
+    Refused { address: String, code: u8 },
+    #[error("the BMC at {address} answered against the protocol: {detail}")]
+    Protocol { address: String, detail: String },
+    #[error("the BMC at {address} went silent after the command was sent: it may have acted")]
+    OutcomeUnknown { address: String },
+    #[error("{detail}")]
+    Misconfigured { detail: String },
+}
+
+impl BmcError {
+    pub fn class(&self) -> Class {
+        match self {
+            BmcError::Unreachable { .. } | BmcError::Busy { .. } | BmcError::Protocol { .. } => {
+                Class::Transient
+            }
+            BmcError::Credentials { .. }
+            | BmcError::Privilege { .. }
+            | BmcError::NoCommonCipher { .. }
+            | BmcError::Refused { .. }
+            | BmcError::Misconfigured { .. } => Class::Rejected,
+            BmcError::OutcomeUnknown { .. } => Class::Unknown,
+        }
+    }
+
+    /// Short stable name by which failures are grouped into tickets.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            BmcError::Unreachable { .. } => "bmc_unreachable",
+            BmcError::Busy { .. } => "bmc_busy",
+            BmcError::Credentials { .. } => "bmc_credentials",
+            BmcError::Privilege { .. } => "bmc_privilege",
+            BmcError::NoCommonCipher { .. } => "bmc_cipher",
+            BmcError::Refused { .. } => "bmc_refused",
+            BmcError::Protocol { .. } => "bmc_protocol",
+            BmcError::OutcomeUnknown { .. } => "outcome_unknown",
+            BmcError::Misconfigured { .. } => "misconfigured",
+        }
+    }
+}
+
+/// A way to reach BMCs. One value serves the whole fleet; each call opens and closes what it needs.
+#[async_trait]
+pub trait Bmc: Send + Sync + 'static {
+    /// Reads the chassis power state. Never writes.
+    async fn power(&self, host: &Host) -> Result<Power, BmcError>;
+
+    /// Issues one power command, once. It does not wait for the effect and never repeats an act
+    /// whose reply was lost: that is [`BmcError::OutcomeUnknown`].
+    async fn set_power(&self, host: &Host, to: PowerTo) -> Result<(), BmcError>;
+
+    /// Lights the identify lamp for the given time, at most 255 s; zero turns it off.
+    async fn identify(&self, host: &Host, on_for: Duration) -> Result<(), BmcError>;
+
+    /// Reads the boot device override; `None` when no valid one is set.
+    async fn boot_device(&self, host: &Host) -> Result<Option<BootOverride>, BmcError>;
+
+    /// Sets the boot device override.
+    async fn set_boot_device(&self, host: &Host, boot: BootOverride) -> Result<(), BmcError>;
+
+    async fn device_info(&self, host: &Host) -> Result<DeviceInfo, BmcError>;
+}

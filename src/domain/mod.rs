@@ -1,0 +1,12 @@
+//! The words and rules of Metalbot, pure: no IO, no clock (callers hand in `now`), no async.
+//!
+//! Start with [`batch`] and [`job`]: their two transition functions are the only definition of what
+//! may follow what. Everything else here answers one question each.
+
+pub mod batch;
+pub mod host;
+pub mod ids;
+pub mod job;
+pub mod principal;
+pub mod rollout;
+pub mod workflow;

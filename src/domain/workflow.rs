@@ -1,0 +1,213 @@
+//! What a batch will do to each of its hosts, fixed at submission.
+//!
+//! A [`Plan`] is stored with its batch: a later change of `commands/` does not change a batch that
+//! people have already approved. Its [`digest`] is what they approve.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::host::HostName;
+use super::rollout::Rollout;
+
+/// How much harm an action can do; approval policy is keyed by it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Risk {
+    Harmless,
+    Disruptive,
+    Destructive,
+}
+
+impl Risk {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Risk::Harmless => "harmless",
+            Risk::Disruptive => "disruptive",
+            Risk::Destructive => "destructive",
+        }
+    }
+}
+
+impl fmt::Display for Risk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A power command, IPMI 2.0 section 28.3.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PowerTo {
+    On,
+    /// Cuts the power.
+    Off,
+    /// Asks the operating system to shut down (ACPI).
+    Soft,
+    /// Off and on again in one command. After a lost reply nobody can tell whether it happened, so
+    /// actions that must survive a crash say `off` and then `on`.
+    Cycle,
+    /// Hard reset without a power-down.
+    Reset,
+}
+
+/// A power state that can be waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PowerIs {
+    On,
+    Off,
+}
+
+/// Boot device selectors, IPMI 2.0 table 28-14, parameter 5.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BootDevice {
+    None,
+    Pxe,
+    Disk,
+    Safe,
+    Diag,
+    Cdrom,
+    Bios,
+}
+
+/// What to do when a wait reaches its deadline.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDeadline {
+    #[default]
+    Fail,
+    /// Go on with the next step, which is expected to do it the hard way.
+    Continue,
+}
+
+/// One thing done to a host, with its parameters. `run` in `commands/*.toml` names the variant.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "run", rename_all = "snake_case", deny_unknown_fields)]
+pub enum StepAction {
+    /// One power command; nothing is sent when the host is already there.
+    Power { to: PowerTo },
+    /// Polls the BMC until the host is on or off.
+    WaitPower {
+        is: PowerIs,
+        #[serde(default)]
+        on_deadline: OnDeadline,
+    },
+    /// Lights the identify lamp. `seconds`: 0 (off) to 255.
+    Identify { seconds: u8 },
+    /// Sets the next boot's device.
+    BootDevice {
+        device: BootDevice,
+        #[serde(default)]
+        efi: bool,
+        #[serde(default)]
+        persistent: bool,
+    },
+}
+
+/// A step with its limits.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PlannedStep {
+    /// For people, in the imperative: `cut the power`.
+    pub title: String,
+    pub action: StepAction,
+    /// Longest time for all attempts of the step together, in seconds.
+    pub deadline_secs: u64,
+    /// How many more attempts may follow a failed one, when the failure is transient.
+    pub retry: u32,
+}
+
+impl PlannedStep {
+    pub fn deadline(&self) -> Duration {
+        Duration::from_secs(self.deadline_secs)
+    }
+}
+
+/// What is done to every host of a batch, and how fast.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    pub action: String,
+    pub risk: Risk,
+    /// Arguments as given or defaulted, by name, in the text form a person would type.
+    pub params: BTreeMap<String, String>,
+    pub steps: Vec<PlannedStep>,
+    pub rollout: Rollout,
+}
+
+/// SHA-256 over a plan and its sorted hosts. Approvals are for a digest, so that a change after the
+/// approval voids it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The first 8 hexadecimal digits, enough for people to compare by eye.
+    pub fn short(&self) -> String {
+        self.to_string()[..8].to_owned()
+    }
+
+    /// Reads the 64 hexadecimal digits that [`fmt::Display`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = hex::decode(text).ok()?;
+        Some(Digest(bytes.try_into().ok()?))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// The digest of a plan over these hosts, whatever order they come in.
+pub fn digest<'a>(plan: &Plan, hosts: impl IntoIterator<Item = &'a HostName>) -> Digest {
+    let mut hosts: Vec<&HostName> = hosts.into_iter().collect();
+    hosts.sort();
+    // Field order in serde's JSON is the declaration order and maps are sorted, so that equal
+    // plans have equal bytes.
+    let canonical =
+        serde_json::to_vec(&(plan, hosts)).expect("a plan holds only strings and numbers");
+    Digest(Sha256::digest(canonical).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan {
+            action: "reboot".into(),
+            risk: Risk::Disruptive,
+            params: BTreeMap::from([("wait".into(), "5m".into())]),
+            steps: vec![PlannedStep {
+                title: "cut the power".into(),
+                action: StepAction::Power { to: PowerTo::Off },
+                deadline_secs: 60,
+                retry: 3,
+            }],
+            rollout: Rollout::default(),
+        }
+    }
+
+    fn hosts(names: &[&str]) -> Vec<HostName> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_digest_ignores_order_and_sees_every_change() {
+        let (ab, ba) = (hosts(&["a", "b"]), hosts(&["b", "a"]));
+        let base = digest(&plan(), &ab);
+        assert_eq!(digest(&plan(), &ba), base);
+        assert_ne!(digest(&plan(), &hosts(&["a"])), base);
+        let mut other = plan();
+        other.params.insert("wait".into(), "6m".into());
+        assert_ne!(digest(&other, &ab), base);
+        let mut other = plan();
+        other.steps[0].action = StepAction::Power { to: PowerTo::Cycle };
+        assert_ne!(digest(&other, &ab), base);
+        assert_eq!(Digest::parse(&base.to_string()), Some(base));
+    }
+}

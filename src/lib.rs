@@ -1,0 +1,4 @@
+//! Metalbot: Metal as a Service from chat.
+
+pub mod bmc;
+pub mod domain;
