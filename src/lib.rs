@@ -1,4 +1,5 @@
 //! Metalbot: Metal as a Service from chat.
 
 pub mod bmc;
+pub mod chat;
 pub mod domain;

@@ -6,7 +6,9 @@
 pub mod batch;
 pub mod host;
 pub mod ids;
+pub mod inbound;
 pub mod job;
 pub mod principal;
 pub mod rollout;
+pub mod secret;
 pub mod workflow;

@@ -1,0 +1,89 @@
+//! What Metalbot asks of a chat platform. Platforms hand in [`crate::domain::inbound::Inbound`] and
+//! take [`Message`]; nothing else about them passes this line.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::inbound::Place;
+
+/// A message to people. The text is CommonMark; what people typed has been escaped in it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Message {
+    pub markdown: String,
+    pub card: Option<Card>,
+}
+
+/// The live part of a batch's message.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Card {
+    pub tone: Tone,
+    pub progress: Option<Progress>,
+    pub buttons: Vec<Button>,
+}
+
+/// How a card looks at first sight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tone {
+    Waiting,
+    Working,
+    Good,
+    Warning,
+    Bad,
+    Neutral,
+}
+
+/// Counts of hosts for the progress bar.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Progress {
+    pub total: u32,
+    pub succeeded: u32,
+    /// Failed and quarantined.
+    pub failed: u32,
+    pub running: u32,
+}
+
+/// A button of a card.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Button {
+    pub label: String,
+    /// Comes back in `What::Button`.
+    pub value: String,
+    pub style: ButtonStyle,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ButtonStyle {
+    Plain,
+    Primary,
+    Danger,
+}
+
+/// Why a message could not be delivered.
+#[derive(Debug, thiserror::Error)]
+pub enum ChatError {
+    /// Try again later; nothing is lost.
+    #[error("the chat platform is unavailable: {0}")]
+    Transient(String),
+    /// The platform will never take this message.
+    #[error("the chat platform refuses the message: {0}")]
+    Rejected(String),
+}
+
+/// A platform that can show messages. Message ids are the platform's own.
+#[async_trait]
+pub trait Chat: Send + Sync + 'static {
+    /// Posts a message and returns its id. `key` names the message: where the platform can, a
+    /// second post under the same key is the first one. `only_to` makes it visible to one user.
+    async fn post(
+        &self,
+        to: &Place,
+        only_to: Option<&str>,
+        key: &str,
+        message: &Message,
+    ) -> Result<String, ChatError>;
+
+    /// Replaces the content of a message.
+    async fn update(&self, at: &Place, id: &str, message: &Message) -> Result<(), ChatError>;
+}

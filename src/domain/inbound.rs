@@ -1,0 +1,43 @@
+//! What reaches us from a chat platform, once nothing about the platform is left but names.
+
+use serde::{Deserialize, Serialize};
+
+/// Where something was said: a channel, or a thread in it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Place {
+    pub platform: String,
+    pub channel: String,
+    /// Id of the message at the head of the thread.
+    pub thread: Option<String>,
+}
+
+/// A user as the platform names them; `identity` knows which person that is.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct PlatformUser {
+    pub platform: String,
+    pub id: String,
+}
+
+/// One delivery, whatever door it came through.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Inbound {
+    /// The platform's own id of the delivery: a repeat carries the same.
+    pub delivery: String,
+    pub who: PlatformUser,
+    pub place: Place,
+    pub what: What,
+}
+
+/// What a person did.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum What {
+    /// The text behind the slash command: `reboot web[01-12]`.
+    Command { text: String },
+    /// A plain message in a thread.
+    ThreadReply { text: String },
+    /// An emoji put on a message or taken from it; `name` without colons.
+    Reaction { message: String, name: String, added: bool },
+    /// A button of a card; `value` is what we gave the button.
+    Button { message: String, value: String },
+}
