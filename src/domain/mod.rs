@@ -3,8 +3,10 @@
 //! Start with [`batch`] and [`job`]: their two transition functions are the only definition of what
 //! may follow what. Everything else here answers one question each.
 
+pub mod approval;
 pub mod batch;
 pub mod host;
+pub mod human_duration;
 pub mod ids;
 pub mod inbound;
 pub mod job;
