@@ -3,3 +3,4 @@
 pub mod bmc;
 pub mod chat;
 pub mod domain;
+pub mod store;

@@ -10,6 +10,8 @@ pub mod human_duration;
 pub mod ids;
 pub mod inbound;
 pub mod job;
+pub mod notice;
+pub mod overlap;
 pub mod principal;
 pub mod rollout;
 pub mod secret;

@@ -1,0 +1,278 @@
+//! Things that people should hear of: what happened, never its wording. The wording of a notice is
+//! `templates/chat/<kind>.md`, rendered with the notice's fields.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::batch::BatchState;
+use super::host::HostName;
+use super::ids::BatchId;
+use super::inbound::Place;
+use super::overlap::Held;
+
+/// Who is to see a notice.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "to", rename_all = "snake_case")]
+pub enum Audience {
+    /// Everybody at the place.
+    Place { place: Place },
+    /// One platform user at the place.
+    Only { place: Place, user: String },
+    /// The thread under the batch's card.
+    Thread { batch: BatchId },
+}
+
+/// A notice. The serialised `kind` names its template.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Notice {
+    /// The text could not be understood or is not allowed; nothing was done.
+    Error {
+        message: String,
+        /// What was typed, when an error points into it.
+        input: Option<String>,
+        /// 1-based, in characters of `input`.
+        column: Option<usize>,
+        hint: Option<String>,
+    },
+    /// The platform user is nobody in the directory.
+    Unbound {
+        platform: String,
+        user: String,
+    },
+    Help {
+        page: serde_json::Value,
+    },
+    Status {
+        batch: Box<BatchView>,
+    },
+    HostStatus {
+        hosts: Vec<HostView>,
+    },
+    List {
+        mine: bool,
+        batches: Vec<BatchLine>,
+    },
+    Hosts {
+        expression: String,
+        hosts: Vec<HostName>,
+    },
+    Whoami {
+        login: String,
+        name: String,
+        groups: Vec<String>,
+    },
+    /// A submission that was stored as refused.
+    Refused {
+        batch: BatchId,
+        action: String,
+        hosts: Vec<HostName>,
+        held: Vec<Held>,
+        free: Vec<HostName>,
+        /// Command that asks for the free hosts alone.
+        free_command: Option<String>,
+    },
+    /// A request of the person that changed nothing, with the reason.
+    NotDone {
+        batch: Option<BatchId>,
+        message: String,
+    },
+    /// A request of the person that was carried out and that the thread shows anyway.
+    Done {
+        batch: BatchId,
+        message: String,
+    },
+    Approved {
+        batch: BatchId,
+        by: String,
+        via: String,
+        owners: Vec<String>,
+        complete: bool,
+    },
+    Withdrawn {
+        batch: BatchId,
+        by: String,
+    },
+    Rejected {
+        batch: BatchId,
+        by: String,
+        reason: Option<String>,
+    },
+    Expired {
+        batch: BatchId,
+        submitter: String,
+        waited_for: Vec<String>,
+    },
+    /// Hosts were taken out of a waiting batch; approvals given before are void.
+    Changed {
+        batch: BatchId,
+        by: String,
+        dropped: Vec<HostName>,
+        voided: Vec<String>,
+    },
+    Paused {
+        batch: BatchId,
+        by: Option<String>,
+        failed: u32,
+        allowed: u32,
+    },
+    Resumed {
+        batch: BatchId,
+        by: String,
+    },
+    Cancelled {
+        batch: BatchId,
+        by: String,
+        finishing: u32,
+    },
+    Released {
+        batch: BatchId,
+        by: String,
+        hosts: Vec<HostName>,
+    },
+    Completed {
+        batch: BatchId,
+        submitter: String,
+        state: BatchState,
+        succeeded: u32,
+        seconds: u64,
+        failures: Vec<Failure>,
+    },
+    TicketFiled {
+        batch: BatchId,
+        key: String,
+        url: String,
+        error: String,
+        hosts: Vec<HostName>,
+        tagged: Vec<String>,
+    },
+}
+
+/// Hosts of a batch that failed in the same way.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// Stable name of the kind, see `BmcError::kind`.
+    pub kind: String,
+    /// The last error of the first of the hosts.
+    pub error: String,
+    pub hosts: Vec<HostName>,
+    pub quarantined: bool,
+}
+
+/// What a card and `/metal status` show.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct BatchView {
+    pub id: BatchId,
+    pub action: String,
+    pub risk: String,
+    /// Arguments by name, as a person would type them.
+    pub params: Vec<(String, String)>,
+    pub state: BatchState,
+    pub state_reason: Option<String>,
+    pub submitter: String,
+    pub reason: Option<String>,
+    pub hosts: Vec<HostName>,
+    /// Titles of the steps in order.
+    pub steps: Vec<String>,
+    pub approvals: Vec<ApprovalView>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub expires_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub started_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub finished_at: Option<OffsetDateTime>,
+    pub counts: StateCounts,
+    /// 1-based number of the current wave and how many there are.
+    pub wave: u32,
+    pub waves: u32,
+    pub max_concurrent: Option<u32>,
+    pub max_fail: Option<String>,
+    pub running: Vec<HostName>,
+    pub failures: Vec<Failure>,
+    pub tickets: Vec<TicketView>,
+    pub retry_of: Option<BatchId>,
+    /// First digits of the plan digest.
+    pub digest: String,
+}
+
+/// One owner group's part of an approval.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ApprovalView {
+    pub owner: String,
+    pub hosts: u32,
+    pub quorum: u32,
+    /// Groups whose members may approve.
+    pub from: Vec<String>,
+    pub approved_by: Vec<String>,
+}
+
+/// Jobs of a batch by state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct StateCounts {
+    pub held: u32,
+    pub queued: u32,
+    pub running: u32,
+    pub succeeded: u32,
+    pub failed: u32,
+    pub quarantined: u32,
+    pub cancelled: u32,
+    pub skipped: u32,
+}
+
+impl StateCounts {
+    /// Jobs that are or were to be worked on.
+    pub fn total(&self) -> u32 {
+        self.held
+            + self.queued
+            + self.running
+            + self.succeeded
+            + self.failed
+            + self.quarantined
+            + self.cancelled
+    }
+}
+
+/// A triage ticket as people see it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TicketView {
+    pub key: String,
+    pub url: String,
+    pub kind: String,
+}
+
+/// One line of `/metal list`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct BatchLine {
+    pub id: BatchId,
+    pub action: String,
+    pub state: BatchState,
+    pub submitter: String,
+    pub host_count: u32,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// One host of `/metal status host ...`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct HostView {
+    pub host: HostName,
+    pub owner: String,
+    pub datacenter: String,
+    pub rack: String,
+    pub sku: String,
+    /// Batches that worked on it, newest first.
+    pub history: Vec<HostEvent>,
+}
+
+/// A batch seen from one of its hosts.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct HostEvent {
+    pub batch: BatchId,
+    pub action: String,
+    pub submitter: String,
+    pub batch_state: BatchState,
+    pub job_state: super::job::JobState,
+    pub error: Option<String>,
+}

@@ -1,0 +1,171 @@
+//! The attempt journal: an intent is durable before its act, an outcome after it.
+//!
+//! Both are written for many jobs in one statement. A row is written only while its job still has
+//! the epoch that the writer holds; what is missing from the answer is stale, and its writer must
+//! not act.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+use sqlx::PgPool;
+
+use super::wake::{Bell, ring};
+use super::{audit, card};
+use crate::domain::ids::{BatchId, Epoch, JobId};
+use crate::domain::job::JobState;
+use crate::domain::principal::Actor;
+
+/// What is about to be done to a host.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    pub job: JobId,
+    pub epoch: Epoch,
+    pub step: usize,
+    /// 1 for the first try of the step.
+    pub try_number: u32,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AttemptOutcome {
+    Succeeded,
+    Failed,
+    Unknown,
+}
+
+impl AttemptOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            AttemptOutcome::Succeeded => "succeeded",
+            AttemptOutcome::Failed => "failed",
+            AttemptOutcome::Unknown => "unknown",
+        }
+    }
+}
+
+/// How an attempt ended, and where its job stands then.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub attempt: i64,
+    pub job: JobId,
+    pub epoch: Epoch,
+    pub outcome: AttemptOutcome,
+    /// Name of the kind and message, when it did not succeed.
+    pub error: Option<(String, String)>,
+    /// `Running` while there is more to do.
+    pub job_state: JobState,
+    /// The step to do next.
+    pub step: usize,
+}
+
+/// Writes intents; returns the attempt's id for each job that is still ours.
+pub async fn write_intents(
+    pool: &PgPool,
+    worker: &str,
+    intents: &[Intent],
+) -> sqlx::Result<HashMap<JobId, i64>> {
+    let jobs: Vec<i64> = intents.iter().map(|intent| intent.job.0).collect();
+    let epochs: Vec<i64> = intents.iter().map(|intent| intent.epoch.0).collect();
+    let steps: Vec<i32> = intents.iter().map(|i| i32::try_from(i.step).unwrap_or(0)).collect();
+    let tries: Vec<i32> = intents.iter().map(|intent| intent.try_number.cast_signed()).collect();
+    // The share lock keeps a takeover waiting until the intent is there for it to see.
+    let written = sqlx::query!(
+        "with mine as (
+             select job.id, job.epoch, new.step, new.try
+             from job join unnest($2::bigint[], $3::bigint[], $4::int[], $5::int[])
+                  as new (job_id, epoch, step, try)
+               on job.id = new.job_id and job.epoch = new.epoch
+             where job.state = 'running' and job.lease_until >= now()
+             for share of job)
+         insert into attempt (job_id, step, try, epoch, worker)
+         select id, step, try, epoch, $1 from mine
+         on conflict do nothing
+         returning id, job_id",
+        worker,
+        &jobs,
+        &epochs,
+        &steps,
+        &tries
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(written.into_iter().map(|row| (JobId(row.job_id), row.id)).collect())
+}
+
+/// Writes outcomes and moves the jobs on; returns the jobs that were still ours.
+pub async fn write_outcomes(
+    pool: &PgPool,
+    worker: &str,
+    outcomes: &[Outcome],
+) -> sqlx::Result<Vec<JobId>> {
+    let attempts: Vec<i64> = outcomes.iter().map(|o| o.attempt).collect();
+    let jobs: Vec<i64> = outcomes.iter().map(|o| o.job.0).collect();
+    let epochs: Vec<i64> = outcomes.iter().map(|o| o.epoch.0).collect();
+    let results: Vec<String> = outcomes.iter().map(|o| o.outcome.as_str().to_owned()).collect();
+    let kinds: Vec<Option<String>> =
+        outcomes.iter().map(|o| o.error.as_ref().map(|(kind, _)| kind.clone())).collect();
+    let errors: Vec<Option<String>> =
+        outcomes.iter().map(|o| o.error.as_ref().map(|(_, text)| text.clone())).collect();
+    let states: Vec<String> = outcomes.iter().map(|o| o.job_state.as_str().to_owned()).collect();
+    let steps: Vec<i32> = outcomes.iter().map(|o| i32::try_from(o.step).unwrap_or(0)).collect();
+    let ended: Vec<bool> = outcomes.iter().map(|o| o.job_state.is_ended()).collect();
+
+    let mut tx = pool.begin().await?;
+    let written = sqlx::query!(
+        r#"with reported as (
+               select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[],
+                   $5::text[], $6::text[], $7::text[], $8::int[], $9::bool[])
+               as r (attempt_id, job_id, epoch, outcome, error_kind, error, state, step, ended)),
+           mine as (
+               select job.id from job join reported
+                 on job.id = reported.job_id and job.epoch = reported.epoch
+               where job.state = 'running'
+               for update of job),
+           closed as (
+               update attempt set outcome = reported.outcome, outcome_at = now(),
+                   error_kind = reported.error_kind, error = reported.error
+               from reported join mine on mine.id = reported.job_id
+               where attempt.id = reported.attempt_id and attempt.outcome is null)
+           update job set state = reported.state, step = reported.step,
+               error_kind = case when reported.state <> 'succeeded'
+                            then coalesce(reported.error_kind, job.error_kind) end,
+               error = case when reported.state <> 'succeeded'
+                       then coalesce(reported.error, job.error) end,
+               worker = case when reported.ended then null else job.worker end,
+               lease_until = case when reported.ended then null else job.lease_until end,
+               ended_at = case when reported.ended then now() end
+           from reported join mine on mine.id = reported.job_id
+           where job.id = reported.job_id
+           returning job.id, job.batch_id, job.host, reported.ended as "ended!", job.state,
+               reported.error"#,
+        &attempts,
+        &jobs,
+        &epochs,
+        &results,
+        &kinds as _,
+        &errors as _,
+        &states,
+        &steps,
+        &ended
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let actor = Actor { who: "metalbot".into(), via: worker.to_owned() };
+    let mut batches: Vec<BatchId> = Vec::new();
+    for row in written.iter().filter(|row| row.ended) {
+        let detail = json!({ "host": row.host, "state": row.state, "error": row.error });
+        let batch = BatchId(row.batch_id);
+        audit::record(&mut tx, &actor, "job.ended", Some(batch), detail).await?;
+        batches.push(batch);
+    }
+    batches.sort();
+    batches.dedup();
+    for batch in &batches {
+        card::touch(&mut tx, *batch).await?;
+    }
+    if !batches.is_empty() {
+        ring(&mut tx, Bell::Work).await?;
+    }
+    tx.commit().await?;
+    Ok(written.into_iter().map(|row| JobId(row.id)).collect())
+}

@@ -1,0 +1,183 @@
+//! The append-only record, and the hash chain over it.
+//!
+//! Rows are written plain inside the transaction that they describe. [`seal`] puts them into the
+//! chain afterwards, in the order in which it finds them, so that the chain never makes writers
+//! wait. A row's seal is SHA-256 over the seal before it and the row's canonical JSON.
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use sqlx::{PgConnection, PgTransaction};
+use time::OffsetDateTime;
+
+use crate::domain::ids::BatchId;
+use crate::domain::principal::Actor;
+
+/// The seal before the first row.
+const GENESIS: [u8; 32] = [0; 32];
+
+/// Rows may commit after rows with higher numbers; this many numbers back are looked through.
+const REORDERING: i64 = 10_000;
+
+/// Records one event in the surrounding transaction.
+pub async fn record(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    event: &str,
+    batch: Option<BatchId>,
+    detail: Value,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into audit (actor, via, event, batch_id, detail) values ($1, $2, $3, $4, $5)",
+        actor.who,
+        actor.via,
+        event,
+        batch.map(|batch| batch.0),
+        detail
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+struct Row {
+    id: i64,
+    at: OffsetDateTime,
+    actor: String,
+    via: String,
+    event: String,
+    batch_id: Option<i64>,
+    detail: Value,
+}
+
+impl Row {
+    fn seal_after(&self, previous: &[u8]) -> [u8; 32] {
+        // PostgreSQL keeps microseconds; the integer is the same in every time zone.
+        let micros = self.at.unix_timestamp_nanos() / 1_000;
+        let fields = (
+            self.id,
+            micros.to_string(),
+            &self.actor,
+            &self.via,
+            &self.event,
+            self.batch_id,
+            &self.detail,
+        );
+        let canonical = serde_json::to_vec(&fields).expect("the fields are JSON already");
+        Sha256::new().chain_update(previous).chain_update(canonical).finalize().into()
+    }
+}
+
+/// Seals rows that are not yet in the chain; returns how many. One process at a time may run it
+/// (task `audit_seal`); the chain's position is a primary key, so a second one fails and changes
+/// nothing.
+pub async fn seal(tx: &mut PgTransaction<'_>, at_most: i64) -> sqlx::Result<usize> {
+    let last = sqlx::query!("select position, seal from audit_seal order by position desc limit 1")
+        .fetch_optional(&mut **tx)
+        .await?;
+    let (mut position, mut previous) =
+        last.map_or((0, GENESIS.to_vec()), |last| (last.position, last.seal));
+    let highest = sqlx::query_scalar!("select max(audit_id) from audit_seal")
+        .fetch_one(&mut **tx)
+        .await?
+        .unwrap_or(0);
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, at, actor, via, event, batch_id, detail from audit
+         where id > $1 and not exists (select from audit_seal where audit_id = audit.id)
+         order by id limit $2",
+        highest - REORDERING,
+        at_most
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let (mut positions, mut ids, mut seals) = (Vec::new(), Vec::new(), Vec::new());
+    for row in &rows {
+        position += 1;
+        previous = row.seal_after(&previous).to_vec();
+        positions.push(position);
+        ids.push(row.id);
+        seals.push(previous.clone());
+    }
+    sqlx::query!(
+        "insert into audit_seal (position, audit_id, seal)
+         select * from unnest($1::bigint[], $2::bigint[], $3::bytea[])",
+        &positions,
+        &ids,
+        &seals
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(rows.len())
+}
+
+/// What a check of the whole chain found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChainReport {
+    pub sealed: u64,
+    /// Rows younger than the last run of the sealing task.
+    pub unsealed: u64,
+    /// The last seal; kept elsewhere, it proves later that the chain was not rewritten.
+    pub head: String,
+    /// First thing that is wrong, if any.
+    pub broken: Option<String>,
+}
+
+/// Recomputes the chain from the first row to the last.
+pub async fn verify(conn: &mut PgConnection) -> sqlx::Result<ChainReport> {
+    let mut report =
+        ChainReport { sealed: 0, unsealed: 0, head: hex::encode(GENESIS), broken: None };
+    let mut previous = GENESIS.to_vec();
+    loop {
+        let from = i64::try_from(report.sealed).unwrap_or(i64::MAX);
+        let page = sqlx::query!(
+            r#"select s.position, s.seal, s.audit_id, a.id as "id?", a.at as "at?",
+                      a.actor as "actor?", a.via as "via?", a.event as "event?",
+                      a.batch_id as "batch_id?", a.detail as "detail?"
+               from audit_seal s left join audit a on a.id = s.audit_id
+               where s.position > $1 order by s.position limit 1000"#,
+            from
+        )
+        .fetch_all(&mut *conn)
+        .await?;
+        if page.is_empty() {
+            break;
+        }
+        for seal in page {
+            let expected = i64::try_from(report.sealed).unwrap_or(i64::MAX) + 1;
+            if seal.position != expected {
+                report.broken = Some(format!("the chain jumps to {} at {expected}", seal.position));
+                return Ok(report);
+            }
+            let row = (|| {
+                Some(Row {
+                    id: seal.id?,
+                    at: seal.at?,
+                    actor: seal.actor?,
+                    via: seal.via?,
+                    event: seal.event?,
+                    batch_id: seal.batch_id,
+                    detail: seal.detail?,
+                })
+            })();
+            let Some(row) = row else {
+                report.broken = Some(format!("audit row {} is gone", seal.audit_id));
+                return Ok(report);
+            };
+            if row.seal_after(&previous)[..] != seal.seal[..] {
+                report.broken = Some(format!("audit row {} was changed", seal.audit_id));
+                return Ok(report);
+            }
+            previous = seal.seal;
+            report.sealed += 1;
+            report.head = hex::encode(&previous);
+        }
+    }
+    report.unsealed = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from audit
+           where not exists (select from audit_seal where audit_id = audit.id)"#
+    )
+    .fetch_one(conn)
+    .await?
+    .unsigned_abs();
+    Ok(report)
+}

@@ -1,0 +1,289 @@
+//! Batches. [`apply`] is the only function that changes a batch's state.
+
+use serde_json::json;
+use sqlx::types::Json;
+use sqlx::{PgConnection, PgTransaction};
+use time::OffsetDateTime;
+
+use super::lock::ClaimLock;
+use super::task::interval;
+use super::wake::{Bell, ring};
+use super::{audit, card, corrupt};
+use crate::domain::approval::Requirement;
+use crate::domain::batch::{BatchEvent, BatchState, IllegalBatchEvent, next};
+use crate::domain::ids::BatchId;
+use crate::domain::principal::Actor;
+use crate::domain::workflow::{Digest, Plan};
+
+/// A batch as stored.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub id: BatchId,
+    pub plan: Plan,
+    pub digest: Digest,
+    pub submitter: String,
+    pub reason: Option<String>,
+    pub state: BatchState,
+    pub state_reason: Option<String>,
+    pub requirements: Vec<Requirement>,
+    pub platform: String,
+    pub channel: String,
+    pub retry_of: Option<BatchId>,
+    /// Index of the wave whose hosts may start.
+    pub wave: i32,
+    pub failures_excused: i32,
+    pub created_at: OffsetDateTime,
+    pub expires_at: Option<OffsetDateTime>,
+    pub started_at: Option<OffsetDateTime>,
+    pub finished_at: Option<OffsetDateTime>,
+}
+
+/// What a submission brings.
+#[derive(Clone, Debug)]
+pub struct NewBatch<'a> {
+    pub plan: &'a Plan,
+    pub digest: Digest,
+    pub submitter: &'a str,
+    pub reason: Option<&'a str>,
+    pub requirements: &'a [Requirement],
+    pub platform: &'a str,
+    pub channel: &'a str,
+    pub retry_of: Option<BatchId>,
+}
+
+/// Why a change of state did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error(transparent)]
+    Illegal(#[from] IllegalBatchEvent),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+struct Row {
+    id: i64,
+    plan: Json<Plan>,
+    digest: Vec<u8>,
+    submitter: String,
+    reason: Option<String>,
+    state: String,
+    state_reason: Option<String>,
+    requirements: Json<Vec<Requirement>>,
+    platform: String,
+    channel: String,
+    retry_of: Option<i64>,
+    wave: i32,
+    failures_excused: i32,
+    created_at: OffsetDateTime,
+    expires_at: Option<OffsetDateTime>,
+    started_at: Option<OffsetDateTime>,
+    finished_at: Option<OffsetDateTime>,
+}
+
+impl TryFrom<Row> for Batch {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> sqlx::Result<Batch> {
+        let digest: [u8; 32] =
+            row.digest.try_into().map_err(|_| sqlx::Error::Protocol("digest length".into()))?;
+        Ok(Batch {
+            id: BatchId(row.id),
+            plan: row.plan.0,
+            digest: Digest(digest),
+            submitter: row.submitter,
+            reason: row.reason,
+            state: row.state.parse().map_err(corrupt)?,
+            state_reason: row.state_reason,
+            requirements: row.requirements.0,
+            platform: row.platform,
+            channel: row.channel,
+            retry_of: row.retry_of.map(BatchId),
+            wave: row.wave,
+            failures_excused: row.failures_excused,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            started_at: row.started_at,
+            finished_at: row.finished_at,
+        })
+    }
+}
+
+/// Stores a new batch in state `Checking`. Needs the admission locks of its hosts.
+pub async fn insert(
+    tx: &mut PgTransaction<'_>,
+    _lock: &ClaimLock,
+    new: &NewBatch<'_>,
+    actor: &Actor,
+) -> sqlx::Result<Batch> {
+    let id = sqlx::query_scalar!(
+        "insert into batch (action, risk, plan, digest, submitter, reason, state, requirements,
+             platform, channel, retry_of)
+         values ($1, $2, $3, $4, $5, $6, 'checking', $7, $8, $9, $10)
+         returning id",
+        new.plan.action,
+        new.plan.risk.as_str(),
+        Json(new.plan) as _,
+        &new.digest.0[..],
+        new.submitter,
+        new.reason,
+        Json(new.requirements) as _,
+        new.platform,
+        new.channel,
+        new.retry_of.map(|id| id.0)
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    let detail = json!({
+        "action": new.plan.action,
+        "params": new.plan.params,
+        "rollout": new.plan.rollout,
+        "digest": new.digest.to_string(),
+        "reason": new.reason,
+        "requirements": new.requirements,
+        "retry_of": new.retry_of,
+    });
+    audit::record(&mut *tx, actor, "batch.submitted", Some(BatchId(id)), detail).await?;
+    let batch = get(&mut *tx, BatchId(id)).await?;
+    batch.ok_or(sqlx::Error::RowNotFound)
+}
+
+/// Reads a batch.
+pub async fn get(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Option<Batch>> {
+    sqlx::query_as!(
+        Row,
+        r#"select id, plan as "plan: Json<Plan>", digest, submitter, reason, state, state_reason,
+                  requirements as "requirements: Json<Vec<Requirement>>", platform, channel,
+                  retry_of, wave, failures_excused, created_at, expires_at, started_at, finished_at
+           from batch where id = $1"#,
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Batch::try_from)
+    .transpose()
+}
+
+/// Reads a batch and locks it until the transaction ends: whoever decides about a batch first
+/// takes this lock.
+pub async fn lock(tx: &mut PgTransaction<'_>, id: BatchId) -> sqlx::Result<Option<Batch>> {
+    sqlx::query!("select id from batch where id = $1 for update", id.0)
+        .fetch_optional(&mut **tx)
+        .await?;
+    get(&mut *tx, id).await
+}
+
+/// Changes the state of a locked batch, and records who did.
+pub async fn apply(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    event: BatchEvent,
+    actor: &Actor,
+    reason: Option<&str>,
+) -> Result<(), ApplyError> {
+    let before = batch.state;
+    let after = next(before, event)?;
+    let times = sqlx::query!(
+        "update batch set state = $2, state_reason = $3,
+             started_at = case when $2 = 'running' then coalesce(started_at, now())
+                          else started_at end,
+             finished_at = case when $4 then now() else finished_at end
+         where id = $1
+         returning started_at, finished_at",
+        batch.id.0,
+        after.as_str(),
+        reason,
+        after.is_final()
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    batch.state = after;
+    batch.state_reason = reason.map(str::to_owned);
+    batch.started_at = times.started_at;
+    batch.finished_at = times.finished_at;
+    let detail = json!({ "from": before, "to": after, "reason": reason });
+    audit::record(&mut *tx, actor, "batch.state", Some(batch.id), detail).await?;
+    card::touch(&mut *tx, batch.id).await?;
+    ring(&mut *tx, Bell::Work).await?;
+    Ok(())
+}
+
+/// Starts the clock of an approval.
+pub async fn set_expiry(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    after: std::time::Duration,
+) -> sqlx::Result<()> {
+    batch.expires_at = sqlx::query_scalar!(
+        "update batch set expires_at = now() + $2 where id = $1 returning expires_at",
+        batch.id.0,
+        interval(after)
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Replaces what a waiting batch will do, after hosts were taken out of it.
+pub async fn change_plan(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    digest: Digest,
+    requirements: Vec<Requirement>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update batch set digest = $2, requirements = $3 where id = $1",
+        batch.id.0,
+        &digest.0[..],
+        Json(&requirements) as _
+    )
+    .execute(&mut **tx)
+    .await?;
+    batch.digest = digest;
+    batch.requirements = requirements;
+    card::touch(&mut *tx, batch.id).await
+}
+
+/// Opens the next wave of a running batch.
+pub async fn open_next_wave(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> sqlx::Result<()> {
+    batch.wave = sqlx::query_scalar!(
+        "update batch set wave = wave + 1 where id = $1 returning wave",
+        batch.id.0
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    card::touch(&mut *tx, batch.id).await
+}
+
+/// An operator goes on in spite of this many failures.
+pub async fn excuse_failures(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    failures: i32,
+) -> sqlx::Result<()> {
+    sqlx::query!("update batch set failures_excused = $2 where id = $1", batch.id.0, failures)
+        .execute(&mut **tx)
+        .await?;
+    batch.failures_excused = failures;
+    Ok(())
+}
+
+/// Batches that the conductor should look at: approved ones, and running or paused ones.
+pub async fn in_motion(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
+    let ids = sqlx::query_scalar!(
+        "select id from batch where state in ('scheduled', 'running', 'paused') order by id"
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ids.into_iter().map(BatchId).collect())
+}
+
+/// Batches whose approval did not come in time.
+pub async fn overdue(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
+    let ids = sqlx::query_scalar!(
+        "select id from batch where state = 'awaiting_approval' and expires_at <= now()
+         order by id limit 100"
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ids.into_iter().map(BatchId).collect())
+}

@@ -1,0 +1,119 @@
+//! The batch's message in chat. A card is a projection: changes raise its version, and the
+//! relay renders the batch as it then is, so that old progress is never replayed.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool};
+
+use super::task::interval;
+use super::wake::{Bell, ring};
+use crate::domain::ids::BatchId;
+
+/// A card to be posted (no message yet) or edited.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DirtyCard {
+    pub batch: BatchId,
+    pub platform: String,
+    pub channel: String,
+    pub message_id: Option<String>,
+    /// Goes up with every change.
+    pub version: i64,
+    pub attempts: i32,
+}
+
+/// Marks the card as out of date, creating it with its batch.
+pub async fn touch(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into card (batch_id) values ($1)
+         on conflict (batch_id) do update set version = card.version + 1",
+        batch.0
+    )
+    .execute(&mut *conn)
+    .await?;
+    ring(conn, Bell::Outbox).await
+}
+
+/// Cards that must be posted or may be edited now.
+pub async fn dirty(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<DirtyCard>> {
+    let rows = sqlx::query!(
+        "select card.batch_id, batch.platform, batch.channel, card.message_id, card.version,
+                card.attempts
+         from card join batch on batch.id = card.batch_id
+         where card.shown < card.version and card.due_at <= now()
+         order by card.batch_id limit $1",
+        at_most
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| DirtyCard {
+            batch: BatchId(row.batch_id),
+            platform: row.platform,
+            channel: row.channel,
+            message_id: row.message_id,
+            version: row.version,
+            attempts: row.attempts,
+        })
+        .collect())
+}
+
+/// The platform shows this version of the card; the next edit waits for `pause`.
+pub async fn shown(
+    pool: &PgPool,
+    batch: BatchId,
+    message_id: &str,
+    version: i64,
+    pause: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update card set message_id = $2, shown = greatest(shown, $3), due_at = now() + $4,
+             attempts = 0, last_error = null
+         where batch_id = $1",
+        batch.0,
+        message_id,
+        version,
+        interval(pause)
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The platform did not take the card; it is tried again after a while.
+pub async fn postpone(
+    pool: &PgPool,
+    batch: BatchId,
+    wait: Duration,
+    error: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update card set attempts = attempts + 1, due_at = now() + $2, last_error = $3
+         where batch_id = $1",
+        batch.0,
+        interval(wait),
+        error
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The batch whose card is this message, if it is one.
+pub async fn batch_of_message(
+    conn: &mut PgConnection,
+    platform: &str,
+    channel: &str,
+    message_id: &str,
+) -> sqlx::Result<Option<BatchId>> {
+    let id = sqlx::query_scalar!(
+        "select card.batch_id from card join batch on batch.id = card.batch_id
+         where card.message_id = $3 and batch.platform = $1 and batch.channel = $2",
+        platform,
+        channel,
+        message_id
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(id.map(BatchId))
+}

@@ -1,0 +1,33 @@
+//! Live claims: which batch holds a host.
+
+use sqlx::PgTransaction;
+
+use super::corrupt;
+use super::lock::ClaimLock;
+use crate::domain::ids::BatchId;
+use crate::domain::overlap::Claim;
+
+/// Live claims on the locked hosts. No admission can change them before the transaction ends.
+pub async fn live(tx: &mut PgTransaction<'_>, lock: &ClaimLock) -> sqlx::Result<Vec<Claim>> {
+    sqlx::query!(
+        "select job.host, job.state as job_state, batch.id, batch.state, batch.submitter
+         from job join batch on batch.id = job.batch_id
+         where job.host = any($1)
+           and job.state in ('held', 'queued', 'running', 'quarantined')
+         order by job.host",
+        lock.hosts()
+    )
+    .fetch_all(&mut **tx)
+    .await?
+    .into_iter()
+    .map(|row| {
+        Ok(Claim {
+            host: row.host.parse().map_err(corrupt)?,
+            job_state: row.job_state.parse().map_err(corrupt)?,
+            batch: BatchId(row.id),
+            batch_state: row.state.parse().map_err(corrupt)?,
+            submitter: row.submitter,
+        })
+    })
+    .collect()
+}

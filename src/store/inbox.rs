@@ -1,0 +1,84 @@
+//! Deliveries from chat, stored before they are acknowledged and kept for as long as they are
+//! needed to recognise a repeat.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::{PgConnection, PgPool, PgTransaction};
+
+use super::task::interval;
+use super::wake::{Bell, ring};
+
+/// A delivery whose turn has come.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Delivery {
+    pub id: i64,
+    pub platform: String,
+    pub body: Value,
+    /// How often it was tried before.
+    pub attempts: i32,
+}
+
+/// Stores a delivery. `false`: it was stored before, and nothing changed.
+pub async fn accept(
+    conn: &mut PgConnection,
+    platform: &str,
+    delivery: &str,
+    body: &Value,
+) -> sqlx::Result<bool> {
+    let stored = sqlx::query!(
+        "insert into inbox (platform, delivery, body) values ($1, $2, $3) on conflict do nothing",
+        platform,
+        delivery,
+        body
+    )
+    .execute(&mut *conn)
+    .await?
+    .rows_affected()
+        == 1;
+    if stored {
+        ring(conn, Bell::Inbox).await?;
+    }
+    Ok(stored)
+}
+
+/// The oldest delivery that nobody else works on, locked until the transaction ends.
+pub async fn take(tx: &mut PgTransaction<'_>) -> sqlx::Result<Option<Delivery>> {
+    sqlx::query_as!(
+        Delivery,
+        "select id, platform, body, attempts from inbox
+         where done_at is null and due_at <= now()
+         order by id for update skip locked limit 1"
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}
+
+/// The delivery's effects are in this transaction.
+pub async fn done(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
+    sqlx::query!("update inbox set done_at = now(), last_error = null where id = $1", id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// The delivery could not be worked on; it is tried again after a while.
+pub async fn postpone(pool: &PgPool, id: i64, wait: Duration, error: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update inbox set attempts = attempts + 1, due_at = now() + $2, last_error = $3
+         where id = $1 and done_at is null",
+        id,
+        interval(wait),
+        error
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// How many deliveries wait.
+pub async fn backlog(pool: &PgPool) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(r#"select count(*) as "count!" from inbox where done_at is null"#)
+        .fetch_one(pool)
+        .await
+}

@@ -1,0 +1,254 @@
+//! Jobs: one host of one batch. A job's claim on its host is its row (see the partial unique index).
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use sqlx::{PgConnection, PgTransaction};
+
+use super::lock::ClaimLock;
+use super::{audit, card, corrupt};
+use crate::domain::batch::BatchState;
+use crate::domain::host::{Host, HostName};
+use crate::domain::ids::BatchId;
+use crate::domain::job::{JobEvent, JobState, next};
+use crate::domain::notice::{HostEvent, StateCounts};
+use crate::domain::principal::Actor;
+use crate::domain::rollout::Counts;
+
+/// A host of a new batch and the index of its wave.
+#[derive(Clone, Debug)]
+pub struct NewJob<'a> {
+    pub host: &'a Host,
+    pub wave: u32,
+}
+
+/// Stores the jobs of a new batch: held, or skipped when the batch is refused.
+pub async fn insert(
+    tx: &mut PgTransaction<'_>,
+    _lock: &ClaimLock,
+    batch: BatchId,
+    jobs: &[NewJob<'_>],
+    state: JobState,
+) -> sqlx::Result<()> {
+    let column = |of: fn(&Host) -> &str| -> Vec<String> {
+        jobs.iter().map(|job| of(job.host).to_owned()).collect()
+    };
+    let waves: Vec<i32> = jobs.iter().map(|job| job.wave.cast_signed()).collect();
+    sqlx::query!(
+        "insert into job (batch_id, host, owner, datacenter, rack, sku, wave, state)
+         select $1, host, owner, datacenter, rack, sku, wave, $2
+         from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[])
+              as new (host, owner, datacenter, rack, sku, wave)",
+        batch.0,
+        state.as_str(),
+        &column(|host| host.name.as_str()),
+        &column(|host| &host.owner),
+        &column(|host| &host.datacenter),
+        &column(|host| &host.rack),
+        &column(|host| &host.sku),
+        &waves
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Applies one event to all jobs of a batch in the given states, or only to some hosts of it;
+/// returns the hosts that changed.
+pub async fn apply(
+    tx: &mut PgTransaction<'_>,
+    batch: BatchId,
+    event: JobEvent,
+    hosts: Option<&[HostName]>,
+    actor: &Actor,
+) -> sqlx::Result<Vec<HostName>> {
+    let hosts: Option<Vec<String>> =
+        hosts.map(|hosts| hosts.iter().map(|host| host.as_str().to_owned()).collect());
+    let mut changed = Vec::new();
+    for before in JobState::ALL {
+        let Ok(after) = next(before, event) else { continue };
+        let names = sqlx::query_scalar!(
+            "update job set state = $3, ended_at = case when $4 then now() else ended_at end
+             where batch_id = $1 and state = $2 and ($5::text[] is null or host = any($5))
+             returning host",
+            batch.0,
+            before.as_str(),
+            after.as_str(),
+            after.is_ended(),
+            hosts.as_deref()
+        )
+        .fetch_all(&mut **tx)
+        .await?;
+        for name in names {
+            changed.push(name.parse::<HostName>().map_err(corrupt)?);
+        }
+    }
+    changed.sort();
+    if !changed.is_empty() {
+        let detail = json!({ "event": format!("{event:?}").to_lowercase(), "hosts": changed });
+        audit::record(&mut *tx, actor, "job.state", Some(batch), detail).await?;
+        card::touch(&mut *tx, batch).await?;
+    }
+    Ok(changed)
+}
+
+/// Lets up to `at_most` held jobs of the waves so far start, in the order of their hosts' numbers.
+pub async fn queue(
+    tx: &mut PgTransaction<'_>,
+    batch: BatchId,
+    wave: i32,
+    at_most: u32,
+) -> sqlx::Result<u64> {
+    let queued = sqlx::query!(
+        "update job set state = 'queued' where id in (
+             select id from job where batch_id = $1 and state = 'held' and wave <= $2
+             order by id limit $3)",
+        batch.0,
+        wave,
+        i64::from(at_most)
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(queued.rows_affected())
+}
+
+/// Hosts of a batch that are not skipped, with their owners.
+pub async fn hosts(
+    conn: &mut PgConnection,
+    batch: BatchId,
+) -> sqlx::Result<Vec<(HostName, String)>> {
+    sqlx::query!(
+        "select host, owner from job where batch_id = $1 and state <> 'skipped' order by host",
+        batch.0
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(|row| Ok((row.host.parse().map_err(corrupt)?, row.owner)))
+    .collect()
+}
+
+/// Hosts of a batch whose job is in this state.
+pub async fn hosts_in(
+    conn: &mut PgConnection,
+    batch: BatchId,
+    state: JobState,
+) -> sqlx::Result<Vec<HostName>> {
+    sqlx::query_scalar!(
+        "select host from job where batch_id = $1 and state = $2 order by host",
+        batch.0,
+        state.as_str()
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(|host| host.parse().map_err(corrupt))
+    .collect()
+}
+
+/// Quarantined jobs of these hosts: batch and owner by host.
+pub async fn quarantined(
+    conn: &mut PgConnection,
+    hosts: &[HostName],
+) -> sqlx::Result<Vec<(BatchId, HostName, String)>> {
+    let names: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
+    sqlx::query!(
+        "select batch_id, host, owner from job
+         where state = 'quarantined' and host = any($1) order by batch_id, host",
+        &names
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(|row| Ok((BatchId(row.batch_id), row.host.parse().map_err(corrupt)?, row.owner)))
+    .collect()
+}
+
+/// Counts by state, for people.
+pub async fn state_counts(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<StateCounts> {
+    let rows = sqlx::query!(
+        r#"select state, count(*) as "count!" from job where batch_id = $1 group by state"#,
+        batch.0
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut counts = StateCounts::default();
+    for row in rows {
+        let count = u32::try_from(row.count).unwrap_or(u32::MAX);
+        match row.state.parse::<JobState>().map_err(corrupt)? {
+            JobState::Held => counts.held = count,
+            JobState::Queued => counts.queued = count,
+            JobState::Running => counts.running = count,
+            JobState::Succeeded => counts.succeeded = count,
+            JobState::Failed => counts.failed = count,
+            JobState::Quarantined => counts.quarantined = count,
+            JobState::Cancelled => counts.cancelled = count,
+            JobState::Skipped => counts.skipped = count,
+        }
+    }
+    Ok(counts)
+}
+
+/// Counts as the rollout needs them.
+pub async fn rollout_counts(
+    conn: &mut PgConnection,
+    batch: BatchId,
+    wave: i32,
+    failures_excused: i32,
+) -> sqlx::Result<Counts> {
+    let row = sqlx::query!(
+        r#"select
+             count(*) filter (where state <> 'skipped') as "total!",
+             count(*) filter (where state = 'held' and wave <= $2) as "held_in_wave!",
+             count(*) filter (where state = 'held' and wave > $2) as "held_later!",
+             count(*) filter (where state in ('queued', 'running')) as "active!",
+             count(*) filter (where state in ('failed', 'quarantined')) as "failed!"
+           from job where batch_id = $1"#,
+        batch.0,
+        wave
+    )
+    .fetch_one(conn)
+    .await?;
+    let narrow = |count: i64| u32::try_from(count).unwrap_or(u32::MAX);
+    Ok(Counts {
+        total: narrow(row.total),
+        held_in_wave: narrow(row.held_in_wave),
+        held_later: narrow(row.held_later),
+        active: narrow(row.active),
+        failed: narrow(row.failed - i64::from(failures_excused)),
+    })
+}
+
+/// Batches that worked on these hosts, newest first, at most `each` a host.
+pub async fn history(
+    conn: &mut PgConnection,
+    hosts: &[HostName],
+    each: i64,
+) -> sqlx::Result<BTreeMap<HostName, Vec<HostEvent>>> {
+    let names: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
+    let rows = sqlx::query!(
+        r#"select asked.host as "host!", j.batch_id, j.state as job_state, j.error,
+                  b.action, b.submitter, b.state as batch_state
+           from unnest($1::text[]) as asked (host)
+           cross join lateral (
+               select * from job where job.host = asked.host order by id desc limit $2) j
+           join batch b on b.id = j.batch_id
+           order by asked.host, j.id desc"#,
+        &names,
+        each
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut history: BTreeMap<HostName, Vec<HostEvent>> = BTreeMap::new();
+    for row in rows {
+        history.entry(row.host.parse().map_err(corrupt)?).or_default().push(HostEvent {
+            batch: BatchId(row.batch_id),
+            action: row.action,
+            submitter: row.submitter,
+            batch_state: row.batch_state.parse::<BatchState>().map_err(corrupt)?,
+            job_state: row.job_state.parse::<JobState>().map_err(corrupt)?,
+            error: row.error,
+        });
+    }
+    Ok(history)
+}

@@ -1,0 +1,43 @@
+//! The only SQL. Free functions, one file per table; callers own the transactions.
+//!
+//! Invariants: [`batch::apply`] and the functions of [`job`], [`lease`] and [`attempt`] are the only
+//! writers of a state, each by the transition functions of `domain`; the database's clock is the
+//! clock of leases and expiry, so that replicas cannot disagree about the time.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+
+pub mod attempt;
+pub mod audit;
+pub mod batch;
+pub mod card;
+pub mod claim;
+pub mod decision;
+pub mod inbox;
+pub mod job;
+pub mod lease;
+pub mod lock;
+pub mod outbox;
+pub mod task;
+pub mod ticket;
+pub mod view;
+pub mod wake;
+
+/// The schema, compiled in.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// Opens a pool. Does not wait for the server: a database that is away comes back to a pool that
+/// is still there.
+pub fn connect_lazy(url: &str, max_connections: u32) -> sqlx::Result<PgPool> {
+    PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(Duration::from_secs(5))
+        .connect_lazy(url)
+}
+
+/// A row that this version of the code cannot read, as an error of the driver.
+fn corrupt(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}

@@ -1,0 +1,192 @@
+//! What must leave: notices and tickets, written in the transaction that they tell of.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::types::Json;
+use sqlx::{PgConnection, PgPool};
+
+use super::task::interval;
+use super::wake::{Bell, ring};
+use crate::domain::ids::BatchId;
+use crate::domain::notice::{Audience, Notice};
+
+/// A notice that waits to be sent.
+#[derive(Debug)]
+pub struct PendingNotice {
+    pub id: i64,
+    pub key: String,
+    pub audience: Audience,
+    pub notice: Notice,
+    pub attempts: i32,
+    /// Where the batch's card is, for notices of its thread; its message may not be posted yet.
+    pub thread: Option<Thread>,
+}
+
+/// The thread under a batch's card.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Thread {
+    pub platform: String,
+    pub channel: String,
+    pub message_id: Option<String>,
+}
+
+/// A ticket that waits to be filed.
+#[derive(Debug)]
+pub struct PendingTicket {
+    pub id: i64,
+    pub fingerprint: String,
+    pub batch: BatchId,
+    pub error_kind: String,
+    pub attempts: i32,
+}
+
+/// Queues a notice. `key` makes it recognisable; a key that was used is not queued again.
+pub async fn notice(
+    conn: &mut PgConnection,
+    key: &str,
+    audience: &Audience,
+    notice: &Notice,
+) -> sqlx::Result<()> {
+    let batch = match audience {
+        Audience::Thread { batch } => Some(batch.0),
+        Audience::Place { .. } | Audience::Only { .. } => None,
+    };
+    sqlx::query!(
+        "insert into outbox (kind, key, batch_id, audience, body) values ('notice', $1, $2, $3, $4)
+         on conflict do nothing",
+        key,
+        batch,
+        Json(audience) as _,
+        Json(notice) as _
+    )
+    .execute(&mut *conn)
+    .await?;
+    ring(conn, Bell::Outbox).await
+}
+
+/// Queues a ticket for one kind of failure of a batch.
+pub async fn ticket(
+    conn: &mut PgConnection,
+    fingerprint: &str,
+    batch: BatchId,
+    error_kind: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into outbox (kind, key, batch_id, body) values ('ticket', $1, $2, $3)
+         on conflict do nothing",
+        fingerprint,
+        batch.0,
+        Value::from(error_kind)
+    )
+    .execute(&mut *conn)
+    .await?;
+    ring(conn, Bell::Outbox).await
+}
+
+/// Notices whose time has come, oldest first. One whose thread still waits for an older notice, or
+/// for its card, is left out: order within a thread is kept.
+pub async fn due_notices(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<PendingNotice>> {
+    let rows = sqlx::query!(
+        r#"select o.id, o.key, o.attempts, o.audience as "audience!: Json<Audience>",
+                  o.body as "body: Json<Notice>",
+                  b.platform as "platform?", b.channel as "channel?", c.message_id as "message_id?"
+           from outbox o
+           left join batch b on b.id = o.batch_id
+           left join card c on c.batch_id = o.batch_id
+           where o.kind = 'notice' and o.sent_at is null and o.refused_at is null
+             and o.due_at <= now()
+             and (o.batch_id is null or c.message_id is not null)
+             and not exists (
+                 select from outbox earlier
+                 where earlier.kind = 'notice' and earlier.batch_id = o.batch_id
+                   and earlier.id < o.id
+                   and earlier.sent_at is null and earlier.refused_at is null)
+           order by o.id limit $1"#,
+        at_most
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| PendingNotice {
+            id: row.id,
+            key: row.key,
+            audience: row.audience.0,
+            notice: row.body.0,
+            attempts: row.attempts,
+            thread: row.platform.zip(row.channel).map(|(platform, channel)| Thread {
+                platform,
+                channel,
+                message_id: row.message_id,
+            }),
+        })
+        .collect())
+}
+
+/// Tickets whose time has come, oldest first.
+pub async fn due_tickets(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<PendingTicket>> {
+    let rows = sqlx::query!(
+        r#"select id, key, batch_id as "batch_id!", body as "body!: Json<String>", attempts
+           from outbox
+           where kind = 'ticket' and sent_at is null and refused_at is null and due_at <= now()
+           order by id limit $1"#,
+        at_most
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| PendingTicket {
+            id: row.id,
+            fingerprint: row.key,
+            batch: BatchId(row.batch_id),
+            error_kind: row.body.0,
+            attempts: row.attempts,
+        })
+        .collect())
+}
+
+/// The other side has it.
+pub async fn sent(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
+    sqlx::query!("update outbox set sent_at = now(), last_error = null where id = $1", id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// The other side did not take it now.
+pub async fn postpone(pool: &PgPool, id: i64, wait: Duration, error: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update outbox set attempts = attempts + 1, due_at = now() + $2, last_error = $3
+         where id = $1",
+        id,
+        interval(wait),
+        error
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The other side will never take it.
+pub async fn refused(pool: &PgPool, id: i64, error: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update outbox set attempts = attempts + 1, refused_at = now(), last_error = $2
+         where id = $1",
+        id,
+        error
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// How many rows wait to be sent.
+pub async fn backlog(pool: &PgPool) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from outbox where sent_at is null and refused_at is null"#
+    )
+    .fetch_one(pool)
+    .await
+}

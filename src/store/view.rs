@@ -1,0 +1,215 @@
+//! Read models: what people are shown of batches.
+
+use std::collections::BTreeMap;
+
+use sqlx::PgConnection;
+
+use super::{batch, corrupt, decision, job};
+use crate::domain::approval::Verdict;
+use crate::domain::batch::BatchState;
+use crate::domain::host::HostName;
+use crate::domain::ids::BatchId;
+use crate::domain::job::JobState;
+use crate::domain::notice::{ApprovalView, BatchLine, BatchView, Failure, TicketView};
+use crate::domain::workflow::Plan;
+
+/// Everything that a card or `/metal status` shows.
+pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Option<BatchView>> {
+    let Some(batch) = batch::get(&mut *conn, id).await? else { return Ok(None) };
+    let counts = job::state_counts(&mut *conn, id).await?;
+    let refused = batch.state == BatchState::Refused;
+    let jobs =
+        sqlx::query!("select host, state, wave from job where batch_id = $1 order by host", id.0)
+            .fetch_all(&mut *conn)
+            .await?;
+    let (mut hosts, mut running, mut waves) = (Vec::new(), Vec::new(), 0);
+    for row in jobs {
+        let host: HostName = row.host.parse().map_err(corrupt)?;
+        let state: JobState = row.state.parse().map_err(corrupt)?;
+        waves = waves.max(row.wave + 1);
+        if state == JobState::Running {
+            running.push(host.clone());
+        }
+        if refused || state != JobState::Skipped {
+            hosts.push(host);
+        }
+    }
+    let approved = sqlx::query!(
+        "select person, owners from decision
+         where batch_id = $1 and digest = $2 and verdict = 'approve' and withdrawn_at is null
+         order by id",
+        id.0,
+        &batch.digest.0[..]
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let approvals = batch
+        .requirements
+        .iter()
+        .map(|part| ApprovalView {
+            owner: part.owner.clone(),
+            hosts: part.hosts,
+            quorum: part.quorum,
+            from: part.from.iter().cloned().collect(),
+            approved_by: approved
+                .iter()
+                .filter(|row| row.owners.contains(&part.owner))
+                .map(|row| row.person.clone())
+                .collect(),
+        })
+        .collect();
+    let Plan { action, risk, params, steps, rollout } = batch.plan;
+    Ok(Some(BatchView {
+        id,
+        action,
+        risk: risk.to_string(),
+        params: params.into_iter().collect(),
+        state: batch.state,
+        state_reason: batch.state_reason,
+        submitter: batch.submitter,
+        reason: batch.reason,
+        hosts,
+        steps: steps.into_iter().map(|step| step.title).collect(),
+        approvals,
+        created_at: batch.created_at,
+        expires_at: batch.expires_at,
+        started_at: batch.started_at,
+        finished_at: batch.finished_at,
+        counts,
+        wave: batch.wave.cast_unsigned() + 1,
+        waves: waves.cast_unsigned(),
+        max_concurrent: rollout.max_concurrent,
+        max_fail: rollout.max_fail.map(|size| size.to_string()),
+        running,
+        failures: failures(&mut *conn, id).await?,
+        tickets: tickets(&mut *conn, id).await?,
+        retry_of: batch.retry_of,
+        digest: batch.digest.short(),
+    }))
+}
+
+/// Failed and quarantined hosts of a batch by kind of error.
+pub async fn failures(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Vec<Failure>> {
+    let rows = sqlx::query!(
+        "select host, state, error_kind, error from job
+         where batch_id = $1 and state in ('failed', 'quarantined') order by host",
+        id.0
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut failures: BTreeMap<(String, bool), Failure> = BTreeMap::new();
+    for row in rows {
+        let quarantined = row.state == JobState::Quarantined.as_str();
+        let kind = row.error_kind.unwrap_or_else(|| "unknown".into());
+        failures
+            .entry((kind.clone(), quarantined))
+            .or_insert_with(|| Failure {
+                kind,
+                error: row.error.unwrap_or_default(),
+                hosts: Vec::new(),
+                quarantined,
+            })
+            .hosts
+            .push(row.host.parse().map_err(corrupt)?);
+    }
+    Ok(failures.into_values().collect())
+}
+
+async fn tickets(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Vec<TicketView>> {
+    let rows = sqlx::query!(
+        "select jira_key, url, error_kind from ticket where batch_id = $1 order by id",
+        id.0
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| TicketView { key: row.jira_key, url: row.url, kind: row.error_kind })
+        .collect())
+}
+
+/// One failed host, as a ticket tells a technician.
+#[derive(Clone, Debug)]
+pub struct FailedHost {
+    pub host: HostName,
+    pub datacenter: String,
+    pub rack: String,
+    pub sku: String,
+    pub error: String,
+    /// Index of the step that failed.
+    pub step: usize,
+    /// Attempts of all its steps, repeats included.
+    pub attempts: i64,
+}
+
+/// The hosts of a batch that failed in one way.
+pub async fn failed_hosts(
+    conn: &mut PgConnection,
+    id: BatchId,
+    kind: &str,
+) -> sqlx::Result<Vec<FailedHost>> {
+    sqlx::query!(
+        r#"select host, datacenter, rack, sku, error, step,
+                  (select count(*) from attempt where attempt.job_id = job.id) as "attempts!"
+           from job
+           where batch_id = $1 and error_kind = $2 and state in ('failed', 'quarantined')
+           order by host"#,
+        id.0,
+        kind
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(|row| {
+        Ok(FailedHost {
+            host: row.host.parse().map_err(corrupt)?,
+            datacenter: row.datacenter,
+            rack: row.rack,
+            sku: row.sku,
+            error: row.error.unwrap_or_default(),
+            step: usize::try_from(row.step).map_err(corrupt)?,
+            attempts: row.attempts,
+        })
+    })
+    .collect()
+}
+
+/// The newest batches, of one submitter or of all.
+pub async fn list(
+    conn: &mut PgConnection,
+    submitter: Option<&str>,
+    at_most: i64,
+) -> sqlx::Result<Vec<BatchLine>> {
+    sqlx::query!(
+        r#"select id, action, state, submitter, created_at,
+                  (select count(*) from job where job.batch_id = batch.id) as "hosts!"
+           from batch where $1::text is null or submitter = $1
+           order by id desc limit $2"#,
+        submitter,
+        at_most
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(|row| {
+        Ok(BatchLine {
+            id: BatchId(row.id),
+            action: row.action,
+            state: row.state.parse().map_err(corrupt)?,
+            submitter: row.submitter,
+            host_count: u32::try_from(row.hosts).unwrap_or(u32::MAX),
+            created_at: row.created_at,
+        })
+    })
+    .collect()
+}
+
+/// People who approved what was carried out, for the ticket.
+pub async fn approvers(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Vec<String>> {
+    Ok(decision::standing(conn, id)
+        .await?
+        .into_iter()
+        .filter(|decision| decision.verdict == Verdict::Approve)
+        .map(|decision| decision.person)
+        .collect())
+}

@@ -1,0 +1,74 @@
+//! Wakes loops as soon as there is work, across processes, by `NOTIFY`. A wake-up carries nothing
+//! and may be lost: loops also look by themselves from time to time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgListener;
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::Notify;
+
+const CHANNEL: &str = "metalbot";
+
+/// The bells of one process.
+#[derive(Debug, Default)]
+pub struct Wake {
+    /// A delivery waits in the inbox.
+    pub inbox: Notify,
+    /// A notice, ticket or card waits to be sent.
+    pub outbox: Notify,
+    /// A batch or job can go on.
+    pub work: Notify,
+}
+
+/// Whom to wake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bell {
+    Inbox,
+    Outbox,
+    Work,
+}
+
+impl Bell {
+    fn as_str(self) -> &'static str {
+        match self {
+            Bell::Inbox => "inbox",
+            Bell::Outbox => "outbox",
+            Bell::Work => "work",
+        }
+    }
+}
+
+/// Rings at every process when the surrounding transaction commits.
+pub async fn ring(conn: &mut PgConnection, bell: Bell) -> sqlx::Result<()> {
+    sqlx::query!("select pg_notify($1, $2)", CHANNEL, bell.as_str()).execute(conn).await?;
+    Ok(())
+}
+
+/// Listens for ever and rings this process's bells.
+pub async fn run_listener(pool: PgPool, wake: Arc<Wake>) {
+    loop {
+        if let Err(error) = listen(&pool, &wake).await {
+            tracing::warn!(%error, "lost the database's notifications; polling meanwhile");
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn listen(pool: &PgPool, wake: &Wake) -> sqlx::Result<()> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(CHANNEL).await?;
+    loop {
+        match listener.recv().await?.payload() {
+            "inbox" => wake.inbox.notify_waiters(),
+            "outbox" => wake.outbox.notify_waiters(),
+            "work" => wake.work.notify_waiters(),
+            _ => {}
+        }
+    }
+}
+
+/// Waits for a bell, or for the time at which a loop looks by itself.
+pub async fn heard(bell: &Notify, at_most: Duration) {
+    let _ = tokio::time::timeout(at_most, bell.notified()).await;
+}
