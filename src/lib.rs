@@ -3,4 +3,6 @@
 pub mod bmc;
 pub mod chat;
 pub mod domain;
+pub mod sim;
 pub mod store;
+pub mod ticket;
