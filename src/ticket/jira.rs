@@ -192,7 +192,8 @@ impl Jira {
         }});
         let request = self.http.post(self.url("rest/api/2/issue")).json(&body);
         let answer = self.call(request, Effect::Once).await?;
-        let created = answer.body.as_deref().and_then(|b| serde_json::from_slice::<Created>(b).ok());
+        let created =
+            answer.body.as_deref().and_then(|b| serde_json::from_slice::<Created>(b).ok());
         match created {
             Some(created) if is_key(&created.key) => Ok(self.issue(created.key)),
             _ => Err(JiraError::Unknown {
@@ -319,7 +320,9 @@ async fn read(mut response: Response) -> Answer {
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_BODY => body.extend_from_slice(&chunk),
+            Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_BODY => {
+                body.extend_from_slice(&chunk)
+            }
             Ok(None) => return Answer { status, retry_after, body: Some(body) },
             Ok(Some(_)) | Err(_) => return Answer { status, retry_after, body: None },
         }
@@ -468,4 +471,270 @@ fn cut_text(text: &str) -> String {
         tail.unwrap_or(head.len())
     });
     format!("{}{NOTE}", &head[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::sim::jira::{Fault, SimJira, Site};
+
+    const TOKEN: &str = "s3cret-token";
+
+    async fn start() -> SimJira {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        SimJira::start(listener, TOKEN).unwrap()
+    }
+
+    fn settings(url: &str) -> Settings {
+        Settings {
+            url: url.into(),
+            token: Secret::new(TOKEN),
+            project: "OPS".into(),
+            issue_type: "Incident".into(),
+            labels: vec!["metalbot".into()],
+            timeout: Duration::from_millis(800),
+        }
+    }
+
+    fn client(settings: Settings) -> Jira {
+        // A second install fails; either way there is a provider then.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Jira::new(settings).unwrap()
+    }
+
+    fn new_issue() -> NewIssue {
+        NewIssue {
+            summary: "reboot failed".into(),
+            description: "h3. What\n* it".into(),
+            labels: vec!["fra1".into(), "metalbot".into()],
+            fingerprint_label: "metalbot-0a1b".into(),
+        }
+    }
+
+    fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Fault {
+        let headers = headers.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
+        Fault::Answer { status, headers, body: body.into() }
+    }
+
+    #[tokio::test]
+    async fn a_ticket_is_filed_found_commented_and_watched() {
+        let sim = start().await;
+        let jira = client(settings(&sim.url()));
+        assert_eq!(jira.find_by_label("metalbot-0a1b").await, Ok(None));
+        let issue = jira.create(&new_issue()).await.unwrap();
+        assert_eq!(issue.key, "OPS-1");
+        assert_eq!(issue.url, format!("{}browse/OPS-1", sim.url()));
+        jira.create(&new_issue()).await.unwrap();
+        assert_eq!(jira.find_by_label("metalbot-0a1b").await, Ok(Some(issue)));
+        assert_eq!(jira.find_by_label("other").await, Ok(None));
+        jira.comment("OPS-1", "it is [~alice]").await.unwrap();
+        jira.add_watcher("OPS-1", "alice").await.unwrap();
+        jira.add_watcher("OPS-1", "alice").await.unwrap();
+        let ticket = &sim.issues()[0];
+        assert_eq!(ticket.labels, ["metalbot", "fra1", "metalbot-0a1b"]);
+        assert_eq!(ticket.comments, ["it is [~alice]"]);
+        assert_eq!(ticket.watchers.len(), 1);
+        let requests = sim.requests();
+        assert_eq!((requests["create"], requests["search"], requests["watch"]), (2, 3, 2));
+        sim.stop().await;
+    }
+
+    #[tokio::test]
+    async fn pages_show_tickets_and_no_foreign_tags() {
+        let sim = start().await;
+        let jira = client(settings(&sim.url()));
+        let mut new = new_issue();
+        new.summary = "<script>x</script>".into();
+        let issue = jira.create(&new).await.unwrap();
+        jira.comment("OPS-1", "<i>*seen*</i>").await.unwrap();
+        let get =
+            async |url: String| jira.http.get(url).send().await.unwrap().text().await.unwrap();
+        let page = get(issue.url).await;
+        assert!(page.contains("<h3>What</h3>") && page.contains("<strong>seen</strong>"), "{page}");
+        assert!(page.contains("&lt;script&gt;") && !page.contains("<script"), "{page}");
+        let list = get(sim.url()).await;
+        assert!(list.contains("<a href=\"/browse/OPS-1\">OPS-1</a>"), "{list}");
+    }
+
+    #[tokio::test]
+    async fn long_texts_are_cut_to_what_jira_takes() {
+        let sim = start().await;
+        let jira = client(settings(&sim.url()));
+        let mut new = new_issue();
+        new.summary = format!("a\nb {}", "🦀".repeat(300));
+        new.description = "line &#91;\n".repeat(5000);
+        jira.create(&new).await.unwrap();
+        new.summary = " \n".into();
+        new.description = "&#91;".repeat(9000);
+        jira.create(&new).await.unwrap();
+        let tickets = sim.issues();
+        assert!(tickets[0].summary.starts_with("a b 🦀") && tickets[0].summary.ends_with('…'));
+        assert!(tickets[0].description.contains("&#91;\n\n(The rest"));
+        assert_eq!(tickets[1].summary, "(no summary)");
+        assert!(tickets[1].description.contains(";\n\n(The rest"));
+    }
+
+    #[tokio::test]
+    async fn what_was_not_taken_is_transient() {
+        let sim = start().await;
+        let jira = client(settings(&sim.url()));
+        sim.set_down(true);
+        let error = jira.create(&new_issue()).await.unwrap_err();
+        assert!(matches!(error, JiraError::Transient { retry_after: None, .. }), "{error:?}");
+        sim.set_down(false);
+        sim.fault_next(answer(429, &[("retry-after", "7")], ""));
+        let error = jira.create(&new_issue()).await.unwrap_err();
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+        for status in [500, 502, 504] {
+            sim.fault_next(answer(status, &[], "<html>proxy</html>"));
+            let error = jira.find_by_label("x").await.unwrap_err();
+            assert!(matches!(error, JiraError::Transient { .. }), "{error:?}");
+        }
+        sim.fault_next(answer(200, &[], "<html>log in</html>"));
+        let error = jira.find_by_label("x").await.unwrap_err();
+        assert!(matches!(error, JiraError::Transient { .. }), "{error:?}");
+        assert!(sim.issues().is_empty());
+        let url = sim.url();
+        sim.stop().await;
+        let error = client(settings(&url)).create(&new_issue()).await.unwrap_err();
+        assert!(matches!(error, JiraError::Transient { .. }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_shows_jiras_reasons() {
+        let sim = start().await;
+        let wrong = Settings { issue_type: "Nonsense".into(), ..settings(&sim.url()) };
+        let error = client(wrong).create(&new_issue()).await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "Jira refused it: 400 Bad Request: issuetype: The issue type selected is invalid."
+        );
+        let stranger = Settings { token: Secret::new("wrong"), ..settings(&sim.url()) };
+        let error = client(stranger).create(&new_issue()).await.unwrap_err();
+        assert!(matches!(&error, JiraError::Rejected { detail } if detail.contains("401")));
+        let jira = client(settings(&sim.url()));
+        let error = jira.comment("OPS-9", "x").await.unwrap_err();
+        assert!(error.to_string().contains("Issue Does Not Exist"), "{error}");
+        sim.fault_next(answer(302, &[("location", "http://127.0.0.1:1/")], ""));
+        let error = jira.create(&new_issue()).await.unwrap_err();
+        assert!(matches!(&error, JiraError::Rejected { detail } if detail.contains("redirects")));
+    }
+
+    #[tokio::test]
+    async fn an_unknown_watcher_is_a_refusal() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let site = Site { people: Some(vec!["alice".into()]), ..Site::with_token(TOKEN) };
+        let sim = SimJira::start_site(listener, site).unwrap();
+        let jira = client(settings(&sim.url()));
+        jira.create(&new_issue()).await.unwrap();
+        assert_eq!(jira.add_watcher("OPS-1", "alice").await, Ok(()));
+        let error = jira.add_watcher("OPS-1", "nobody").await.unwrap_err();
+        assert!(error.to_string().contains("\"nobody\" does not exist"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_lost_reply_is_unknown_and_settled_by_the_label() {
+        let sim = start().await;
+        let jira = client(settings(&sim.url()));
+        sim.lose_next_reply(1);
+        let error = jira.create(&new_issue()).await.unwrap_err();
+        assert!(matches!(error, JiraError::Unknown { .. }), "{error:?}");
+        let found = jira.find_by_label("metalbot-0a1b").await.unwrap().unwrap();
+        assert_eq!(found.key, "OPS-1");
+        let started = Instant::now();
+        sim.fault_next(Fault::HangReply);
+        let error = jira.create(&new_issue()).await.unwrap_err();
+        assert!(matches!(&error, JiraError::Unknown { detail } if detail.contains("timed out")));
+        assert!(started.elapsed() < Duration::from_secs(3));
+        assert_eq!(sim.issues().len(), 2);
+        sim.fault_next(Fault::HangReply);
+        let error = jira.find_by_label("x").await.unwrap_err();
+        assert!(matches!(error, JiraError::Transient { .. }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_write_with_a_bad_answer_is_unknown() {
+        let sim = start().await;
+        let jira = client(settings(&sim.url()));
+        for fault in [
+            answer(500, &[], ""),
+            answer(502, &[], "<html>"),
+            answer(504, &[], ""),
+            answer(201, &[], "<html>"),
+            answer(201, &[], r#"{"key":"../../x"}"#),
+            answer(201, &[], vec![b' '; MAX_BODY + 1]),
+        ] {
+            sim.fault_next(fault.clone());
+            let error = jira.create(&new_issue()).await.unwrap_err();
+            assert!(matches!(error, JiraError::Unknown { .. }), "{error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_error_holds_the_token_or_a_flood() {
+        let sim = start().await;
+        let jira = client(settings(&sim.url()));
+        let long = format!("{}{TOKEN} {TOKEN}\u{1b}[31m", "a ".repeat(495));
+        sim.fault_next(answer(400, &[], json!({ "errorMessages": [long] }).to_string()));
+        let error = jira.create(&new_issue()).await.unwrap_err().to_string();
+        assert!(
+            !error.contains("s3cr") && !error.contains('\u{1b}') && error.len() < 1100,
+            "{error}"
+        );
+        assert!(!format!("{jira:?}").contains(TOKEN));
+    }
+
+    #[tokio::test]
+    async fn a_search_that_ignores_the_query_proves_nothing() {
+        let sim = start().await;
+        let jira = client(settings(&sim.url()));
+        let body = r#"{"issues":[{"key":"OPS-7","fields":{"labels":["other"]}}]}"#;
+        sim.fault_next(answer(200, &[], body));
+        assert!(matches!(jira.find_by_label("x").await, Err(JiraError::Rejected { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_could_leave_its_place_is_not_sent() {
+        let sim = start().await;
+        let jira = client(settings(&sim.url()));
+        for label in ["", "a b", "x\" OR \"1", "é", "a/b"] {
+            assert!(matches!(jira.find_by_label(label).await, Err(JiraError::Rejected { .. })));
+        }
+        for key in ["", "OPS", "../x", "OPS-1/../..", "ops-1", "OPS-1?x"] {
+            assert!(matches!(jira.comment(key, "x").await, Err(JiraError::Rejected { .. })));
+        }
+        assert!(sim.requests().is_empty());
+    }
+
+    #[test]
+    fn base_addresses() {
+        let jira = client(settings("https://host.example/jira"));
+        assert_eq!(
+            jira.url("rest/api/2/issue").as_str(),
+            "https://host.example/jira/rest/api/2/issue"
+        );
+        assert_eq!(jira.issue("OPS-1".into()).url, "https://host.example/jira/browse/OPS-1");
+        for wrong in ["", "host", "ftp://h/", "https://u:p@h/", "https://h/?a", "https://h/#a"] {
+            assert!(base_url(wrong).is_err(), "{wrong}");
+        }
+        let wrong = Settings { project: "ops".into(), ..settings("https://h/") };
+        assert!(Jira::new(wrong).is_err());
+        let wrong = Settings { labels: vec!["a b".into()], ..settings("https://h/") };
+        assert!(Jira::new(wrong).is_err());
+    }
+
+    #[test]
+    fn waits_are_read_as_seconds_or_dates() {
+        let now = time::macros::datetime!(2015-10-21 07:27:00 UTC);
+        let wait = |text| parse_retry_after(text, now);
+        assert_eq!(wait("120"), Some(Duration::from_secs(120)));
+        assert_eq!(wait("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(wait("Wed, 21 Oct 2015 07:26:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(wait("99999999999"), Some(MAX_RETRY_AFTER));
+        assert_eq!(wait("soon"), None);
+    }
 }

@@ -7,6 +7,7 @@
 
 use std::path::Path;
 
+use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Output, State, UndefinedBehavior, Value};
 use serde::Serialize;
 
@@ -99,24 +100,29 @@ impl TicketTemplates {
         let mut env = Environment::new();
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         env.set_auto_escape_callback(|name| match name.ends_with(".wiki") {
-            true => AutoEscape::Custom("wiki"),
+            true => AutoEscape::Custom("wiki".into()),
             false => AutoEscape::None,
         });
         env.set_formatter(write_value);
-        env.add_function("mention", |account: &str| Value::from_safe_string(wiki::mention(account)));
+        env.add_function("mention", |account: &str| {
+            Value::from_safe_string(wiki::mention(account))
+        });
         env.add_function("link", |text: &str, url: &str| {
             Value::from_safe_string(wiki::link(text, url))
         });
         env.add_function("mono", |text: &str| Value::from_safe_string(mono(text)));
-        // The built-in ones would escape for HTML, or not at all.
-        for name in ["safe", "escape", "e"] {
+        // The built-in ones escape for HTML or JSON, or not at all.
+        for name in ["safe", "escape", "e", "tojson"] {
             env.remove_filter(name);
         }
         for (name, compiled_in) in COMPILED_IN {
             let text = match site.map(|folder| folder.join(name)).filter(|path| path.exists()) {
-                Some(path) => std::fs::read_to_string(&path).map_err(|e| {
-                    RenderError::Unreadable { file: path.display().to_string(), detail: e.to_string() }
-                })?,
+                Some(path) => {
+                    std::fs::read_to_string(&path).map_err(|e| RenderError::Unreadable {
+                        file: path.display().to_string(),
+                        detail: e.to_string(),
+                    })?
+                }
                 None => compiled_in.to_owned(),
             };
             env.add_template_owned(name, text).map_err(|e| broken(name, &e))?;
@@ -130,7 +136,8 @@ impl TicketTemplates {
     pub fn failure(&self, context: &TicketContext) -> Result<Rendered, RenderError> {
         let render = |name| {
             let template = self.env.get_template(name).map_err(|e| broken(name, &e))?;
-            let text = template.render(context).map_err(|e| broken(name, &e))?;
+            let text =
+                template.render(Value::from(Serde(context))).map_err(|e| broken(name, &e))?;
             Ok::<_, RenderError>(text.trim().to_owned())
         };
         Ok(Rendered { summary: render("summary.txt")?, description: render("body.wiki")? })
@@ -211,8 +218,32 @@ mod tests {
     #[test]
     fn a_ticket_says_what_a_technician_needs() {
         let ticket = built_in().failure(&example()).unwrap();
-        insta::assert_snapshot!(ticket.summary, @"");
-        insta::assert_snapshot!(ticket.description, @"");
+        insta::assert_snapshot!(ticket.summary, @"reboot failed on 2 hosts (bmc_unreachable): web[01-02] [batch #42]");
+        insta::assert_snapshot!(ticket.description, @r#"
+        h3. What was asked
+        * *reboot* in batch [&#35;42|https://metalbot.example/batches/42]
+        * Asked by [~alice]
+        * Approved by Bob
+        * Reason: kernel CVE&#45;2026-1
+
+        h3. What failed
+        * Failure: {{bmc_unreachable}} in step {{power}}
+        * Last error: the BMC at 10.0.0.7 does not answer
+        * 2 hosts: web&#91;01-02&#93;
+
+        h3. Hosts
+        ||Host||Datacenter||Rack||SKU||BMC||Attempts||Last error||
+        | web01 | fra1 | r12 | r640 | 10.0.0.7 | 3 | the BMC at 10.0.0.7 does not answer |
+        | web02 | fra1 | r12 | r640 | 10.0.0.7 | 3 | the BMC at 10.0.0.7 does not answer |
+
+        h3. What to check
+        * Is the management port's link up, and is its cable in the right switch port and VLAN?
+        * Does {{ping}} reach the BMC address of the table from the management network? Is the address still the BMC's?
+        * Does the BMC answer after a cold reset from its console, or after the power cords were out for 30 seconds?
+
+        ----
+        Filed by Metalbot. When the hosts are mended, {{retry &#35;42}} runs them again.
+        "#);
     }
 
     #[test]
@@ -220,8 +251,17 @@ mod tests {
         let templates = built_in();
         let mut seen = std::collections::BTreeSet::new();
         for kind in [
-            "bmc_unreachable", "bmc_credentials", "bmc_privilege", "bmc_cipher", "bmc_busy",
-            "bmc_protocol", "bmc_refused", "power_state", "outcome_unknown", "misconfigured", "other",
+            "bmc_unreachable",
+            "bmc_credentials",
+            "bmc_privilege",
+            "bmc_cipher",
+            "bmc_busy",
+            "bmc_protocol",
+            "bmc_refused",
+            "power_state",
+            "outcome_unknown",
+            "misconfigured",
+            "other",
         ] {
             let context = TicketContext { error_kind: kind.into(), ..example() };
             let text = templates.failure(&context).unwrap().description;
@@ -294,9 +334,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("advice.wiki");
         std::fs::write(&file, "\n* Call {{ submitter }}: {{ hosts_folded }}").unwrap();
-        let ticket = TicketTemplates::load(Some(folder.path())).unwrap().failure(&example()).unwrap();
+        let ticket =
+            TicketTemplates::load(Some(folder.path())).unwrap().failure(&example()).unwrap();
         assert!(ticket.description.contains("* Call Alice: web&#91;01-02&#93;"));
-        for wrong in ["{{ nosuch }}", "{% if %}", "{{ reason|safe }}", "{{ mention() }}"] {
+        for wrong in [
+            "{{ nosuch }}",
+            "{% if %}",
+            "{{ reason|safe }}",
+            "{{ reason|tojson }}",
+            "{{ mention() }}",
+        ] {
             std::fs::write(&file, wrong).unwrap();
             let error = TicketTemplates::load(Some(folder.path())).unwrap_err();
             assert!(error.to_string().contains("advice.wiki"), "{wrong}: {error}");

@@ -76,7 +76,10 @@ pub(super) async fn ticket(State(shared): State<Shared>, Path(key): Path<String>
     for label in &ticket.labels {
         body.push_str(&format!("<span class=\"chip\">{}</span>", html(label)));
     }
-    body.push_str(&format!("</div>\n<main>{}</main>\n<h2>Watchers</h2>", to_html(&ticket.description)));
+    body.push_str(&format!(
+        "</div>\n<main>{}</main>\n<h2>Watchers</h2>",
+        to_html(&ticket.description)
+    ));
     if ticket.watchers.is_empty() {
         body.push_str("<p class=\"dim\">Nobody.</p>");
     }

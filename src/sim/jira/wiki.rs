@@ -235,7 +235,8 @@ mod tests {
             "{{<u>}}",
         ] {
             let shown = to_html(text);
-            for tag in ["<script", "<b>", "<i>", "<u>", "<td><td>", "javascript:alert(1)\"", "\"b"] {
+            for tag in ["<script", "<b>", "<i>", "<u>", "<td><td>", "javascript:alert(1)\"", "\"b"]
+            {
                 assert!(!shown.contains(tag), "{shown}");
             }
         }
