@@ -242,7 +242,7 @@ mod tests {
         * Does the BMC answer after a cold reset from its console, or after the power cords were out for 30 seconds?
 
         ----
-        Filed by Metalbot. When the hosts are mended, {{retry &#35;42}} runs them again.
+        Filed by Metalbot. When the hosts are mended, {{/metal retry 42}} runs them again.
         "#);
     }
 

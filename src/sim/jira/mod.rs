@@ -5,6 +5,7 @@
 //! passes here is not refused there; the pages only read.
 
 mod pages;
+mod rest;
 mod wiki;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,16 +15,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Json, Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 use time::OffsetDateTime;
-use time::macros::format_description;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -184,12 +182,12 @@ fn lock(shared: &Mutex<World>) -> MutexGuard<'_, World> {
 
 fn router(shared: Shared) -> Router {
     Router::new()
-        .route("/rest/api/2/issue", post(create))
-        .route("/rest/api/2/issue/{key}", get(read_issue))
-        .route("/rest/api/2/issue/{key}/comment", post(add_comment))
-        .route("/rest/api/2/issue/{key}/watchers", get(read_watchers).post(add_watcher))
-        .route("/rest/api/2/search", get(search_get).post(search_post))
-        .route("/rest/api/2/myself", get(myself))
+        .route("/rest/api/2/issue", post(rest::create))
+        .route("/rest/api/2/issue/{key}", get(rest::read_issue))
+        .route("/rest/api/2/issue/{key}/comment", post(rest::add_comment))
+        .route("/rest/api/2/issue/{key}/watchers", get(rest::read_watchers).post(rest::add_watcher))
+        .route("/rest/api/2/search", get(rest::search_get).post(rest::search_post))
+        .route("/rest/api/2/myself", get(rest::myself))
         .route("/", get(pages::list))
         .route("/browse/{key}", get(pages::ticket))
         .layer(middleware::from_fn_with_state(shared.clone(), gate))
@@ -199,7 +197,7 @@ fn router(shared: Shared) -> Router {
 /// Counts, refuses and misbehaves before and after every handler.
 async fn gate(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let rest = path.starts_with("/rest/");
+    let is_rest = path.starts_with("/rest/");
     let kind = kind(request.method(), path);
     let fault = {
         let mut world = lock(&shared);
@@ -207,7 +205,7 @@ async fn gate(State(shared): State<Shared>, request: Request, next: Next) -> Res
         if world.down {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         }
-        let fault = if !rest {
+        let fault = if !is_rest {
             None
         } else if kind == "create" && world.lose_creates > 0 {
             world.lose_creates -= 1;
@@ -219,8 +217,8 @@ async fn gate(State(shared): State<Shared>, request: Request, next: Next) -> Res
             return scripted(status, &headers, body);
         }
         let bearer = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        if rest && bearer.and_then(|b| b.strip_prefix("Bearer ")) != Some(&world.site.token) {
-            return refusal(StatusCode::UNAUTHORIZED, &["You are not authenticated."], &[]);
+        if is_rest && bearer.and_then(|b| b.strip_prefix("Bearer ")) != Some(&world.site.token) {
+            return rest::refusal(StatusCode::UNAUTHORIZED, &["You are not authenticated."], &[]);
         }
         fault
     };
@@ -259,277 +257,4 @@ fn kind(method: &Method, path: &str) -> &'static str {
         ["myself"] => "myself",
         _ => "other",
     }
-}
-
-/// An error in Jira's shape.
-fn refusal(status: StatusCode, messages: &[&str], errors: &[(String, String)]) -> Response {
-    let errors: Map<String, Value> =
-        errors.iter().map(|(field, text)| (field.clone(), Value::from(text.as_str()))).collect();
-    (status, Json(json!({ "errorMessages": messages, "errors": errors }))).into_response()
-}
-
-fn no_such_issue() -> Response {
-    refusal(StatusCode::NOT_FOUND, &["Issue Does Not Exist"], &[])
-}
-
-fn unreadable(rejection: &JsonRejection) -> Response {
-    refusal(StatusCode::BAD_REQUEST, &[&rejection.body_text()], &[])
-}
-
-async fn create(
-    State(shared): State<Shared>,
-    body: Result<Json<Value>, JsonRejection>,
-) -> Response {
-    let Json(body) = match body {
-        Ok(body) => body,
-        Err(rejection) => return unreadable(&rejection),
-    };
-    let mut world = lock(&shared);
-    let mut ticket = match check_new(&world.site, &body) {
-        Ok(ticket) => ticket,
-        Err(errors) => return refusal(StatusCode::BAD_REQUEST, &[], &errors),
-    };
-    let number = 1 + world.tickets.iter().filter(|t| t.project == ticket.project).count();
-    ticket.key = format!("{}-{number}", ticket.project);
-    let id = 10_000 + world.tickets.len();
-    let answer = json!({
-        "id": id.to_string(), "key": ticket.key, "self": format!("/rest/api/2/issue/{id}"),
-    });
-    world.tickets.push(ticket);
-    (StatusCode::CREATED, Json(answer)).into_response()
-}
-
-/// The ticket that a create asks for, still without its key, or Jira's errors by field.
-fn check_new(site: &Site, body: &Value) -> Result<Ticket, Vec<(String, String)>> {
-    let empty = Map::new();
-    let fields = body["fields"].as_object().unwrap_or(&empty);
-    let mut errors: Vec<(String, String)> = Vec::new();
-    let mut wrong = |field: &str, text: &str| errors.push((field.into(), text.into()));
-    for field in fields.keys() {
-        let known = ["project", "issuetype", "summary", "description", "labels"];
-        if !known.contains(&field.as_str()) {
-            wrong(
-                field,
-                &format!(
-                    "Field '{field}' cannot be set. It is not on the appropriate screen, or unknown."
-                ),
-            );
-        }
-    }
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let get = |field: &str| fields.get(field).unwrap_or(&Value::Null);
-    let project = text(&get("project")["key"]);
-    if !site.projects.contains(&project) {
-        wrong("project", "project is required");
-    }
-    let issue_type = text(&get("issuetype")["name"]);
-    if !site.issue_types.contains(&issue_type) {
-        wrong("issuetype", "The issue type selected is invalid.");
-    }
-    let summary = text(get("summary"));
-    if summary.trim().is_empty() {
-        wrong("summary", "You must specify a summary of the issue.");
-    } else if summary.contains(['\n', '\r']) {
-        wrong("summary", "The summary is invalid because it contains newline characters.");
-    } else if summary.encode_utf16().count() > 255 {
-        wrong("summary", "Summary must be less than 255 characters.");
-    }
-    let description = text(get("description"));
-    if !matches!(get("description"), Value::String(_) | Value::Null) {
-        wrong("description", "Operation value must be a string");
-    } else if description.encode_utf16().count() > 32_767 {
-        wrong(
-            "description",
-            "The entered text is too long. It exceeds the allowed limit of 32,767 characters.",
-        );
-    }
-    let labels: Option<Vec<String>> = match get("labels") {
-        Value::Null => Some(Vec::new()),
-        value => serde_json::from_value(value.clone()).ok(),
-    };
-    match &labels {
-        None => wrong("labels", "data was not an array of strings"),
-        Some(labels) => {
-            for label in labels.iter().filter(|l| l.contains(char::is_whitespace) || l.is_empty()) {
-                wrong("labels", &format!("The label '{label}' contains spaces which is invalid."));
-            }
-            if labels.iter().any(|l| l.chars().count() > 255) {
-                wrong("labels", "The label exceeds the maximum length of 255 characters.");
-            }
-        }
-    }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    Ok(Ticket {
-        key: String::new(),
-        project,
-        issue_type,
-        summary,
-        description,
-        labels: labels.unwrap_or_default(),
-        status: "Open".into(),
-        created: OffsetDateTime::now_utc(),
-        comments: Vec::new(),
-        watchers: BTreeSet::new(),
-    })
-}
-
-async fn read_issue(State(shared): State<Shared>, Path(key): Path<String>) -> Response {
-    match lock(&shared).tickets.iter().find(|t| t.key == key) {
-        Some(ticket) => Json(as_issue(ticket)).into_response(),
-        None => no_such_issue(),
-    }
-}
-
-fn as_issue(ticket: &Ticket) -> Value {
-    let moment = format_description!(
-        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]+0000"
-    );
-    let created = ticket.created.format(&moment).unwrap_or_default();
-    let comments: Vec<Value> = ticket.comments.iter().map(|c| json!({ "body": c })).collect();
-    json!({ "key": ticket.key, "fields": {
-        "project": { "key": ticket.project },
-        "issuetype": { "name": ticket.issue_type },
-        "summary": ticket.summary,
-        "description": ticket.description,
-        "labels": ticket.labels,
-        "status": { "name": ticket.status },
-        "resolution": null,
-        "created": created,
-        "comment": { "comments": comments, "total": comments.len() },
-        "watches": { "watchCount": ticket.watchers.len() },
-    }})
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Search {
-    jql: String,
-    #[serde(default)]
-    start_at: usize,
-    #[serde(default = "page_size")]
-    max_results: usize,
-}
-
-fn page_size() -> usize {
-    50
-}
-
-async fn search_get(
-    State(shared): State<Shared>,
-    query: Result<Query<Search>, QueryRejection>,
-) -> Response {
-    match query {
-        Ok(Query(search)) => answer_search(&lock(&shared), &search),
-        Err(rejection) => refusal(StatusCode::BAD_REQUEST, &[&rejection.body_text()], &[]),
-    }
-}
-
-async fn search_post(
-    State(shared): State<Shared>,
-    body: Result<Json<Search>, JsonRejection>,
-) -> Response {
-    match body {
-        Ok(Json(search)) => answer_search(&lock(&shared), &search),
-        Err(rejection) => unreadable(&rejection),
-    }
-}
-
-fn answer_search(world: &World, search: &Search) -> Response {
-    let Some((project, label)) = parse_jql(&search.jql) else {
-        return refusal(StatusCode::BAD_REQUEST, &["Error in the JQL Query."], &[]);
-    };
-    if !world.site.projects.contains(&project) {
-        let text = format!("The value '{project}' does not exist for the field 'project'.");
-        return refusal(StatusCode::BAD_REQUEST, &[&text], &[]);
-    }
-    // Newest first, as Jira sorts without an ORDER BY.
-    let matching = |t: &&Ticket| t.project == project && t.labels.contains(&label);
-    let all: Vec<&Ticket> = world.tickets.iter().rev().filter(matching).collect();
-    let size = search.max_results.min(1000);
-    let issues: Vec<Value> =
-        all.iter().skip(search.start_at).take(size).map(|t| as_issue(t)).collect();
-    Json(json!({
-        "startAt": search.start_at, "maxResults": size, "total": all.len(), "issues": issues,
-    }))
-    .into_response()
-}
-
-/// `project = X AND labels = "y"`, values quoted or not; nothing else.
-fn parse_jql(jql: &str) -> Option<(String, String)> {
-    let (project, label) = jql.split_once(" AND ")?;
-    let value = |clause: &str, field: &str| {
-        let value = clause.trim().strip_prefix(field)?.trim_start().strip_prefix('=')?.trim();
-        let quoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
-        let value = quoted.unwrap_or(value);
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        (!value.is_empty() && value.chars().all(plain)).then(|| value.to_owned())
-    };
-    Some((value(project, "project")?, value(label, "labels")?))
-}
-
-async fn add_comment(
-    State(shared): State<Shared>,
-    Path(key): Path<String>,
-    body: Result<Json<Value>, JsonRejection>,
-) -> Response {
-    let Json(body) = match body {
-        Ok(body) => body,
-        Err(rejection) => return unreadable(&rejection),
-    };
-    let text = body["body"].as_str().unwrap_or_default();
-    if text.trim().is_empty() {
-        let error = ("comment".into(), "Comment body can not be empty!".into());
-        return refusal(StatusCode::BAD_REQUEST, &[], &[error]);
-    }
-    if text.encode_utf16().count() > 32_767 {
-        let error = ("comment".into(), "The entered text is too long.".into());
-        return refusal(StatusCode::BAD_REQUEST, &[], &[error]);
-    }
-    match lock(&shared).tickets.iter_mut().find(|t| t.key == key) {
-        Some(ticket) => {
-            ticket.comments.push(text.into());
-            (StatusCode::CREATED, Json(json!({ "body": text }))).into_response()
-        }
-        None => no_such_issue(),
-    }
-}
-
-async fn read_watchers(State(shared): State<Shared>, Path(key): Path<String>) -> Response {
-    match lock(&shared).tickets.iter().find(|t| t.key == key) {
-        Some(ticket) => {
-            let watchers: Vec<Value> =
-                ticket.watchers.iter().map(|name| json!({ "name": name })).collect();
-            Json(json!({ "watchCount": watchers.len(), "watchers": watchers })).into_response()
-        }
-        None => no_such_issue(),
-    }
-}
-
-async fn add_watcher(
-    State(shared): State<Shared>,
-    Path(key): Path<String>,
-    body: Result<Json<String>, JsonRejection>,
-) -> Response {
-    let Json(name) = match body {
-        Ok(body) => body,
-        Err(rejection) => return unreadable(&rejection),
-    };
-    let mut world = lock(&shared);
-    if name.is_empty() || world.site.people.as_ref().is_some_and(|p| !p.contains(&name)) {
-        let text = format!("The user \"{name}\" does not exist.");
-        return refusal(StatusCode::NOT_FOUND, &[&text], &[]);
-    }
-    match world.tickets.iter_mut().find(|t| t.key == key) {
-        Some(ticket) => {
-            ticket.watchers.insert(name);
-            StatusCode::NO_CONTENT.into_response()
-        }
-        None => no_such_issue(),
-    }
-}
-
-async fn myself() -> Response {
-    Json(json!({ "name": "metalbot", "displayName": "Metalbot", "active": true })).into_response()
 }
