@@ -1,6 +1,8 @@
 //! Hosts: their names, where they stand, and how a list of them is written for people.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -80,4 +82,152 @@ pub struct BmcEndpoint {
     pub address: String,
     /// Name of a `[credentials.NAME]` section of the configuration; never the secret itself.
     pub credentials: String,
+}
+
+/// Where the hosts are looked up while a command is read.
+pub trait HostSource: Send + Sync {
+    fn contains(&self, host: &HostName) -> bool;
+
+    /// The hosts of a group such as `web`, `dc:fra1` or `rack:r12`; `None` when there is no such
+    /// group. Never falls back to all hosts.
+    fn group(&self, name: &str) -> Option<Vec<HostName>>;
+
+    /// All hosts, sorted.
+    fn names(&self) -> Box<dyn Iterator<Item = &HostName> + '_>;
+
+    /// Everything that [`HostSource::group`] knows, sorted.
+    fn group_names(&self) -> Vec<String>;
+}
+
+/// Writes hosts for people: `db03,web[01-12,15]`. Sorted, each host once, padding kept; reading it
+/// as a node set gives the same hosts.
+///
+/// One run of digits of each name is folded: the one in which most of the other names differ, and
+/// the last of these when several are equal.
+pub fn fold<'a>(hosts: impl IntoIterator<Item = &'a HostName>) -> String {
+    let names: BTreeSet<&str> = hosts.into_iter().map(HostName::as_str).collect();
+    let mut peers: HashMap<(&str, &str), usize> = HashMap::new();
+    for name in &names {
+        for run in digit_runs(name) {
+            *peers.entry((&name[..run.start], &name[run.end..])).or_default() += 1;
+        }
+    }
+    // What stands before and after the digits, and the digits; a name without any has "".
+    let mut stems: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for name in &names {
+        let best = digit_runs(name)
+            .into_iter()
+            .max_by_key(|run| peers[&(&name[..run.start], &name[run.end..])])
+            .unwrap_or(name.len()..name.len());
+        let stem = (&name[..best.start], &name[best.end..]);
+        stems.entry(stem).or_default().push(&name[best]);
+    }
+    let mut items = Vec::new();
+    for ((before, after), digits) in stems {
+        fold_digits(&digits, |middle| items.push(format!("{before}{middle}{after}")));
+    }
+    items.join(",")
+}
+
+/// The runs of digits that fit a `u64`.
+fn digit_runs(name: &str) -> Vec<Range<usize>> {
+    let bytes = name.as_bytes();
+    let mut runs = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let length = bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+        if (1..=18).contains(&length) {
+            runs.push(at..at + length);
+        }
+        at += length.max(1);
+    }
+    runs
+}
+
+/// Gives `emit` the shortest texts that stand for these numbers: `7`, `[8-12]`, `[01-12,15]`.
+fn fold_digits(digits: &[&str], mut emit: impl FnMut(&str)) {
+    let is_padded = |text: &str| text.len() > 1 && text.starts_with('0');
+    let padded: BTreeSet<usize> =
+        digits.iter().filter(|text| is_padded(text)).map(|text| text.len()).collect();
+    // 10 stands with 01 to 09 when they are there, and with 8 and 9 otherwise.
+    let mut widths: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+    for text in digits {
+        match text.parse() {
+            Ok(number) => {
+                let width = if padded.contains(&text.len()) { text.len() } else { 0 };
+                widths.entry(width).or_default().push(number);
+            }
+            Err(_) => emit(text),
+        }
+    }
+    for (width, mut numbers) in widths {
+        numbers.sort_unstable();
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for number in numbers {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == number => *last = number,
+                _ => ranges.push((number, number)),
+            }
+        }
+        let texts: Vec<String> = ranges
+            .iter()
+            .map(|&(first, last)| match last - first {
+                0 => format!("{first:0width$}"),
+                _ => format!("{first:0width$}-{last:0width$}"),
+            })
+            .collect();
+        match ranges.as_slice() {
+            [(first, last)] if first == last => emit(&texts[0]),
+            _ => emit(&format!("[{}]", texts.join(","))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folded(names: &[&str]) -> String {
+        let hosts: Vec<HostName> = names.iter().map(|name| name.parse().unwrap()).collect();
+        fold(&hosts)
+    }
+
+    #[test]
+    fn names_have_one_form() {
+        assert_eq!("Web01.Example.COM.".parse::<HostName>().unwrap().as_str(), "web01.example.com");
+        for wrong in ["", ".", "a..b", "-a", "a-", "a b", "a,b", "web[1]", "ä", &"a".repeat(64)] {
+            assert_eq!(wrong.parse::<HostName>(), Err(NotAHostName(wrong.into())), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn folding_keeps_padding_and_order() {
+        let cases: &[(&[&str], &str)] = &[
+            (&[], ""),
+            (&["db"], "db"),
+            (&["web15", "db03", "web01", "web02", "web03"], "db03,web[01-03,15]"),
+            (&["web8", "web9", "web10", "web11"], "web[8-11]"),
+            (&["web08", "web09", "web10"], "web[08-10]"),
+            (&["web9", "web09", "web10"], "web9,web[09-10]"),
+            (&["web999", "web1000", "web001"], "web1000,web[001,999]"),
+            (&["web01.fra1", "web02.fra1", "web01.ams1"], "web[01-02].fra1,web01.ams1"),
+            (&["r1-n1", "r1-n2", "r2-n1", "r2-n2"], "r1-n[1-2],r2-n[1-2]"),
+            (&["web", "web0", "web00", "web1"], "web,web[0-1],web00"),
+            (&["a1", "a1"], "a1"),
+            (&["n1234567890123456789", "n2"], "n1234567890123456789,n2"),
+        ];
+        for (names, text) in cases {
+            assert_eq!(folded(names), *text, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn ten_thousand_hosts_fold_at_once() {
+        let hosts: Vec<HostName> =
+            (0..10_000).map(|n| format!("r{}-n{n:05}.fra1", n / 40).parse().unwrap()).collect();
+        let start = std::time::Instant::now();
+        let text = fold(&hosts);
+        assert!(start.elapsed().as_millis() < 1000, "{:?}", start.elapsed());
+        assert!(text.starts_with("r0-n[00000-00039].fra1,r1-n[00040-00079].fra1,"), "{text:.80}");
+    }
 }
