@@ -2,7 +2,9 @@
 
 pub mod bmc;
 pub mod chat;
+pub mod command;
 pub mod domain;
+pub mod inventory;
 pub mod sim;
 pub mod store;
 pub mod ticket;

@@ -1,0 +1,228 @@
+//! Holds a request against the definition of its action, and plans it.
+//!
+//! Invariant: a [`Submit`] is complete. Its plan has all arguments, in one spelling, and the steps
+//! that they lead to; nothing about it is looked up again later.
+
+use std::collections::BTreeMap;
+
+use super::error::{CommandError, Problem, near};
+use super::lex::Mark;
+use super::spec::{ActionSpec, ArgValue, Catalog};
+use super::{Limits, MAX_REASON, Submit, hosts, lex, plan};
+use crate::domain::host::HostSource;
+use crate::domain::rollout::{Rollout, Size};
+use crate::domain::workflow::Plan;
+
+/// A parameter that every action has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CommonKey {
+    pub name: &'static str,
+    /// What may be written, with an example.
+    pub expected: &'static str,
+    pub help: &'static str,
+}
+
+/// The parameters of all actions.
+pub const COMMON_KEYS: [CommonKey; 4] = [
+    CommonKey {
+        name: "reason",
+        expected: "text such as \"kernel CVE-2026-1\"",
+        help: "why it must be done, for those who approve",
+    },
+    CommonKey {
+        name: "wave",
+        expected: "sizes such as 5, 10% or 1,10%,50%",
+        help: "how many hosts go at a time; the last size repeats",
+    },
+    CommonKey {
+        name: "max-concurrent",
+        expected: "a whole number from 1, such as 20",
+        help: "most hosts at work at the same time",
+    },
+    CommonKey {
+        name: "max-fail",
+        expected: "a number of hosts such as 2, or a share such as 5%",
+        help: "pause when more hosts than this have failed",
+    },
+];
+
+/// An action asked for in parts, by a front door that has them already.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request<'a> {
+    pub action: &'a str,
+    /// A node set.
+    pub hosts: &'a str,
+    /// The action's arguments and the [`COMMON_KEYS`], as a person would type them.
+    pub params: &'a [(String, String)],
+}
+
+/// Checks and plans a request. Columns of errors count in `hosts`; errors of parameters have none.
+pub fn submission(
+    request: &Request<'_>,
+    catalog: &Catalog,
+    inventory: &dyn HostSource,
+    limits: &Limits,
+) -> Result<Submit, CommandError> {
+    let Some(action) = catalog.get(request.action) else {
+        let near = near(request.action, catalog.actions().map(|action| action.name.as_str()));
+        return Err(Problem::UnknownVerb { word: request.action.to_owned(), near }.nowhere());
+    };
+    let mut given = Vec::new();
+    for (key, value) in request.params {
+        let clean = lex::marks(value, limits.max_text)
+            .map_err(|error| CommandError { column: None, ..error })?;
+        given.push(Given { key: key.clone(), value: lex::text(&clean), column: None });
+    }
+    let marks = lex::marks(request.hosts, limits.max_text)?;
+    let words = lex::words(&marks)?;
+    let words: Vec<&[Mark]> = words.iter().map(|word| word.marks.as_slice()).collect();
+    submit(action, &hosts::join(&words), given, inventory, limits)
+}
+
+/// A parameter as it was given.
+pub(super) struct Given {
+    pub key: String,
+    pub value: String,
+    pub column: Option<usize>,
+}
+
+/// The one spelling of a parameter's name: `--Max_Fail` is `max-fail`. Some systems make a dash
+/// of two hyphens.
+pub(super) fn normal_key(key: &str) -> String {
+    let bare = key.strip_prefix("--").or_else(|| key.strip_prefix('—')).unwrap_or(key);
+    bare.to_lowercase().replace('_', "-")
+}
+
+/// Checks and plans an action.
+pub(super) fn submit(
+    action: &ActionSpec,
+    set: &[Mark],
+    given: Vec<Given>,
+    inventory: &dyn HostSource,
+    limits: &Limits,
+) -> Result<Submit, CommandError> {
+    let mut values: BTreeMap<String, Given> = BTreeMap::new();
+    for mut one in given {
+        let key = normal_key(&one.key);
+        let column = one.column;
+        one.key.clone_from(&key);
+        let Some(expected) = expected(action, &key) else {
+            return Err(CommandError { problem: unknown_key(action, &key), column });
+        };
+        if values.contains_key(&key) {
+            return Err(CommandError { problem: Problem::DuplicateKey { key }, column });
+        }
+        if one.value.trim().is_empty() {
+            let expected = format!("{key}= with {expected}");
+            return Err(CommandError { problem: Problem::MissingValue { key, expected }, column });
+        }
+        values.insert(key, one);
+    }
+    let args = read_args(action, &values)?;
+    let rollout = read_rollout(&values)?;
+    let reason = read_reason(values.get("reason"), limits)?;
+    // After the parameters, so that a slip in a key shows before the hosts that it made missing.
+    let hosts = hosts::resolve(set, inventory, limits.max_hosts).map_err(|mut error| {
+        if let Problem::UnknownHosts { hosts, key, .. } = &mut error.problem {
+            *key = expected(action, &normal_key(hosts)).map(|_| normal_key(hosts));
+        }
+        error
+    })?;
+    let steps = plan::steps(action, &args).map_err(|(_, problem)| {
+        Problem::Unplannable { action: action.name.clone(), problem }.nowhere()
+    })?;
+    let params = args.into_iter().map(|(name, value)| (name, value.text())).collect();
+    let plan =
+        Plan { action: action.name.clone(), risk: action.risk, params, steps, rollout };
+    Ok(Submit { plan, hosts, reason })
+}
+
+fn read_args(
+    action: &ActionSpec,
+    values: &BTreeMap<String, Given>,
+) -> Result<BTreeMap<String, ArgValue>, CommandError> {
+    let mut args = BTreeMap::new();
+    for (name, spec) in &action.args {
+        let value = match values.get(name) {
+            Some(given) => spec.read(given.value.trim()).map_err(|expected| bad(given, expected))?,
+            None => spec.default_value().ok_or_else(|| {
+                let expected = format!("{name}= with {}", spec.expected());
+                Problem::MissingArgument { key: name.clone(), expected }.nowhere()
+            })?,
+        };
+        args.insert(name.clone(), value);
+    }
+    Ok(args)
+}
+
+fn read_rollout(values: &BTreeMap<String, Given>) -> Result<Rollout, CommandError> {
+    let mut rollout = Rollout::default();
+    if let Some(given) = values.get("wave") {
+        for part in given.value.split(',') {
+            match part.trim().parse() {
+                Ok(Size::Hosts(0) | Size::Percent(0)) | Err(_) => return Err(bad_common(given)),
+                Ok(size) => rollout.waves.push(size),
+            }
+        }
+    }
+    if let Some(given) = values.get("max-concurrent") {
+        let text = given.value.trim();
+        let number = text.parse().ok().filter(|most: &u32| *most > 0 && !text.starts_with('+'));
+        rollout.max_concurrent = Some(number.ok_or_else(|| bad_common(given))?);
+    }
+    if let Some(given) = values.get("max-fail") {
+        let size = given.value.trim().parse().map_err(|_| bad_common(given))?;
+        rollout.max_fail = Some(size);
+    }
+    Ok(rollout)
+}
+
+fn read_reason(given: Option<&Given>, limits: &Limits) -> Result<Option<String>, CommandError> {
+    match given {
+        Some(given) => {
+            let reason = given.value.trim().to_owned();
+            match reason.chars().count() {
+                chars if chars > MAX_REASON => {
+                    let problem = Problem::ReasonTooLong { chars, most: MAX_REASON };
+                    Err(CommandError { problem, column: given.column })
+                }
+                _ => Ok(Some(reason)),
+            }
+        }
+        None if limits.reason_required => Err(Problem::ReasonMissing.nowhere()),
+        None => Ok(None),
+    }
+}
+
+/// What a parameter may be; `None` when the action has no such parameter.
+pub(super) fn expected(action: &ActionSpec, key: &str) -> Option<String> {
+    match action.args.get(key) {
+        Some(spec) => Some(spec.expected()),
+        None => common(key).map(|common| common.expected.to_owned()),
+    }
+}
+
+fn common(key: &str) -> Option<&'static CommonKey> {
+    COMMON_KEYS.iter().find(|common| common.name == key)
+}
+
+fn unknown_key(action: &ActionSpec, key: &str) -> Problem {
+    let known: Vec<String> = action
+        .args
+        .keys()
+        .cloned()
+        .chain(COMMON_KEYS.iter().map(|common| common.name.to_owned()))
+        .collect();
+    let near = near(key, known.iter().map(String::as_str));
+    Problem::UnknownKey { action: action.name.clone(), key: key.to_owned(), known, near }
+}
+
+fn bad(given: &Given, expected: String) -> CommandError {
+    let problem =
+        Problem::BadValue { key: given.key.clone(), value: given.value.clone(), expected };
+    CommandError { problem, column: given.column }
+}
+
+fn bad_common(given: &Given) -> CommandError {
+    bad(given, common(&given.key).map(|common| common.expected.to_owned()).unwrap_or_default())
+}
