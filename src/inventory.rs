@@ -106,51 +106,54 @@ impl Inventory {
     }
 
     /// Reads CSV text; `file` is its name in errors.
-    pub fn read(file: &str, reader: impl Read) -> Result<Self, InventoryError> {
+    pub fn read(file: &str, mut reader: impl Read) -> Result<Self, InventoryError> {
         let fail = |line, column: Option<&str>, problem| InventoryError {
             file: file.to_owned(),
             line,
             column: column.map(str::to_owned),
             problem,
         };
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).map_err(|cause| fail(None, None, cause.into()))?;
         let mut csv = csv::ReaderBuilder::new()
             .trim(csv::Trim::All)
-            .comment(Some(b'#'))
             .flexible(true)
-            .from_reader(reader);
-        let header = csv.headers().map_err(|cause| fail(Some(1), None, from_csv(cause)))?.clone();
-        let columns = columns(&header)
-            .map_err(|(column, problem)| fail(Some(1), Some(&column), problem))?;
+            .from_reader(text.as_slice());
+        let header =
+            csv.headers().map_err(|cause| fail(Some(1), None, Problem::Csv(cause)))?.clone();
+        let columns =
+            columns(&header).map_err(|(column, problem)| fail(Some(1), Some(&column), problem))?;
 
         let mut inventory = Inventory::default();
-        let mut lines: HashMap<HostName, u64> = HashMap::new();
+        let mut starts: HashMap<HostName, u64> = HashMap::new();
         let mut bmcs: HashMap<(String, u16), HostName> = HashMap::new();
         for record in csv.records() {
             let record = record.map_err(|cause| {
-                fail(cause.position().map(csv::Position::line), None, from_csv(cause))
+                let line = cause.position().map(|at| line_at(&text, at.byte()));
+                fail(line, None, Problem::Csv(cause))
             })?;
-            let line = record.position().map_or(0, csv::Position::line);
+            let start = record.position().map_or(0, csv::Position::byte);
+            let fail =
+                |column: Option<&str>, problem| fail(Some(line_at(&text, start)), column, problem);
             if record.len() != header.len() {
                 let problem = Problem::Length { found: record.len(), expected: header.len() };
-                return Err(fail(Some(line), None, problem));
+                return Err(fail(None, problem));
             }
             let row = Row { record: &record, columns: &columns };
-            let host =
-                row.host().map_err(|(column, problem)| fail(Some(line), Some(column), problem))?;
-            let groups =
-                row.groups(&host).map_err(|problem| fail(Some(line), Some(GROUPS), problem))?;
+            let host = row.host().map_err(|(column, problem)| fail(Some(column), problem))?;
+            let groups = row.groups(&host).map_err(|problem| fail(Some(GROUPS), problem))?;
 
-            if let Some(first) = lines.insert(host.name.clone(), line) {
-                let problem = Problem::DuplicateHost(host.name, first);
-                return Err(fail(Some(line), Some("name"), problem));
+            if let Some(first) = starts.insert(host.name.clone(), start) {
+                let problem = Problem::DuplicateHost(host.name, line_at(&text, first));
+                return Err(fail(Some("name"), problem));
             }
             let Some(endpoint) = endpoint(&host.bmc.address) else {
                 let problem = Problem::BadBmc(host.bmc.address);
-                return Err(fail(Some(line), Some("bmc"), problem));
+                return Err(fail(Some("bmc"), problem));
             };
             if let Some(other) = bmcs.insert(endpoint, host.name.clone()) {
                 let problem = Problem::DuplicateBmc(host.bmc.address, other);
-                return Err(fail(Some(line), Some("bmc"), problem));
+                return Err(fail(Some("bmc"), problem));
             }
             for group in groups {
                 inventory.groups.entry(group).or_default().insert(host.name.clone());
@@ -198,15 +201,11 @@ impl HostSource for Inventory {
     }
 }
 
-fn from_csv(cause: csv::Error) -> Problem {
-    if cause.is_io_error() {
-        match cause.into_kind() {
-            csv::ErrorKind::Io(cause) => Problem::Read(cause),
-            other => Problem::Read(std::io::Error::other(format!("{other:?}"))),
-        }
-    } else {
-        Problem::Csv(cause)
-    }
+/// The line of the record that starts at this byte or, behind empty lines, after it.
+fn line_at(text: &[u8], byte: u64) -> u64 {
+    let byte = usize::try_from(byte).unwrap_or(text.len()).min(text.len());
+    let empty = text[byte..].iter().take_while(|b| b.is_ascii_whitespace()).count();
+    1 + text[..byte + empty].iter().filter(|b| **b == b'\n').count() as u64
 }
 
 /// Where each column stands.
@@ -357,8 +356,8 @@ mod tests {
                 "hosts.csv, line 3, column \"name\": a is already on line 2",
             ),
             (
-                "a,o,d,r,s,10.0.0.1,c,\n# why\nb,o,d,r,s,10.0.0.1:623,c,\n",
-                "hosts.csv, line 4, column \"bmc\": the BMC \"10.0.0.1:623\" already belongs to a",
+                "a,o,d,r,s,10.0.0.1,c,\n\n\r\nb,o,d,r,s,10.0.0.1:623,c,\n",
+                "hosts.csv, line 5, column \"bmc\": the BMC \"10.0.0.1:623\" already belongs to a",
             ),
             (
                 "a b,o,d,r,s,10.0.0.1,c,\n",

@@ -132,8 +132,7 @@ pub(super) fn submit(
         Problem::Unplannable { action: action.name.clone(), problem }.nowhere()
     })?;
     let params = args.into_iter().map(|(name, value)| (name, value.text())).collect();
-    let plan =
-        Plan { action: action.name.clone(), risk: action.risk, params, steps, rollout };
+    let plan = Plan { action: action.name.clone(), risk: action.risk, params, steps, rollout };
     Ok(Submit { plan, hosts, reason })
 }
 
@@ -144,7 +143,9 @@ fn read_args(
     let mut args = BTreeMap::new();
     for (name, spec) in &action.args {
         let value = match values.get(name) {
-            Some(given) => spec.read(given.value.trim()).map_err(|expected| bad(given, expected))?,
+            Some(given) => {
+                spec.read(given.value.trim()).map_err(|expected| bad(given, expected))?
+            }
             None => spec.default_value().ok_or_else(|| {
                 let expected = format!("{name}= with {}", spec.expected());
                 Problem::MissingArgument { key: name.clone(), expected }.nowhere()

@@ -94,10 +94,14 @@ impl List<'_> {
             let Some(spec) = action.args.get(&normal_key(key)) else { return };
             match spec.kind {
                 ArgKind::Choice => {
-                    spec.choices.iter().for_each(|choice| self.offer(skip, choice, " ", &spec.help));
+                    spec.choices
+                        .iter()
+                        .for_each(|choice| self.offer(skip, choice, " ", &spec.help));
                 }
                 ArgKind::Flag => {
-                    ["true", "false"].iter().for_each(|flag| self.offer(skip, flag, " ", &spec.help));
+                    ["true", "false"]
+                        .iter()
+                        .for_each(|flag| self.offer(skip, flag, " ", &spec.help));
                 }
                 ArgKind::Duration | ArgKind::Count => {
                     if let Some(default) = &spec.default {
@@ -128,13 +132,7 @@ impl List<'_> {
         }
     }
 
-    fn verb(
-        &mut self,
-        verb: &str,
-        words: &[&str],
-        catalog: &Catalog,
-        inventory: &dyn HostSource,
-    ) {
+    fn verb(&mut self, verb: &str, words: &[&str], catalog: &Catalog, inventory: &dyn HostSource) {
         match (verb, words) {
             ("help", []) => {
                 for action in catalog.actions() {
@@ -202,22 +200,61 @@ mod tests {
             ("re|", &["reboot ", "reject ", "resume ", "retry ", "release "][..]),
             ("/metal pow|", &["/metal power-off ", "/metal power-on "]),
             ("who|", &["whoami"]),
-            ("reboot web0|1", &["reboot web01", "reboot web02", "reboot web03", "reboot web04",
-                "reboot web05", "reboot web06", "reboot web07", "reboot web08", "reboot web09"]),
+            (
+                "reboot web0|1",
+                &[
+                    "reboot web01",
+                    "reboot web02",
+                    "reboot web03",
+                    "reboot web04",
+                    "reboot web05",
+                    "reboot web06",
+                    "reboot web07",
+                    "reboot web08",
+                    "reboot web09",
+                ],
+            ),
             ("reboot @d|", &["reboot @db", "reboot @dc:fra1"]),
-            ("reboot @web!DB0|", &["reboot @web!db01", "reboot @web!db02", "reboot @web!db03",
-                "reboot @web!db04", "reboot @web!db05", "reboot @web!db06", "reboot @web!db07",
-                "reboot @web!db08"]),
-            ("reboot web01 m|", &["reboot web01 mode=", "reboot web01 max-concurrent=",
-                "reboot web01 max-fail="]),
+            (
+                "reboot @web!DB0|",
+                &[
+                    "reboot @web!db01",
+                    "reboot @web!db02",
+                    "reboot @web!db03",
+                    "reboot @web!db04",
+                    "reboot @web!db05",
+                    "reboot @web!db06",
+                    "reboot @web!db07",
+                    "reboot @web!db08",
+                ],
+            ),
+            (
+                "reboot web01 m|",
+                &["reboot web01 mode=", "reboot web01 max-concurrent=", "reboot web01 max-fail="],
+            ),
             ("reboot web01 mode=h|", &["reboot web01 mode=hard "]),
-            ("reboot web01 --force=|", &["reboot web01 --force=true ", "reboot web01 --force=false "]),
+            (
+                "reboot web01 --force=|",
+                &["reboot web01 --force=true ", "reboot web01 --force=false "],
+            ),
             ("reboot web01 wait=|", &["reboot web01 wait=5m "]),
-            ("reboot wait=1m w|", &[ "reboot wait=1m web01", "reboot wait=1m web02",
-                "reboot wait=1m web03", "reboot wait=1m web04", "reboot wait=1m web05",
-                "reboot wait=1m web06", "reboot wait=1m web07", "reboot wait=1m web08",
-                "reboot wait=1m web09", "reboot wait=1m web10", "reboot wait=1m web11",
-                "reboot wait=1m web12"]),
+            (
+                "reboot wait=1m w|",
+                &[
+                    "reboot wait=1m web01",
+                    "reboot wait=1m web02",
+                    "reboot wait=1m web03",
+                    "reboot wait=1m web04",
+                    "reboot wait=1m web05",
+                    "reboot wait=1m web06",
+                    "reboot wait=1m web07",
+                    "reboot wait=1m web08",
+                    "reboot wait=1m web09",
+                    "reboot wait=1m web10",
+                    "reboot wait=1m web11",
+                    "reboot wait=1m web12",
+                ],
+            ),
             ("reboot web[01-|", &[]),
             ("reboot reason=\"a |", &[]),
             ("list |", &["list mine"]),

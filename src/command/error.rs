@@ -93,6 +93,9 @@ pub enum Problem {
     MissingTerm { operator: char, after: bool },
     #[error("this names {count} hosts and a command may name {most}")]
     TooManyHosts { count: u128, most: usize },
+    /// Though few hosts may be left of them.
+    #[error("the terms of a set may write out {most} names together")]
+    TooManyNames { most: u128 },
     #[error("a set may name at most {0} groups")]
     TooManyGroups(usize),
 }
@@ -164,6 +167,7 @@ impl CommandError {
             | P::EmptySet
             | P::LongNumber(_)
             | P::ZeroStep
+            | P::TooManyNames { .. }
             | P::TooManyGroups(_) => None,
         }
     }

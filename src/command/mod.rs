@@ -38,24 +38,37 @@ use crate::domain::workflow::Plan;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
     /// `topic` is a verb or an action that exists.
-    Help { topic: Option<String> },
+    Help {
+        topic: Option<String>,
+    },
     Submit(Submit),
     Status(BatchId),
     HostStatus(Vec<HostName>),
-    List { mine: bool },
+    List {
+        mine: bool,
+    },
     Cancel(BatchId),
     Pause(BatchId),
     Resume(BatchId),
     /// Asks for the failed hosts of a batch again.
     Retry(BatchId),
     /// Takes hosts out of a batch that still waits.
-    Drop { batch: BatchId, hosts: Vec<HostName> },
+    Drop {
+        batch: BatchId,
+        hosts: Vec<HostName>,
+    },
     Approve(BatchId),
-    Reject { batch: BatchId, reason: Option<String> },
+    Reject {
+        batch: BatchId,
+        reason: Option<String>,
+    },
     /// Lets quarantined hosts go.
     Release(Vec<HostName>),
     /// Shows what a node set means.
-    Hosts { expression: String, hosts: Vec<HostName> },
+    Hosts {
+        expression: String,
+        hosts: Vec<HostName>,
+    },
     Whoami,
 }
 

@@ -191,7 +191,9 @@ impl Line<'_> {
             {
                 self.hosts(rest).map(Command::HostStatus)
             }
-            [word, ..] if word.text().starts_with(|c: char| c.is_ascii_alphabetic() || c == '@') => {
+            [word, ..]
+                if word.text().starts_with(|c: char| c.is_ascii_alphabetic() || c == '@') =>
+            {
                 self.hosts(self.rest).map(Command::HostStatus)
             }
             _ => self.batch().map(Command::Status),
@@ -324,7 +326,10 @@ mod tests {
     #[test]
     fn errors_name_the_column_and_the_cure() {
         for (text, message) in [
-            ("rebot web01", "column 1: there is no command or action \"rebot\"; did you mean reboot?"),
+            (
+                "rebot web01",
+                "column 1: there is no command or action \"rebot\"; did you mean reboot?",
+            ),
             (
                 "/metal power web01",
                 "column 8: there is no command or action \"power\"; \
@@ -335,10 +340,7 @@ mod tests {
             ("help a b", "column 8: \"b\" does not belong here; write: help [TOPIC]"),
             ("cancel", "the batch number is missing; write: cancel BATCH"),
             ("reject", "the batch number is missing; write: reject BATCH [because REASON]"),
-            (
-                "status",
-                "the batch number is missing; write: status BATCH, or status host HOSTS",
-            ),
+            ("status", "the batch number is missing; write: status BATCH, or status host HOSTS"),
             ("cancel web", "column 8: \"web\" is not a batch number; write for example 42 or #42"),
             ("reject it", "column 8: \"it\" is not a batch number; write for example 42 or #42"),
             ("cancel 0", "column 8: \"0\" is not a batch number; write for example 42 or #42"),
@@ -364,10 +366,7 @@ mod tests {
                 "reboot web01 wait=",
                 "column 14: wait has no value; write wait= with a duration such as 5m, from 10s to 1h",
             ),
-            (
-                "reboot web01 --mode",
-                "column 14: mode has no value; write mode= with hard or soft",
-            ),
+            ("reboot web01 --mode", "column 14: mode has no value; write mode= with hard or soft"),
             (
                 "reboot web01 reason=\"\"",
                 "column 14: reason has no value; write reason= with text such as \
@@ -410,7 +409,10 @@ mod tests {
                 "reboot web01 wbe02",
                 "column 14: the inventory has no host wbe02; did you mean web02?",
             ),
-            ("reboot web[01-", "column 11: the bracket is never closed; write for example web[01-12,15]"),
+            (
+                "reboot web[01-",
+                "column 11: the bracket is never closed; write for example web[01-12,15]",
+            ),
             ("reboot  @wbe", "column 9: there is no group @wbe; did you mean @web?"),
             ("reboot web01!web01", "column 8: no host is left of this set"),
             (

@@ -25,8 +25,9 @@ const DEFAULT_DEADLINE: &str = "1m";
 /// The steps for these arguments, which must be complete.
 pub(super) fn steps(action: &ActionSpec, args: &Args) -> Result<Vec<PlannedStep>, Flaw> {
     let engine = engine();
-    let context: Value =
+    let variables: BTreeMap<String, Value> =
         args.iter().map(|(name, value)| (variable(name), to_value(value))).collect();
+    let context = Value::from(variables);
     let mut planned = Vec::new();
     for (at, step) in action.steps.iter().enumerate() {
         let flaw = |(key, problem): (String, String)| {
@@ -79,10 +80,8 @@ fn plan_step(
     context: &Value,
 ) -> Result<Option<PlannedStep>, (String, String)> {
     if let Some(when) = &step.when {
-        let truth = engine
-            .compile_expression(when)
-            .and_then(|expression| expression.eval(context.clone()))
-            .map_err(|cause| ("when".to_owned(), one_line(&cause.to_string())))?;
+        let truth =
+            evaluate(engine, when, context).map_err(|problem| ("when".to_owned(), problem))?;
         if !truth.is_true() {
             return Ok(None);
         }
@@ -131,17 +130,9 @@ fn engine() -> Environment<'static> {
 }
 
 /// Renders text; one expression alone keeps its type.
-fn render(
-    engine: &Environment<'_>,
-    source: &str,
-    context: &Value,
-) -> Result<toml::Value, String> {
-    let trouble = |cause: minijinja::Error| one_line(&cause.to_string());
+fn render(engine: &Environment<'_>, source: &str, context: &Value) -> Result<toml::Value, String> {
     if let Some(expression) = lone_expression(source) {
-        let value = engine
-            .compile_expression(expression)
-            .and_then(|expression| expression.eval(context.clone()))
-            .map_err(trouble)?;
+        let value = evaluate(engine, expression, context)?;
         return match value.kind() {
             ValueKind::Bool => Ok(toml::Value::Boolean(value.is_true())),
             ValueKind::Number if value.is_integer() => value
@@ -152,7 +143,19 @@ fn render(
             other => Err(format!("{expression} gives {other}, not text or a whole number")),
         };
     }
-    engine.render_str(source, context.clone()).map(toml::Value::String).map_err(trouble)
+    engine
+        .render_str(source, context.clone())
+        .map(toml::Value::String)
+        .map_err(|cause| one_line(&cause.to_string()))
+}
+
+fn evaluate(engine: &Environment<'_>, expression: &str, context: &Value) -> Result<Value, String> {
+    let value = engine
+        .compile_expression(expression)
+        .and_then(|expression| expression.eval(context.clone()))
+        .map_err(|cause| one_line(&cause.to_string()))?;
+    // The engine itself minds an undefined name only when something is done with it.
+    if value.is_undefined() { Err(format!("{expression} is undefined")) } else { Ok(value) }
 }
 
 /// The expression of a text that is nothing but `{{ expression }}`.

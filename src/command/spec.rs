@@ -205,7 +205,8 @@ impl ActionSpec {
             if COMMON_KEYS.iter().any(|common| common.name == arg) {
                 return Err(fail(Some(&key), "every action has this parameter already".into()));
             }
-            spec.check().map_err(|(field, problem)| fail(Some(&format!("{key}.{field}")), problem))?;
+            spec.check()
+                .map_err(|(field, problem)| fail(Some(&format!("{key}.{field}")), problem))?;
         }
         let File { summary, risk, args, steps } = content;
         let action = ActionSpec { name: name.to_owned(), summary, risk, args, steps };
@@ -306,7 +307,10 @@ impl ArgSpec {
 
     fn duration_range(&self) -> (Duration, Duration) {
         let bound = |text: &Option<String>| text.as_deref().and_then(duration);
-        (bound(&self.min).unwrap_or(Duration::from_secs(1)), bound(&self.max).unwrap_or(MAX_DURATION))
+        (
+            bound(&self.min).unwrap_or(Duration::from_secs(1)),
+            bound(&self.max).unwrap_or(MAX_DURATION),
+        )
     }
 
     fn count_range(&self) -> (u64, u64) {
@@ -414,34 +418,62 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_actions_are_these() {
+    fn the_built_in_actions_do_this() {
         let catalog = Catalog::load(None).unwrap();
+        assert_eq!(catalog.actions().len(), 4);
         let mut page = String::new();
-        for action in catalog.actions() {
-            page += &format!("{} ({})\n", action.name, action.risk);
-            for samples in [&[][..], &["mode=hard"], &["mode=soft", "force=true", "wait=90s"]] {
-                let mut args = plan::Args::new();
-                for (name, spec) in &action.args {
-                    let given = samples.iter().find_map(|s| s.strip_prefix(&format!("{name}=")));
-                    let value = given.map(|text| spec.read(text).unwrap());
-                    args.insert(name.clone(), value.or_else(|| spec.default_value()).unwrap());
-                }
-                if samples.iter().any(|s| !args.contains_key(s.split('=').next().unwrap())) {
-                    continue;
-                }
-                page += &format!("  {}\n", samples.join(" "));
-                for step in plan::steps(action, &args).unwrap() {
-                    page += &format!(
-                        "    {}: {} {}s {}\n",
-                        step.title,
-                        serde_json::to_string(&step.action).unwrap(),
-                        step.deadline_secs,
-                        step.retry
-                    );
-                }
+        for (name, given) in [
+            ("power-on", ""),
+            ("power-off", ""),
+            ("power-off", "mode=hard"),
+            ("reboot", ""),
+            ("reboot", "mode=soft force=true wait=90s"),
+            ("identify", ""),
+            ("identify", "for=0s"),
+        ] {
+            let action = catalog.get(name).unwrap();
+            let mut args = plan::Args::new();
+            for (arg, spec) in &action.args {
+                args.insert(arg.clone(), spec.default_value().unwrap());
+            }
+            for (arg, text) in given.split_whitespace().filter_map(|pair| pair.split_once('=')) {
+                args.insert(arg.to_owned(), action.args[arg].read(text).unwrap());
+            }
+            page += format!("{name} {given}").trim_end();
+            page += &format!(" ({})\n", action.risk);
+            for step in plan::steps(action, &args).unwrap() {
+                let does = serde_json::to_string(&step.action).unwrap();
+                page +=
+                    &format!("  {}: {does} {}s {}\n", step.title, step.deadline_secs, step.retry);
             }
         }
-        insta::assert_snapshot!(page);
+        insta::assert_snapshot!(page, @r#"
+        power-on (disruptive)
+          turn it on: {"run":"power","to":"on"} 60s 3
+          wait until it is on: {"run":"wait_power","is":"on","on_deadline":"fail"} 120s 2
+        power-off (disruptive)
+          ask it to shut down: {"run":"power","to":"soft"} 60s 3
+          wait until it has shut down: {"run":"wait_power","is":"off","on_deadline":"fail"} 300s 2
+        power-off mode=hard (disruptive)
+          cut the power: {"run":"power","to":"off"} 60s 3
+          wait until it is off: {"run":"wait_power","is":"off","on_deadline":"fail"} 120s 2
+        reboot (disruptive)
+          cut the power: {"run":"power","to":"off"} 60s 3
+          wait until it is off: {"run":"wait_power","is":"off","on_deadline":"fail"} 120s 2
+          turn it on: {"run":"power","to":"on"} 60s 3
+          wait until it is on: {"run":"wait_power","is":"on","on_deadline":"fail"} 120s 2
+        reboot mode=soft force=true wait=90s (disruptive)
+          ask it to shut down: {"run":"power","to":"soft"} 60s 3
+          wait until it has shut down: {"run":"wait_power","is":"off","on_deadline":"continue"} 90s 2
+          cut the power if it is still on: {"run":"power","to":"off"} 60s 3
+          wait until it is off: {"run":"wait_power","is":"off","on_deadline":"fail"} 120s 2
+          turn it on: {"run":"power","to":"on"} 60s 3
+          wait until it is on: {"run":"wait_power","is":"on","on_deadline":"fail"} 120s 2
+        identify (harmless)
+          light the identify lamp: {"run":"identify","seconds":60} 60s 3
+        identify for=0s (harmless)
+          put out the identify lamp: {"run":"identify","seconds":0} 60s 3
+        "#);
     }
 
     #[test]
@@ -478,8 +510,12 @@ mod tests {
             (problem(&format!("{STEP}deadline = \"0s\"")), "steps[1].deadline: \"0s\" is not"),
             (problem(&format!("{STEP}when = \"mode ==\"")), "steps[1].when: syntax error"),
             (problem(&format!("{STEP}when = \"mode == 'x'\"")), "steps[1].when: undefined value"),
+            (problem(&format!("{STEP}when = \"forse\"")), "steps[1].when: forse is undefined"),
             (problem(&format!("{STEP}when = \"false\"")), "steps: no step is left to do"),
-            (problem(&format!("{STEP}deadline = \"{{{{ wiat }}}}\"")), "steps[1].deadline: undef"),
+            (
+                problem(&format!("{STEP}deadline = \"{{{{ wiat }}}}\"")),
+                "steps[1].deadline: wiat is undefined",
+            ),
             (problem(&STEP.replace("\"t\"", "\"\"")), "steps[1].title: it is empty"),
         ] {
             assert!(found.starts_with("site/x.toml: "), "{found}");
@@ -504,9 +540,8 @@ mod tests {
             run = \"identify\"\ntitle = \"t\"\nseconds = \"{{ wait|seconds }}\"\n";
         let found = problem(endless);
         assert!(found.contains("(with wait=7days)"), "{found}");
-        let many: String = (0..13)
-            .map(|n| format!("[args.a{n}]\nkind = \"flag\"\nhelp = \"h\"\n"))
-            .collect();
+        let many: String =
+            (0..13).map(|n| format!("[args.a{n}]\nkind = \"flag\"\nhelp = \"h\"\n")).collect();
         assert!(problem(&format!("{many}{STEP}")).contains("args: the choices make 8192"));
     }
 
