@@ -4,6 +4,7 @@ pub mod bmc;
 pub mod chat;
 pub mod command;
 pub mod domain;
+pub mod identity;
 pub mod inventory;
 pub mod sim;
 pub mod store;

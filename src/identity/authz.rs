@@ -1,0 +1,265 @@
+//! The only permission check.
+//!
+//! Invariants: what no rule allows is forbidden; an [`Authorised`] can be made only here, so that a
+//! function that asks for one cannot be reached past this check. Who may decide on a batch is
+//! answered by [`crate::domain::approval::may_decide`].
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
+use crate::domain::principal::Principal;
+
+/// One `[[allow]]` of the configuration: members of `group` may submit these actions on hosts of
+/// these owner groups. `*` stands for all.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowRule {
+    pub group: String,
+    #[serde(default = "all")]
+    pub actions: Vec<String>,
+    #[serde(default = "all")]
+    pub owners: Vec<String>,
+}
+
+fn all() -> Vec<String> {
+    vec!["*".into()]
+}
+
+impl AllowRule {
+    fn covers(&self, action: &str, owner: &str) -> bool {
+        let names = |list: &[String], name: &str| list.iter().any(|one| one == "*" || one == name);
+        names(&self.actions, action) && names(&self.owners, owner)
+    }
+}
+
+/// Who may do what.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Policy {
+    pub allow: Vec<AllowRule>,
+    /// Groups that may steer any batch and release any host. Submitting is not part of it.
+    pub admins: BTreeSet<String>,
+}
+
+/// What somebody wants to do.
+#[derive(Clone, Copy, Debug)]
+pub enum Verb<'a> {
+    /// Start an action on hosts of these owner groups.
+    Submit { action: &'a str, owners: &'a BTreeSet<String> },
+    /// Cancel, pause, resume, retry, or drop hosts of a batch.
+    Steer { submitter: &'a str, owners: &'a BTreeSet<String> },
+    /// Let quarantined hosts go.
+    Release { owners: &'a BTreeSet<String> },
+    /// Look at anything.
+    Read,
+}
+
+/// Proof that [`authorise`] said yes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Authorised {
+    login: String,
+}
+
+impl Authorised {
+    /// Login of the person it was given to.
+    pub fn login(&self) -> &str {
+        &self.login
+    }
+}
+
+/// What would be needed. The message is for the person who asked.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Forbidden {
+    #[error("nobody may {action} hosts of {}; ask an administrator for a rule", list(.owners))]
+    SubmitNobody { action: String, owners: BTreeSet<String> },
+    #[error(
+        "you may not {action} hosts of {}; members of {} may: ask one of them",
+        list(.owners), list(.groups)
+    )]
+    Submit { action: String, owners: BTreeSet<String>, groups: BTreeSet<String> },
+    #[error("only {submitter}{} may change this batch: ask one of them", or_members(.groups))]
+    Steer { submitter: String, groups: BTreeSet<String> },
+    #[error("only members of {} may release these hosts: ask one of them", list(.groups))]
+    Release { groups: BTreeSet<String> },
+}
+
+fn list(groups: &BTreeSet<String>) -> String {
+    match groups.is_empty() {
+        true => "no group".into(),
+        false => groups.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn or_members(groups: &BTreeSet<String>) -> String {
+    match groups.is_empty() {
+        true => String::new(),
+        false => format!(" and members of {}", list(groups)),
+    }
+}
+
+/// Says whether `who` may do it.
+pub fn authorise(
+    policy: &Policy,
+    who: &Principal,
+    verb: Verb<'_>,
+) -> Result<Authorised, Forbidden> {
+    match verb {
+        Verb::Read => {}
+        Verb::Submit { action, owners } => submit(policy, who, action, owners)?,
+        Verb::Steer { submitter, owners } => {
+            let groups = owners_and_admins(policy, owners);
+            if who.login != submitter && !who.in_any(&groups) {
+                return Err(Forbidden::Steer { submitter: submitter.into(), groups });
+            }
+        }
+        Verb::Release { owners } => {
+            // A person who owns some of the hosts may not let the others go.
+            let owns_all = !owners.is_empty() && owners.is_subset(&who.groups);
+            if !owns_all && !who.in_any(&policy.admins) {
+                return Err(Forbidden::Release { groups: owners_and_admins(policy, owners) });
+            }
+        }
+    }
+    Ok(Authorised { login: who.login.clone() })
+}
+
+/// Every owner group needs a rule; hosts of nobody are covered by none.
+fn submit(
+    policy: &Policy,
+    who: &Principal,
+    action: &str,
+    owners: &BTreeSet<String>,
+) -> Result<(), Forbidden> {
+    let rules_for = |owner: &str| {
+        let owner = owner.to_owned();
+        policy.allow.iter().filter(move |rule| rule.covers(action, &owner))
+    };
+    let lacking: BTreeSet<String> = owners
+        .iter()
+        .filter(|owner| !rules_for(owner).any(|rule| who.groups.contains(&rule.group)))
+        .cloned()
+        .collect();
+    if lacking.is_empty() && !owners.is_empty() {
+        return Ok(());
+    }
+    let groups: BTreeSet<String> =
+        lacking.iter().flat_map(|owner| rules_for(owner)).map(|rule| rule.group.clone()).collect();
+    let action = action.to_owned();
+    Err(match groups.is_empty() {
+        true => Forbidden::SubmitNobody { action, owners: lacking },
+        false => Forbidden::Submit { action, owners: lacking, groups },
+    })
+}
+
+fn owners_and_admins(policy: &Policy, owners: &BTreeSet<String>) -> BTreeSet<String> {
+    owners.union(&policy.admins).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| name.to_string()).collect()
+    }
+
+    fn who(login: &str, groups: &[&str]) -> Principal {
+        Principal { login: login.into(), name: login.into(), groups: set(groups) }
+    }
+
+    fn allow(group: &str, actions: &[&str], owners: &[&str]) -> AllowRule {
+        let strings = |list: &[&str]| list.iter().map(|one| one.to_string()).collect();
+        AllowRule { group: group.into(), actions: strings(actions), owners: strings(owners) }
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            allow: vec![
+                allow("sre", &["*"], &["*"]),
+                allow("web", &["reboot", "identify"], &["web"]),
+                allow("night", &["reboot"], &["web", "db"]),
+            ],
+            admins: set(&["admins"]),
+        }
+    }
+
+    #[test]
+    fn submitting_needs_a_rule_for_every_owner() {
+        let table: &[(&[&str], &str, &[&str], bool)] = &[
+            (&["sre"], "reboot", &["web", "db"], true),
+            (&["sre"], "wipe", &["db"], true),
+            (&["web"], "reboot", &["web"], true),
+            (&["web"], "wipe", &["web"], false),
+            (&["web"], "reboot", &["web", "db"], false),
+            (&["web"], "reboot", &["db"], false),
+            (&["web", "night"], "reboot", &["web", "db"], true),
+            (&["web", "night"], "identify", &["web", "db"], false),
+            (&[], "reboot", &["web"], false),
+            (&["admins"], "reboot", &["web"], false),
+            (&["sre"], "reboot", &[], false),
+            // The text `*` as a group name opens nothing.
+            (&["*"], "reboot", &["web"], false),
+        ];
+        for (groups, action, owners, expected) in table {
+            let verb = Verb::Submit { action, owners: &set(owners) };
+            let answer = authorise(&policy(), &who("p", groups), verb);
+            assert_eq!(answer.is_ok(), *expected, "{groups:?} {action} {owners:?}");
+        }
+    }
+
+    #[test]
+    fn no_rules_allow_nothing_but_reading() {
+        let (nothing, anybody) = (Policy::default(), who("p", &["sre", "admins", "web"]));
+        let web = set(&["web"]);
+        let submit = Verb::Submit { action: "identify", owners: &web };
+        assert!(authorise(&nothing, &anybody, submit).is_err());
+        assert_eq!(authorise(&nothing, &anybody, Verb::Read).unwrap().login(), "p");
+    }
+
+    #[test]
+    fn steering_and_releasing() {
+        let table: &[(&str, &[&str], &[&str], bool, bool)] = &[
+            // login, groups, owners, may steer alice's batch, may release
+            ("alice", &["sre"], &["web"], true, false),
+            ("bob", &["web"], &["web"], true, true),
+            ("bob", &["web"], &["web", "db"], true, false),
+            ("bob", &["web", "db"], &["web", "db"], true, true),
+            ("dave", &["db"], &["web"], false, false),
+            ("carol", &["sre"], &["web"], false, false),
+            ("root", &["admins"], &["web"], true, true),
+            ("root", &["admins"], &[], true, true),
+            ("bob", &["web"], &[], false, false),
+        ];
+        for (login, groups, owners, steer, release) in table {
+            let (who, owners) = (who(login, groups), set(owners));
+            let verb = Verb::Steer { submitter: "alice", owners: &owners };
+            assert_eq!(authorise(&policy(), &who, verb).is_ok(), *steer, "{who:?} {owners:?}");
+            let verb = Verb::Release { owners: &owners };
+            assert_eq!(authorise(&policy(), &who, verb).is_ok(), *release, "{who:?} {owners:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_would_be_needed() {
+        let (dave, web) = (who("dave", &["db"]), set(&["web"]));
+        let message =
+            |policy: &Policy, verb| authorise(policy, &dave, verb).unwrap_err().to_string();
+        assert_eq!(
+            message(&policy(), Verb::Submit { action: "reboot", owners: &web }),
+            "you may not reboot hosts of web; members of night, sre, web may: ask one of them"
+        );
+        assert_eq!(
+            message(&Policy::default(), Verb::Submit { action: "reboot", owners: &web }),
+            "nobody may reboot hosts of web; ask an administrator for a rule"
+        );
+        assert_eq!(
+            message(&policy(), Verb::Steer { submitter: "alice", owners: &web }),
+            "only alice and members of admins, web may change this batch: ask one of them"
+        );
+        assert_eq!(
+            message(&policy(), Verb::Release { owners: &web }),
+            "only members of admins, web may release these hosts: ask one of them"
+        );
+    }
+}

@@ -1,0 +1,448 @@
+//! People and groups from a TOML file, the embedded default of a directory.
+//!
+//! Invariant: a [`Directory`] never changes; [`DirectoryHandle::current`] hands out the newest one
+//! that could be read, so that a person who left a group loses its rights at the next question.
+//!
+//! ```toml
+//! [[person]]
+//! login = "alice"                      # small letters, digits, and . _ - @
+//! name = "Alice Archer"
+//! password = "$argon2id$v=19$..."      # only for the console; without it no login there
+//! groups = ["sre"]
+//! accounts = { slack = "U123" }        # platform = user id; `console` is always the login
+//! jira = "aarcher"                     # tagged in tickets
+//! disabled = false                     # true: nobody
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use serde::Deserialize;
+
+use super::password;
+use crate::domain::inbound::PlatformUser;
+use crate::domain::principal::Principal;
+
+/// The platform on which the user id is the login itself.
+const CONSOLE: &str = "console";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    person: Vec<Person>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Person {
+    login: String,
+    name: String,
+    password: Option<String>,
+    #[serde(default)]
+    groups: Vec<String>,
+    #[serde(default)]
+    accounts: BTreeMap<String, String>,
+    jira: Option<String>,
+    #[serde(default)]
+    disabled: bool,
+}
+
+/// Why a directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    #[error("cannot read {}: {cause}", .file.display())]
+    Read { file: PathBuf, cause: std::io::Error },
+    #[error("{}: {message}", .file.display())]
+    Syntax { file: PathBuf, message: String },
+    #[error("{}: {problem}", .file.display())]
+    Invalid { file: PathBuf, problem: DirectoryProblem },
+}
+
+/// What is wrong with the people of a directory.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DirectoryProblem {
+    #[error("login {0:?}: use small letters, digits, '.', '_', '-' and '@'")]
+    Login(String),
+    #[error("there are two people with the login {0:?}")]
+    SameLogin(String),
+    #[error("{first} and {second} both have the {platform} account {id:?}")]
+    SameAccount { platform: String, id: String, first: String, second: String },
+    #[error("{login}: the console account is the login itself; leave it out")]
+    ConsoleAccount { login: String },
+    #[error("{login}: the password is not an argon2id hash; make one with a password tool")]
+    Password { login: String },
+    #[error("{login} has an empty {what}")]
+    Empty { login: String, what: &'static str },
+}
+
+/// A snapshot of people and groups.
+#[derive(Default)]
+pub struct Directory {
+    people: BTreeMap<String, Person>,
+    /// Platform and user id to login.
+    accounts: HashMap<(String, String), String>,
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Directory({} people)", self.people.len())
+    }
+}
+
+impl Directory {
+    pub fn load(path: &Path) -> Result<Self, DirectoryError> {
+        let text = fs::read_to_string(path)
+            .map_err(|cause| DirectoryError::Read { file: path.into(), cause })?;
+        Directory::parse(&text, path)
+    }
+
+    /// Reads the text of a directory file; `file` is only named in errors.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, DirectoryError> {
+        let people: File = toml::from_str(text).map_err(|error| DirectoryError::Syntax {
+            file: file.into(),
+            // Only the position and the reason: the quoted line may hold a password hash.
+            message: match error.span() {
+                Some(span) => {
+                    let line = text[..span.start].matches('\n').count() + 1;
+                    format!("line {line}: {}", error.message())
+                }
+                None => error.message().to_owned(),
+            },
+        })?;
+        Directory::new(people.person)
+            .map_err(|problem| DirectoryError::Invalid { file: file.into(), problem })
+    }
+
+    fn new(persons: Vec<Person>) -> Result<Self, DirectoryProblem> {
+        let mut directory = Directory::default();
+        for person in persons {
+            person.check()?;
+            for (platform, id) in &person.accounts {
+                let key = (platform.clone(), id.clone());
+                if let Some(first) = directory.accounts.insert(key, person.login.clone()) {
+                    return Err(DirectoryProblem::SameAccount {
+                        platform: platform.clone(),
+                        id: id.clone(),
+                        first,
+                        second: person.login,
+                    });
+                }
+            }
+            let login = person.login.clone();
+            if directory.people.insert(login.clone(), person).is_some() {
+                return Err(DirectoryProblem::SameLogin(login));
+            }
+        }
+        Ok(directory)
+    }
+
+    fn enabled(&self, login: &str) -> Option<&Person> {
+        self.people.get(login).filter(|person| !person.disabled)
+    }
+
+    /// The person behind a platform's user.
+    pub fn person(&self, user: &PlatformUser) -> Option<Principal> {
+        if user.platform == CONSOLE {
+            return self.by_login(&user.id);
+        }
+        // A platform's user ids are few and short: building the key costs less than a second map.
+        let login = self.accounts.get(&(user.platform.clone(), user.id.clone()))?;
+        self.by_login(login)
+    }
+
+    pub fn by_login(&self, login: &str) -> Option<Principal> {
+        self.enabled(login).map(|person| Principal {
+            login: person.login.clone(),
+            name: person.name.clone(),
+            groups: person.groups.iter().cloned().collect(),
+        })
+    }
+
+    /// Logins of everybody, sorted.
+    pub fn logins(&self) -> Vec<String> {
+        self.enabled_people().map(|person| person.login.clone()).collect()
+    }
+
+    /// Logins of the members of a group, sorted; empty for a group that nobody is in.
+    pub fn members(&self, group: &str) -> Vec<String> {
+        self.enabled_people()
+            .filter(|person| person.groups.iter().any(|name| name == group))
+            .map(|person| person.login.clone())
+            .collect()
+    }
+
+    /// Every group that somebody is in.
+    pub fn groups(&self) -> BTreeSet<String> {
+        self.enabled_people().flat_map(|person| person.groups.iter().cloned()).collect()
+    }
+
+    /// The account to tag in tickets.
+    pub fn jira_account(&self, login: &str) -> Option<&str> {
+        self.enabled(login)?.jira.as_deref()
+    }
+
+    /// The person's id on a platform, for mentions.
+    pub fn account(&self, login: &str, platform: &str) -> Option<&str> {
+        let person = self.enabled(login)?;
+        if platform == CONSOLE {
+            return Some(&person.login);
+        }
+        person.accounts.get(platform).map(String::as_str)
+    }
+
+    /// For [`password::verify`].
+    pub fn password_hash(&self, login: &str) -> Option<&str> {
+        self.enabled(login)?.password.as_deref()
+    }
+
+    fn enabled_people(&self) -> impl Iterator<Item = &Person> {
+        self.people.values().filter(|person| !person.disabled)
+    }
+}
+
+impl Person {
+    fn check(&self) -> Result<(), DirectoryProblem> {
+        let login = || self.login.clone();
+        let login_ok = |b: u8| {
+            b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-' | b'@')
+        };
+        if self.login.is_empty() || !self.login.bytes().all(login_ok) {
+            return Err(DirectoryProblem::Login(login()));
+        }
+        let texts = [("name", std::slice::from_ref(&self.name)), ("group", &self.groups)];
+        for (what, texts) in texts {
+            if texts.iter().any(|text| text.trim().is_empty()) {
+                return Err(DirectoryProblem::Empty { login: login(), what });
+            }
+        }
+        if self.accounts.values().any(|id| id.trim().is_empty()) {
+            return Err(DirectoryProblem::Empty { login: login(), what: "account" });
+        }
+        if self.accounts.get(CONSOLE).is_some_and(|id| *id != self.login) {
+            return Err(DirectoryProblem::ConsoleAccount { login: login() });
+        }
+        if self.password.as_deref().is_some_and(|hash| !password::is_hash(hash)) {
+            return Err(DirectoryProblem::Password { login: login() });
+        }
+        Ok(())
+    }
+}
+
+/// What tells one version of a file from the next.
+type Stamp = Option<(SystemTime, u64)>;
+
+/// The directory of a file, shared and always fresh. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct DirectoryHandle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// Nothing to reread without one.
+    file: Option<PathBuf>,
+    current: RwLock<Arc<Directory>>,
+    /// The version of the file that was last tried, also when it was broken.
+    tried: Mutex<Stamp>,
+}
+
+impl DirectoryHandle {
+    /// Reads the file; later changes of it are seen by [`DirectoryHandle::current`].
+    pub fn open(file: &Path) -> Result<Self, DirectoryError> {
+        let tried = stamp(file);
+        let directory = Directory::load(file)?;
+        Ok(DirectoryHandle(Arc::new(Shared {
+            file: Some(file.into()),
+            current: RwLock::new(Arc::new(directory)),
+            tried: Mutex::new(tried),
+        })))
+    }
+
+    /// A directory that never changes.
+    pub fn fixed(directory: Directory) -> Self {
+        DirectoryHandle(Arc::new(Shared {
+            file: None,
+            current: RwLock::new(Arc::new(directory)),
+            tried: Mutex::new(None),
+        }))
+    }
+
+    /// The newest readable directory. Costs one `stat` while the file is unchanged.
+    pub fn current(&self) -> Arc<Directory> {
+        self.reload();
+        self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Rereads the file when it changed since the last try, and says whether a new directory
+    /// holds. A broken file keeps the old directory and is logged once.
+    pub fn reload(&self) -> bool {
+        let Some(file) = &self.0.file else { return false };
+        let mut tried = self.0.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = stamp(file);
+        if *tried == now {
+            return false;
+        }
+        *tried = now;
+        match Directory::load(file) {
+            Ok(directory) => {
+                tracing::info!(file = %file.display(), ?directory, "directory reloaded");
+                let mut current = self.0.current.write().unwrap_or_else(PoisonError::into_inner);
+                *current = Arc::new(directory);
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "the directory cannot be reloaded; the old one holds");
+                false
+            }
+        }
+    }
+}
+
+fn stamp(file: &Path) -> Stamp {
+    let metadata = fs::metadata(file).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::secret::Secret;
+
+    const PEOPLE: &str = r#"
+        [[person]]
+        login = "alice"
+        name = "Alice Archer"
+        groups = ["sre", "web-owners"]
+        accounts = { console = "alice", slack = "U1" }
+        jira = "aarcher"
+        [[person]]
+        login = "bob"
+        name = "Bob"
+        groups = ["web-owners"]
+        [[person]]
+        login = "gone"
+        name = "Gone"
+        groups = ["web-owners", "past"]
+        accounts = { slack = "U9" }
+        jira = "gone"
+        disabled = true
+    "#;
+
+    fn parse(text: &str) -> Result<Directory, String> {
+        Directory::parse(text, Path::new("people.toml")).map_err(|error| error.to_string())
+    }
+
+    fn user(platform: &str, id: &str) -> PlatformUser {
+        PlatformUser { platform: platform.into(), id: id.into() }
+    }
+
+    #[test]
+    fn people_are_found_by_platform() {
+        let directory = parse(PEOPLE).unwrap();
+        let login = |platform, id| directory.person(&user(platform, id)).map(|who| who.login);
+        assert_eq!(login("slack", "U1").as_deref(), Some("alice"));
+        assert_eq!(login("console", "alice").as_deref(), Some("alice"));
+        assert_eq!(login("console", "bob").as_deref(), Some("bob"));
+        for (platform, id) in
+            [("slack", "U2"), ("slack", "alice"), ("console", "U1"), ("discord", "U1")]
+        {
+            assert_eq!(login(platform, id), None, "{platform} {id}");
+        }
+        let alice = directory.by_login("alice").unwrap();
+        assert_eq!(alice.name, "Alice Archer");
+        assert!(alice.groups.contains("sre"));
+        assert_eq!(directory.jira_account("alice"), Some("aarcher"));
+        assert_eq!(directory.jira_account("bob"), None);
+        assert_eq!(directory.account("alice", "slack"), Some("U1"));
+        assert_eq!(directory.members("web-owners"), ["alice", "bob"]);
+        assert_eq!(directory.groups(), BTreeSet::from(["sre".into(), "web-owners".into()]));
+    }
+
+    #[test]
+    fn a_disabled_person_is_nobody() {
+        let directory = parse(PEOPLE).unwrap();
+        assert_eq!(directory.by_login("gone"), None);
+        assert_eq!(directory.person(&user("slack", "U9")), None);
+        assert_eq!(directory.person(&user("console", "gone")), None);
+        assert_eq!(directory.jira_account("gone"), None);
+        assert_eq!(directory.account("gone", "slack"), None);
+        assert!(directory.members("past").is_empty());
+        assert_eq!(directory.logins(), ["alice", "bob"]);
+    }
+
+    #[test]
+    fn wrong_files_are_refused_with_the_reason() {
+        let person = |rest: &str| format!("[[person]]\nlogin = \"a\"\nname = \"A\"\n{rest}\n");
+        let two = |one: &str, other: &str| {
+            person(one) + &format!("[[person]]\nlogin = \"b\"\nname = \"B\"\n{other}\n")
+        };
+        let slack = "accounts = { slack = \"U1\" }";
+        let table = [
+            (person("nickname = \"x\""), "line 4: unknown field `nickname`"),
+            ("[[people]]".into(), "line 1: unknown field `people`"),
+            ("[[person]]\nlogin = \"a\"".into(), "missing field `name`"),
+            (person("groups = \"sre\""), "line 4: invalid type"),
+            (person("") + &person(""), "two people with the login \"a\""),
+            (two(slack, slack), "a and b both have the slack account \"U1\""),
+            (person("accounts = { console = \"b\" }"), "the console account is the login itself"),
+            (person("password = \"hunter2\""), "a: the password is not an argon2id hash"),
+            (person("groups = [\"\"]"), "a has an empty group"),
+            (person("accounts = { slack = \"\" }"), "a has an empty account"),
+            ("[[person]]\nlogin = \"A b\"\nname = \"A\"".into(), "login \"A b\""),
+            ("[[person]".into(), "people.toml: line 1"),
+        ];
+        for (text, expected) in table {
+            let error = parse(&text).expect_err(expected);
+            assert!(error.contains(expected) && error.starts_with("people.toml: "), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn login_needs_the_password_of_an_enabled_person() {
+        let hash = password::hash(&Secret::new("pw")).unwrap();
+        let text = format!(
+            "[[person]]\nlogin = \"a\"\nname = \"A\"\npassword = \"{hash}\"\n\
+             [[person]]\nlogin = \"b\"\nname = \"B\"\n\
+             [[person]]\nlogin = \"c\"\nname = \"C\"\npassword = \"{hash}\"\ndisabled = true\n"
+        );
+        let directory = parse(&text).unwrap();
+        let enters = |login: &str, text: &str| {
+            password::login(&directory, login, &Secret::new(text)).is_some()
+        };
+        assert!(enters("a", "pw"));
+        for (login, text) in
+            [("a", "no"), ("a", ""), ("b", "pw"), ("b", ""), ("c", "pw"), ("d", "pw")]
+        {
+            assert!(!enters(login, text), "{login} {text}");
+        }
+    }
+
+    #[test]
+    fn a_changed_file_is_seen_and_a_broken_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("people.toml");
+        let write = |groups: &str, padding: usize| {
+            let pad = " ".repeat(padding);
+            let text = format!("[[person]]\nlogin = \"a\"\nname = \"A\"\n{groups}{pad}\n");
+            fs::write(&file, text).unwrap();
+        };
+        write("groups = [\"sre\"]", 1);
+        let handle = DirectoryHandle::open(&file).unwrap();
+        let in_sre = || handle.current().by_login("a").unwrap().groups.contains("sre");
+        assert!(in_sre());
+        assert!(!handle.reload(), "unchanged");
+        write("groups = []", 2);
+        assert!(!in_sre(), "the right is gone at the next question");
+        write("groups = [\"sre\"", 3);
+        assert!(!in_sre(), "a broken file keeps the old directory");
+        assert!(!handle.reload(), "and is tried once");
+        write("groups = [\"sre\"]", 4);
+        assert!(in_sre(), "mended");
+        fs::remove_file(&file).unwrap();
+        assert!(in_sre(), "a file that is gone keeps the old directory");
+    }
+}
