@@ -2,6 +2,7 @@
 
 pub mod bmc;
 pub mod chat;
+pub mod cluster;
 pub mod command;
 pub mod domain;
 pub mod identity;

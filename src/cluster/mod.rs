@@ -1,0 +1,692 @@
+//! A private PostgreSQL cluster in the state folder, from the machine's own binaries.
+//!
+//! Invariants: nobody but the user who runs it (and root) reaches it: it listens on a Unix socket
+//! in a folder of mode 0700 and on no network address. PostgreSQL refuses to run as root, so root
+//! runs it as the user `postgres`. It is no child of the terminal's process group: Ctrl-C reaches
+//! Metalbot alone, which ends its work and then stops the cluster. A cluster that a killed
+//! Metalbot left running is adopted.
+//!
+//! ```text
+//! STATE/postgres.lock      held by the process that stops the cluster
+//! STATE/postgres.log       what the server says
+//! STATE/postgres/data      the cluster, complete or absent
+//! STATE/postgres/run       the socket, unless the path is too long for one
+//! ```
+//!
+//! As root, nothing inside `STATE/postgres` is opened for writing or followed through a link: that
+//! folder belongs to another user.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection, PgConnection};
+
+mod binaries;
+
+use binaries::Binaries;
+
+/// Role and database of Metalbot in its cluster.
+const NAME: &str = "metalbot";
+/// Only names the socket file: nothing listens on a network.
+const PORT: u16 = 5432;
+/// Longest path of a Unix socket that every system takes (macOS: 104 bytes with the end mark).
+const SOCKET_PATH_MAX: usize = 103;
+/// Crash recovery after `kill -9` of the server replays its log first.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// How the server runs. An adopted one keeps what it was started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `false` is for tests only: a power failure then loses the cluster.
+    pub fsync: bool,
+    pub max_connections: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { fsync: true, max_connections: 100 }
+    }
+}
+
+/// Why there is no cluster. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error(
+        "no PostgreSQL server binaries found (looked in {looked}); install them \
+         (Debian, Ubuntu: apt install postgresql; Fedora: dnf install postgresql-server; \
+         macOS: brew install postgresql) or name a database in DATABASE_URL"
+    )]
+    NoBinaries { looked: String },
+    #[error(
+        "the cluster in {} was made by PostgreSQL {cluster}, but only {} is installed: \
+         install version {cluster}, or move the folder away to begin anew",
+        .folder.display(), .installed.join(", ")
+    )]
+    Version { folder: PathBuf, cluster: String, installed: Vec<String> },
+    #[error(
+        "PostgreSQL does not run as root and there is no user `postgres` to run it as: \
+         create one, or run metalbot as an ordinary user"
+    )]
+    NoUser,
+    #[error(
+        "the user `postgres` (uid {uid}) cannot enter {}: allow it (chmod o+x), choose another \
+         state folder, or run metalbot as an ordinary user", .folder.display()
+    )]
+    NotTraversable { folder: PathBuf, uid: u32 },
+    #[error(
+        "{} belongs to user {owner}, but PostgreSQL would run as user {uid}: run metalbot as the \
+         user who made it", .folder.display()
+    )]
+    ForeignFolder { folder: PathBuf, owner: u32, uid: u32 },
+    #[error("{what}: {cause}")]
+    Io { what: String, cause: io::Error },
+    #[error("{program} failed: {output}")]
+    Program { program: &'static str, output: String },
+    #[error("PostgreSQL did not start; the end of {}:\n{tail}", .log.display())]
+    NotStarted { log: PathBuf, tail: String },
+    #[error("cannot prepare the private database: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> ClusterError {
+    move |cause| ClusterError::Io { what: what.into(), cause }
+}
+
+/// A running private cluster. Stopped by [`Cluster::stop`] or, at the latest, when dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    url: String,
+    /// `None` once stopped, and for a guest: another process of this folder stops the cluster.
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    server: Server,
+    /// `None` when adopted.
+    child: Option<Child>,
+    socket_folder: PathBuf,
+    _lock: File,
+}
+
+/// Where a cluster lives and how its programs are run.
+#[derive(Clone, Debug)]
+struct Server {
+    root: PathBuf,
+    binaries: Binaries,
+    /// User and group to run as; `None` for our own.
+    run_as: Option<(u32, u32)>,
+}
+
+impl Cluster {
+    /// Starts the cluster of this state folder, making it when there is none.
+    pub async fn start(state_dir: &Path) -> Result<Cluster, ClusterError> {
+        Cluster::start_with(state_dir, &Settings::default()).await
+    }
+
+    pub async fn start_with(
+        state_dir: &Path,
+        settings: &Settings,
+    ) -> Result<Cluster, ClusterError> {
+        let show = state_dir.display();
+        fs::create_dir_all(state_dir).map_err(io_error(format!("cannot make {show}")))?;
+        let state_dir =
+            state_dir.canonicalize().map_err(io_error(format!("cannot enter {show}")))?;
+        let lock_file = state_dir.join("postgres.lock");
+        let lock = File::options()
+            .create(true)
+            .append(true)
+            .open(&lock_file)
+            .map_err(io_error(format!("cannot write {}", lock_file.display())))?;
+        let ours = match lock.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => false,
+            Err(TryLockError::Error(cause)) => {
+                return Err(io_error(format!("cannot lock {}", lock_file.display()))(cause));
+            }
+        };
+        let server = Server::find(state_dir.join("postgres"))?;
+        if !ours {
+            return server.join().await;
+        }
+        server.make_folder()?;
+        server.init()?;
+        let begin = Instant::now();
+        loop {
+            let (child, socket_folder) = match server.running() {
+                Some(postmaster) => {
+                    tracing::info!(pid = postmaster.pid, "adopting the private cluster");
+                    (None, postmaster.socket_folder)
+                }
+                None => {
+                    server.clear_stale_pid()?;
+                    let folder = server.socket_folder()?;
+                    (Some(server.spawn(&folder, settings)?), folder)
+                }
+            };
+            // From here on an error or a dropped future stops the server.
+            let running = Running {
+                server: server.clone(),
+                child,
+                socket_folder: socket_folder.clone(),
+                _lock: lock.try_clone().map_err(io_error("cannot share the lock"))?,
+            };
+            let mut cluster = Cluster { url: url(&socket_folder, NAME), running: Some(running) };
+            let child = cluster.running.as_mut().and_then(|running| running.child.as_mut());
+            match server.wait_ready(&socket_folder, child).await {
+                // Connections of a server that was killed take a moment to notice.
+                Err(ClusterError::NotStarted { tail, .. })
+                    if tail.contains("pre-existing shared memory block")
+                        && begin.elapsed() < Duration::from_secs(20) => {}
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    server.make_database(&socket_folder).await?;
+                    return Ok(cluster);
+                }
+            }
+            drop(cluster);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Connection URL, for sqlx and for `psql` alike.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether this process stops the cluster; `false` for one that joined another's.
+    pub fn is_ours(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Ends all connections, writes everything down and waits until the server is gone.
+    pub async fn stop(mut self) -> Result<(), ClusterError> {
+        let Some(mut running) = self.running.take() else { return Ok(()) };
+        tokio::task::spawn_blocking(move || running.stop())
+            .await
+            .map_err(|error| io_error("cannot wait for the shutdown")(io::Error::other(error)))?
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.running.as_mut().map(Running::stop) {
+            tracing::error!(%error, "the private cluster could not be stopped");
+        }
+    }
+}
+
+impl Running {
+    fn stop(&mut self) -> Result<(), ClusterError> {
+        if self.server.running().is_some() {
+            let mut stop = self.server.command("pg_ctl");
+            stop.args(["stop", "--mode=fast", "--wait", "--timeout=120", "--silent", "-D"]);
+            run("pg_ctl stop", stop.arg(self.server.data()))?;
+        }
+        if let Some(mut child) = self.child.take() {
+            // A server that did not get as far as its pid file is not stopped by pg_ctl.
+            if !self.server.data().join("postmaster.pid").exists() {
+                let _ = child.kill();
+            }
+            child.wait().map_err(io_error("cannot wait for the server"))?;
+        }
+        if !self.socket_folder.starts_with(&self.server.root) {
+            // Ours alone: see `Server::socket_folder`. A leftover harms nobody.
+            let _ = fs::remove_dir(&self.socket_folder);
+        }
+        Ok(())
+    }
+}
+
+/// What `postmaster.pid` says about a running server.
+struct Postmaster {
+    pid: u32,
+    socket_folder: PathBuf,
+}
+
+impl Server {
+    fn find(root: PathBuf) -> Result<Server, ClusterError> {
+        let run_as = run_as()?;
+        let made_by = fs::read_to_string(root.join("data/PG_VERSION")).ok();
+        let made_by = made_by.as_deref().map(str::trim);
+        let installed = binaries::find();
+        if installed.is_empty() {
+            return Err(ClusterError::NoBinaries { looked: binaries::LOOKED.into() });
+        }
+        let mut versions: Vec<String> = installed.iter().map(Binaries::major).collect();
+        versions.dedup();
+        let fitting =
+            installed.into_iter().find(|one| made_by.is_none_or(|version| version == one.major()));
+        match (fitting, made_by) {
+            (Some(binaries), _) => Ok(Server { root, binaries, run_as }),
+            (None, made_by) => Err(ClusterError::Version {
+                folder: root,
+                cluster: made_by.unwrap_or_default().into(),
+                installed: versions,
+            }),
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.root.join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.root.with_extension("log")
+    }
+
+    /// A program of the cluster, as its user, out of reach of the terminal's signals.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.binaries.folder.join(program));
+        command.current_dir(&self.root).stdin(Stdio::null()).process_group(0);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PG") {
+                command.env_remove(name);
+            }
+        }
+        // Error texts are read by people here and by us.
+        command.env("LC_ALL", "C");
+        if let Some((uid, gid)) = self.run_as {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    /// Makes a private folder that belongs to the cluster's user.
+    fn make_private(&self, folder: &Path) -> Result<(), ClusterError> {
+        let what = || format!("cannot make {}", folder.display());
+        match fs::DirBuilder::new().mode(0o700).create(folder) {
+            Ok(()) => {
+                if let Some((uid, gid)) = self.run_as {
+                    lchown(folder, Some(uid), Some(gid)).map_err(io_error(what()))?;
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(io_error(what())(error)),
+        }
+    }
+
+    fn make_folder(&self) -> Result<(), ClusterError> {
+        self.make_private(&self.root)?;
+        let metadata = fs::metadata(&self.root)
+            .map_err(io_error(format!("cannot read {}", self.root.display())))?;
+        let uid = match self.run_as {
+            Some((uid, _)) => uid,
+            None => own_uid()?,
+        };
+        if metadata.uid() != uid {
+            let (folder, owner) = (self.root.clone(), metadata.uid());
+            return Err(ClusterError::ForeignFolder { folder, owner, uid });
+        }
+        let Some((uid, gid)) = self.run_as else { return Ok(()) };
+        let mut path = PathBuf::new();
+        for part in self.root.components() {
+            path.push(part);
+            // The kernel judges best, group memberships and access lists included.
+            let enters = Command::new("/bin/sh")
+                .args(["-c", "cd \"$1\"", "sh"])
+                .arg(&path)
+                .current_dir("/")
+                .stderr(Stdio::null())
+                .uid(uid)
+                .gid(gid)
+                .status()
+                .map_err(io_error("cannot run /bin/sh"))?;
+            if !enters.success() {
+                return Err(ClusterError::NotTraversable { folder: path, uid });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the cluster once. It appears under its name only when it is complete.
+    fn init(&self) -> Result<(), ClusterError> {
+        if self.data().join("PG_VERSION").exists() {
+            return Ok(());
+        }
+        let unfinished = self.root.join("data.unfinished");
+        if unfinished.exists() {
+            let what = format!("cannot remove {}", unfinished.display());
+            fs::remove_dir_all(&unfinished).map_err(io_error(what))?;
+        }
+        let mut initdb = self.command("initdb");
+        initdb
+            .args(["--username", NAME, "--encoding=UTF8", "--locale=C", "--no-instructions"])
+            // The socket's folder is the lock: only its owner and root can open it.
+            .args(["--auth-local=trust", "--auth-host=reject", "--pgdata"]);
+        run("initdb", initdb.arg(&unfinished))?;
+        fs::rename(&unfinished, self.data())
+            .map_err(io_error(format!("cannot rename {}", unfinished.display())))
+    }
+
+    /// The running server of this folder, if there is one.
+    fn running(&self) -> Option<Postmaster> {
+        let text = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
+        let mut lines = text.lines();
+        let pid: u32 = lines.next()?.trim().parse().ok()?;
+        let socket_folder = PathBuf::from(lines.nth(3)?.trim());
+        let alive = binaries::is_server_of(pid, &self.data());
+        (alive && socket_folder.is_absolute()).then_some(Postmaster { pid, socket_folder })
+    }
+
+    /// After `kill -9` or a reboot the pid in the file may by now be another program's. PostgreSQL
+    /// would take that for a running server; it copes by itself when nobody has the pid.
+    fn clear_stale_pid(&self) -> Result<(), ClusterError> {
+        let file = self.data().join("postmaster.pid");
+        let Ok(text) = fs::read_to_string(&file) else { return Ok(()) };
+        let pid = text.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
+        if pid.is_some_and(binaries::is_alive) {
+            tracing::warn!(?pid, "removing a stale postmaster.pid");
+            fs::remove_file(&file)
+                .map_err(io_error(format!("cannot remove {}", file.display())))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the folder of the socket: in the state folder, or in `/tmp` when the path would be too
+    /// long for a socket.
+    fn socket_folder(&self) -> Result<PathBuf, ClusterError> {
+        let names = [format!(".s.PGSQL.{PORT}.lock"), format!(".s.PGSQL.{PORT}")];
+        let near = self.root.join("run");
+        if near.as_os_str().len() + 1 + names[0].len() > SOCKET_PATH_MAX {
+            // Unguessable, so that nobody can have put it there before us.
+            let far = PathBuf::from(format!("/tmp/metalbot-{:032x}", rand::random::<u128>()));
+            self.make_private(&far)?;
+            return Ok(far);
+        }
+        self.make_private(&near)?;
+        for name in names {
+            // No server of ours runs, so these are stale, whoever has the pid in them by now.
+            let _ = fs::remove_file(near.join(name));
+        }
+        Ok(near)
+    }
+
+    fn spawn(&self, socket_folder: &Path, settings: &Settings) -> Result<Child, ClusterError> {
+        let folder = socket_folder.to_string_lossy().replace('"', "\"\"");
+        let mut options = vec![
+            "listen_addresses=".to_owned(),
+            format!("port={PORT}"),
+            format!("unix_socket_directories=\"{folder}\""),
+            "unix_socket_permissions=0700".into(),
+            format!("max_connections={}", settings.max_connections),
+            "logging_collector=off".into(),
+            "log_destination=stderr".into(),
+            "timezone=UTC".into(),
+            "log_timezone=UTC".into(),
+        ];
+        if !settings.fsync {
+            options.extend(
+                ["fsync", "synchronous_commit", "full_page_writes"].map(|o| format!("{o}=off")),
+            );
+        }
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .map_err(io_error(format!("cannot write {}", self.log().display())))?;
+        let both = log.try_clone().map_err(io_error("cannot open the log twice"))?;
+        self.command("postgres")
+            .arg("-D")
+            .arg(self.data())
+            .args(options.iter().flat_map(|option| ["-c", option]))
+            .stdout(log)
+            .stderr(both)
+            .spawn()
+            .map_err(io_error("cannot run postgres"))
+    }
+
+    /// Waits until the server answers; fails at once when it ends.
+    async fn wait_ready(
+        &self,
+        socket_folder: &Path,
+        mut child: Option<&mut Child>,
+    ) -> Result<(), ClusterError> {
+        let begin = Instant::now();
+        let url = url(socket_folder, "postgres");
+        loop {
+            if let Ok(connection) = PgConnection::connect(&url).await {
+                return Ok(connection.close().await?);
+            }
+            let ended = match child.as_deref_mut() {
+                Some(child) => child.try_wait().ok().flatten().is_some(),
+                None => self.running().is_none(),
+            };
+            if ended || begin.elapsed() > START_LIMIT {
+                let text = fs::read(self.log()).unwrap_or_default();
+                let text = String::from_utf8_lossy(&text);
+                let lines: Vec<&str> = text.lines().rev().take(8).collect();
+                let tail = lines.into_iter().rev().collect::<Vec<_>>().join("\n");
+                return Err(ClusterError::NotStarted { log: self.log(), tail });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn make_database(&self, socket_folder: &Path) -> Result<(), ClusterError> {
+        let mut connection = PgConnection::connect(&url(socket_folder, "postgres")).await?;
+        let exists: Option<i32> =
+            sqlx::query_scalar("SELECT 1 FROM pg_database WHERE datname = $1")
+                .bind(NAME)
+                .fetch_optional(&mut connection)
+                .await?;
+        if exists.is_none() {
+            sqlx::query("CREATE DATABASE metalbot").execute(&mut connection).await?;
+        }
+        Ok(connection.close().await?)
+    }
+
+    /// Uses the cluster that another process of this folder started, once it answers.
+    async fn join(&self) -> Result<Cluster, ClusterError> {
+        let begin = Instant::now();
+        loop {
+            if let Some(postmaster) = self.running() {
+                let url = url(&postmaster.socket_folder, NAME);
+                if let Ok(connection) = PgConnection::connect(&url).await {
+                    connection.close().await?;
+                    return Ok(Cluster { url, running: None });
+                }
+            }
+            if begin.elapsed() > START_LIMIT {
+                let tail = "another process holds the lock, but its server does not answer".into();
+                return Err(ClusterError::NotStarted { log: self.log(), tail });
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// URL of a database behind the socket in this folder.
+fn url(socket_folder: &Path, database: &str) -> String {
+    let mut folder = String::new();
+    for byte in socket_folder.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
+                folder.push(char::from(*byte));
+            }
+            other => folder += &format!("%{other:02X}"),
+        }
+    }
+    format!("postgres://{NAME}@localhost:{PORT}/{database}?host={folder}&sslmode=disable")
+}
+
+fn run(program: &'static str, command: &mut Command) -> Result<(), ClusterError> {
+    let output = command.output().map_err(io_error(format!("cannot run {program}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = [output.stdout, output.stderr].concat();
+    Err(ClusterError::Program { program, output: String::from_utf8_lossy(&text).trim().into() })
+}
+
+/// Whom to run as: `postgres` for root, otherwise ourselves.
+fn run_as() -> Result<Option<(u32, u32)>, ClusterError> {
+    if own_uid()? != 0 {
+        return Ok(None);
+    }
+    match (id(&["-u", "postgres"])?, id(&["-g", "postgres"])?) {
+        (Some(uid), Some(gid)) => Ok(Some((uid, gid))),
+        _ => Err(ClusterError::NoUser),
+    }
+}
+
+fn own_uid() -> Result<u32, ClusterError> {
+    let unknown = || io_error("cannot learn who we are")(io::Error::other("`id -u` failed"));
+    id(&["-u"])?.ok_or_else(unknown)
+}
+
+/// Asks `id`, which knows every source of users that the system has.
+fn id(arguments: &[&str]) -> Result<Option<u32>, ClusterError> {
+    let output =
+        Command::new("id").args(arguments).output().map_err(io_error("cannot run `id`"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const QUICK: Settings = Settings { fsync: false, max_connections: 20 };
+
+    /// A folder that the user `postgres` can reach, with a name that needs quoting.
+    fn state(name: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let state = folder.path().join(name);
+        (folder, state)
+    }
+
+    async fn query(cluster: &Cluster, sql: &'static str) -> Vec<String> {
+        let mut connection = PgConnection::connect(cluster.url()).await.unwrap();
+        let rows = sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        rows
+    }
+
+    /// What `kill -9` leaves of us: a server, and a lock that the kernel let go.
+    fn forget(mut cluster: Cluster) -> Server {
+        let Running { server, child, _lock, .. } = cluster.running.take().unwrap();
+        drop((child, _lock));
+        server
+    }
+
+    fn process_group(pid: u32) -> String {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(2).unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_life() {
+        let (_folder, state) = state("it's a \"$tate\"");
+        let cluster = Cluster::start_with(&state, &QUICK).await.unwrap();
+        assert_eq!(query(&cluster, "SHOW fsync").await, ["off"]);
+        assert_eq!(query(&cluster, "SHOW server_encoding").await, ["UTF8"]);
+        assert_eq!(query(&cluster, "SHOW listen_addresses").await, [""]);
+        let collation = "SELECT datcollate::text FROM pg_database WHERE datname = 'metalbot'";
+        assert_eq!(query(&cluster, collation).await, ["C"]);
+        query(&cluster, "CREATE TABLE kept AS SELECT 'here'::text AS word").await;
+        let socket_folder = fs::metadata(state.join("postgres/run")).unwrap();
+        assert_eq!(socket_folder.permissions().mode() & 0o777, 0o700);
+
+        // A second process joins, and leaves without stopping it.
+        let guest = Cluster::start_with(&state, &QUICK).await.unwrap();
+        assert!(cluster.is_ours() && !guest.is_ours());
+        guest.stop().await.unwrap();
+        assert_eq!(query(&cluster, "SELECT word FROM kept").await, ["here"]);
+
+        // Data outlive an orderly stop.
+        let server = cluster.running.as_ref().unwrap().server.clone();
+        cluster.stop().await.unwrap();
+        assert!(server.running().is_none());
+        let cluster = Cluster::start_with(&state, &QUICK).await.unwrap();
+        assert_eq!(query(&cluster, "SELECT word FROM kept").await, ["here"]);
+
+        // The terminal's Ctrl-C goes to our process group only.
+        let pid = server.running().unwrap().pid;
+        assert_ne!(process_group(pid), process_group(std::process::id()));
+
+        // We are killed: the next one adopts the server, and stops it.
+        forget(cluster);
+        let cluster = Cluster::start_with(&state, &QUICK).await.unwrap();
+        assert_eq!(server.running().unwrap().pid, pid);
+        assert_eq!(query(&cluster, "SELECT word FROM kept").await, ["here"]);
+        cluster.stop().await.unwrap();
+        assert!(server.running().is_none());
+
+        // The whole machine is killed, and the pid is somebody else's afterwards.
+        let cluster = Cluster::start_with(&state, &QUICK).await.unwrap();
+        let pid = server.running().unwrap().pid;
+        forget(cluster);
+        let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+        assert!(killed.success());
+        while server.running().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let pid_file = server.data().join("postmaster.pid");
+        let text = fs::read_to_string(&pid_file).unwrap();
+        let stolen = text.replacen(&pid.to_string(), &std::process::id().to_string(), 1);
+        fs::write(&pid_file, stolen).unwrap();
+        let cluster = Cluster::start_with(&state, &QUICK).await.unwrap();
+        assert_eq!(query(&cluster, "SELECT word FROM kept").await, ["here"]);
+        drop(cluster);
+        assert!(server.running().is_none(), "dropping stops it too");
+
+        // A cluster of another version is not touched.
+        fs::write(server.data().join("PG_VERSION"), "11\n").unwrap();
+        let error = Cluster::start_with(&state, &QUICK).await.unwrap_err();
+        assert!(
+            matches!(&error, ClusterError::Version { cluster, .. } if cluster == "11"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_long_path_gets_its_socket_elsewhere() {
+        let (_folder, state) = state(&"long".repeat(30));
+        let cluster = Cluster::start_with(&state, &QUICK).await.unwrap();
+        let extra = cluster.running.as_ref().unwrap().socket_folder.clone();
+        assert!(extra.starts_with("/tmp"), "{extra:?}");
+        assert_eq!(query(&cluster, "SHOW fsync").await, ["off"]);
+        cluster.stop().await.unwrap();
+        assert!(!extra.exists());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_cannot_start_says_why() {
+        let (_folder, state) = state("state");
+        let cluster = Cluster::start_with(&state, &QUICK).await.unwrap();
+        cluster.stop().await.unwrap();
+        let settings = Settings { max_connections: 0, ..QUICK };
+        let error = Cluster::start_with(&state, &settings).await.unwrap_err();
+        assert!(error.to_string().contains("max_connections"), "{error}");
+        assert!(Cluster::start_with(&state, &QUICK).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn root_names_the_folder_that_postgres_cannot_enter() {
+        if own_uid().unwrap() != 0 {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let error = Cluster::start_with(&folder.path().join("state"), &QUICK).await.unwrap_err();
+        let ClusterError::NotTraversable { folder: named, .. } = &error else { panic!("{error}") };
+        assert_eq!(named, folder.path());
+    }
+
+    #[test]
+    fn the_url_is_quoted() {
+        assert_eq!(
+            url(Path::new("/a b/c&d"), "x"),
+            "postgres://metalbot@localhost:5432/x?host=/a%20b/c%26d&sslmode=disable"
+        );
+    }
+}
