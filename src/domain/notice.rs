@@ -74,7 +74,6 @@ pub enum Notice {
     },
     /// A request of the person that changed nothing, with the reason.
     NotDone {
-        batch: Option<BatchId>,
         message: String,
     },
     /// A request of the person that was carried out and that the thread shows anyway.
@@ -193,7 +192,7 @@ pub struct BatchView {
     pub failures: Vec<Failure>,
     pub tickets: Vec<TicketView>,
     pub retry_of: Option<BatchId>,
-    /// First digits of the plan digest.
+    /// The plan digest in hexadecimal digits; buttons carry it.
     pub digest: String,
 }
 

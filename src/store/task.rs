@@ -1,9 +1,12 @@
 //! Background tasks: one copy of each runs at a time among all replicas, and another process takes
 //! over when its owner dies.
 
+use std::time::Duration;
+
 use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
-use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::ids::Epoch;
 
@@ -50,5 +53,63 @@ pub fn interval(duration: Duration) -> PgInterval {
         months: 0,
         days: 0,
         microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX),
+    }
+}
+
+/// Who runs which task, and how often.
+#[derive(Clone, Debug)]
+pub struct Turns {
+    pub pool: PgPool,
+    /// Name of this process, unique among the replicas.
+    pub owner: String,
+    pub stop: CancellationToken,
+}
+
+/// How long a turn lasts when its owner dies in the middle of it.
+const TURN: Duration = Duration::from_secs(15);
+
+/// Runs `round` again and again while this process has the turn: when `bell` rings, and at least
+/// every `period`. `round` takes no input: it reads what there is to do, and returns whether it
+/// should run again at once.
+pub async fn run_rounds<F>(
+    turns: Turns,
+    name: &'static str,
+    period: Duration,
+    bell: Option<&Notify>,
+    mut round: impl FnMut() -> F,
+) where
+    F: Future<Output = anyhow::Result<bool>>,
+{
+    while !turns.stop.is_cancelled() {
+        let ring = async {
+            match bell {
+                Some(bell) => bell.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(ring);
+        // A bell that rings during the round must not be missed.
+        let _ = futures_util::poll!(&mut ring);
+        let again = match take_turn(&turns.pool, name, &turns.owner, TURN).await {
+            Ok(Some(_)) => match round().await {
+                Ok(again) => again,
+                Err(error) => {
+                    tracing::warn!(task = name, error = format!("{error:#}"), "a round failed");
+                    false
+                }
+            },
+            Ok(None) => false,
+            Err(error) => {
+                tracing::warn!(task = name, %error, "cannot take a turn");
+                false
+            }
+        };
+        if again {
+            continue;
+        }
+        tokio::select! {
+            _ = tokio::time::timeout(period, &mut ring) => {}
+            () = turns.stop.cancelled() => {}
+        }
     }
 }

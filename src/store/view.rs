@@ -84,7 +84,7 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
         failures: failures(&mut *conn, id).await?,
         tickets: tickets(&mut *conn, id).await?,
         retry_of: batch.retry_of,
-        digest: batch.digest.short(),
+        digest: batch.digest.to_string(),
     }))
 }
 
