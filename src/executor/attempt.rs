@@ -1,0 +1,273 @@
+//! The life of one leased job: intent, act, outcome, step by step.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::Executor;
+use super::journal::{Journal, Stale};
+use super::worker::LeaseClock;
+use crate::bmc::Class;
+use crate::domain::host::Host;
+use crate::domain::job::{JobEvent, JobState, next};
+use crate::domain::workflow::{Plan, PlannedStep};
+use crate::step::{self, Probe, Step, StepContext, StepError};
+use crate::store::attempt::{AttemptOutcome, Intent, Outcome};
+use crate::store::lease::Leased;
+
+/// First wait between two attempts of a step; doubles each time.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Probes of an act whose outcome is unknown, before it is given up as undecidable.
+const PROBES: u32 = 3;
+
+/// Works on a job until it ends, its lease is lost, or `stop` asks for a hand-over.
+pub async fn run_job(
+    executor: Executor,
+    journal: Journal,
+    plan: Arc<Plan>,
+    leased: Leased,
+    lease: Arc<LeaseClock>,
+    stop: CancellationToken,
+) {
+    let Some(host) = (executor.find_host)(&leased.host) else {
+        let error = StepError {
+            class: Class::Rejected,
+            kind: "unknown_host",
+            message: format!("{} is not in the inventory any more", leased.host),
+        };
+        let _ = Run::new(&executor, &journal, &plan, leased, &lease).fail_unstarted(error).await;
+        return;
+    };
+    let mut run = Run::new(&executor, &journal, &plan, leased, &lease);
+    let name = run.leased.host.clone();
+    match run.to_the_end(&host, &stop).await {
+        Ok(()) => {}
+        Err(Stale) => tracing::warn!(host = %name, "another worker has this job now"),
+    }
+}
+
+/// What follows an attempt.
+enum Then {
+    NextStep,
+    Again,
+    End,
+}
+
+struct Run<'a> {
+    executor: &'a Executor,
+    journal: &'a Journal,
+    plan: &'a Plan,
+    leased: Leased,
+    lease: &'a LeaseClock,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        executor: &'a Executor,
+        journal: &'a Journal,
+        plan: &'a Plan,
+        leased: Leased,
+        lease: &'a LeaseClock,
+    ) -> Self {
+        Run { executor, journal, plan, leased, lease }
+    }
+
+    async fn to_the_end(&mut self, host: &Host, stop: &CancellationToken) -> Result<(), Stale> {
+        while let Some(planned) = self.plan.steps.get(self.leased.step) {
+            let step = step::of(planned);
+            let deadline = Instant::now() + planned.deadline();
+            let cx = StepContext { host, bmc: self.executor.bmc.as_ref(), deadline };
+            loop {
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
+                match self.attempt(planned, step.as_ref(), cx).await? {
+                    Then::Again => sleep(wait_after(self.leased.tries)).await,
+                    Then::NextStep => break,
+                    Then::End => return Ok(()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One attempt, or the settling of one that a dead worker left behind.
+    async fn attempt(
+        &mut self,
+        planned: &PlannedStep,
+        step: &dyn Step,
+        cx: StepContext<'_>,
+    ) -> Result<Then, Stale> {
+        if let Some(open) = self.leased.open_attempt.take() {
+            let lost = StepError {
+                class: Class::Unknown,
+                kind: "outcome_unknown",
+                message: "the worker died before it saw the outcome".into(),
+            };
+            return match self.ask_the_host(step, cx, &lost).await {
+                Ok(Probe::Repeatable) => {
+                    // A crash of ours is not a failure of the host: it costs no try.
+                    let told = Some((lost.kind.to_owned(), lost.message));
+                    let (state, step) = (JobState::Running, self.leased.step);
+                    self.write(open, AttemptOutcome::Unknown, told, state, step).await?;
+                    self.leased.tries = 0;
+                    Ok(Then::Again)
+                }
+                seen => self.settle(planned, cx, open, lost, seen).await,
+            };
+        }
+        self.leased.tries += 1;
+        let intent = Intent {
+            job: self.leased.job,
+            epoch: self.leased.epoch,
+            step: self.leased.step,
+            try_number: self.leased.tries,
+        };
+        let id = self.journal.intent(intent).await?;
+        // The process may have been frozen since the intent was written.
+        if !self.lease.holds() {
+            return Err(Stale);
+        }
+        match step.run(cx).await {
+            Ok(()) => self.succeeded(id).await,
+            Err(error) if error.class == Class::Unknown => {
+                let seen = self.ask_the_host(step, cx, &error).await;
+                self.settle(planned, cx, id, error, seen).await
+            }
+            Err(error) => self.failed(planned, cx, id, error).await,
+        }
+    }
+
+    /// Asks the host what became of an act whose outcome nobody saw.
+    async fn ask_the_host(
+        &self,
+        step: &dyn Step,
+        cx: StepContext<'_>,
+        lost: &StepError,
+    ) -> Result<Probe, StepError> {
+        let mut seen = Err(lost.clone());
+        for round in 0..PROBES {
+            seen = step.probe(cx).await;
+            match &seen {
+                Err(error) if error.class != Class::Rejected && round + 1 < PROBES => {
+                    sleep(wait_after(round)).await;
+                }
+                _ => break,
+            }
+        }
+        seen
+    }
+
+    /// Ends an attempt of unknown outcome by what the host said.
+    async fn settle(
+        &mut self,
+        planned: &PlannedStep,
+        cx: StepContext<'_>,
+        attempt: i64,
+        lost: StepError,
+        seen: Result<Probe, StepError>,
+    ) -> Result<Then, Stale> {
+        match seen {
+            Ok(Probe::Done) => self.succeeded(attempt).await,
+            Ok(Probe::Repeatable) => {
+                let again = StepError { class: Class::Transient, ..lost };
+                self.failed(planned, cx, attempt, again).await
+            }
+            Ok(Probe::Undecidable) => {
+                let message = format!("{}: look at the host, then release it", lost.message);
+                self.end(attempt, JobEvent::Quarantine, StepError { message, ..lost }).await
+            }
+            Err(error) => {
+                let message = format!("{}, and now {}", lost.message, error.message);
+                let unknown = StepError { class: Class::Unknown, kind: "outcome_unknown", message };
+                self.end(attempt, JobEvent::Quarantine, unknown).await
+            }
+        }
+    }
+
+    async fn succeeded(&mut self, attempt: i64) -> Result<Then, Stale> {
+        let step = self.leased.step + 1;
+        let last = step >= self.plan.steps.len();
+        let state = if last { after(JobEvent::Succeed) } else { JobState::Running };
+        self.write(attempt, AttemptOutcome::Succeeded, None, state, step).await?;
+        (self.leased.step, self.leased.tries) = (step, 0);
+        Ok(if last { Then::End } else { Then::NextStep })
+    }
+
+    async fn failed(
+        &mut self,
+        planned: &PlannedStep,
+        cx: StepContext<'_>,
+        attempt: i64,
+        error: StepError,
+    ) -> Result<Then, Stale> {
+        let tries_left = self.leased.tries <= planned.retry;
+        let time_left = Instant::now() + wait_after(self.leased.tries) < cx.deadline;
+        if error.class != Class::Transient || !tries_left || !time_left {
+            return self.end(attempt, JobEvent::Fail, error).await;
+        }
+        let step = self.leased.step;
+        let told = Some((error.kind.to_owned(), error.message));
+        self.write(attempt, AttemptOutcome::Failed, told, JobState::Running, step).await?;
+        Ok(Then::Again)
+    }
+
+    async fn end(
+        &mut self,
+        attempt: i64,
+        event: JobEvent,
+        error: StepError,
+    ) -> Result<Then, Stale> {
+        let outcome = match error.class {
+            Class::Unknown => AttemptOutcome::Unknown,
+            Class::Transient | Class::Rejected => AttemptOutcome::Failed,
+        };
+        let told = Some((error.kind.to_owned(), error.message));
+        self.write(attempt, outcome, told, after(event), self.leased.step).await?;
+        Ok(Then::End)
+    }
+
+    /// Ends a job to which nothing was done.
+    async fn fail_unstarted(&mut self, error: StepError) -> Result<(), Stale> {
+        let (event, attempt) = match self.leased.open_attempt {
+            Some(open) => (JobEvent::Quarantine, open),
+            None => {
+                let intent = Intent {
+                    job: self.leased.job,
+                    epoch: self.leased.epoch,
+                    step: self.leased.step,
+                    try_number: self.leased.tries + 1,
+                };
+                (JobEvent::Fail, self.journal.intent(intent).await?)
+            }
+        };
+        self.end(attempt, event, error).await.map(drop)
+    }
+
+    async fn write(
+        &self,
+        attempt: i64,
+        outcome: AttemptOutcome,
+        error: Option<(String, String)>,
+        job_state: JobState,
+        step: usize,
+    ) -> Result<(), Stale> {
+        let Leased { job, epoch, .. } = self.leased;
+        let row = Outcome { attempt, job, epoch, outcome, error, job_state, step };
+        self.journal.outcome(row).await
+    }
+}
+
+fn after(event: JobEvent) -> JobState {
+    next(JobState::Running, event).expect("a running job can succeed, fail and be quarantined")
+}
+
+/// Doubling waits, each between half and the whole of its step, so that many hosts that failed
+/// together do not come back together.
+fn wait_after(tries: u32) -> Duration {
+    let whole = FIRST_WAIT * 2u32.pow(tries.saturating_sub(1).min(10));
+    whole.min(LONGEST_WAIT).mul_f64(rand::random_range(0.5..=1.0))
+}

@@ -1,0 +1,44 @@
+//! Carries out what was approved: waves of jobs, each a list of steps, every act journaled.
+//!
+//! The way of a job: [`rollout`] queues it, [`worker`] leases it and spawns [`attempt::run_job`],
+//! which writes an intent to the [`journal`], acts, and writes the outcome. A worker that dies
+//! leaves an intent without outcome; whoever leases the job next asks the host what happened
+//! ([`attempt`]) before anything is repeated.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+
+use crate::bmc::Bmc;
+use crate::domain::host::{Host, HostName};
+
+pub mod attempt;
+pub mod journal;
+pub mod rollout;
+pub mod worker;
+
+/// Looks a host up in today's inventory.
+pub type FindHost = Arc<dyn Fn(&HostName) -> Option<Host> + Send + Sync>;
+
+/// What the executor works with.
+#[derive(Clone)]
+pub struct Executor {
+    pub pool: PgPool,
+    pub bmc: Arc<dyn Bmc>,
+    pub find_host: FindHost,
+    /// Name of this process, unique among the replicas.
+    pub worker: String,
+    pub limits: Limits,
+}
+
+/// How much, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most jobs of this process at the same time.
+    pub max_in_flight: usize,
+    /// How long a job stays ours without a sign of life.
+    pub lease: Duration,
+    /// How long running steps may go on after the order to stop.
+    pub drain: Duration,
+}

@@ -1,0 +1,115 @@
+//! Conducts batches: starts approved ones, opens wave after wave, pauses at the failure budget, and
+//! folds a batch into its final state when its last job has ended.
+//!
+//! Every decision is made under the batch's row lock from what the tables then say, so any replica
+//! may run it at any time, and running it twice changes nothing.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use sha2::{Digest, Sha256};
+use sqlx::{PgPool, PgTransaction};
+
+use crate::domain::batch::{BatchEvent, BatchState, Verdict};
+use crate::domain::ids::BatchId;
+use crate::domain::notice::{Audience, Failure, Notice};
+use crate::domain::principal::Actor;
+use crate::domain::rollout::Next;
+use crate::store::batch::Batch;
+use crate::store::wake::{Bell, ring};
+use crate::store::{self, card, job, outbox, view};
+
+/// How long a round may wait for others to finish before it looks again.
+pub const PERIOD: Duration = Duration::from_millis(500);
+
+/// Looks at every batch in motion once. `true`: something changed, so look again.
+pub async fn conduct(pool: &PgPool) -> anyhow::Result<bool> {
+    let in_motion = store::batch::in_motion(&mut *pool.acquire().await?).await?;
+    let mut changed = false;
+    for id in in_motion {
+        let mut tx = pool.begin().await?;
+        let Some(mut batch) = store::batch::lock(&mut tx, id).await? else { continue };
+        let moved = advance(&mut tx, &mut batch).await.with_context(|| format!("batch {id}"))?;
+        tx.commit().await?;
+        changed |= moved;
+    }
+    Ok(changed)
+}
+
+async fn advance(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> anyhow::Result<bool> {
+    let actor = Actor::system("rollout");
+    if batch.state == BatchState::Scheduled {
+        let why = batch.state_reason.clone();
+        store::batch::apply(tx, batch, BatchEvent::Start, &actor, why.as_deref()).await?;
+    }
+    if !matches!(batch.state, BatchState::Running | BatchState::Paused) {
+        return Ok(false);
+    }
+    let counts = job::rollout_counts(tx, batch.id, batch.wave, batch.failures_excused).await?;
+    match (batch.plan.rollout.next(counts), batch.state) {
+        (Next::Finish, _) => {
+            finish(tx, batch, &actor).await?;
+            Ok(true)
+        }
+        (_, BatchState::Paused) | (Next::Wait, _) => Ok(false),
+        (Next::Queue(hosts), _) => {
+            job::queue(tx, batch.id, batch.wave, hosts).await?;
+            card::touch(tx, batch.id).await?;
+            ring(tx, Bell::Work).await?;
+            Ok(true)
+        }
+        (Next::NextWave, _) => {
+            store::batch::open_next_wave(tx, batch).await?;
+            Ok(true)
+        }
+        (Next::Pause { failed, allowed }, _) => {
+            let why = format!("{failed} hosts failed and {allowed} may");
+            store::batch::apply(tx, batch, BatchEvent::Pause, &actor, Some(&why)).await?;
+            let notice = Notice::Paused { batch: batch.id, by: None, failed, allowed };
+            let key = format!("batch:{}:paused:{}", batch.id.0, batch.failures_excused);
+            outbox::notice(tx, &key, &Audience::Thread { batch: batch.id }, &notice).await?;
+            Ok(true)
+        }
+    }
+}
+
+/// The final state, the notice and the tickets, in the transaction of the last look.
+async fn finish(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    actor: &Actor,
+) -> anyhow::Result<()> {
+    let counts = job::state_counts(tx, batch.id).await?;
+    let verdict = match counts.succeeded {
+        all if all == counts.total() => Verdict::AllSucceeded,
+        0 => Verdict::NoneSucceeded,
+        _ => Verdict::SomeFailed,
+    };
+    store::batch::apply(tx, batch, BatchEvent::Finish(verdict), actor, None).await?;
+    let failures = view::failures(tx, batch.id).await?;
+    for failure in &failures {
+        let fingerprint = fingerprint(batch, failure);
+        outbox::ticket(tx, &fingerprint, batch.id, &failure.kind).await?;
+    }
+    let took = batch.started_at.zip(batch.finished_at).map(|(start, end)| end - start);
+    let notice = Notice::Completed {
+        batch: batch.id,
+        submitter: batch.submitter.clone(),
+        state: batch.state,
+        succeeded: counts.succeeded,
+        seconds: took.map_or(0, |took| took.whole_seconds().unsigned_abs()),
+        failures,
+    };
+    let key = format!("batch:{}:completed", batch.id.0);
+    outbox::notice(tx, &key, &Audience::Thread { batch: batch.id }, &notice).await?;
+    Ok(())
+}
+
+/// Names the ticket of one kind of failure of one batch. The batch's time of birth keeps apart
+/// batches of the same number from different databases that file into the same Jira.
+fn fingerprint(batch: &Batch, failure: &Failure) -> String {
+    let BatchId(id) = batch.id;
+    let born = batch.created_at.unix_timestamp_nanos();
+    let hash = Sha256::digest(format!("{id} {born} {}", failure.kind));
+    hex::encode(&hash[..8])
+}

@@ -1,0 +1,193 @@
+//! Leases jobs and keeps the leases alive while their tasks run.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Executor;
+use super::attempt::run_job;
+use super::journal::Journal;
+use crate::domain::ids::{BatchId, Epoch, JobId};
+use crate::domain::workflow::Plan;
+use crate::store::wake::Wake;
+use crate::store::{batch, lease};
+
+/// How long the worker sleeps when nobody wakes it.
+const POLL: Duration = Duration::from_millis(500);
+/// Plans kept in memory; more than this many running batches read theirs again.
+const PLANS: usize = 256;
+
+/// Until when a lease is certainly ours, by this process's monotonic clock: a process that was
+/// frozen finds it in the past.
+#[derive(Debug)]
+pub struct LeaseClock(Mutex<Instant>);
+
+impl LeaseClock {
+    fn new(until: Instant) -> Self {
+        LeaseClock(Mutex::new(until))
+    }
+
+    fn extend(&self, until: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    /// Whether the lease certainly stands now.
+    pub fn holds(&self) -> bool {
+        Instant::now() < *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lease that a task of this process works under.
+struct Mine {
+    epoch: Epoch,
+    clock: Arc<LeaseClock>,
+    /// Ends the task when the lease is lost.
+    lost: CancellationToken,
+}
+
+type Leases = Arc<Mutex<HashMap<JobId, Mine>>>;
+
+/// Works until it is stopped, then lets running steps finish for as long as the drain allows and
+/// hands the rest over.
+pub async fn run_worker(executor: Executor, wake: Arc<Wake>, stop: CancellationToken) {
+    let journal = Journal::start(executor.pool.clone(), executor.worker.clone());
+    let leases = Leases::default();
+    let heart = tokio::spawn(run_heartbeat(executor.clone(), Arc::clone(&leases)));
+    let mut plans = HashMap::new();
+    let mut tasks = JoinSet::new();
+    while !stop.is_cancelled() {
+        let ring = wake.work.notified();
+        let room = executor.limits.max_in_flight.saturating_sub(tasks.len());
+        if room > 0
+            && let Err(error) =
+                start_jobs(&executor, &journal, &leases, &mut plans, &mut tasks, room, &stop).await
+        {
+            tracing::warn!(%error, "cannot lease jobs");
+        }
+        tokio::select! {
+            _ = tokio::time::timeout(POLL, ring) => {}
+            Some(ended) = tasks.join_next() => {
+                report(ended);
+                while let Some(ended) = tasks.try_join_next() {
+                    report(ended);
+                }
+            }
+            () = stop.cancelled() => {}
+        }
+    }
+    let drained = tokio::time::timeout(executor.limits.drain, async {
+        while let Some(ended) = tasks.join_next().await {
+            report(ended);
+        }
+    });
+    if drained.await.is_err() {
+        tracing::warn!(jobs = tasks.len(), "steps are still running: handing their jobs over");
+        tasks.shutdown().await;
+    }
+    heart.abort();
+    match lease::give_up(&executor.pool, &executor.worker).await {
+        Ok(jobs) => tracing::info!(jobs, "handed jobs over"),
+        Err(error) => tracing::warn!(%error, "jobs were not handed over: their leases will end"),
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        // The lease ends, and the next worker finds the intent without an outcome.
+        tracing::error!(%error, "a job's task panicked");
+    }
+}
+
+async fn start_jobs(
+    executor: &Executor,
+    journal: &Journal,
+    leases: &Leases,
+    plans: &mut HashMap<BatchId, Arc<Plan>>,
+    tasks: &mut JoinSet<()>,
+    room: usize,
+    stop: &CancellationToken,
+) -> sqlx::Result<()> {
+    let asked = Instant::now();
+    let limits = executor.limits;
+    let leased = lease::take(&executor.pool, &executor.worker, room, limits.lease).await?;
+    for leased in leased {
+        let plan = plan_of(executor, plans, leased.batch).await?;
+        let clock = Arc::new(LeaseClock::new(asked + limits.lease));
+        let lost = CancellationToken::new();
+        let mine = Mine { epoch: leased.epoch, clock: Arc::clone(&clock), lost: lost.clone() };
+        lock(leases).insert(leased.job, mine);
+        let (job, epoch) = (leased.job, leased.epoch);
+        let work = run_job(executor.clone(), journal.clone(), plan, leased, clock, stop.clone());
+        let leases = Arc::clone(leases);
+        tasks.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = lost.cancelled() => tracing::warn!(%job, "lost the lease of a running job"),
+            }
+            let mut leases = lock(&leases);
+            if leases.get(&job).is_some_and(|mine| mine.epoch == epoch) {
+                leases.remove(&job);
+            }
+        });
+    }
+    Ok(())
+}
+
+async fn plan_of(
+    executor: &Executor,
+    plans: &mut HashMap<BatchId, Arc<Plan>>,
+    id: BatchId,
+) -> sqlx::Result<Arc<Plan>> {
+    if let Some(plan) = plans.get(&id) {
+        return Ok(Arc::clone(plan));
+    }
+    let batch = batch::get(&mut *executor.pool.acquire().await?, id).await?;
+    let plan = Arc::new(batch.ok_or(sqlx::Error::RowNotFound)?.plan);
+    if plans.len() >= PLANS {
+        plans.clear();
+    }
+    plans.insert(id, Arc::clone(&plan));
+    Ok(plan)
+}
+
+/// Extends all leases of this process in one statement, three times in the length of a lease.
+async fn run_heartbeat(executor: Executor, leases: Leases) {
+    let limits = executor.limits;
+    loop {
+        tokio::time::sleep(limits.lease / 3).await;
+        let jobs: Vec<(JobId, Epoch)> =
+            lock(&leases).iter().map(|(job, mine)| (*job, mine.epoch)).collect();
+        if jobs.is_empty() {
+            continue;
+        }
+        let asked = Instant::now();
+        match lease::heartbeat(&executor.pool, &executor.worker, &jobs, limits.lease).await {
+            Ok(kept) => {
+                let kept: HashSet<JobId> = kept.into_iter().collect();
+                let leases = lock(&leases);
+                for (job, epoch) in jobs {
+                    // A task that ended meanwhile has left the map.
+                    let Some(mine) = leases.get(&job).filter(|mine| mine.epoch == epoch) else {
+                        continue;
+                    };
+                    if kept.contains(&job) {
+                        mine.clock.extend(asked + limits.lease);
+                    } else {
+                        mine.lost.cancel();
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "leases were not extended"),
+        }
+    }
+}
+
+fn lock(leases: &Leases) -> std::sync::MutexGuard<'_, HashMap<JobId, Mine>> {
+    leases.lock().unwrap_or_else(PoisonError::into_inner)
+}

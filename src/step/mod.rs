@@ -1,0 +1,76 @@
+//! The things that can be done to a host. An action in `commands/` is a list of them.
+//!
+//! Invariant: a step either is harmless to repeat, or says by [`Step::probe`] whether it happened.
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::bmc::{Bmc, BmcError, Class};
+use crate::domain::host::Host;
+use crate::domain::workflow::{PlannedStep, StepAction};
+
+mod boot_device;
+mod identify;
+mod power;
+mod wait_power;
+
+/// What a step works on.
+#[derive(Clone, Copy)]
+pub struct StepContext<'a> {
+    pub host: &'a Host,
+    pub bmc: &'a dyn Bmc,
+    /// When all attempts of the step must be over.
+    pub deadline: Instant,
+}
+
+/// What the host's real state says about an act whose outcome nobody saw.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Probe {
+    /// It happened, or need not happen any more.
+    Done,
+    /// It did not happen, or may safely happen again.
+    Repeatable,
+    /// The host's state cannot tell. Only a person may decide.
+    Undecidable,
+}
+
+/// Why a step failed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StepError {
+    pub class: Class,
+    /// Short stable name by which failures are grouped into tickets.
+    pub kind: &'static str,
+    /// For operators.
+    pub message: String,
+}
+
+impl From<BmcError> for StepError {
+    fn from(error: BmcError) -> Self {
+        StepError { class: error.class(), kind: error.kind(), message: error.to_string() }
+    }
+}
+
+/// One thing done to a host.
+#[async_trait]
+pub trait Step: Send + Sync {
+    /// Does it, and returns when it is done as far as can be seen.
+    async fn run(&self, cx: StepContext<'_>) -> Result<(), StepError>;
+
+    /// Finds out whether an earlier [`Step::run`] of unknown outcome happened. Never writes.
+    async fn probe(&self, cx: StepContext<'_>) -> Result<Probe, StepError>;
+}
+
+/// The step that a plan asks for.
+pub fn of(planned: &PlannedStep) -> Box<dyn Step> {
+    match planned.action {
+        StepAction::Power { to } => Box::new(power::Power { to }),
+        StepAction::WaitPower { is, on_deadline } => {
+            Box::new(wait_power::WaitPower { is, on_deadline })
+        }
+        StepAction::Identify { seconds } => Box::new(identify::Identify { seconds }),
+        StepAction::BootDevice { device, efi, persistent } => {
+            Box::new(boot_device::BootDevice { device, efi, persistent })
+        }
+    }
+}
