@@ -1,0 +1,157 @@
+//! Approvals: by a button, a reaction or a word in the thread; all of them come here.
+
+use serde_json::json;
+use sqlx::{PgPool, PgTransaction};
+
+use super::submit::existing;
+use super::{App, Ask, Error};
+use crate::domain::approval::{Decision, Tally, Verdict, may_decide, tally};
+use crate::domain::batch::{BatchEvent, BatchState};
+use crate::domain::ids::BatchId;
+use crate::domain::job::JobEvent;
+use crate::domain::notice::{Audience, Notice};
+use crate::domain::principal::{Actor, Principal};
+use crate::domain::workflow::Digest;
+use crate::store::batch::Batch;
+use crate::store::{self, audit, card, outbox};
+
+/// Counts one person's word on a waiting batch. `seen` is the plan that the person saw, where the
+/// door can tell; a plan that changed since then is not decided on.
+pub async fn decide(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    id: BatchId,
+    verdict: Verdict,
+    seen: Option<Digest>,
+    reason: Option<&str>,
+) -> Result<(), Error> {
+    let mut batch = existing(tx, id).await?;
+    must_wait(&batch)?;
+    if seen.is_some_and(|seen| seen != batch.digest) {
+        return Err(Error::Conflict(format!(
+            "{id} has changed since that card was shown: look at it again, then decide"
+        )));
+    }
+    let owners = may_decide(&batch.requirements, &batch.submitter, ask.who)
+        .map_err(|no| Error::Forbidden(format!("{no}.")))?;
+    let decision = Decision { person: ask.who.login.clone(), verdict, digest: batch.digest };
+    let actor = ask.actor();
+    if !store::decision::insert(tx, id, &decision, &owners, &actor.via, reason).await? {
+        return Err(Error::Conflict(format!("you have already decided on {id}")));
+    }
+    let detail = json!({
+        "by": decision.person, "owners": owners, "digest": batch.digest.to_string(),
+        "reason": reason,
+    });
+    let event = match verdict {
+        Verdict::Approve => "batch.approved",
+        Verdict::Reject => "batch.rejected",
+    };
+    audit::record(tx, &actor, event, Some(id), detail).await?;
+    card::touch(tx, id).await?;
+
+    let standing = count(tx, app, &batch).await?;
+    let by = ask.who.login.clone();
+    let notice = match verdict {
+        Verdict::Approve => {
+            let complete = standing.approved();
+            if complete {
+                let reason = format!("approved by {}", approvers(&standing));
+                store::batch::apply(tx, &mut batch, BatchEvent::Approve, &actor, Some(&reason))
+                    .await?;
+            }
+            Notice::Approved { batch: id, by, via: actor.via, owners, complete }
+        }
+        Verdict::Reject => {
+            end(tx, &mut batch, BatchEvent::Reject, &actor, reason).await?;
+            Notice::Rejected { batch: id, by, reason: reason.map(str::to_owned) }
+        }
+    };
+    outbox::notice(tx, ask.key, &Audience::Thread { batch: id }, &notice).await?;
+    Ok(())
+}
+
+/// Takes back a decision that has not decided anything yet.
+pub async fn withdraw(tx: &mut PgTransaction<'_>, ask: Ask<'_>, id: BatchId) -> Result<(), Error> {
+    let batch = existing(tx, id).await?;
+    if batch.state != BatchState::AwaitingApproval {
+        return Ok(());
+    }
+    if store::decision::withdraw(tx, id, batch.digest, &ask.who.login).await? {
+        let detail = json!({ "by": ask.who.login });
+        audit::record(tx, &ask.actor(), "batch.approval_withdrawn", Some(id), detail).await?;
+        card::touch(tx, id).await?;
+        let notice = Notice::Withdrawn { batch: id, by: ask.who.login.clone() };
+        outbox::notice(tx, ask.key, &Audience::Thread { batch: id }, &notice).await?;
+    }
+    Ok(())
+}
+
+/// Ends batches whose approval did not come in time. Returns how many.
+pub async fn expire_overdue(pool: &PgPool) -> Result<usize, Error> {
+    let overdue = store::batch::overdue(&mut *pool.acquire().await?).await?;
+    let mut expired = 0;
+    for id in overdue {
+        let mut tx = pool.begin().await?;
+        let Some(mut batch) = store::batch::lock(&mut tx, id).await? else { continue };
+        // Between the look and the lock somebody may have approved it.
+        if batch.state != BatchState::AwaitingApproval {
+            continue;
+        }
+        let actor = Actor::system("expiry");
+        end(&mut tx, &mut batch, BatchEvent::Expire, &actor, Some("nobody approved in time"))
+            .await?;
+        let notice = Notice::Expired {
+            batch: id,
+            submitter: batch.submitter.clone(),
+            waited_for: batch.requirements.iter().map(|part| part.owner.clone()).collect(),
+        };
+        let key = format!("batch:{}:expired", id.0);
+        outbox::notice(&mut tx, &key, &Audience::Thread { batch: id }, &notice).await?;
+        tx.commit().await?;
+        expired += 1;
+    }
+    Ok(expired)
+}
+
+/// Moves a batch to a final state and frees the hosts that nobody works on.
+pub(super) async fn end(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    event: BatchEvent,
+    actor: &Actor,
+    reason: Option<&str>,
+) -> Result<(), Error> {
+    store::batch::apply(tx, batch, event, actor, reason).await?;
+    store::job::apply(tx, batch.id, JobEvent::Cancel, None, actor).await?;
+    Ok(())
+}
+
+/// Adds up the decisions, each by its person's groups of today.
+async fn count(tx: &mut PgTransaction<'_>, app: &App, batch: &Batch) -> Result<Tally, Error> {
+    let directory = app.directory.current();
+    let decisions: Vec<(Principal, Decision)> = store::decision::standing(tx, batch.id)
+        .await?
+        .into_iter()
+        .filter_map(|decision| Some((directory.by_login(&decision.person)?, decision)))
+        .collect();
+    Ok(tally(&batch.requirements, batch.digest, &batch.submitter, &decisions))
+}
+
+fn must_wait(batch: &Batch) -> Result<(), Error> {
+    if batch.state == BatchState::AwaitingApproval {
+        return Ok(());
+    }
+    let id = batch.id;
+    let why = batch.state_reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    Err(Error::Conflict(format!("{id} is {}{why}: there is nothing to decide", batch.state)))
+}
+
+fn approvers(tally: &Tally) -> String {
+    let mut people: Vec<&str> =
+        tally.parts.iter().flat_map(|part| part.approved_by.iter().map(String::as_str)).collect();
+    people.sort_unstable();
+    people.dedup();
+    people.join(", ")
+}

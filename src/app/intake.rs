@@ -1,0 +1,291 @@
+//! The inbox loop: one delivery, one transaction. The delivery is marked as done in the transaction
+//! that holds its effects, so it is worked on exactly once, whatever dies in between.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use serde_json::Value;
+use sqlx::{PgPool, PgTransaction};
+use tokio_util::sync::CancellationToken;
+
+use super::submit::Submitted;
+use super::{App, Ask, Error, backoff, decide, query, steer, submit};
+use crate::command::{self, Command, Reply};
+use crate::domain::approval::Verdict;
+use crate::domain::ids::BatchId;
+use crate::domain::inbound::{Inbound, What};
+use crate::domain::notice::{Audience, Notice};
+use crate::domain::principal::Principal;
+use crate::domain::workflow::Digest;
+use crate::store::inbox::Delivery;
+use crate::store::wake::Wake;
+use crate::store::{card, inbox, outbox};
+
+/// Turns a platform's raw delivery into what it means; the text says why it means nothing.
+pub type Decode = fn(&Value) -> Result<Inbound, String>;
+
+/// The platforms of this process, by name.
+pub type Decoders = HashMap<&'static str, Decode>;
+
+/// How long the loop sleeps when nobody wakes it.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Works on deliveries until it is stopped. Several may run, here and in other replicas.
+pub async fn run_intake(
+    pool: PgPool,
+    app: Arc<App>,
+    decoders: Arc<Decoders>,
+    wake: Arc<Wake>,
+    stop: CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        let ring = wake.inbox.notified();
+        match work_on_next(&pool, &app, &decoders).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the inbox cannot be read"),
+        }
+        tokio::select! {
+            _ = tokio::time::timeout(POLL, ring) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// Works on one delivery; `false` when none waits.
+pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx::Result<bool> {
+    let mut tx = pool.begin().await?;
+    let Some(delivery) = inbox::take(&mut tx).await? else { return Ok(false) };
+    let worked = AssertUnwindSafe(work_on(&mut tx, app, decoders, &delivery)).catch_unwind().await;
+    let failure = match worked {
+        Ok(Ok(())) => {
+            inbox::done(&mut tx, delivery.id).await?;
+            tx.commit().await?;
+            return Ok(true);
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "panicked".to_owned(),
+    };
+    drop(tx);
+    let attempts = delivery.attempts;
+    tracing::error!(delivery = delivery.id, attempts, error = failure, "a delivery failed");
+    inbox::postpone(pool, delivery.id, backoff(attempts), &failure).await?;
+    Ok(true)
+}
+
+async fn work_on(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    decoders: &Decoders,
+    delivery: &Delivery,
+) -> sqlx::Result<()> {
+    let Some(decode) = decoders.get(delivery.platform.as_str()) else {
+        return Err(sqlx::Error::Protocol(format!("no door for {}", delivery.platform)));
+    };
+    let inbound = match decode(&delivery.body) {
+        Ok(inbound) => inbound,
+        Err(why) => {
+            // Kept in the inbox for a person to look at; nobody can be answered.
+            tracing::error!(delivery = delivery.id, why, "a delivery could not be read");
+            return Ok(());
+        }
+    };
+    let key = format!("{}:{}", inbound.who.platform, inbound.delivery);
+    let only = |user: &str| Audience::Only { place: inbound.place.clone(), user: user.to_owned() };
+    let Some(who) = app.directory.current().person(&inbound.who) else {
+        // Strangers may talk; only who asks for something is told that they are unknown.
+        if matches!(inbound.what, What::Command { .. } | What::Button { .. }) {
+            let user = inbound.who.id.clone();
+            let platform = inbound.who.platform.clone();
+            let audience = only(&user);
+            outbox::notice(tx, &key, &audience, &Notice::Unbound { platform, user }).await?;
+        }
+        return Ok(());
+    };
+    // What a refused request wrote before it was refused goes away with the savepoint.
+    let mut attempt = sqlx::Acquire::begin(&mut **tx).await?;
+    let ask = Ask { who: &who, place: &inbound.place, key: &key };
+    let answer = match carry_out(&mut attempt, app, ask, &inbound.what).await {
+        Ok(answer) => {
+            attempt.commit().await?;
+            answer
+        }
+        Err(Error::Internal(error)) => return Err(error),
+        Err(error) => {
+            attempt.rollback().await?;
+            Some(apology(&inbound.what, &error))
+        }
+    };
+    if let Some(notice) = answer {
+        let key = format!("{key}:answer");
+        outbox::notice(tx, &key, &only(&inbound.who.id), &notice).await?;
+    }
+    Ok(())
+}
+
+/// What an error looks like to the person.
+fn apology(what: &What, error: &Error) -> Notice {
+    match (what, error) {
+        (What::Command { text }, Error::Invalid(error)) => Notice::Error {
+            message: error.to_string(),
+            input: error.column.map(|_| text.clone()),
+            column: error.column,
+            hint: error.hint(),
+        },
+        _ => Notice::NotDone { message: error.to_string() },
+    }
+}
+
+/// Does what the person asked for. The answer, if any, is for them alone.
+async fn carry_out(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    what: &What,
+) -> Result<Option<Notice>, Error> {
+    match what {
+        What::Command { text } => {
+            let command =
+                command::understand(text, &app.catalog, app.inventory.as_ref(), &app.limits)?;
+            run_command(tx, app, ask, command).await
+        }
+        What::ThreadReply { text } => {
+            let Some(reply) = command::thread_reply(text) else { return Ok(None) };
+            let Some(id) = batch_of(tx, ask, ask.place.thread.as_deref()).await? else {
+                return Ok(None);
+            };
+            let command = match reply {
+                Reply::Approve => Command::Approve(id),
+                Reply::Reject { reason } => Command::Reject { batch: id, reason },
+                Reply::Cancel => Command::Cancel(id),
+                Reply::Status => Command::Status(id),
+                Reply::Retry => Command::Retry(id),
+            };
+            run_command(tx, app, ask, command).await
+        }
+        What::Reaction { message, name, added } => {
+            let verdict = if app.reactions.approve.contains(name) {
+                Verdict::Approve
+            } else if app.reactions.reject.contains(name) {
+                Verdict::Reject
+            } else {
+                return Ok(None);
+            };
+            let Some(id) = batch_of(tx, ask, Some(message)).await? else { return Ok(None) };
+            if *added {
+                decide::decide(tx, app, ask, id, verdict, None, None).await?;
+            } else {
+                decide::withdraw(tx, ask, id).await?;
+            }
+            Ok(None)
+        }
+        What::Button { message, value } => {
+            let card = batch_of(tx, ask, Some(message)).await?;
+            press(tx, app, ask, card, value).await
+        }
+    }
+}
+
+async fn run_command(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    command: Command,
+) -> Result<Option<Notice>, Error> {
+    match command {
+        Command::Help { topic } => {
+            let page = command::help(&app.catalog, topic.as_deref());
+            let page = serde_json::to_value(page).unwrap_or_default();
+            return Ok(Some(Notice::Help { page }));
+        }
+        Command::Submit(request) => {
+            return Ok(answer(submit::submit(tx, app, ask, &request, None).await?));
+        }
+        Command::Retry(id) => return Ok(answer(submit::retry(tx, app, ask, id).await?)),
+        Command::Status(id) => return query::batch(tx, id).await.map(Some),
+        Command::HostStatus(hosts) => return query::hosts(tx, app, &hosts).await.map(Some),
+        Command::List { mine } => {
+            let of = mine.then_some(ask.who.login.as_str());
+            return query::list(tx, of).await.map(Some);
+        }
+        Command::Hosts { expression, hosts } => {
+            return Ok(Some(Notice::Hosts { expression, hosts }));
+        }
+        Command::Whoami => return Ok(Some(whoami(ask.who))),
+        Command::Cancel(id) => steer::cancel(tx, app, ask, id).await?,
+        Command::Pause(id) => steer::pause(tx, app, ask, id).await?,
+        Command::Resume(id) => steer::resume(tx, app, ask, id).await?,
+        Command::Drop { batch, hosts } => steer::drop_hosts(tx, app, ask, batch, &hosts).await?,
+        Command::Release(hosts) => {
+            steer::release(tx, app, ask, &hosts).await?;
+        }
+        Command::Approve(id) => {
+            decide::decide(tx, app, ask, id, Verdict::Approve, None, None).await?;
+        }
+        Command::Reject { batch, reason } => {
+            let reason = reason.as_deref();
+            decide::decide(tx, app, ask, batch, Verdict::Reject, None, reason).await?;
+        }
+    }
+    Ok(None)
+}
+
+fn answer(submitted: Submitted) -> Option<Notice> {
+    match submitted {
+        Submitted::Accepted(_) => None,
+        Submitted::Refused(notice) => Some(notice),
+    }
+}
+
+fn whoami(who: &Principal) -> Notice {
+    Notice::Whoami {
+        login: who.login.clone(),
+        name: who.name.clone(),
+        groups: who.groups.iter().cloned().collect(),
+    }
+}
+
+/// A button's value is `verb batch [digest]`; it must sit on that batch's card.
+async fn press(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    card: Option<BatchId>,
+    value: &str,
+) -> Result<Option<Notice>, Error> {
+    let stale = || Error::Conflict("that button is not valid here any more".into());
+    let mut words = value.split(' ');
+    let verb = words.next().unwrap_or_default();
+    let id: BatchId = words.next().and_then(|id| id.parse().ok()).ok_or_else(stale)?;
+    if card != Some(id) {
+        return Err(stale());
+    }
+    let seen = words.next().map(|text| Digest::parse(text).ok_or_else(stale)).transpose()?;
+    match verb {
+        "approve" | "reject" => {
+            let verdict = if verb == "approve" { Verdict::Approve } else { Verdict::Reject };
+            let seen = Some(seen.ok_or_else(stale)?);
+            decide::decide(tx, app, ask, id, verdict, seen, None).await?;
+            Ok(None)
+        }
+        "cancel" => run_command(tx, app, ask, Command::Cancel(id)).await,
+        "pause" => run_command(tx, app, ask, Command::Pause(id)).await,
+        "resume" => run_command(tx, app, ask, Command::Resume(id)).await,
+        "retry" => run_command(tx, app, ask, Command::Retry(id)).await,
+        _ => Err(stale()),
+    }
+}
+
+/// The batch whose card this message is.
+async fn batch_of(
+    tx: &mut PgTransaction<'_>,
+    ask: Ask<'_>,
+    message: Option<&str>,
+) -> Result<Option<BatchId>, Error> {
+    let Some(message) = message else { return Ok(None) };
+    let place = ask.place;
+    Ok(card::batch_of_message(tx, &place.platform, &place.channel, message).await?)
+}

@@ -1,0 +1,109 @@
+//! The use cases. Each is one function over the caller's transaction: it authorises, checks,
+//! changes, and queues what people should hear. Front doors ([`intake`] for chat) own the
+//! transaction, so that a delivery and all its effects commit together or not at all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::command::{Catalog, CommandError, Limits};
+use crate::domain::approval::ApprovalRule;
+use crate::domain::batch::IllegalBatchEvent;
+use crate::domain::inbound::Place;
+use crate::domain::principal::{Actor, Principal};
+use crate::identity::DirectoryHandle;
+use crate::identity::authz::{Forbidden, Policy};
+use crate::inventory::Inventory;
+use crate::store::batch::ApplyError;
+
+pub mod decide;
+pub mod intake;
+pub mod query;
+pub mod steer;
+pub mod submit;
+
+/// What the use cases know besides the database.
+#[derive(Debug)]
+pub struct App {
+    pub catalog: Catalog,
+    pub inventory: Arc<Inventory>,
+    pub directory: DirectoryHandle,
+    pub policy: Policy,
+    pub approvals: Vec<ApprovalRule>,
+    pub limits: Limits,
+    pub reactions: Reactions,
+}
+
+/// Emoji names that count as decisions when put on a card.
+#[derive(Clone, Debug)]
+pub struct Reactions {
+    pub approve: Vec<String>,
+    pub reject: Vec<String>,
+}
+
+/// One request of one person.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    pub who: &'a Principal,
+    pub place: &'a Place,
+    /// Names the request; what it queues is keyed by it.
+    pub key: &'a str,
+}
+
+impl Ask<'_> {
+    /// For the audit.
+    pub fn actor(&self) -> Actor {
+        Actor { who: self.who.login.clone(), via: self.via() }
+    }
+
+    /// The door that it came through, for people.
+    pub fn via(&self) -> String {
+        format!("{} #{}", self.place.platform, self.place.channel)
+    }
+}
+
+/// Why a request was not carried out. The text of all but [`Error::Internal`] is for the person.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Invalid(#[from] CommandError),
+    #[error("{0}")]
+    Forbidden(String),
+    #[error("{0}")]
+    NotFound(String),
+    #[error("{0}")]
+    Conflict(String),
+    #[error("Metalbot cannot do this right now; nothing was changed")]
+    Internal(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Error::Internal(error)
+    }
+}
+
+impl From<Forbidden> for Error {
+    fn from(forbidden: Forbidden) -> Self {
+        Error::Forbidden(forbidden.to_string())
+    }
+}
+
+impl From<IllegalBatchEvent> for Error {
+    fn from(illegal: IllegalBatchEvent) -> Self {
+        Error::Conflict(format!("this batch is {}: that is not possible now", illegal.state))
+    }
+}
+
+impl From<ApplyError> for Error {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Illegal(illegal) => illegal.into(),
+            ApplyError::Database(error) => error.into(),
+        }
+    }
+}
+
+/// Waits between tries of something that failed for a reason of ours: 1 s, 2 s, 4 s ... 60 s.
+fn backoff(attempts: i32) -> Duration {
+    Duration::from_secs(1 << attempts.clamp(0, 6).cast_unsigned()).min(Duration::from_secs(60))
+}

@@ -1,0 +1,207 @@
+//! From a typed request to a stored batch, or to a stored refusal that says who holds the hosts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::PgTransaction;
+
+use super::{App, Ask, Error};
+use crate::command::Submit;
+use crate::domain::approval;
+use crate::domain::batch::{BatchEvent, BatchState};
+use crate::domain::host::{Host, HostName};
+use crate::domain::ids::BatchId;
+use crate::domain::job::JobState;
+use crate::domain::notice::Notice;
+use crate::domain::overlap::{Overlap, overlap};
+use crate::domain::workflow::{Plan, digest};
+use crate::identity::authz::{Verb, authorise};
+use crate::store::batch::{Batch, NewBatch};
+use crate::store::job::NewJob;
+use crate::store::{self, claim, lock};
+
+/// What became of a submission.
+#[derive(Debug)]
+pub enum Submitted {
+    /// It is a batch now; its card is the answer.
+    Accepted(BatchId),
+    /// It was stored as refused; the notice says why.
+    Refused(Notice),
+}
+
+/// Admits a batch: all of its hosts, or none.
+pub async fn submit(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    request: &Submit,
+    retry_of: Option<BatchId>,
+) -> Result<Submitted, Error> {
+    let hosts = known_hosts(app, &request.hosts)?;
+    let by_owner = count_by_owner(hosts.iter().map(|host| host.owner.as_str()));
+    let owners: BTreeSet<String> = by_owner.keys().cloned().collect();
+    let plan = &request.plan;
+    let allowed =
+        authorise(&app.policy, ask.who, Verb::Submit { action: &plan.action, owners: &owners })?;
+    let needed = approval::requirements(&app.approvals, &plan.action, plan.risk, &by_owner);
+
+    let claim_lock = lock::admission(tx, &request.hosts).await?;
+    let found = overlap(&request.hosts, &claim::live(tx, &claim_lock).await?);
+    let new = NewBatch {
+        plan,
+        digest: digest(plan, &request.hosts),
+        submitter: allowed.login(),
+        reason: request.reason.as_deref(),
+        requirements: &needed.requirements,
+        platform: &ask.place.platform,
+        channel: &ask.place.channel,
+        retry_of,
+    };
+    let mut batch = store::batch::insert(tx, &claim_lock, &new, &ask.actor()).await?;
+    let waves = plan.rollout.wave_sizes(u32::try_from(hosts.len()).unwrap_or(u32::MAX));
+    let jobs: Vec<NewJob<'_>> = hosts
+        .iter()
+        .zip(waves.iter().zip(0u32..).flat_map(|(size, wave)| (0..*size).map(move |_| wave)))
+        .map(|(host, wave)| NewJob { host, wave })
+        .collect();
+
+    if !found.held.is_empty() {
+        store::job::insert(tx, &claim_lock, batch.id, &jobs, JobState::Skipped).await?;
+        return refuse(tx, app, ask, request, &mut batch, found).await;
+    }
+    store::job::insert(tx, &claim_lock, batch.id, &jobs, JobState::Held).await?;
+    if needed.requirements.is_empty() {
+        let nobody = Some("no approval is needed");
+        store::batch::apply(tx, &mut batch, BatchEvent::Approve, &ask.actor(), nobody).await?;
+    } else {
+        store::batch::set_expiry(tx, &mut batch, needed.expires).await?;
+        store::batch::apply(tx, &mut batch, BatchEvent::AskApproval, &ask.actor(), None).await?;
+    }
+    Ok(Submitted::Accepted(batch.id))
+}
+
+/// Asks again for the hosts of a batch that failed, with the same plan.
+pub async fn retry(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    id: BatchId,
+) -> Result<Submitted, Error> {
+    let batch = existing(tx, id).await?;
+    if !batch.state.is_final() {
+        return Err(Error::Conflict(format!(
+            "{id} is {}: retry it when it has ended",
+            batch.state
+        )));
+    }
+    let hosts = store::job::hosts_in(tx, id, JobState::Failed).await?;
+    if hosts.is_empty() {
+        return Err(Error::Conflict(match batch.state {
+            BatchState::Succeeded => format!("every host of {id} succeeded: nothing to retry"),
+            _ => format!("no host of {id} failed: submit it anew instead"),
+        }));
+    }
+    let reason = batch.reason.or_else(|| Some(format!("retry of {id}")));
+    submit(tx, app, ask, &Submit { plan: batch.plan, hosts, reason }, Some(id)).await
+}
+
+async fn refuse(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    request: &Submit,
+    batch: &mut Batch,
+    found: Overlap,
+) -> Result<Submitted, Error> {
+    let reason = found
+        .held
+        .iter()
+        .map(|held| {
+            let hosts = crate::domain::host::fold(&held.hosts);
+            format!("{hosts} held by {} of {}", held.batch, held.submitter)
+        })
+        .collect::<Vec<_>>()
+        .join("; ");
+    store::batch::apply(tx, batch, BatchEvent::Refuse, &ask.actor(), Some(&reason)).await?;
+    let free_command = (!found.free.is_empty())
+        .then(|| command_line(app, &request.plan, &found.free, request.reason.as_deref()));
+    Ok(Submitted::Refused(Notice::Refused {
+        batch: batch.id,
+        action: request.plan.action.clone(),
+        hosts: request.hosts.clone(),
+        held: found.held,
+        free: found.free,
+        free_command,
+    }))
+}
+
+/// The batch, or an error for the person that says there is none.
+pub(super) async fn existing(tx: &mut PgTransaction<'_>, id: BatchId) -> Result<Batch, Error> {
+    store::batch::lock(tx, id).await?.ok_or_else(|| no_such_batch(id))
+}
+
+pub(super) fn no_such_batch(id: BatchId) -> Error {
+    Error::NotFound(format!("there is no batch {id}; `/metal list` shows the latest"))
+}
+
+/// How many hosts each owner group has.
+pub(super) fn count_by_owner<'a>(
+    owners: impl IntoIterator<Item = &'a str>,
+) -> BTreeMap<String, u32> {
+    let mut counts = BTreeMap::new();
+    for owner in owners {
+        *counts.entry(owner.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+/// A host can leave the inventory between the parsing and here, and between a batch and its retry.
+fn known_hosts<'a>(app: &'a App, names: &[HostName]) -> Result<Vec<&'a Host>, Error> {
+    let (mut known, mut gone) = (Vec::with_capacity(names.len()), Vec::new());
+    for name in names {
+        match app.inventory.get(name) {
+            Some(host) => known.push(host),
+            None => gone.push(name.clone()),
+        }
+    }
+    if gone.is_empty() {
+        return Ok(known);
+    }
+    let gone = crate::domain::host::fold(&gone);
+    Err(Error::NotFound(format!("{gone} is not in the inventory any more")))
+}
+
+/// The command that asks for the same plan on other hosts; arguments at their defaults are left out.
+fn command_line(app: &App, plan: &Plan, hosts: &[HostName], reason: Option<&str>) -> String {
+    let mut line = format!("/metal {} {}", plan.action, crate::domain::host::fold(hosts));
+    let defaults = app.catalog.get(&plan.action).map(|spec| &spec.args);
+    for (name, value) in &plan.params {
+        let default = defaults.and_then(|args| args.get(name)).and_then(|arg| arg.default.as_ref());
+        if default != Some(value) {
+            line += &format!(" {name}={}", quoted(value));
+        }
+    }
+    if !plan.rollout.waves.is_empty() {
+        let waves: Vec<String> = plan.rollout.waves.iter().map(ToString::to_string).collect();
+        line += &format!(" wave={}", waves.join(","));
+    }
+    if let Some(most) = plan.rollout.max_concurrent {
+        line += &format!(" max-concurrent={most}");
+    }
+    if let Some(budget) = plan.rollout.max_fail {
+        line += &format!(" max-fail={budget}");
+    }
+    if let Some(reason) = reason {
+        line += &format!(" reason={}", quoted(reason));
+    }
+    line
+}
+
+fn quoted(value: &str) -> String {
+    let plain = !value.is_empty()
+        && value.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '%' | ','));
+    if plain {
+        value.to_owned()
+    } else {
+        format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
+    }
+}
