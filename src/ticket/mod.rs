@@ -1,7 +1,7 @@
-//! Triage tickets: what is written, and the client that files it with Jira.
-//!
-//! Invariant: text that people typed reaches a ticket only through [`wiki::escape`].
+//! Triage tickets: one for each kind of failure of a batch, which names the hosts and tags the
+//! people.
 
 pub mod jira;
+pub mod relay;
 pub mod render;
 pub mod wiki;

@@ -1,0 +1,155 @@
+//! Sends what waits: cards that changed, then notices. One replica at a time runs it; a message that
+//! was sent twice by a change of replicas is recognised by its key where the platform can.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use sqlx::PgPool;
+
+use super::card::card;
+use super::render::ChatTemplates;
+use crate::chat::{Chat, ChatError, Message};
+use crate::domain::inbound::Place;
+use crate::domain::notice::Audience;
+use crate::store::card::DirtyCard;
+use crate::store::outbox::PendingNotice;
+use crate::store::{self, outbox, view};
+
+/// How often the relay looks when nobody wakes it.
+pub const PERIOD: Duration = Duration::from_millis(250);
+/// Least time between two edits of a card: platforms allow about one a second.
+const EDIT_PAUSE: Duration = Duration::from_secs(1);
+/// Messages under way at the same time.
+const PARALLEL: usize = 8;
+/// Rows read at once.
+const PAGE: i64 = 100;
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// The platforms that this process can post to, by name.
+pub type Chats = HashMap<&'static str, Arc<dyn Chat>>;
+
+/// What the relay works with.
+#[derive(Clone)]
+pub struct NoticeRelay {
+    pub pool: PgPool,
+    pub chats: Arc<Chats>,
+    pub templates: Arc<ChatTemplates>,
+}
+
+impl NoticeRelay {
+    /// Sends what is due; `true` when there may be more.
+    pub async fn round(&self) -> anyhow::Result<bool> {
+        let cards = store::card::dirty(&self.pool, PAGE).await?;
+        let notices = outbox::due_notices(&self.pool, PAGE).await?;
+        let any = !cards.is_empty() || !notices.is_empty();
+        let cards = cards.into_iter().map(|card| async move {
+            let batch = card.batch;
+            if let Err(error) = self.show_card(&card).await {
+                tracing::warn!(%batch, %error, "a card was not shown");
+                let wait = wait_after(card.attempts);
+                store::card::postpone(&self.pool, batch, wait, &error.to_string()).await?;
+            }
+            anyhow::Ok(())
+        });
+        run_all(stream::iter(cards).buffer_unordered(PARALLEL)).await?;
+        let notices = notices.into_iter().map(|notice| self.deliver(notice));
+        run_all(stream::iter(notices).buffer_unordered(PARALLEL)).await?;
+        Ok(any)
+    }
+
+    async fn show_card(&self, dirty: &DirtyCard) -> Result<(), ChatError> {
+        let internal = |error: sqlx::Error| ChatError::Transient(error.to_string());
+        let mut conn = self.pool.acquire().await.map_err(internal)?;
+        let Some(batch) = view::batch_view(&mut conn, dirty.batch).await.map_err(internal)? else {
+            return Ok(());
+        };
+        drop(conn);
+        let place = Place {
+            platform: dirty.platform.clone(),
+            channel: dirty.channel.clone(),
+            thread: None,
+        };
+        let markdown =
+            self.templates.card(&batch).map_err(|error| ChatError::Rejected(error.to_string()))?;
+        let message = Message { markdown, card: Some(card(&batch)) };
+        let chat = self.chat(&place.platform)?;
+        let id = match &dirty.message_id {
+            Some(id) => {
+                chat.update(&place, id, &message).await?;
+                id.clone()
+            }
+            None => {
+                let key = format!("card:{}", dirty.batch.0);
+                chat.post(&place, None, &key, &message).await?
+            }
+        };
+        store::card::shown(&self.pool, dirty.batch, &id, dirty.version, EDIT_PAUSE)
+            .await
+            .map_err(internal)
+    }
+
+    async fn deliver(&self, pending: PendingNotice) -> anyhow::Result<()> {
+        match self.post(&pending).await {
+            Ok(()) => outbox::sent(&mut *self.pool.acquire().await?, pending.id).await?,
+            Err(ChatError::Transient(error)) => {
+                tracing::warn!(key = pending.key, error, "a notice was not sent");
+                let wait = wait_after(pending.attempts);
+                outbox::postpone(&self.pool, pending.id, wait, &error).await?;
+            }
+            Err(ChatError::Rejected(error)) => {
+                tracing::error!(key = pending.key, error, "a notice can never be sent");
+                outbox::refused(&self.pool, pending.id, &error).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn post(&self, pending: &PendingNotice) -> Result<(), ChatError> {
+        let markdown = self
+            .templates
+            .notice(&pending.notice)
+            .map_err(|error| ChatError::Rejected(error.to_string()))?;
+        let message = Message { markdown, card: None };
+        let (place, only_to) = match (&pending.audience, &pending.thread) {
+            (Audience::Place { place }, _) => (place.clone(), None),
+            (Audience::Only { place, user }, _) => (place.clone(), Some(user.as_str())),
+            (Audience::Thread { .. }, Some(thread)) => {
+                let place = Place {
+                    platform: thread.platform.clone(),
+                    channel: thread.channel.clone(),
+                    thread: thread.message_id.clone(),
+                };
+                (place, None)
+            }
+            (Audience::Thread { batch }, None) => {
+                return Err(ChatError::Rejected(format!("there is no batch {batch}")));
+            }
+        };
+        let chat = self.chat(&place.platform)?;
+        chat.post(&place, only_to, &pending.key, &message).await.map(drop)
+    }
+
+    /// A platform that this configuration lacks may come back with the next one.
+    fn chat(&self, platform: &str) -> Result<&Arc<dyn Chat>, ChatError> {
+        self.chats
+            .get(platform)
+            .ok_or_else(|| ChatError::Transient(format!("{platform} is not configured")))
+    }
+}
+
+async fn run_all(
+    mut results: impl futures_util::Stream<Item = anyhow::Result<()>> + Unpin,
+) -> anyhow::Result<()> {
+    let mut first = Ok(());
+    while let Some(result) = results.next().await {
+        first = first.and(result);
+    }
+    first
+}
+
+fn wait_after(attempts: i32) -> Duration {
+    Duration::from_secs(1 << attempts.clamp(0, 6).cast_unsigned()).min(LONGEST_WAIT)
+}

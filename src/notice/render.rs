@@ -1,0 +1,243 @@
+//! Words notices by the templates of `templates/chat/`, compiled in or overridden by a site folder.
+//!
+//! Invariant: every value that a template writes is escaped for Markdown as it is written, without
+//! the template asking for it, so that a reason or an error can never become markup.
+
+use std::path::Path;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Rest, Serde};
+use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value};
+use rust_embed::RustEmbed;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::domain::host::{HostName, fold};
+use crate::domain::notice::{BatchView, Notice};
+
+#[derive(RustEmbed)]
+#[folder = "templates/chat"]
+struct CompiledIn;
+
+/// A template that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the chat template {file} does not work: {detail}")]
+pub struct RenderError {
+    pub file: String,
+    pub detail: String,
+}
+
+/// The loaded templates.
+#[derive(Debug)]
+pub struct ChatTemplates {
+    env: Environment<'static>,
+}
+
+impl ChatTemplates {
+    /// Loads the compiled-in templates, each overridden by the file of its name in the site folder.
+    pub fn load(site: Option<&Path>) -> Result<Self, RenderError> {
+        let mut env = Environment::new();
+        env.set_undefined_behavior(UndefinedBehavior::Strict);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        env.set_syntax(
+            syntax.map_err(|error| RenderError {
+                file: "every file".into(),
+                detail: explain(&error),
+            })?,
+        );
+        env.set_auto_escape_callback(|_| AutoEscape::Custom("markdown".into()));
+        env.set_formatter(write_escaped);
+        for name in ["safe", "escape", "e", "tojson"] {
+            env.remove_filter(name);
+        }
+        env.add_filter("code", |text: String| Value::from_safe_string(code(&text)));
+        env.add_filter("hosts", |hosts: Vec<String>| {
+            Value::from_safe_string(code(&folded(&hosts)))
+        });
+        env.add_filter("words", |text: String| text.replace('_', " "));
+        env.add_filter("clock", clock);
+        env.add_filter("duration", |seconds: u64| duration(seconds));
+        env.add_filter("count", |number: u64, noun: String, _: Rest<Value>| match number {
+            1 => format!("1 {noun}"),
+            _ => format!("{number} {noun}s"),
+        });
+        env.add_function("pointer", |column: usize| " ".repeat(column.saturating_sub(1)) + "^");
+        env.add_function("link", |text: String, url: String| {
+            Value::from_safe_string(format!("[{}]({})", escape(&text), url_only(&url)))
+        });
+        env.add_filter("block", |text: String| Value::from_safe_string(block(&text)));
+        for name in CompiledIn::iter() {
+            let file = name.to_string();
+            let failed = |detail: String| RenderError { file: file.clone(), detail };
+            let text = match site.map(|site| site.join(&file)).filter(|path| path.exists()) {
+                Some(path) => std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?,
+                None => CompiledIn::get(&name)
+                    .and_then(|found| String::from_utf8(found.data.into_owned()).ok())
+                    .ok_or_else(|| failed("it is not UTF-8".into()))?,
+            };
+            env.add_template_owned(file.clone(), text).map_err(|e| failed(explain(&e)))?;
+        }
+        Ok(ChatTemplates { env })
+    }
+
+    /// The Markdown of a notice.
+    pub fn notice(&self, notice: &Notice) -> Result<String, RenderError> {
+        let context = serde_json::to_value(notice).unwrap_or_default();
+        let kind = context.get("kind").and_then(|kind| kind.as_str()).unwrap_or_default();
+        self.render(&format!("{kind}.md"), Value::from(Serde(&context)))
+    }
+
+    /// The Markdown of a batch's card.
+    pub fn card(&self, batch: &BatchView) -> Result<String, RenderError> {
+        let batch = serde_json::to_value(batch).unwrap_or_default();
+        let context = serde_json::json!({ "batch": batch });
+        self.render("card.md", Value::from(Serde(&context)))
+    }
+
+    /// Whether there is a template of this name, such as `approved.md`.
+    pub fn has(&self, name: &str) -> bool {
+        self.env.get_template(name).is_ok()
+    }
+
+    fn render(&self, name: &str, context: Value) -> Result<String, RenderError> {
+        let text = self
+            .env
+            .get_template(name)
+            .and_then(|template| template.render(context))
+            .map_err(|error| RenderError { file: name.to_owned(), detail: explain(&error) })?;
+        Ok(text.trim().to_owned())
+    }
+}
+
+fn write_escaped(
+    out: &mut Output<'_>,
+    _: &mut State<'_, '_>,
+    value: &Value,
+) -> Result<(), minijinja::Error> {
+    if value.is_none() {
+        return Ok(());
+    }
+    let text = value.to_string();
+    let written =
+        if value.is_safe() { out.write_str(&text) } else { out.write_str(&escape(&text)) };
+    written.map_err(minijinja::Error::from)
+}
+
+/// Text as one line of Markdown that shows exactly the text (CommonMark 0.31, section 2.4).
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    for (position, c) in text.chars().enumerate() {
+        let starts_a_block = position == 0 && matches!(c, '-' | '+' | '=');
+        match c {
+            '\n' | '\r' | '\t' => out.push(' '),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '&' | '#' | '|' | '~' | '!' => {
+                out.push('\\');
+                out.push(c);
+            }
+            '.' | ')' if text[..].chars().take(position).all(|c| c.is_ascii_digit()) => {
+                out.push('\\');
+                out.push(c);
+            }
+            _ if starts_a_block => {
+                out.push('\\');
+                out.push(c);
+            }
+            c if c.is_control() => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Text as a code span, whatever backticks it holds.
+fn code(text: &str) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest + 1);
+    let pad = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
+    format!("{fence}{pad}{text}{pad}{fence}")
+}
+
+/// Text as a block of code.
+fn block(text: &str) -> String {
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0).max(2);
+    let fence = "`".repeat(longest + 1);
+    format!("{fence}\n{text}\n{fence}")
+}
+
+fn url_only(url: &str) -> String {
+    url.chars()
+        .filter(|c| c.is_ascii_graphic() && !matches!(c, '(' | ')' | '<' | '>' | '\\'))
+        .collect()
+}
+
+/// Host names folded; text that is no host name stays as it is.
+fn folded(hosts: &[String]) -> String {
+    let names: Vec<HostName> = hosts.iter().filter_map(|host| host.parse().ok()).collect();
+    fold(&names)
+}
+
+/// `14:32 UTC` of an RFC 3339 time.
+fn clock(time: String) -> Result<String, minijinja::Error> {
+    let time = OffsetDateTime::parse(&time, &Rfc3339).map_err(|error| {
+        minijinja::Error::new(ErrorKind::InvalidOperation, "not a time").with_source(error)
+    })?;
+    Ok(format!("{:02}:{:02} UTC", time.hour(), time.minute()))
+}
+
+fn duration(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m {s}s"),
+        (h, m, _) => format!("{h}h {m}m"),
+    }
+}
+
+fn explain(error: &minijinja::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use pulldown_cmark::{Event, Parser, Tag};
+
+    use super::*;
+
+    #[test]
+    fn what_people_typed_cannot_become_markup() {
+        let hostile = "<!channel> **b** [x](http://e) `c` # h\n- i &amp; 1. <b>";
+        for text in [hostile, "- a", "1. a", "+ a", "# a", "> a", "===", "~~a~~", "![i](u)"] {
+            let mut shown = String::new();
+            for event in Parser::new(&escape(text)) {
+                match event {
+                    Event::Text(part) => shown += &part,
+                    Event::Start(Tag::Paragraph) | Event::End(_) => {}
+                    other => panic!("{text:?} became {other:?}"),
+                }
+            }
+            assert_eq!(shown.trim(), text.replace('\n', " ").trim());
+        }
+    }
+
+    #[test]
+    fn code_spans_hold_backticks() {
+        for text in ["a", "a`b", "``", "`a", "a``b`"] {
+            let markdown = code(text);
+            let events: Vec<Event<'_>> = Parser::new(&markdown).collect();
+            assert_eq!(events[1], Event::Code(text.into()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn durations_read_well() {
+        assert_eq!(duration(59), "59s");
+        assert_eq!(duration(61), "1m 1s");
+        assert_eq!(duration(7260), "2h 1m");
+    }
+}
