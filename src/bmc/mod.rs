@@ -3,6 +3,8 @@
 //! Invariant: every error says by its [`Class`] what may be done next, so that nobody upstream
 //! guesses from a message whether a power cycle may be repeated.
 
+pub mod ipmi;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -54,7 +56,7 @@ pub struct DeviceInfo {
 pub enum BmcError {
     #[error("the BMC at {address} does not answer")]
     Unreachable { address: String },
-    #[error("the BMC at {address} has no free session slot")]
+    #[error("the BMC at {address} is busy or has no free session slot")]
     Busy { address: String },
     #[error("the BMC at {address} refused the user name or password")]
     Credentials { address: String },
