@@ -1,3 +1,6 @@
-//! The outside world that the demo and the tests share, simulated in our own process.
+//! The simulated world that the demo and the tests share.
+//!
+//! Invariant: nothing that serves real machines can reach this module.
 
 pub mod jira;
+pub mod rack;

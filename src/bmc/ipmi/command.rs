@@ -302,10 +302,7 @@ mod tests {
                 let boot = BootOverride { device, efi, persistent };
                 let mut reply = vec![0x01];
                 reply.extend(Message::from(SetBootOption::Flags(boot)).data());
-                assert_eq!(
-                    GetBootFlags::parse_success_response(&reply),
-                    Ok(BootFlags::Set(boot))
-                );
+                assert_eq!(GetBootFlags::parse_success_response(&reply), Ok(BootFlags::Set(boot)));
             }
         }
     }

@@ -410,7 +410,7 @@ async fn an_exchange_that_got_lost_is_begun_anew() {
     let bmc = FakeBmc {
         spoil: Box::new(|kind, before, packet| {
             // The BMC is deaf to a repeated RAKP 3 of the first exchange.
-            if kind == wire::RAKP3 && before < 3 { vec![] } else { vec![packet] }
+            if kind == wire::RAKP3 && before < 4 { vec![] } else { vec![packet] }
         }),
         ..FakeBmc::default()
     }
@@ -443,9 +443,7 @@ async fn a_lost_reply_to_a_read_is_asked_for_under_a_new_sequence() {
 #[tokio::test]
 async fn a_lost_reply_to_a_control_is_unknown_and_was_never_sent_anew() {
     let bmc = FakeBmc {
-        script: Box::new(
-            |desk, heard| if heard.is(0, 2) { vec![] } else { well(desk, heard) },
-        ),
+        script: Box::new(|desk, heard| if heard.is(0, 2) { vec![] } else { well(desk, heard) }),
         ..FakeBmc::default()
     }
     .start()
@@ -461,9 +459,7 @@ async fn a_lost_reply_to_a_control_is_unknown_and_was_never_sent_anew() {
 #[tokio::test]
 async fn a_read_that_is_never_answered_is_unreachable_and_closed() {
     let bmc = FakeBmc {
-        script: Box::new(
-            |desk, heard| if heard.is(0, 1) { vec![] } else { well(desk, heard) },
-        ),
+        script: Box::new(|desk, heard| if heard.is(0, 1) { vec![] } else { well(desk, heard) }),
         ..FakeBmc::default()
     }
     .start()
@@ -500,7 +496,11 @@ async fn statuses_of_the_exchange() {
     let refused = async |at: u8, status: u8| {
         let bmc = FakeBmc {
             spoil: Box::new(move |kind, _, packet| {
-                if kind == at { vec![wire::plain(kind + 1, &[packet[16], status])] } else { vec![packet] }
+                if kind == at {
+                    vec![wire::plain(kind + 1, &[packet[16], status])]
+                } else {
+                    vec![packet]
+                }
             }),
             ..FakeBmc::default()
         }
@@ -523,7 +523,11 @@ async fn completion_codes_of_a_control() {
     let completed = async |netfn: u8, cmd: u8, code: u8| {
         let bmc = FakeBmc {
             script: Box::new(move |desk, heard| {
-                if heard.is(netfn, cmd) { vec![desk.reply(heard, code, &[])] } else { well(desk, heard) }
+                if heard.is(netfn, cmd) {
+                    vec![desk.reply(heard, code, &[])]
+                } else {
+                    well(desk, heard)
+                }
             }),
             ..FakeBmc::default()
         }

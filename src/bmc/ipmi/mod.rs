@@ -192,7 +192,10 @@ impl Ipmi {
         let name = &host.bmc.credentials;
         let misconfigured = |detail| BmcError::Misconfigured { detail };
         let credentials = self.credentials.get(name).ok_or_else(|| {
-            misconfigured(format!("host {} names credentials {name:?} that do not exist", host.name))
+            misconfigured(format!(
+                "host {} names credentials {name:?} that do not exist",
+                host.name
+            ))
         })?;
         if credentials.user.len() > USER_MAX {
             return Err(misconfigured(format!(
@@ -348,9 +351,7 @@ impl Bmc for Ipmi {
 
     async fn device_info(&self, host: &Host) -> Result<DeviceInfo, BmcError> {
         let id = self
-            .within_session(host, |session| {
-                Box::pin(session.run(ipmi_rs_core::app::GetDeviceId))
-            })
+            .within_session(host, |session| Box::pin(session.run(ipmi_rs_core::app::GetDeviceId)))
             .await?;
         Ok(command::device_info(&id))
     }

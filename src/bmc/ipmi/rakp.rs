@@ -151,8 +151,7 @@ impl Exchange {
         if !bool::from(expected.ct_eq(&body[40..40 + code_len])) {
             return Err(Fault::WrongSecret);
         }
-        let session_key =
-            self.hmac_password(&[&self.console_random, &bmc_random, &role_and_name]);
+        let session_key = self.hmac_password(&[&self.console_random, &bmc_random, &role_and_name]);
         Ok(Proved { exchange: self, bmc_random, guid, session_key })
     }
 
@@ -207,11 +206,7 @@ impl Proved<'_> {
         let body = admit(bytes, tag, self.exchange.console_session, 8 + suite.code_len())?;
         let mut expected = suite.hmac(
             &self.session_key,
-            &[
-                &self.exchange.console_random,
-                &self.exchange.bmc_session.to_le_bytes(),
-                &self.guid,
-            ],
+            &[&self.exchange.console_random, &self.exchange.bmc_session.to_le_bytes(), &self.guid],
         );
         expected.truncate(suite.code_len());
         if !bool::from(expected.ct_eq(&body[8..8 + suite.code_len()])) {
@@ -319,7 +314,7 @@ mod tests {
     }
 
     fn open_reply(suite: Suite) -> Vec<u8> {
-        let mut bytes = open_request(1, 4, 0xa1a2_a3a4, suite);
+        let mut bytes = open_request(1, 0, 0xa1a2_a3a4, suite);
         bytes.splice(8..8, 0xb1b2_b3b4u32.to_le_bytes());
         bytes
     }

@@ -120,11 +120,8 @@ impl Session {
                 return Err(login.exchange_failed(failure));
             }
         };
-        let rakp3 = Handshake {
-            send: (wire::RAKP3, proved.rakp3(tag + 2)),
-            expect: wire::RAKP4,
-            patience,
-        };
+        let rakp3 =
+            Handshake { send: (wire::RAKP3, proved.rakp3(tag + 2)), expect: wire::RAKP4, patience };
         let keys = rakp3
             .ask(&mut link, |bytes| proved.confirm(bytes, tag + 2))
             .await

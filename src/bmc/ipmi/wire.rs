@@ -234,11 +234,7 @@ mod tests {
     use super::*;
 
     fn keys(suite: Suite) -> Keys {
-        Keys {
-            suite,
-            integrity: vec![0x77; 20],
-            confidentiality: std::array::from_fn(|i| i as u8),
-        }
+        Keys { suite, integrity: vec![0x77; 20], confidentiality: std::array::from_fn(|i| i as u8) }
     }
 
     fn chassis_status() -> Vec<u8> {
