@@ -88,6 +88,7 @@ impl Rack {
             "the rack's folder has quotes in its name: {text}"
         );
         let port = if port == 0 { free_port(&bmcs)? } else { port };
+        ensure_free(&bmcs, port)?;
         write_files(&dir, text, port, &bmcs)?;
         let mut rack = Rack { dir, port, bmcs, process: None };
         if rack.answering().next().is_some() {
@@ -219,11 +220,20 @@ const PING: [u8; 12] = [0x06, 0x00, 0xff, 0x06, 0x00, 0x00, 0x11, 0xbe, 0x80, 0x
 fn free_port(bmcs: &[SimBmc]) -> anyhow::Result<u16> {
     for _ in 0..100 {
         let port = rand::random_range(10_000..32_000);
-        if bmcs.iter().all(|bmc| UdpSocket::bind((bmc.address, port)).is_ok()) {
+        if ensure_free(bmcs, port).is_ok() {
             return Ok(port);
         }
     }
     bail!("no UDP port is free on all addresses of the rack")
+}
+
+/// Another rack there would answer in this one's place, and `ipmi_sim` says nothing of it.
+fn ensure_free(bmcs: &[SimBmc], port: u16) -> anyhow::Result<()> {
+    for bmc in bmcs {
+        UdpSocket::bind((bmc.address, port))
+            .with_context(|| format!("cannot use UDP {}:{port} for a BMC", bmc.address))?;
+    }
+    Ok(())
 }
 
 fn write_files(dir: &Path, text: &str, port: u16, bmcs: &[SimBmc]) -> anyhow::Result<()> {

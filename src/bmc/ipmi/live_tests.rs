@@ -223,3 +223,13 @@ async fn a_stopped_rack_leaves_no_process_and_a_full_one_holds() {
     rack.stop();
     std::net::UdpSocket::bind(address).expect("the port is free again");
 }
+
+#[tokio::test]
+async fn a_taken_port_is_an_error_that_says_so() {
+    let world = World::start(78, 1, &[]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let again = SimBmc { host: name(0), address: Ipv4Addr::new(127, 78, 0, 1), fault: None };
+    let error = Rack::start(dir.path(), world.rack.port(), vec![again]).await.unwrap_err();
+    let text = format!("{error:#}");
+    assert!(text.contains("UDP 127.78.0.1") && text.contains("in use"), "{text}");
+}
