@@ -422,6 +422,28 @@ async fn an_exchange_that_got_lost_is_begun_anew() {
 }
 
 #[tokio::test]
+async fn exchanges_that_were_mixed_up_are_no_wrong_password() {
+    // The BMC was slow, so that it was asked twice, and goes on with its second session while we
+    // go on with the first.
+    let mut slow = vec![];
+    let bmc = FakeBmc {
+        spoil: Box::new(move |kind, before, packet| match (kind, before) {
+            (wire::OPEN_REQUEST, 0) => {
+                slow = vec![packet];
+                vec![]
+            }
+            (wire::OPEN_REQUEST, 1) => [std::mem::take(&mut slow), vec![packet]].concat(),
+            _ => vec![packet],
+        }),
+        ..FakeBmc::default()
+    }
+    .start()
+    .await;
+    assert_eq!(client().power(&bmc.host).await, Ok(Power::On));
+    assert_eq!(bmc.opened(), 3);
+}
+
+#[tokio::test]
 async fn a_lost_reply_to_a_read_is_asked_for_under_a_new_sequence() {
     let mut lost = false;
     let bmc = FakeBmc {

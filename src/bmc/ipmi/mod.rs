@@ -5,8 +5,8 @@
 //! was opened is closed even when the caller has gone away, because BMCs have few slots and free
 //! a forgotten one only after a minute.
 //!
-//! [`wire`] and [`rakp`] and [`command`] are pure: packets, key exchange, commands. [`transport`]
-//! owns the sockets, [`session`] is the dialogue.
+//! `wire`, `rakp` and `command` are pure: packets, key exchange, commands. `transport` owns the
+//! sockets, `session` is the dialogue.
 
 mod command;
 mod rakp;
@@ -35,7 +35,7 @@ use self::command::{
     BootFlags, ChassisControl, ChassisIdentify, ChassisStatus, GetBootFlags, SetBootOption,
 };
 use self::rakp::Suite;
-use self::session::{Login, OpenError, Session};
+use self::session::{Login, OpenError, Pace, Session};
 use self::transport::Transport;
 use super::{Bmc, BmcError, BootOverride, DeviceInfo, Power};
 use crate::domain::host::Host;
@@ -224,7 +224,7 @@ impl Ipmi {
 }
 
 /// Opens a session under the cipher suite that worked last, else 17, else 3; and once more when
-/// the exchange got lost.
+/// the exchange got lost or was mixed up.
 async fn open(
     transport: &Transport,
     peer: SocketAddr,
@@ -238,12 +238,13 @@ async fn open(
     let mut suites = suites.into_iter();
     let mut suite = suites.next().expect("there are two");
     let mut may_restart = true;
+    let mut pace = Pace::Repeating;
     loop {
         let link = transport.link(peer).await.map_err(|error| {
             tracing::warn!(%error, "cannot open a socket");
             BmcError::Unreachable { address: login.address.clone() }
         })?;
-        match Session::open(link, login.clone(), suite).await {
+        match Session::open(link, login.clone(), suite, pace).await {
             Ok(session) => {
                 known.suite = Some(suite);
                 return Ok(session);
@@ -253,7 +254,10 @@ async fn open(
                 None => return Err(error),
             },
             Err(OpenError::Again(_)) if may_restart => may_restart = false,
-            Err(OpenError::Again(error) | OpenError::Final(error)) => return Err(error),
+            Err(OpenError::Disturbed(_)) if pace == Pace::Repeating => pace = Pace::Calm,
+            Err(
+                OpenError::Again(error) | OpenError::Disturbed(error) | OpenError::Final(error),
+            ) => return Err(error),
         }
     }
 }

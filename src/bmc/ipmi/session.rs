@@ -45,7 +45,19 @@ pub enum OpenError {
     OtherSuite(BmcError),
     /// The BMC lives, and the exchange got lost on the way: a new one may succeed.
     Again(BmcError),
+    /// Authentication failed after a message had to be repeated. Some BMCs answer a repeated one
+    /// with new numbers and mix the two exchanges up: only a calm exchange can tell.
+    Disturbed(BmcError),
     Final(BmcError),
+}
+
+/// How the messages of the key exchange are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pace {
+    /// Again and again, with growing waits.
+    Repeating,
+    /// Once each, so that no two exchanges can be mixed up.
+    Calm,
 }
 
 /// An open session. It must be given to [`Session::close`], whatever happened in it.
@@ -65,7 +77,12 @@ pub struct Session {
 
 impl Session {
     /// Opens a session: Open Session, RAKP 1 to 4 (IPMI 2.0 section 13.14).
-    pub async fn open(mut link: Link, login: Login, suite: Suite) -> Result<Session, OpenError> {
+    pub async fn open(
+        mut link: Link,
+        login: Login,
+        suite: Suite,
+        pace: Pace,
+    ) -> Result<Session, OpenError> {
         let console_session = rand::random_range(1..=u32::MAX);
         // Tags are never 0, which some BMCs answer with whatever was asked.
         let tag = rand::random_range(1..=200);
@@ -76,8 +93,15 @@ impl Session {
             expect: wire::OPEN_RESPONSE,
             patience: login.timeout,
         };
+        let mut repeated = false;
+        let waits = |patience| match pace {
+            Pace::Repeating => Waits::new(patience),
+            Pace::Calm => Waits::once(patience),
+        };
         let bmc_session = opening
-            .ask(&mut link, |bytes| rakp::open_response(bytes, tag, console_session, suite))
+            .ask(&mut link, &mut repeated, waits, |bytes| {
+                rakp::open_response(bytes, tag, console_session, suite)
+            })
             .await
             .map_err(|failure| match failure {
                 Failure::Silent => OpenError::Final(login.unreachable()),
@@ -107,7 +131,10 @@ impl Session {
             expect: wire::RAKP2,
             patience,
         };
-        let proved = match rakp1.ask(&mut link, |bytes| exchange.prove(bytes, tag + 1)).await {
+        let proved = match rakp1
+            .ask(&mut link, &mut repeated, waits, |bytes| exchange.prove(bytes, tag + 1))
+            .await
+        {
             Ok(proved) => proved,
             Err(failure) => {
                 if failure == Failure::Fault(Fault::WrongSecret) {
@@ -117,15 +144,15 @@ impl Session {
                         tracing::debug!(%error, address = login.address, "cannot say goodbye");
                     }
                 }
-                return Err(login.exchange_failed(failure));
+                return Err(login.exchange_failed(failure, repeated));
             }
         };
         let rakp3 =
             Handshake { send: (wire::RAKP3, proved.rakp3(tag + 2)), expect: wire::RAKP4, patience };
         let keys = rakp3
-            .ask(&mut link, |bytes| proved.confirm(bytes, tag + 2))
+            .ask(&mut link, &mut repeated, waits, |bytes| proved.confirm(bytes, tag + 2))
             .await
-            .map_err(|failure| login.exchange_failed(failure))?;
+            .map_err(|failure| login.exchange_failed(failure, repeated))?;
         Ok(Session {
             link,
             login,
@@ -285,7 +312,7 @@ impl Login {
         BmcError::NoCommonCipher { address: self.address.clone() }
     }
 
-    fn exchange_failed(&self, failure: Failure) -> OpenError {
+    fn exchange_failed(&self, failure: Failure, repeated: bool) -> OpenError {
         let address = self.address.clone();
         match failure {
             Failure::Silent => OpenError::Again(self.unreachable()),
@@ -293,8 +320,18 @@ impl Login {
             Failure::Fault(Fault::Status(status @ (0x02 | 0x08))) => {
                 OpenError::Again(self.refused_by(status))
             }
-            Failure::Fault(Fault::Status(status)) => OpenError::Final(self.refused_by(status)),
-            Failure::Fault(_) => OpenError::Final(BmcError::Credentials { address }),
+            Failure::Fault(fault) => {
+                let error = match fault {
+                    Fault::Status(status) => self.refused_by(status),
+                    _ => BmcError::Credentials { address },
+                };
+                let mixed_up = matches!(fault, Fault::WrongSecret | Fault::Status(0x0f));
+                if repeated && mixed_up {
+                    OpenError::Disturbed(error)
+                } else {
+                    OpenError::Final(error)
+                }
+            }
         }
     }
 
@@ -331,10 +368,13 @@ impl Handshake {
     async fn ask<T>(
         &self,
         link: &mut Link,
+        repeated: &mut bool,
+        waits: impl Fn(Duration) -> Waits,
         read: impl Fn(&[u8]) -> Result<T, Fault>,
     ) -> Result<T, Failure> {
         let packet = wire::plain(self.send.0, &self.send.1);
-        for wait in Waits::new(self.patience) {
+        for (turn, wait) in waits(self.patience).enumerate() {
+            *repeated |= turn > 0;
             if let Err(error) = link.send(&packet).await {
                 tracing::debug!(%error, "cannot send");
             }
@@ -364,6 +404,11 @@ struct Waits {
 impl Waits {
     fn new(timeout: Duration) -> Self {
         Waits { next: timeout / 10, left: timeout }
+    }
+
+    /// The whole timeout as a single wait.
+    fn once(timeout: Duration) -> Self {
+        Waits { next: timeout, left: timeout }
     }
 }
 
@@ -452,5 +497,6 @@ mod tests {
         assert_eq!(waits.len(), 4, "{waits:?}");
         assert!(waits[0] < waits[1] && waits[1] < waits[2], "{waits:?}");
         assert_eq!(Waits::new(Duration::ZERO).count(), 0);
+        assert_eq!(Waits::once(timeout).collect::<Vec<_>>(), [timeout]);
     }
 }
