@@ -94,6 +94,17 @@ impl fmt::Debug for Directory {
     }
 }
 
+/// Position and reason only: the line that the library would quote may hold a secret.
+pub(crate) fn toml_error(text: &str, error: &toml::de::Error) -> String {
+    match error.span() {
+        Some(span) => {
+            let line = text[..span.start].matches('\n').count() + 1;
+            format!("line {line}: {}", error.message())
+        }
+        None => error.message().to_owned(),
+    }
+}
+
 impl Directory {
     pub fn load(path: &Path) -> Result<Self, DirectoryError> {
         let text = fs::read_to_string(path)
@@ -105,14 +116,7 @@ impl Directory {
     pub fn parse(text: &str, file: &Path) -> Result<Self, DirectoryError> {
         let people: File = toml::from_str(text).map_err(|error| DirectoryError::Syntax {
             file: file.into(),
-            // Only the position and the reason: the quoted line may hold a password hash.
-            message: match error.span() {
-                Some(span) => {
-                    let line = text[..span.start].matches('\n').count() + 1;
-                    format!("line {line}: {}", error.message())
-                }
-                None => error.message().to_owned(),
-            },
+            message: toml_error(text, &error),
         })?;
         Directory::new(people.person)
             .map_err(|problem| DirectoryError::Invalid { file: file.into(), problem })

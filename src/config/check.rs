@@ -1,0 +1,259 @@
+//! What a configuration means together with the people and hosts it speaks of.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Config, ConfigError};
+use crate::domain::approval::{ApprovalRule, ApproverRef};
+use crate::identity::authz::Policy;
+use crate::identity::directory::Directory;
+use crate::telemetry;
+
+impl Config {
+    /// For [`crate::identity::authz::authorise`].
+    pub fn policy(&self) -> Policy {
+        Policy { allow: self.allow.clone(), admins: self.admin.groups.clone() }
+    }
+
+    /// Address of the front door for links, without a slash at the end.
+    pub fn public_url(&self) -> String {
+        match &self.http.public_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => format!("http://{}", self.http.listen),
+        }
+    }
+
+    /// Whether session cookies are for HTTPS only: yes, unless only this machine can connect.
+    pub fn secure_cookies(&self) -> bool {
+        self.console.secure_cookies.unwrap_or(!self.http.listen.ip().is_loopback())
+    }
+
+    /// Finds what would not work: rules for groups that nobody is in, quorums that nobody can
+    /// reach, hosts without an owner in the directory, credentials that are not configured.
+    /// `credentials` and `owners` are what the inventory's hosts name.
+    pub fn check(
+        &self,
+        directory: &Directory,
+        credentials: &BTreeSet<String>,
+        owners: &BTreeSet<String>,
+    ) -> Result<(), ConfigError> {
+        let groups = directory.groups();
+        let mut problems = Vec::new();
+        let mut known = |key: String, group: &str| {
+            if !groups.contains(group) {
+                problems.push(format!("{key}: nobody of the directory is in group {group:?}"));
+            }
+        };
+        for (index, rule) in self.allow.iter().enumerate() {
+            known(format!("allow.{index}.group"), &rule.group);
+            for owner in rule.owners.iter().filter(|owner| *owner != "*") {
+                known(format!("allow.{index}.owners"), owner);
+            }
+        }
+        for group in &self.admin.groups {
+            known("admin.groups".into(), group);
+        }
+        for (index, rule) in self.approval.iter().enumerate() {
+            if let Some(owner) = &rule.owner {
+                known(format!("approval.{index}.owner"), owner);
+            }
+            for from in &rule.from {
+                if let ApproverRef::Group(group) = from {
+                    known(format!("approval.{index}.from"), group);
+                }
+            }
+        }
+        for owner in owners {
+            known("inventory: owner of hosts".into(), owner);
+        }
+        for (index, rule) in self.approval.iter().enumerate() {
+            problems.extend(unreachable(index, rule, directory, owners));
+        }
+        for name in credentials.iter().filter(|name| !self.credentials.contains_key(*name)) {
+            problems.push(format!("inventory: there is no section [credentials.{name}]"));
+        }
+        self.problems(problems)
+    }
+
+    /// Values that have the right type and still cannot work.
+    pub(super) fn check_values(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let counts = [
+            ("database.max_connections", u64::from(self.database.max_connections)),
+            ("console.session_hours", u64::from(self.console.session_hours)),
+            ("ipmi.max_in_flight", u64::from(self.ipmi.max_in_flight)),
+            ("executor.max_in_flight", u64::from(self.executor.max_in_flight)),
+            ("limits.max_hosts", u64::from(self.limits.max_hosts)),
+            ("limits.max_text", self.limits.max_text as u64),
+        ];
+        for (key, _) in counts.into_iter().filter(|(_, count)| *count == 0) {
+            problems.push(format!("{key}: must be at least 1"));
+        }
+        // A lease is renewed a few times before it ends; shorter ones would end under load.
+        let seconds = Duration::from_secs;
+        let mut durations = vec![
+            ("executor.lease", self.executor.lease, seconds(5)),
+            ("ipmi.timeout", self.ipmi.timeout, Duration::from_millis(10)),
+        ];
+        durations.extend(self.jira.iter().map(|jira| ("jira.timeout", jira.timeout, seconds(1))));
+        for (key, _, least) in durations.into_iter().filter(|(_, value, least)| value < least) {
+            problems.push(format!("{key}: must be at least {}", humantime::format_duration(least)));
+        }
+        let urls = [
+            ("http.public_url", self.http.public_url.as_ref()),
+            ("jira.url", self.jira.as_ref().map(|jira| &jira.url)),
+        ];
+        for (key, url) in urls {
+            if url.is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+                problems.push(format!("{key}: must begin with http:// or https://"));
+            }
+        }
+        if let Err(error) = telemetry::check_filter(&self.log.filter) {
+            problems.push(format!("log.filter: {error}"));
+        }
+        problems.extend(self.check_channels());
+        for name in &self.chat.reject_reactions {
+            if self.chat.approve_reactions.contains(name) {
+                problems.push(format!("chat.reject_reactions: {name} also approves"));
+            }
+        }
+        problems
+    }
+
+    fn check_channels(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.console.enabled && self.console.channels.is_empty() {
+            problems.push("console.channels: name at least one".into());
+        }
+        let mut seen = BTreeSet::new();
+        for channel in &self.console.channels {
+            let name = &channel.name;
+            let fits =
+                |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+            if name.is_empty() || !name.bytes().all(fits) {
+                problems.push(format!(
+                    "console.channels: {name:?}: use small letters, digits, '-' and '_'"
+                ));
+            } else if !seen.insert(name) {
+                problems.push(format!("console.channels: there are two named {name:?}"));
+            }
+        }
+        problems
+    }
+
+    pub(super) fn problems(&self, problems: Vec<String>) -> Result<(), ConfigError> {
+        match problems.is_empty() {
+            true => Ok(()),
+            false => Err(ConfigError::Problems { file: self.file.clone(), problems }),
+        }
+    }
+}
+
+/// The owners for whose hosts fewer people may approve than the rule asks for.
+fn unreachable(
+    index: usize,
+    rule: &ApprovalRule,
+    directory: &Directory,
+    owners: &BTreeSet<String>,
+) -> Option<String> {
+    let mut applies: BTreeSet<&str> = owners.iter().map(String::as_str).collect();
+    if let Some(owner) = &rule.owner {
+        applies = BTreeSet::from([owner.as_str()]);
+    } else if !rule.from.contains(&ApproverRef::Owner) {
+        // The same people whoever owns the hosts, and to be checked even without hosts.
+        applies = BTreeSet::from(["any owner"]);
+    }
+    applies.into_iter().find_map(|owner| {
+        let approvers: BTreeSet<String> =
+            rule.groups(owner).iter().flat_map(|group| directory.members(group)).collect();
+        let (have, need) = (approvers.len(), rule.quorum as usize);
+        (have < need).then(|| {
+            format!(
+                "approval.{index}: needs {need} for hosts of {owner}, but only {have} may approve"
+            )
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const PEOPLE: &str = r#"
+        person = [
+            { login = "alice", name = "A", groups = ["sre"] },
+            { login = "bob", name = "B", groups = ["web"] },
+            { login = "ben", name = "B", groups = ["web"] },
+            { login = "dave", name = "D", groups = ["db"] },
+            { login = "old", name = "O", groups = ["db", "past"], disabled = true },
+        ]
+    "#;
+
+    fn check(rules: &str, credentials: &[&str], owners: &[&str]) -> String {
+        let text = format!(
+            "directory.file = \"p\"\ninventory.file = \"i\"\n{rules}\n\
+             [credentials.lab]\nuser = \"u\"\npassword = \"p\"\n"
+        );
+        let config = Config::parse(&text, Path::new("/m.toml")).unwrap();
+        let directory = Directory::parse(PEOPLE, Path::new("/p.toml")).unwrap();
+        let set = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+        match config.check(&directory, &set(credentials), &set(owners)) {
+            Ok(()) => "fine".into(),
+            Err(error) => error.to_string().trim_start_matches("/m.toml: ").to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_belongs_together_is_checked_together() {
+        let nobody = |key: &str, group: &str| {
+            format!("{key}: nobody of the directory is in group {group:?}")
+        };
+        let short = |index: u32, need: u32, owner: &str, have: u32| {
+            format!(
+                "approval.{index}: needs {need} for hosts of {owner}, but only {have} may approve"
+            )
+        };
+        let table: Vec<(&str, &[&str], &[&str], String)> = vec![
+            ("", &["lab"], &["web", "db"], "fine".into()),
+            (
+                "",
+                &["lab", "attic"],
+                &[],
+                "inventory: there is no section [credentials.attic]".into(),
+            ),
+            ("", &[], &["mail"], nobody("inventory: owner of hosts", "mail")),
+            ("[[allow]]\ngroup = \"sre\"\nowners = [\"*\", \"web\"]", &[], &[], "fine".into()),
+            ("[[allow]]\ngroup = \"ssre\"", &[], &[], nobody("allow.0.group", "ssre")),
+            ("[[allow]]\ngroup = \"past\"", &[], &[], nobody("allow.0.group", "past")),
+            (
+                "[[allow]]\ngroup = \"sre\"\nowners = [\"wbe\"]",
+                &[],
+                &[],
+                nobody("allow.0.owners", "wbe"),
+            ),
+            ("admin.groups = [\"root\"]", &[], &[], nobody("admin.groups", "root")),
+            ("[[approval]]\nowner = \"web\"\nquorum = 2", &[], &[], "fine".into()),
+            ("[[approval]]\nowner = \"web\"\nquorum = 3", &[], &[], short(0, 3, "web", 2)),
+            ("[[approval]]\nquorum = 2", &[], &["web"], "fine".into()),
+            ("[[approval]]\nquorum = 2", &[], &["web", "db"], short(0, 2, "db", 1)),
+            (
+                "[[approval]]\nquorum = 2\nfrom = [\"owner\", \"group:sre\"]",
+                &[],
+                &["web", "db"],
+                "fine".into(),
+            ),
+            (
+                "[[approval]]\nquorum = 2\nfrom = [\"group:sre\"]",
+                &[],
+                &[],
+                short(0, 2, "any owner", 1),
+            ),
+            ("[[approval]]\nquorum = 0\nfrom = []", &[], &["db"], "fine".into()),
+        ];
+        for (rules, credentials, owners, expected) in table {
+            assert_eq!(check(rules, credentials, owners), expected, "{rules}");
+        }
+    }
+}

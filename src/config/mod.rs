@@ -1,0 +1,343 @@
+//! The configuration: one TOML file, and the environment on top of it.
+//!
+//! Invariants: an unknown key or a wrong type is an error that names file and key; a secret is
+//! never printed, not even by an error about it; relative paths are relative to the file.
+//! `packaging/metalbot.toml` explains every key.
+//!
+//! A variable `METALBOT_SECTION__KEY` sets `key` of `[section]`, and `METALBOT_STATE_DIR` the state
+//! folder; other variables without a double underscore are not configuration. `DATABASE_URL` wins
+//! over `[database]`.
+
+mod check;
+mod read;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::domain::approval::ApprovalRule;
+use crate::domain::human_duration;
+use crate::domain::secret::Secret;
+use crate::identity::authz::AllowRule;
+use crate::telemetry::LogFormat;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {}: {cause}", .file.display())]
+    Read { file: PathBuf, cause: std::io::Error },
+    /// One line per wrong key, each with its source.
+    #[error("{}", .0.join("\n"))]
+    Keys(Vec<String>),
+    /// What would not work although each key is right by itself.
+    #[error("{}: {}", .file.display(), .problems.join("\n"))]
+    Problems { file: PathBuf, problems: Vec<String> },
+}
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where this was read from; for messages.
+    #[serde(skip)]
+    pub file: PathBuf,
+    /// Folder of the private cluster.
+    #[serde(default = "state_dir")]
+    pub state_dir: PathBuf,
+    #[serde(default)]
+    pub database: Database,
+    #[serde(default)]
+    pub http: Http,
+    #[serde(default)]
+    pub console: Console,
+    pub directory: Directory,
+    pub inventory: Inventory,
+    /// BMC credentials by the name that the inventory uses.
+    #[serde(default)]
+    pub credentials: BTreeMap<String, Credential>,
+    #[serde(default)]
+    pub ipmi: Ipmi,
+    #[serde(default)]
+    pub executor: Executor,
+    #[serde(default)]
+    pub limits: Limits,
+    /// Who may submit what on whose hosts; without a rule nobody may.
+    #[serde(default)]
+    pub allow: Vec<AllowRule>,
+    #[serde(default)]
+    pub admin: Admin,
+    /// Who must approve; the first match of each owner group holds.
+    #[serde(default)]
+    pub approval: Vec<ApprovalRule>,
+    #[serde(default)]
+    pub chat: Chat,
+    /// Without it no tickets are filed.
+    pub jira: Option<Jira>,
+    #[serde(default)]
+    pub commands: Folder,
+    #[serde(default)]
+    pub templates: Folder,
+    #[serde(default)]
+    pub log: Log,
+}
+
+fn state_dir() -> PathBuf {
+    "state".into()
+}
+
+/// `[database]`: without a URL a private cluster is started in the state folder.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Database {
+    url: Option<Secret>,
+    url_file: Option<PathBuf>,
+    url_env: Option<String>,
+    /// Connections of this process's pool.
+    pub max_connections: u32,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Database { url: None, url_file: None, url_env: None, max_connections: 20 }
+    }
+}
+
+impl Database {
+    pub fn url(&self) -> Option<&Secret> {
+        self.url.as_ref()
+    }
+}
+
+/// `[http]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    pub listen: SocketAddr,
+    /// Address in links; see [`Config::public_url`].
+    pub public_url: Option<String>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+        Http { listen, public_url: None }
+    }
+}
+
+/// `[console]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Console {
+    pub enabled: bool,
+    pub channels: Vec<Channel>,
+    /// Hours until a person has to log in again.
+    pub session_hours: u32,
+    /// See [`Config::secure_cookies`].
+    pub secure_cookies: Option<bool>,
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        let metal = Channel { name: "metal".into(), topic: "Work on servers".into() };
+        Console { enabled: true, channels: vec![metal], session_hours: 12, secure_cookies: None }
+    }
+}
+
+/// A channel of the console.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    pub name: String,
+    #[serde(default)]
+    pub topic: String,
+}
+
+/// `[directory]`: people and groups.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directory {
+    pub file: PathBuf,
+}
+
+/// `[inventory]`: hosts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inventory {
+    pub file: PathBuf,
+}
+
+/// `[credentials.NAME]`: opens the BMCs that name it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    pub user: String,
+    password: Option<Secret>,
+    password_file: Option<PathBuf>,
+    password_env: Option<String>,
+    #[serde(default)]
+    pub privilege: Privilege,
+}
+
+impl Credential {
+    pub fn password(&self) -> &Secret {
+        self.password.as_ref().expect("reading refuses a section without one")
+    }
+}
+
+/// Session privilege to ask for, IPMI 2.0 section 6.8. Power commands need `operator`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Privilege {
+    User,
+    Operator,
+    #[default]
+    Administrator,
+}
+
+/// `[ipmi]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ipmi {
+    /// How long a BMC may take to answer one packet before it is sent again.
+    #[serde(with = "human_duration")]
+    pub timeout: Duration,
+    /// Sessions of this process at a time.
+    pub max_in_flight: u32,
+    /// Shortest time between two sessions to the same BMC.
+    #[serde(with = "human_duration")]
+    pub min_interval: Duration,
+}
+
+impl Default for Ipmi {
+    fn default() -> Self {
+        let (timeout, min_interval) = (Duration::from_secs(1), Duration::from_millis(100));
+        Ipmi { timeout, max_in_flight: 512, min_interval }
+    }
+}
+
+/// `[executor]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Executor {
+    /// Jobs that this process works on at a time.
+    pub max_in_flight: u32,
+    /// How long a silent worker keeps its jobs.
+    #[serde(with = "human_duration")]
+    pub lease: Duration,
+    /// How long a stopping worker may finish its steps.
+    #[serde(with = "human_duration")]
+    pub drain: Duration,
+}
+
+impl Default for Executor {
+    fn default() -> Self {
+        let half_a_minute = Duration::from_secs(30);
+        Executor { max_in_flight: 256, lease: half_a_minute, drain: half_a_minute }
+    }
+}
+
+/// `[limits]` of one submission.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Hosts.
+    pub max_hosts: u32,
+    /// Bytes of a command.
+    pub max_text: usize,
+    /// Whether a submission without `reason=` is refused.
+    pub reason_required: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { max_hosts: 10_000, max_text: 16 * 1024, reason_required: false }
+    }
+}
+
+/// `[admin]`: groups that may steer every batch and release every host.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    pub groups: BTreeSet<String>,
+}
+
+/// `[chat]`: emoji names without colons.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Chat {
+    pub approve_reactions: Vec<String>,
+    pub reject_reactions: Vec<String>,
+}
+
+impl Default for Chat {
+    fn default() -> Self {
+        Chat {
+            approve_reactions: vec!["white_check_mark".into(), "+1".into()],
+            reject_reactions: vec!["x".into()],
+        }
+    }
+}
+
+/// `[jira]`: where triage tickets go.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jira {
+    /// Base URL.
+    pub url: String,
+    token: Option<Secret>,
+    token_file: Option<PathBuf>,
+    token_env: Option<String>,
+    /// Key of the project.
+    pub project: String,
+    #[serde(default = "issue_type")]
+    pub issue_type: String,
+    #[serde(default = "labels")]
+    pub labels: Vec<String>,
+    /// Of one request.
+    #[serde(default = "jira_timeout", with = "human_duration")]
+    pub timeout: Duration,
+}
+
+impl Jira {
+    /// Personal access token.
+    pub fn token(&self) -> &Secret {
+        self.token.as_ref().expect("reading refuses a section without one")
+    }
+}
+
+fn issue_type() -> String {
+    "Task".into()
+}
+
+fn labels() -> Vec<String> {
+    vec!["metalbot".into()]
+}
+
+fn jira_timeout() -> Duration {
+    Duration::from_secs(10)
+}
+
+/// `[commands]` or `[templates]`: a folder whose files add to the compiled-in ones or override them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Folder {
+    pub folder: Option<PathBuf>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    pub format: LogFormat,
+    /// As [`crate::telemetry::init`] takes it.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { format: LogFormat::Text, filter: "info".into() }
+    }
+}

@@ -1,0 +1,108 @@
+//! Logs and metrics: how they are set up and what the metrics are called.
+//!
+//! Invariant: a metric's name stands here only, with its unit at its end, so that dashboards can
+//! rely on this list.
+
+use std::io::IsTerminal;
+
+use metrics::{describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use serde::Deserialize;
+use tracing_subscriber::filter::{EnvFilter, ParseError};
+
+/// Batches by the state that they ended in; labels `action`, `state`.
+pub const BATCHES_ENDED: &str = "metalbot_batches_ended_total";
+/// Jobs by the state that they ended in; labels `action`, `state`.
+pub const JOBS_ENDED: &str = "metalbot_jobs_ended_total";
+/// Jobs that this process works on now.
+pub const JOBS_RUNNING: &str = "metalbot_jobs_running";
+/// Seconds from delivery to answer; label `door`.
+pub const COMMAND_SECONDS: &str = "metalbot_command_seconds";
+/// Seconds of one admission, locks included.
+pub const ADMISSION_SECONDS: &str = "metalbot_admission_seconds";
+/// Seconds of one request to a BMC; labels `request`, `result` (`ok` or the kind of failure).
+pub const BMC_REQUEST_SECONDS: &str = "metalbot_bmc_request_seconds";
+/// Deliveries that wait for an answer.
+pub const INBOX_WAITING: &str = "metalbot_inbox_waiting";
+/// Notices and tickets that wait to be sent.
+pub const OUTBOX_WAITING: &str = "metalbot_outbox_waiting";
+
+/// How a log line is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Why logs or metrics cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("log.filter: {0}")]
+    Filter(#[from] ParseError),
+    #[error("logging is already set up: {0}")]
+    Logging(String),
+    #[error("metrics are already set up: {0}")]
+    Metrics(#[from] BuildError),
+}
+
+/// Sends the logs of the whole process to standard error. Filter: `info`, `metalbot=debug,sqlx=warn`.
+pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
+    let filter = check_filter(filter)?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    }
+    .map_err(|error| TelemetryError::Logging(error.to_string()))
+}
+
+/// Reads a filter without using it.
+pub fn check_filter(filter: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().parse(filter)
+}
+
+/// Collects the metrics of the whole process. The handle renders them for `/metrics`; somebody has
+/// to call its `run_upkeep` every few seconds.
+pub fn install() -> Result<PrometheusHandle, TelemetryError> {
+    // From a database write to a BMC that takes its time.
+    let seconds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+    let handle = PrometheusBuilder::new().set_buckets(&seconds)?.install_recorder()?;
+    describe_counter!(BATCHES_ENDED, "Batches by the state that they ended in");
+    describe_counter!(JOBS_ENDED, "Jobs by the state that they ended in");
+    describe_gauge!(JOBS_RUNNING, "Jobs that this process works on");
+    describe_histogram!(COMMAND_SECONDS, "Time from delivery to answer");
+    describe_histogram!(ADMISSION_SECONDS, "Time of one admission");
+    describe_histogram!(BMC_REQUEST_SECONDS, "Time of one request to a BMC");
+    describe_gauge!(INBOX_WAITING, "Deliveries that wait for an answer");
+    describe_gauge!(OUTBOX_WAITING, "Notices and tickets that wait to be sent");
+    Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_rendered_with_their_help_and_buckets() {
+        let handle = install().unwrap();
+        metrics::counter!(JOBS_ENDED, "action" => "reboot", "state" => "failed").increment(2);
+        metrics::histogram!(BMC_REQUEST_SECONDS, "request" => "power").record(0.3);
+        let text = handle.render();
+        for line in [
+            "# TYPE metalbot_jobs_ended_total counter",
+            "metalbot_jobs_ended_total{action=\"reboot\",state=\"failed\"} 2",
+            "metalbot_bmc_request_seconds_bucket{request=\"power\",le=\"0.5\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        assert!(matches!(install(), Err(TelemetryError::Metrics(_))), "only once");
+    }
+
+    #[test]
+    fn filters_are_checked() {
+        assert!(check_filter("info,sqlx=warn").is_ok());
+        assert!(check_filter("metalbot=louder").is_err());
+    }
+}
