@@ -387,7 +387,8 @@ mod tests {
     fn who_may_decide() {
         let needs = [need("web", 1, &["web", "leads"]), need("db", 1, &["db", "leads"])];
         let all = MayNot::NotAnApprover { from: set(&["web", "db", "leads"]) };
-        let table: &[(&str, &[&str], Result<Vec<String>, MayNot>)] = &[
+        type Row<'a> = (&'a str, &'a [&'a str], Result<Vec<String>, MayNot>);
+        let table: &[Row<'_>] = &[
             ("bob", &["web"], Ok(vec!["web".into()])),
             ("lea", &["leads"], Ok(vec!["web".into(), "db".into()])),
             ("eve", &["other"], Err(all.clone())),
@@ -475,7 +476,8 @@ mod tests {
         let needs = [need("web", 1, &["web"])];
         let bob = || who("bob", &["web"]);
         let approve = || said(who("ben", &["web"]), Approve, D);
-        let table: Vec<(Vec<(Principal, Decision)>, Option<&str>)> = vec![
+        type Row<'a> = (Vec<(Principal, Decision)>, Option<&'a str>);
+        let table: Vec<Row<'_>> = vec![
             (vec![approve(), said(bob(), Reject, D)], Some("bob")),
             (vec![said(bob(), Reject, D), said(bob(), Approve, D)], Some("bob")),
             (vec![approve(), said(bob(), Reject, OLD)], None),

@@ -219,7 +219,8 @@ mod tests {
 
     #[test]
     fn steering_and_releasing() {
-        let table: &[(&str, &[&str], &[&str], bool, bool)] = &[
+        type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str], bool, bool);
+        let table: &[Row<'_>] = &[
             // login, groups, owners, may steer alice's batch, may release
             ("alice", &["sre"], &["web"], true, false),
             ("bob", &["web"], &["web"], true, true),
