@@ -1,0 +1,122 @@
+// Requests and the live stream. Invariant: a POST carries its delivery id, so that repeating it after
+// a lost answer is harmless.
+
+let token = '';
+
+/** A refusal with a text for people, or a failure to reach the server (status 0). */
+export class Problem extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+async function call(path, init) {
+  let response;
+  try {
+    response = await fetch(path, { credentials: 'same-origin', cache: 'no-store', ...init });
+  } catch (error) {
+    if (error.name === 'AbortError') throw error;
+    throw new Problem(0, 'The server cannot be reached.');
+  }
+  if (response.status === 401) {
+    location.assign('/');
+    throw new Problem(401, 'You are signed out.');
+  }
+  if (!response.ok) {
+    const problem = await response.json().catch(() => ({}));
+    throw new Problem(response.status, problem.detail || problem.title || 'The server had a problem. Try again.');
+  }
+  const type = response.headers.get('content-type') || '';
+  return type.includes('json') ? response.json() : null;
+}
+
+export function newDelivery() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+export async function getState() {
+  const state = await call('/console/state');
+  token = state.csrf;
+  return state;
+}
+
+export function getMessages(channel, thread) {
+  const query = new URLSearchParams({ channel });
+  if (thread) query.set('thread', thread);
+  return call(`/console/messages?${query}`);
+}
+
+export function complete(text, cursor, signal) {
+  return call(`/console/complete?${new URLSearchParams({ text, cursor })}`, { signal });
+}
+
+/** POSTs JSON; tries three times when the server cannot be reached, under one delivery id. */
+export async function post(path, body) {
+  for (let turn = 0; ; turn += 1) {
+    try {
+      return await call(path, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', 'x-csrf-token': token },
+        body: JSON.stringify(body),
+      });
+    } catch (error) {
+      const again = error.status === 0 || error.status === 502 || error.status === 503;
+      if (!again || turn === 2) throw error;
+      await new Promise((done) => setTimeout(done, 400 * 2 ** turn));
+    }
+  }
+}
+
+/**
+ * Keeps one event stream open. `on.open` runs at every (re)connection: what was missed must be
+ * fetched then. `on.lost` runs when the stream breaks. A stream that stays silent for 40 s is dead,
+ * because the server sends something every 15 s.
+ */
+export function listen(on) {
+  let source;
+  let failures = 0;
+  let watchdog;
+  let retry;
+  let stopped = false;
+
+  function alive() {
+    clearTimeout(watchdog);
+    watchdog = setTimeout(broken, 40_000);
+  }
+  function broken() {
+    source.close();
+    clearTimeout(watchdog);
+    if (stopped) return;
+    failures += 1;
+    on.lost();
+    const wait = Math.min(15_000, 500 * 2 ** failures) * (0.7 + Math.random() * 0.6);
+    clearTimeout(retry);
+    retry = setTimeout(connect, wait);
+  }
+  function connect() {
+    clearTimeout(retry);
+    source = new EventSource('/console/events');
+    alive();
+    source.onopen = () => { failures = 0; alive(); on.open(); };
+    source.onerror = broken;
+    source.addEventListener('message', (event) => { alive(); on.message(JSON.parse(event.data)); });
+    source.addEventListener('ping', alive);
+    source.addEventListener('resync', () => { alive(); on.open(); });
+    source.addEventListener('bye', () => location.assign('/'));
+  }
+  function hurry() {
+    if (!stopped && source.readyState === EventSource.CLOSED) connect();
+  }
+  function stop() {
+    stopped = true;
+    clearTimeout(retry);
+    clearTimeout(watchdog);
+    window.removeEventListener('online', hurry);
+    source.close();
+  }
+  window.addEventListener('online', hurry);
+  connect();
+  return { stop, hurry };
+}

@@ -1,0 +1,501 @@
+// The console: what is shown, what the keys do, and how the live stream changes it.
+//
+// Invariant: `messages` holds the newest revision of each message that the server has told of; the
+// page is drawn from it. A message never goes back to an older revision, whatever order answers and
+// events arrive in.
+
+import { getMessages, getState, listen, newDelivery, post } from './api.js';
+import { avatar, dayName, el, plainText, refreshTimes, setChildren, setText } from './dom.js';
+import { composer } from './composer.js';
+import { icon } from './icons.js';
+import { closePicker, markReplies, messageElement, openPicker, patchMessage } from './messages.js';
+
+const $ = (id) => document.getElementById(id);
+const app = $('app');
+// Messages of one author this close together, in ms, are drawn as one block.
+const BLOCK_MS = 5 * 60_000;
+
+let me = { login: '', name: '' };
+let state = { channels: [], people: null };
+let channel = '';
+let thread = null;
+let stream = null;
+let lostTimer = 0;
+const messages = new Map();   // id -> message; pending ones under `pending-<delivery>`
+const unread = new Map();     // channel -> count
+const freshThreads = new Set();
+const loaded = new Set();     // channels and `channel/thread` fetched since the last (re)connection
+
+// ---- what is known ----------------------------------------------------------------------------
+
+const order = (a, b) => Boolean(a.pending) - Boolean(b.pending) || a.serial - b.serial;
+const heads = (name) => [...messages.values()].filter((m) => m.channel === name && !m.thread).sort(order);
+const repliesTo = (id) => [...messages.values()].filter((m) => m.thread === id).sort(order);
+const nameOf = (login) => state.people?.find((person) => person.login === login)?.name ?? login;
+
+/** Takes a message in; false when it is known already in this revision or a newer one. */
+function upsert(message) {
+  const known = messages.get(message.id);
+  if (known && known.rev >= message.rev) return false;
+  message.serial = Number(message.id);
+  messages.set(message.id, message);
+  if (message.delivery) messages.delete(`pending-${message.delivery}`);
+  return true;
+}
+
+// What one has read last, by channel, on this device.
+const readKey = (name) => `metalbot.read.${me.login}.${name}`;
+function lastRead(name) {
+  try { return Number(localStorage.getItem(readKey(name)) ?? -1); } catch { return -1; }
+}
+function setRead(name, serial) {
+  if (serial <= lastRead(name)) return;
+  try { localStorage.setItem(readKey(name), String(serial)); } catch { /* unread marks do not survive then */ }
+}
+
+// ---- a list of messages -----------------------------------------------------------------------
+
+/** Draws a list of messages into `log`, keeping the end in view for one who is at the end. */
+function messageList(scroll, log, inThread) {
+  const nodes = new Map();
+  let atEnd = true;
+  let divider = null; // serial above which messages were unread when the list was opened
+  let onEnd = () => {};
+
+  scroll.addEventListener('scroll', () => {
+    atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 40;
+    if (atEnd) onEnd();
+  }, { passive: true });
+  const toEnd = () => { scroll.scrollTop = scroll.scrollHeight; };
+  new ResizeObserver(() => { if (atEnd) toEnd(); }).observe(log);
+  new ResizeObserver(() => { if (atEnd) toEnd(); }).observe(scroll);
+
+  function line(key, className, text) {
+    const node = nodes.get(key) ?? el('div', { class: className, role: 'separator' }, el('span'));
+    setText(node.firstChild, text);
+    nodes.set(key, node);
+    return node;
+  }
+
+  function draw(list, emptyNode) {
+    const wanted = [];
+    const seen = new Set();
+    let before = null;
+    let split = false;
+    for (const message of list) {
+      const key = message.delivery ? `d-${message.delivery}` : message.id;
+      let node = nodes.get(key);
+      if (node && node.message !== message) {
+        // The pending text becomes the server's rendering of it.
+        if (node.message.pending && !message.pending) {
+          const focused = node === document.activeElement;
+          node.remove();
+          node = null;
+          if (focused) queueMicrotask(() => nodes.get(key)?.focus());
+        } else {
+          patchMessage(node, message);
+        }
+      }
+      if (!node) node = messageElement(message, host, { inThread });
+      nodes.set(key, node);
+      seen.add(key);
+
+      const newDay = !before || dayName(before.at) !== dayName(message.at);
+      if (newDay && !inThread) {
+        const dayKey = `day-${dayName(message.at)}`;
+        wanted.push(line(dayKey, 'day', dayName(message.at)));
+        seen.add(dayKey);
+      }
+      const startsUnread = divider !== null && !split && message.serial > divider
+        && message.author.login !== me.login;
+      if (startsUnread) {
+        split = true;
+        if (before) { wanted.push(line('new', 'day new', 'New')); seen.add('new'); }
+      }
+      const joins = before && !newDay && !startsUnread && !message.card && !before.card
+        && before.author.login === message.author.login && before.only_you === message.only_you
+        && new Date(message.at) - new Date(before.at) < BLOCK_MS;
+      node.classList.toggle('joined', Boolean(joins));
+      markReplies(node, freshThreads.has(message.id));
+      wanted.push(node);
+      before = message;
+      if (inThread && message === list[0]) {
+        const count = list.length - 1;
+        wanted.push(line('count', 'day count', count ? `${count} ${count === 1 ? 'reply' : 'replies'}` : 'No replies yet'));
+        seen.add('count');
+      }
+    }
+    if (!list.length) wanted.push(emptyNode);
+    for (const key of [...nodes.keys()]) if (!seen.has(key)) nodes.delete(key);
+    setChildren(log, wanted);
+    if (!log.querySelector('.message[tabindex="0"]')) {
+      const last = [...log.querySelectorAll('.message')].at(-1);
+      if (last) last.tabIndex = 0;
+    }
+    if (atEnd) toEnd();
+  }
+
+  // One message of the list is a stop of the Tab key; J and K walk from it.
+  log.addEventListener('focusin', (event) => {
+    const node = event.target.closest('.message');
+    if (!node) return;
+    log.querySelectorAll('.message[tabindex="0"]').forEach((other) => { other.tabIndex = -1; });
+    node.tabIndex = 0;
+  });
+
+  return {
+    draw,
+    toEnd() { atEnd = true; toEnd(); },
+    isAtEnd: () => atEnd,
+    set onEnd(then) { onEnd = then; },
+    splitAfter(serial) { divider = serial; },
+    walk(step) {
+      const all = [...log.querySelectorAll('.message')];
+      const at = all.indexOf(document.activeElement?.closest?.('.message'));
+      const next = at < 0 ? all.at(-1) : all[Math.min(all.length - 1, Math.max(0, at + step))];
+      next?.focus();
+      next?.scrollIntoView({ block: 'nearest' });
+    },
+  };
+}
+
+const channelList = messageList($('scroll'), $('log'), false);
+const threadList = messageList($('thread-scroll'), $('thread-log'), true);
+channelList.onEnd = () => markRead();
+
+// ---- drawing ----------------------------------------------------------------------------------
+
+function draw() {
+  drawChannels();
+  drawLists();
+}
+
+function drawLists() {
+  const list = heads(channel);
+  channelList.draw(list, loaded.has(channel) ? emptyChannel() : el('p', { class: 'loading' }, 'Loading…'));
+  if (thread) {
+    const head = messages.get(thread);
+    threadList.draw(head ? [head, ...repliesTo(thread)] : [], el('p', { class: 'loading' }, 'Loading…'));
+  }
+  markRead();
+  drawJump();
+}
+
+function emptyChannel() {
+  const examples = ['/metal help', '/metal list', '/metal status host web03'];
+  return el('div', { class: 'empty' },
+    el('h3', {}, `This is the beginning of #${channel}`),
+    el('p', {}, 'Say what should happen to which machines. Some commands to begin with:'),
+    el('ul', {}, ...examples.map((text) => el('li', {}, el('button', {
+      type: 'button', class: 'example', onclick: () => channelComposer.restore(text),
+    }, text)))));
+}
+
+function drawChannels() {
+  const known = new Map([...$('channels').children].map((item) => [item.dataset.name, item]));
+  setChildren($('channels'), state.channels.map(({ name }) => {
+    const item = known.get(name) ?? el('li', { 'data-name': name },
+      el('a', { href: `#/${encodeURIComponent(name)}` }, el('span', { class: 'hash', 'aria-hidden': 'true' }, '#'), el('span', { class: 'name' }, name), el('span', { class: 'badge' })));
+    const link = item.firstChild;
+    const count = unread.get(name) ?? 0;
+    if (name === channel) link.setAttribute('aria-current', 'page'); else link.removeAttribute('aria-current');
+    link.classList.toggle('unread', count > 0);
+    setText(link.lastChild, count > 0 ? (count > 99 ? '99+' : String(count)) : '');
+    link.lastChild.setAttribute('aria-label', count > 0 ? `${count} unread` : '');
+    return item;
+  }));
+  const total = [...unread.values()].reduce((sum, count) => sum + count, 0);
+  document.title = `${total ? `(${total}) ` : ''}#${channel} · Metalbot`;
+}
+
+function drawPeople() {
+  $('me').replaceChildren(
+    avatar(me.login, me.name),
+    el('span', { class: 'who' }, el('b', {}, me.name), el('small', {}, me.role ?? me.login)),
+    state.people ? '' : el('button', { type: 'button', class: 'icon-button', 'aria-label': 'Sign out', title: 'Sign out', onclick: signOut }, icon('leave')));
+  $('cast').hidden = !state.people;
+  $('cast-list').replaceChildren(...(state.people ?? []).map((person) => el('li', {}, el('button', {
+    type: 'button', 'data-login': person.login, 'aria-pressed': String(person.login === me.login),
+    onclick: () => become(person.login),
+  }, avatar(person.login, person.name), el('span', { class: 'who' }, el('b', {}, person.name), el('small', {}, person.role))))));
+}
+
+function drawJump() {
+  const count = channelList.isAtEnd() ? 0 : unread.get(channel) ?? 0;
+  $('jump').hidden = count === 0;
+  if (count) $('jump').replaceChildren(icon('down', 14), `${count} new ${count === 1 ? 'message' : 'messages'}`);
+}
+
+/** What stands at the end of the channel in view, of a window in view, has been read. */
+function markRead() {
+  if (!channel || document.hidden || !channelList.isAtEnd() || !loaded.has(channel)) return;
+  const last = heads(channel).filter((m) => !m.pending).at(-1);
+  if (last) setRead(channel, last.serial);
+  if (unread.delete(channel)) drawChannels();
+  drawJump();
+}
+
+function announce(text) {
+  const line = el('p', {}, text);
+  $('announce').append(line);
+  while ($('announce').children.length > 5) $('announce').firstChild.remove();
+}
+
+let toastTimer = 0;
+function banner(text, kind) {
+  clearTimeout(toastTimer);
+  $('banner').hidden = !text;
+  $('banner').className = `banner ${kind ?? ''}`;
+  setText($('banner'), text ?? '');
+  if (kind === 'problem') toastTimer = setTimeout(() => banner(null), 6000);
+}
+
+// ---- where one is: the address's fragment, so that 'back' works on a phone ------------------------
+
+function go(name, threadId) {
+  const path = threadId ? `#/${encodeURIComponent(name)}/${threadId}` : `#/${encodeURIComponent(name)}`;
+  if (location.hash === path) follow(); else location.hash = path;
+}
+
+function follow() {
+  const [, first = '', second = ''] = location.hash.split('/');
+  const name = decodeURIComponent(first);
+  const found = state.channels.find((entry) => entry.name === name) ?? state.channels[0];
+  if (!found) return;
+  const wasThread = thread;
+  const newChannel = found.name !== channel;
+  channel = found.name;
+  thread = /^\d+$/.test(second) ? second : null;
+  app.dataset.screen = thread ? 'thread' : second === 'channels' ? 'channels' : 'messages';
+
+  setText($('title'), `# ${channel}`);
+  setText($('topic'), found.topic ?? '');
+  channelComposer.setPlaceholder(`Message #${channel}, or / for a command`);
+  if (newChannel) {
+    channelList.splitAfter((unread.get(channel) ?? 0) > 0 ? lastRead(channel) : null);
+    load(channel, null).then(() => channelList.toEnd());
+  }
+  $('thread').hidden = !thread;
+  if (thread) {
+    freshThreads.delete(thread);
+    setText($('thread-where'), `#${channel}`);
+    if (thread !== wasThread) {
+      threadComposer.clear();
+      load(channel, thread).then(() => { if (thread) threadList.toEnd(); });
+      if (!matchMedia('(hover: none)').matches) threadComposer.box.focus();
+    }
+  } else if (wasThread) {
+    const head = document.querySelector(`#log .message[data-id="${CSS.escape(wasThread)}"]`);
+    (head ?? channelComposer.box).focus({ preventScroll: true });
+  }
+  draw();
+}
+
+async function load(name, threadId) {
+  const key = threadId ? `${name}/${threadId}` : name;
+  if (loaded.has(key)) return;
+  try {
+    const answer = await getMessages(name, threadId);
+    answer.messages.forEach(upsert);
+    loaded.add(key);
+    draw();
+  } catch (error) {
+    if (threadId && error.status === 404) { go(name, null); return; }
+    banner(error.message, 'problem');
+  }
+}
+
+// ---- acting -----------------------------------------------------------------------------------
+
+const host = {
+  me: () => me,
+  nameOf,
+  openThread: (id) => go(messages.get(id)?.channel ?? channel, id),
+  react: (message, name, on) => act('/console/react', { message: message.id, name, on }),
+  press: (message, value) => act('/console/press', { message: message.id, value }),
+  retry(message) { messages.delete(message.id); say(message.text, message.channel, message.thread, message.delivery); },
+  discard(message) { messages.delete(message.id); draw(); },
+};
+
+async function act(path, body) {
+  try {
+    await post(path, { delivery: newDelivery(), ...body });
+  } catch (error) {
+    banner(error.message, 'problem');
+  }
+}
+
+async function say(text, toChannel, toThread, delivery = newDelivery()) {
+  const id = `pending-${delivery}`;
+  const pending = {
+    id, delivery, channel: toChannel, thread: toThread, text, pending: true, rev: 0, serial: Date.now(), only_you: false,
+    author: { login: me.login, name: me.name, bot: false }, at: new Date().toISOString(), reactions: [], replies: 0, card: null,
+  };
+  messages.set(id, pending);
+  drawLists();
+  (toThread ? threadList : channelList).toEnd();
+  try {
+    await post('/console/send', { delivery, channel: toChannel, thread: toThread, text });
+  } catch (error) {
+    // The live stream may have brought it although the answer was lost.
+    if (messages.has(id)) messages.set(id, { ...pending, failed: error.message });
+    drawLists();
+  }
+}
+
+async function become(login) {
+  if (login === me.login) return;
+  try {
+    await post('/demo/become', { login });
+    await start();
+    announce(`You are ${me.name} now.`);
+  } catch (error) {
+    banner(error.message, 'problem');
+  }
+}
+
+async function signOut() {
+  try { await post('/logout', {}); } finally { location.assign('/login'); }
+}
+
+// ---- the live stream --------------------------------------------------------------------------
+
+function arrived(message) {
+  const known = messages.get(message.id);
+  if (!upsert(message)) return;
+  if (!known && message.author.login !== me.login) {
+    if (!message.thread) unread.set(message.channel, (unread.get(message.channel) ?? 0) + 1);
+    else if (message.thread !== thread) freshThreads.add(message.thread);
+    if (message.channel === channel) announce(`${message.author.name}: ${plainText(message.html)}`);
+  } else if (known?.card && message.card && known.card.tone !== message.card.tone && message.channel === channel) {
+    announce(plainText(message.html));
+  }
+  scheduleDraw();
+}
+
+let scheduled = false;
+function scheduleDraw() {
+  if (scheduled) return;
+  scheduled = true;
+  const run = () => { scheduled = false; draw(); };
+  // A hidden window gets no animation frames, but its title must count what is unread.
+  if (document.hidden) setTimeout(run, 50); else requestAnimationFrame(run);
+}
+
+function lost() {
+  clearTimeout(lostTimer);
+  // A blip that heals at once is not worth a word.
+  lostTimer = setTimeout(() => banner('Connection lost. Trying again; what you see may be out of date.', 'lost'), 1500);
+}
+
+/** Fetches what may have been missed. Runs at every (re)connection of the stream. */
+async function resync() {
+  clearTimeout(lostTimer);
+  try {
+    state = await getState();
+  } catch {
+    stream.hurry();
+    return;
+  }
+  if ($('banner').classList.contains('lost')) banner(null);
+  loaded.clear();
+  countUnread();
+  await Promise.all([load(channel, null), thread ? load(channel, thread) : null]);
+  draw();
+}
+
+// The server tells only each channel's newest message: enough for a dot on channels not in view.
+function countUnread() {
+  for (const { name, last } of state.channels) {
+    if (localStorage.getItem(readKey(name)) === null) { setRead(name, Number(last ?? 0)); continue; }
+    if (name !== channel && !unread.get(name) && Number(last ?? 0) > lastRead(name)) unread.set(name, 1);
+  }
+}
+
+/** Begins anew as whoever is signed in. */
+async function start() {
+  stream?.stop();
+  state = await getState();
+  me = { ...state.me, role: state.people?.find((person) => person.login === state.me.login)?.role };
+  for (const map of [messages, unread, freshThreads, loaded]) map.clear();
+  drawPeople();
+  countUnread();
+  channel = '';
+  follow();
+  stream = listen({ open: resync, lost, message: arrived });
+}
+
+// ---- keys and buttons -------------------------------------------------------------------------
+
+const channelComposer = composer($('compose'), { label: 'Message to the channel', send: (text) => say(text, channel, null), login: () => me.login });
+const threadComposer = composer($('thread-compose'), { label: 'Reply in the thread', send: (text) => say(text, channel, thread), login: () => me.login });
+threadComposer.setPlaceholder('Reply, or approve / reject because …');
+
+function focusedMessage() {
+  return document.activeElement?.closest?.('.message');
+}
+
+function switchChannel(step) {
+  const names = state.channels.map(({ name }) => name);
+  go(names[(names.indexOf(channel) + step + names.length) % names.length], null);
+}
+
+document.addEventListener('keydown', (event) => {
+  if (event.defaultPrevented || event.isComposing || $('help').open) return;
+  const { key } = event;
+  const writing = event.target.matches?.('input, textarea, select');
+  if (key === 'Escape') {
+    if (closePicker()) event.preventDefault();
+    else if (writing && event.target.value && event.target !== threadComposer.box) event.target.blur();
+    else if (thread) go(channel, null);
+    else if (writing) event.target.blur();
+    return;
+  }
+  if (event.altKey && (key === 'ArrowUp' || key === 'ArrowDown')) {
+    event.preventDefault();
+    switchChannel(key === 'ArrowUp' ? -1 : 1);
+    return;
+  }
+  if (writing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const list = thread && $('thread').contains(document.activeElement) ? threadList : channelList;
+  const node = focusedMessage();
+  const act = {
+    '/': () => (list === threadList ? threadComposer : channelComposer).startCommand(),
+    '?': () => $('help').showModal(),
+    j: () => list.walk(1),
+    k: () => list.walk(-1),
+    t: () => node && !node.message.pending && host.openThread(node.message.thread ?? node.message.id),
+    r: () => node && openPicker(node, node, host),
+  }[key];
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+$('to-channels').append(icon('back'));
+$('to-channels').addEventListener('click', () => { location.hash = `#/${encodeURIComponent(channel)}/channels`; });
+$('thread-back').append(icon('back'));
+$('thread-close').append(icon('close'));
+for (const id of ['thread-back', 'thread-close']) $(id).addEventListener('click', () => go(channel, null));
+$('show-help').append(icon('keyboard'));
+$('show-help').addEventListener('click', () => $('help').showModal());
+$('help-close').append(icon('close'));
+$('help-close').addEventListener('click', () => $('help').close());
+$('jump').addEventListener('click', () => { channelList.toEnd(); markRead(); });
+document.querySelector('.skip').addEventListener('click', (event) => { event.preventDefault(); channelComposer.box.focus(); });
+window.addEventListener('hashchange', follow);
+window.addEventListener('focus', markRead);
+document.addEventListener('visibilitychange', () => { if (!document.hidden) { stream?.hurry(); markRead(); } });
+setInterval(refreshTimes, 20_000);
+
+async function boot() {
+  try {
+    await start();
+    banner(null);
+  } catch (error) {
+    if (error.status === 401) return;
+    banner('The server cannot be reached. Trying again.', 'lost');
+    setTimeout(boot, 3000);
+  }
+}
+boot();
