@@ -6,6 +6,7 @@ pub mod chat;
 pub mod cluster;
 pub mod command;
 pub mod config;
+pub mod console;
 pub mod domain;
 pub mod executor;
 pub mod identity;

@@ -18,6 +18,8 @@ use crate::store::batch::ApplyError;
 pub mod decide;
 pub mod intake;
 pub mod query;
+pub mod rooms;
+pub mod sessions;
 pub mod steer;
 pub mod submit;
 

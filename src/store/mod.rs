@@ -20,6 +20,8 @@ pub mod job;
 pub mod lease;
 pub mod lock;
 pub mod outbox;
+pub mod room;
+pub mod session;
 pub mod task;
 pub mod ticket;
 pub mod view;

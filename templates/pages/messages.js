@@ -64,7 +64,7 @@ export function patchMessage(node, message) {
 
   if (message.text !== undefined) {
     const command = /^\/metal(\s|$)/.test(message.text);
-    if (!before) parts.body.append(command ? el('code', { class: 'command' }, message.text) : el('p', {}, message.text));
+    if (!before) parts.body.append(command ? el('code', { class: 'command' }, message.text) : el('p', { class: 'typed' }, message.text));
   } else if (!before || before.html !== message.html) {
     setServerHtml(parts.body, message.html);
     parts.body.querySelectorAll('a[href]').forEach((link) => { link.target = '_blank'; });
