@@ -3,6 +3,7 @@
 pub mod app;
 pub mod bmc;
 pub mod chat;
+pub mod cli;
 pub mod cluster;
 pub mod command;
 pub mod config;
@@ -17,3 +18,10 @@ pub mod step;
 pub mod store;
 pub mod telemetry;
 pub mod ticket;
+
+/// Makes ring the process's cryptography for TLS. Call it first: a TLS client that is made without
+/// a provider panics.
+pub fn use_ring() {
+    // A second call finds the first one's provider, which is the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

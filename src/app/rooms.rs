@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::Value;
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
@@ -133,7 +134,9 @@ pub async fn react(
 ) -> Result<Taken, RoomError> {
     let key = by.key()?;
     let name_ok = (1..=64).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_+-".contains(&b));
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_+-".contains(&b));
     if !name_ok {
         return Err(RoomError::Malformed);
     }
@@ -323,6 +326,11 @@ async fn listen(pool: &PgPool, sender: &broadcast::Sender<LiveEvent>) -> sqlx::R
             let _ = sender.send(LiveEvent::Changed(Arc::new(message)));
         }
     }
+}
+
+/// The console's deliveries are stored as what they mean already.
+pub fn decode(body: &Value) -> Result<Inbound, String> {
+    Inbound::deserialize(body).map_err(|error| error.to_string())
 }
 
 /// The text behind `/metal`, if that is what the text begins with.

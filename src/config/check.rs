@@ -1,9 +1,10 @@
 //! What a configuration means together with the people and hosts it speaks of.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Credential};
+use crate::bmc::ipmi;
 use crate::domain::approval::{ApprovalRule, ApproverRef};
 use crate::identity::authz::Policy;
 use crate::identity::directory::Directory;
@@ -13,6 +14,16 @@ impl Config {
     /// For [`crate::identity::authz::authorise`].
     pub fn policy(&self) -> Policy {
         Policy { allow: self.allow.clone(), admins: self.admin.groups.clone() }
+    }
+
+    /// For [`ipmi::Ipmi::new`].
+    pub fn bmc_credentials(&self) -> BTreeMap<String, ipmi::Credentials> {
+        let opens = |section: &Credential| ipmi::Credentials {
+            user: section.user.clone(),
+            password: section.password().clone(),
+            privilege: section.privilege,
+        };
+        self.credentials.iter().map(|(name, section)| (name.clone(), opens(section))).collect()
     }
 
     /// Address of the front door for links, without a slash at the end.
@@ -81,7 +92,7 @@ impl Config {
         let counts = [
             ("database.max_connections", u64::from(self.database.max_connections)),
             ("console.session_hours", u64::from(self.console.session_hours)),
-            ("ipmi.max_in_flight", u64::from(self.ipmi.max_in_flight)),
+            ("ipmi.max_in_flight", self.ipmi.max_in_flight as u64),
             ("executor.max_in_flight", u64::from(self.executor.max_in_flight)),
             ("limits.max_hosts", u64::from(self.limits.max_hosts)),
             ("limits.max_text", self.limits.max_text as u64),
@@ -92,7 +103,7 @@ impl Config {
         // A lease is renewed a few times before it ends; shorter ones would end under load.
         let seconds = Duration::from_secs;
         let mut durations = vec![
-            ("executor.lease", self.executor.lease, seconds(5)),
+            ("executor.lease", self.executor.lease, seconds(2)),
             ("ipmi.timeout", self.ipmi.timeout, Duration::from_millis(10)),
         ];
         durations.extend(self.jira.iter().map(|jira| ("jira.timeout", jira.timeout, seconds(1))));

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::bmc::ipmi;
 use crate::domain::approval::ApprovalRule;
 use crate::domain::human_duration;
 use crate::domain::secret::Secret;
@@ -59,7 +60,7 @@ pub struct Config {
     #[serde(default)]
     pub credentials: BTreeMap<String, Credential>,
     #[serde(default)]
-    pub ipmi: Ipmi,
+    pub ipmi: ipmi::Options,
     #[serde(default)]
     pub executor: Executor,
     #[serde(default)]
@@ -178,43 +179,12 @@ pub struct Credential {
     password_file: Option<PathBuf>,
     password_env: Option<String>,
     #[serde(default)]
-    pub privilege: Privilege,
+    pub privilege: ipmi::Privilege,
 }
 
 impl Credential {
     pub fn password(&self) -> &Secret {
         self.password.as_ref().expect("reading refuses a section without one")
-    }
-}
-
-/// Session privilege to ask for, IPMI 2.0 section 6.8. Power commands need `operator`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Privilege {
-    User,
-    Operator,
-    #[default]
-    Administrator,
-}
-
-/// `[ipmi]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Ipmi {
-    /// How long a BMC may take to answer one packet before it is sent again.
-    #[serde(with = "human_duration")]
-    pub timeout: Duration,
-    /// Sessions of this process at a time.
-    pub max_in_flight: u32,
-    /// Shortest time between two sessions to the same BMC.
-    #[serde(with = "human_duration")]
-    pub min_interval: Duration,
-}
-
-impl Default for Ipmi {
-    fn default() -> Self {
-        let (timeout, min_interval) = (Duration::from_secs(1), Duration::from_millis(100));
-        Ipmi { timeout, max_in_flight: 512, min_interval }
     }
 }
 

@@ -16,8 +16,8 @@ use subtle::ConstantTimeEq as _;
 
 use super::ConsoleState;
 use super::problem::Problem;
-use crate::domain::principal::Principal;
 use crate::app::sessions;
+use crate::domain::principal::Principal;
 
 const BURST: f64 = 20.0;
 const PER_SECOND: f64 = 5.0;
@@ -132,7 +132,10 @@ impl Rate {
         if self.take(login, Instant::now()) {
             return Ok(());
         }
-        Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "That was fast. Wait a second, then go on."))
+        Err(Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "That was fast. Wait a second, then go on.",
+        ))
     }
 
     fn take(&self, login: &str, now: Instant) -> bool {

@@ -30,7 +30,12 @@ impl<S: Sync> FromRequestParts<S> for Peer {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Peer(parts.extensions.get().map(|ConnectInfo(address): &ConnectInfo<SocketAddr>| address.ip())))
+        Ok(Peer(
+            parts
+                .extensions
+                .get()
+                .map(|ConnectInfo(address): &ConnectInfo<SocketAddr>| address.ip()),
+        ))
     }
 }
 

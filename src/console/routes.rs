@@ -1,11 +1,11 @@
 //! The console's routes and what every answer carries.
 
+use axum::Router;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Json, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use axum::Router;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -64,8 +64,7 @@ async fn current_state(
 ) -> Result<Json<Value>, Problem> {
     let mut channels = Vec::new();
     for channel in &state.options.channels {
-        let last =
-            rooms::newest(&state.options.pool, &signed.who.login, &channel.name).await?;
+        let last = rooms::newest(&state.options.pool, &signed.who.login, &channel.name).await?;
         channels.push(json!({
             "name": channel.name,
             "topic": channel.topic,

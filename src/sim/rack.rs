@@ -56,6 +56,13 @@ pub struct Act {
     pub value: String,
 }
 
+impl Act {
+    /// Whether the power was cut, by itself or as the first half of a cycle.
+    pub fn is_power_off(&self) -> bool {
+        self.what == "power" && self.value == "0"
+    }
+}
+
 /// A running rack.
 #[derive(Debug)]
 pub struct Rack {

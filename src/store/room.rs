@@ -80,10 +80,7 @@ pub struct Spot {
 }
 
 /// Writes a message. `None`: one with this key is there, and nothing changed.
-pub async fn insert(
-    conn: &mut PgConnection,
-    message: NewMessage<'_>,
-) -> sqlx::Result<Option<i64>> {
+pub async fn insert(conn: &mut PgConnection, message: NewMessage<'_>) -> sqlx::Result<Option<i64>> {
     let id = sqlx::query_scalar!(
         "insert into room_message (channel, thread, author, bot, body, card, only_to, key)
          values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (key) do nothing returning id",
@@ -181,11 +178,7 @@ pub async fn react(
 }
 
 /// Where a message stands, if it exists and this person may see it.
-pub async fn visible(
-    conn: &mut PgConnection,
-    id: i64,
-    person: &str,
-) -> sqlx::Result<Option<Spot>> {
+pub async fn visible(conn: &mut PgConnection, id: i64, person: &str) -> sqlx::Result<Option<Spot>> {
     sqlx::query_as!(
         Spot,
         r#"select channel, thread, card is not null as "has_card!" from room_message

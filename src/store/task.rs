@@ -66,7 +66,7 @@ pub struct Turns {
 }
 
 /// How long a turn lasts when its owner dies in the middle of it.
-const TURN: Duration = Duration::from_secs(15);
+const TURN: Duration = Duration::from_secs(5);
 
 /// Runs `round` again and again while this process has the turn: when `bell` rings, and at least
 /// every `period`. `round` takes no input: it reads what there is to do, and returns whether it

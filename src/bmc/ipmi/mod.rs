@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
@@ -39,6 +39,7 @@ use self::session::{Login, OpenError, Pace, Session};
 use self::transport::Transport;
 use super::{Bmc, BmcError, BootOverride, DeviceInfo, Power};
 use crate::domain::host::Host;
+use crate::domain::human_duration;
 use crate::domain::secret::Secret;
 use crate::domain::workflow::PowerTo;
 
@@ -90,12 +91,12 @@ pub struct Credentials {
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Longest wait for the reply to one request, with all retransmissions.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "human_duration::deserialize")]
     pub timeout: Duration,
     /// Most sessions open at once over all BMCs; at least 1.
     pub max_in_flight: usize,
     /// Shortest time between two commands to one BMC.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "human_duration::deserialize")]
     pub min_interval: Duration,
 }
 
@@ -107,11 +108,6 @@ impl Default for Options {
             min_interval: Duration::from_millis(50),
         }
     }
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(serde::de::Error::custom)
 }
 
 /// The client for the whole fleet. It must be used within a tokio runtime.

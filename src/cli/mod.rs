@@ -1,0 +1,93 @@
+//! The command line: one file for each composition root.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+mod audit;
+mod check;
+pub mod demo;
+mod migrate;
+pub mod roles;
+mod serve;
+pub mod service;
+pub mod story;
+
+use roles::Roles;
+
+/// Metal as a Service from chat: batches of server actions, approved in the thread, driven over
+/// IPMI.
+#[derive(Debug, Parser)]
+#[command(name = "metalbot", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run Metalbot as configured, until it is told to stop.
+    Serve {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// What this process does: some of web, worker and relay.
+        #[arg(long, default_value = "web,worker,relay")]
+        roles: Roles,
+    },
+    /// Show everything on a simulated rack, with nothing to configure.
+    Demo(demo::DemoArgs),
+    /// Bring the database's schema up to date.
+    Migrate {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Say what would not work, without starting anything.
+    CheckConfig {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Look at the audit.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+    /// Read a password from standard input and print what the directory file keeps of it.
+    HashPassword,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Recompute the hash chain; exits with 1 when a row was changed or removed.
+    Verify {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// The configuration; packaging/metalbot.toml explains every key.
+    #[arg(long, env = "METALBOT_CONFIG", default_value = "metalbot.toml")]
+    config: PathBuf,
+}
+
+/// Runs the command line; the process ends with the code.
+pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
+    crate::use_ring();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Serve { config, roles } => serve::serve(&config.config, roles).await,
+            Command::Demo(args) => demo::demo(args).await,
+            Command::Migrate { config } => migrate::migrate(&config.config).await,
+            Command::CheckConfig { config } => check::check(&config.config),
+            Command::Audit { command: AuditCommand::Verify { config, json } } => {
+                audit::verify(&config.config, json).await
+            }
+            Command::HashPassword => check::hash_password(),
+        }
+    })
+}

@@ -1,0 +1,54 @@
+//! What one process does of the whole. A small site runs all of it in one.
+
+use std::str::FromStr;
+
+/// Roles of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Roles {
+    /// Console, deliveries from chat, health and metrics.
+    pub web: bool,
+    /// Conducts batches and works on hosts.
+    pub worker: bool,
+    /// Sends notices and tickets, lets batches expire, seals the audit.
+    pub relay: bool,
+}
+
+impl Roles {
+    pub const ALL: Roles = Roles { web: true, worker: true, relay: true };
+}
+
+/// Text that names no roles.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0:?} is not a role: give some of web, worker and relay, separated by commas")]
+pub struct NotARole(String);
+
+impl FromStr for Roles {
+    type Err = NotARole;
+
+    fn from_str(text: &str) -> Result<Self, NotARole> {
+        let mut roles = Roles { web: false, worker: false, relay: false };
+        for name in text.split(',') {
+            match name.trim() {
+                "web" => roles.web = true,
+                "worker" => roles.worker = true,
+                "relay" => roles.relay = true,
+                other => return Err(NotARole(other.to_owned())),
+            }
+        }
+        Ok(roles)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_are_read_strictly() {
+        assert_eq!("web,worker, relay".parse(), Ok(Roles::ALL));
+        let web = Roles { web: true, worker: false, relay: false };
+        assert_eq!("web".parse(), Ok(web));
+        assert_eq!("wbe".parse::<Roles>(), Err(NotARole("wbe".into())));
+        assert_eq!("".parse::<Roles>(), Err(NotARole("".into())));
+    }
+}

@@ -1,0 +1,74 @@
+//! `metalbot serve`: the real thing.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::roles::Roles;
+use super::service::{Extras, Service};
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::telemetry;
+
+/// A configured database, or a private cluster that lives as long as this value.
+pub struct Database {
+    pub url: String,
+    cluster: Option<Cluster>,
+}
+
+impl Database {
+    /// Finds or starts the database.
+    pub async fn open(config: &Config) -> anyhow::Result<Database> {
+        match config.database.url() {
+            Some(url) => Ok(Database { url: url.expose().to_owned(), cluster: None }),
+            None => {
+                let cluster = Cluster::start(&config.state_dir).await?;
+                Ok(Database { url: cluster.url().to_owned(), cluster: Some(cluster) })
+            }
+        }
+    }
+
+    /// Stops what was started.
+    pub async fn close(self) -> anyhow::Result<()> {
+        match self.cluster {
+            Some(cluster) => Ok(cluster.stop().await?),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(super) async fn serve(file: &Path, roles: Roles) -> anyhow::Result<ExitCode> {
+    let config = Config::load(file)?;
+    telemetry::init(config.log.format, &config.log.filter)?;
+    let metrics = telemetry::install()?;
+    let database = Database::open(&config).await?;
+    let extras = Extras { metrics: Some(metrics), ..Extras::default() };
+    let mut service = Service::start(&config, &database.url, roles, extras).await?;
+    match service.address {
+        Some(address) => tracing::info!(%address, ?roles, "metalbot serves"),
+        None => tracing::info!(?roles, "metalbot works"),
+    }
+    let code = tokio::select! {
+        signal = stop_signal() => {
+            tracing::info!(signal = signal?, "stopping");
+            ExitCode::SUCCESS
+        }
+        () = service.broken() => ExitCode::FAILURE,
+    };
+    service.stop().await;
+    database.close().await?;
+    tracing::info!("stopped");
+    Ok(code)
+}
+
+/// Waits until the process is asked to stop.
+pub async fn stop_signal() -> anyhow::Result<&'static str> {
+    let mut term = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    Ok(tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}

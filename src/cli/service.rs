@@ -1,0 +1,435 @@
+//! Composes the running system from a configuration: the only place where the parts meet.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::roles::Roles;
+use crate::app::intake::{Decode, Decoders, run_intake};
+use crate::app::{App, Reactions, decide, rooms};
+use crate::bmc::ipmi::Ipmi;
+use crate::chat::Chat;
+use crate::command::{self, Catalog, Limits as CommandLimits};
+use crate::config::Config;
+use crate::console::{self, ConsoleChat, ConsoleOptions, ConsoleState};
+use crate::domain::secret::Secret;
+use crate::executor::{self, Executor, rollout, worker};
+use crate::identity::{DirectoryHandle, password};
+use crate::inventory::Inventory;
+use crate::notice::relay::{self as notice_relay, NoticeRelay};
+use crate::notice::render::ChatTemplates;
+use crate::store::task::{Turns, run_rounds};
+use crate::store::wake::{Wake, run_listener};
+use crate::store::{self, audit, task};
+use crate::telemetry;
+use crate::ticket::jira::{Jira, Settings as JiraSettings};
+use crate::ticket::relay::{self as ticket_relay, Person, TicketRelay};
+use crate::ticket::render::TicketTemplates;
+
+/// Loops that work on deliveries, in each process.
+const INTAKES: usize = 4;
+/// How long open pages may finish when the process stops.
+const WEB_DRAIN: Duration = Duration::from_secs(2);
+/// Audit rows sealed in one transaction.
+const SEALED_AT_ONCE: i64 = 1_000;
+
+/// What a composition root may add to what the configuration says.
+#[derive(Default)]
+pub struct Extras {
+    /// People that the console offers to switch between; only the demo has any.
+    pub people: Option<Vec<console::Person>>,
+    /// More pages beside the console's, and where visitors without a session are sent.
+    pub entry: Option<Entry>,
+    /// Renders `/metrics`.
+    pub metrics: Option<PrometheusHandle>,
+}
+
+/// Another way into the console than its own login page.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    pub path: &'static str,
+    pub pages: fn(ConsoleState) -> Router,
+}
+
+/// What a configuration names, read and checked together.
+pub struct Loaded {
+    pub catalog: Catalog,
+    pub inventory: Arc<Inventory>,
+    pub directory: DirectoryHandle,
+    pub chat_templates: Arc<ChatTemplates>,
+    pub ticket_templates: Arc<TicketTemplates>,
+}
+
+/// Reads everything that the configuration names and checks that it fits together. Starts nothing.
+pub fn load(config: &Config) -> anyhow::Result<Loaded> {
+    let inventory = Inventory::load(&config.inventory.file)?;
+    let directory = DirectoryHandle::open(&config.directory.file)?;
+    let credentials: BTreeSet<String> =
+        inventory.hosts().map(|host| host.bmc.credentials.clone()).collect();
+    let owners: BTreeSet<String> = inventory.hosts().map(|host| host.owner.clone()).collect();
+    config.check(&directory.current(), &credentials, &owners)?;
+    let templates = config.templates.folder.as_ref();
+    let (chat, tickets) = (templates.map(|t| t.join("chat")), templates.map(|t| t.join("tickets")));
+    Ok(Loaded {
+        catalog: Catalog::load(config.commands.folder.as_deref())?,
+        inventory: Arc::new(inventory),
+        directory,
+        chat_templates: Arc::new(ChatTemplates::load(chat.as_deref())?),
+        ticket_templates: Arc::new(TicketTemplates::load(tickets.as_deref())?),
+    })
+}
+
+/// A running process of Metalbot.
+pub struct Service {
+    /// Where the web door answers, if this process has it.
+    pub address: Option<SocketAddr>,
+    pub pool: PgPool,
+    owner: String,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Service {
+    /// Starts the roles of this process. The database must be there; its schema is brought up to
+    /// date first.
+    pub async fn start(
+        config: &Config,
+        database_url: &str,
+        roles: Roles,
+        extras: Extras,
+    ) -> anyhow::Result<Service> {
+        let loaded = load(config)?;
+        let pool = store::connect_lazy(database_url, config.database.max_connections)?;
+        store::MIGRATIONS.run(&pool).await.context("cannot bring the database up to date")?;
+        let mut service = Service {
+            address: None,
+            pool,
+            owner: process_name(),
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        };
+        let wake = Arc::new(Wake::default());
+        service.tasks.spawn(until(
+            service.stop.clone(),
+            run_listener(service.pool.clone(), Arc::clone(&wake)),
+        ));
+        let app = Arc::new(app(config, &loaded));
+        if roles.worker {
+            service.start_worker(config, &loaded, &wake)?;
+        }
+        if roles.relay {
+            service.start_relays(config, &loaded, &wake)?;
+        }
+        if roles.web {
+            service.start_web(config, &app, &wake, extras).await?;
+        }
+        Ok(service)
+    }
+
+    fn start_worker(
+        &mut self,
+        config: &Config,
+        loaded: &Loaded,
+        wake: &Arc<Wake>,
+    ) -> anyhow::Result<()> {
+        let inventory = Arc::clone(&loaded.inventory);
+        let executor = Executor {
+            pool: self.pool.clone(),
+            bmc: Arc::new(ipmi(config)),
+            find_host: Arc::new(move |name| inventory.get(name).cloned()),
+            worker: self.owner.clone(),
+            limits: executor::Limits {
+                max_in_flight: config.executor.max_in_flight as usize,
+                lease: config.executor.lease,
+                drain: config.executor.drain,
+            },
+        };
+        self.tasks.spawn(worker::run_worker(executor, Arc::clone(wake), self.stop.clone()));
+        let (turns, wake, pool) = (self.turns(), Arc::clone(wake), self.pool.clone());
+        self.tasks.spawn(async move {
+            let round = || rollout::conduct(&pool);
+            run_rounds(turns, "rollout", rollout::PERIOD, Some(&wake.work), round).await;
+        });
+        Ok(())
+    }
+
+    fn start_relays(
+        &mut self,
+        config: &Config,
+        loaded: &Loaded,
+        wake: &Arc<Wake>,
+    ) -> anyhow::Result<()> {
+        let channels = config.console.channels.iter().map(|channel| channel.name.clone());
+        let console: Arc<dyn Chat> = Arc::new(ConsoleChat::new(self.pool.clone(), channels));
+        let relay = NoticeRelay {
+            pool: self.pool.clone(),
+            chats: Arc::new(HashMap::from([(rooms::PLATFORM, console)])),
+            templates: Arc::clone(&loaded.chat_templates),
+        };
+        let (turns, bells) = (self.turns(), Arc::clone(wake));
+        self.tasks.spawn(async move {
+            let round = || relay.round();
+            let period = notice_relay::PERIOD;
+            run_rounds(turns, "notices", period, Some(&bells.outbox), round).await;
+        });
+        if let Some(jira) = &config.jira {
+            let relay = ticket_relay(self.pool.clone(), config, jira, loaded)?;
+            let (turns, bells) = (self.turns(), Arc::clone(wake));
+            self.tasks.spawn(async move {
+                let round = || relay.round();
+                let period = ticket_relay::PERIOD;
+                run_rounds(turns, "tickets", period, Some(&bells.outbox), round).await;
+            });
+        }
+        let (turns, pool) = (self.turns(), self.pool.clone());
+        self.tasks.spawn(async move {
+            let round = || async { Ok(decide::expire_overdue(&pool).await? > 0) };
+            run_rounds(turns, "expiry", Duration::from_secs(1), None, round).await;
+        });
+        let (turns, pool) = (self.turns(), self.pool.clone());
+        self.tasks.spawn(async move {
+            let round = || async {
+                let mut tx = pool.begin().await?;
+                let sealed = audit::seal(&mut tx, SEALED_AT_ONCE).await?;
+                tx.commit().await?;
+                Ok(sealed > 0)
+            };
+            run_rounds(turns, "audit_seal", Duration::from_secs(1), None, round).await;
+        });
+        Ok(())
+    }
+
+    async fn start_web(
+        &mut self,
+        config: &Config,
+        app: &Arc<App>,
+        wake: &Arc<Wake>,
+        extras: Extras,
+    ) -> anyhow::Result<()> {
+        let decoders: Arc<Decoders> =
+            Arc::new(HashMap::from([(rooms::PLATFORM, rooms::decode as Decode)]));
+        for _ in 0..INTAKES {
+            let (pool, app) = (self.pool.clone(), Arc::clone(app));
+            let (decoders, wake) = (Arc::clone(&decoders), Arc::clone(wake));
+            self.tasks.spawn(run_intake(pool, app, decoders, wake, self.stop.clone()));
+        }
+        let listener = TcpListener::bind(config.http.listen)
+            .await
+            .with_context(|| format!("cannot listen on {} (http.listen)", config.http.listen))?;
+        self.address = Some(listener.local_addr()?);
+        let pool = self.pool.clone();
+        let metrics = extras.metrics.clone();
+        let mut router = Router::new()
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(move || ready(pool.clone())));
+        if let Some(metrics) = metrics {
+            let pool = self.pool.clone();
+            let render = move || render_metrics(metrics.clone(), pool.clone());
+            router = router.route("/metrics", get(render));
+        }
+        if config.console.enabled {
+            let console = self.console(config, app, &extras);
+            if let Some(entry) = extras.entry {
+                router = router.merge((entry.pages)(console.clone()));
+            }
+            router = router.merge(console::router(console));
+        }
+        let (stop, drain) = (self.stop.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            let serving = axum::serve(listener, service)
+                .with_graceful_shutdown(async move { stop.cancelled().await });
+            let late = async {
+                drain.cancelled().await;
+                tokio::time::sleep(WEB_DRAIN).await;
+            };
+            tokio::select! {
+                ended = serving => if let Err(error) = ended {
+                    tracing::error!(%error, "the web door closed");
+                },
+                () = late => {}
+            }
+        });
+        Ok(())
+    }
+
+    fn console(&mut self, config: &Config, app: &Arc<App>, extras: &Extras) -> ConsoleState {
+        let (live, listening) = rooms::start_live(self.pool.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = listening.await {
+                tracing::error!(%error, "the console's live stream ended");
+            }
+        });
+        let (everybody, passwords) = (app.directory.clone(), app.directory.clone());
+        let completing = Arc::clone(app);
+        let channels = config.console.channels.iter().map(|channel| console::Channel {
+            name: channel.name.clone(),
+            topic: channel.topic.clone(),
+        });
+        ConsoleState::new(ConsoleOptions {
+            pool: self.pool.clone(),
+            live,
+            channels: channels.collect(),
+            principal: Arc::new(move |login| everybody.current().by_login(login)),
+            verify: Arc::new(move |login, given| {
+                let directory = passwords.current();
+                password::verify(directory.password_hash(login), &Secret::new(given))
+            }),
+            complete: Arc::new(move |text, cursor| complete(&completing, text, cursor)),
+            people: extras.people.clone(),
+            sign_in: extras.entry.map_or("/login", |entry| entry.path).to_owned(),
+            secure: config.secure_cookies(),
+            session_lifetime: Duration::from_secs(u64::from(config.console.session_hours) * 3600),
+        })
+    }
+
+    fn turns(&self) -> Turns {
+        Turns { pool: self.pool.clone(), owner: self.owner.clone(), stop: self.stop.clone() }
+    }
+
+    /// Stops in order: no new work, running steps finish or are handed over, turns are given up.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            log_panic(ended);
+        }
+        if let Err(error) = task::give_up_turns(&self.pool, &self.owner).await {
+            tracing::warn!(%error, "turns were not given up: they will end");
+        }
+        self.pool.close().await;
+    }
+
+    /// Returns when a part of the service has ended although nobody asked it to.
+    pub async fn broken(&mut self) {
+        match self.tasks.join_next().await {
+            Some(ended) => log_panic(ended),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a part of the service panicked");
+    }
+}
+
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+fn app(config: &Config, loaded: &Loaded) -> App {
+    App {
+        catalog: loaded.catalog.clone(),
+        inventory: Arc::clone(&loaded.inventory),
+        directory: loaded.directory.clone(),
+        policy: config.policy(),
+        approvals: config.approval.clone(),
+        limits: CommandLimits {
+            max_hosts: config.limits.max_hosts as usize,
+            max_text: config.limits.max_text,
+            reason_required: config.limits.reason_required,
+        },
+        reactions: Reactions {
+            approve: config.chat.approve_reactions.clone(),
+            reject: config.chat.reject_reactions.clone(),
+        },
+    }
+}
+
+/// Completions by byte offsets, as the console counts; commands count characters.
+fn complete(app: &App, text: &str, cursor: usize) -> Vec<console::Completion> {
+    let before = text.get(..cursor).unwrap_or(text).chars().count();
+    command::complete(text, before, &app.catalog, app.inventory.as_ref())
+        .into_iter()
+        .map(|found| console::Completion {
+            from: text.char_indices().nth(found.from).map_or(text.len(), |(offset, _)| offset),
+            insert: found.insert,
+            label: found.label,
+            help: found.help,
+        })
+        .collect()
+}
+
+/// The BMC client with the configuration's credentials.
+pub fn ipmi(config: &Config) -> Ipmi {
+    Ipmi::new(config.bmc_credentials(), config.ipmi.clone())
+}
+
+fn ticket_relay(
+    pool: PgPool,
+    config: &Config,
+    jira: &crate::config::Jira,
+    loaded: &Loaded,
+) -> anyhow::Result<TicketRelay> {
+    let client = Jira::new(JiraSettings {
+        url: jira.url.clone(),
+        token: jira.token().clone(),
+        project: jira.project.clone(),
+        issue_type: jira.issue_type.clone(),
+        labels: jira.labels.clone(),
+        timeout: jira.timeout,
+    })?;
+    let (directory, inventory) = (loaded.directory.clone(), Arc::clone(&loaded.inventory));
+    Ok(TicketRelay {
+        pool,
+        jira: client,
+        labels: jira.labels.clone(),
+        templates: Arc::clone(&loaded.ticket_templates),
+        find_person: Arc::new(move |login| {
+            let directory = directory.current();
+            Person {
+                name: directory.by_login(login).map_or_else(|| login.to_owned(), |who| who.name),
+                account: directory.jira_account(login).map(str::to_owned),
+            }
+        }),
+        find_host: Arc::new(move |name| inventory.get(name).cloned()),
+        public_url: config.public_url(),
+    })
+}
+
+/// Ready: the database answers, and knows all our tables.
+async fn ready(pool: PgPool) -> Result<&'static str, (axum::http::StatusCode, &'static str)> {
+    let asked = tokio::time::timeout(Duration::from_secs(2), store::inbox::backlog(&pool)).await;
+    match asked {
+        Ok(Ok(_)) => Ok("ready\n"),
+        _ => Err((axum::http::StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n")),
+    }
+}
+
+async fn render_metrics(handle: PrometheusHandle, pool: PgPool) -> String {
+    let backlogs =
+        tokio::try_join!(store::inbox::backlog(&pool), store::outbox::backlog(&pool)).ok();
+    if let Some((inbox, outbox)) = backlogs {
+        metrics::gauge!(telemetry::INBOX_WAITING).set(as_gauge(inbox));
+        metrics::gauge!(telemetry::OUTBOX_WAITING).set(as_gauge(outbox));
+    }
+    handle.run_upkeep();
+    handle.render()
+}
+
+fn as_gauge(count: i64) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// A name that no other process has, now or after a restart.
+fn process_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "metalbot" } else { host.trim() };
+    format!("{host}:{}:{:08x}", std::process::id(), rand::random::<u32>())
+}

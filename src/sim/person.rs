@@ -1,0 +1,241 @@
+//! A person at the console, acting over HTTP as their browser would. The demo's script and the
+//! tests tell their stories with these.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use reqwest::{Client, StatusCode, header};
+use serde_json::{Value, json};
+
+/// One message as the person sees it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub id: String,
+    pub thread: Option<String>,
+    /// Login, or `metalbot`.
+    pub author: String,
+    /// What it says, without markup.
+    pub text: String,
+    pub html: String,
+    /// Nobody else sees it.
+    pub only_you: bool,
+    pub card: Option<Value>,
+}
+
+impl Seen {
+    /// Labels of the card's buttons.
+    pub fn buttons(&self) -> Vec<String> {
+        let buttons = self.card.as_ref().and_then(|card| card["buttons"].as_array());
+        let label = |button: &Value| button["label"].as_str().unwrap_or_default().to_owned();
+        buttons.map(|all| all.iter().map(label).collect()).unwrap_or_default()
+    }
+
+    /// What the button of this label sends back.
+    pub fn button(&self, label: &str) -> Option<String> {
+        let buttons = self.card.as_ref()?["buttons"].as_array()?;
+        let button = buttons.iter().find(|button| button["label"] == label)?;
+        button["value"].as_str().map(str::to_owned)
+    }
+}
+
+/// A signed-in person.
+#[derive(Clone, Debug)]
+pub struct Person {
+    pub login: String,
+    base: String,
+    cookie: String,
+    csrf: String,
+    http: Client,
+}
+
+impl Person {
+    /// Takes a person's seat through the demo's switch.
+    pub async fn become_one(base: &str, login: &str) -> anyhow::Result<Person> {
+        let http = client()?;
+        let answer = http
+            .post(format!("{base}/demo/become"))
+            .json(&json!({ "login": login }))
+            .send()
+            .await?;
+        ensure!(answer.status().is_success(), "cannot become {login}: {}", answer.status());
+        Person::with_cookie(base, login, cookie_of(&answer)?, http).await
+    }
+
+    /// Signs in with a password.
+    pub async fn sign_in(base: &str, login: &str, password: &str) -> anyhow::Result<Person> {
+        let http = client()?;
+        let page = http.get(format!("{base}/login")).send().await?;
+        let form = cookie_of(&page)?;
+        let page = page.text().await?;
+        let csrf = between(&page, "name=\"csrf\" value=\"", "\"").context("no form")?;
+        let answer = http
+            .post(format!("{base}/login"))
+            .header(header::COOKIE, form)
+            .form(&[("csrf", csrf), ("login", login), ("password", password)])
+            .send()
+            .await?;
+        ensure!(answer.status() == StatusCode::SEE_OTHER, "not signed in: {}", answer.status());
+        Person::with_cookie(base, login, cookie_of(&answer)?, http).await
+    }
+
+    async fn with_cookie(
+        base: &str,
+        login: &str,
+        cookie: String,
+        http: Client,
+    ) -> anyhow::Result<Person> {
+        let mut person =
+            Person { login: login.into(), base: base.into(), cookie, csrf: String::new(), http };
+        let state: Value = person.get("/console/state").await?;
+        ensure!(state["me"]["login"] == login, "signed in as {}", state["me"]["login"]);
+        person.csrf = state["csrf"].as_str().context("no token")?.to_owned();
+        Ok(person)
+    }
+
+    /// Says something in a channel; returns the status.
+    pub async fn say(&self, channel: &str, text: &str) -> anyhow::Result<StatusCode> {
+        self.post("/console/send", json!({ "channel": channel, "text": text })).await
+    }
+
+    /// Says something in a thread.
+    pub async fn reply(&self, channel: &str, head: &str, text: &str) -> anyhow::Result<StatusCode> {
+        let body = json!({ "channel": channel, "thread": head, "text": text });
+        self.post("/console/send", body).await
+    }
+
+    /// Puts an emoji on a message, or takes it away.
+    pub async fn react(&self, message: &str, name: &str, on: bool) -> anyhow::Result<StatusCode> {
+        self.post("/console/react", json!({ "message": message, "name": name, "on": on })).await
+    }
+
+    /// Presses a button by its value.
+    pub async fn press(&self, message: &str, value: &str) -> anyhow::Result<StatusCode> {
+        self.post("/console/press", json!({ "message": message, "value": value })).await
+    }
+
+    /// Posts with a delivery id of its own, unless the body brings one.
+    pub async fn post(&self, path: &str, mut body: Value) -> anyhow::Result<StatusCode> {
+        if body.get("delivery").is_none() {
+            body["delivery"] = format!("{:032x}", rand::random::<u128>()).into();
+        }
+        let answer = self
+            .http
+            .post(format!("{}{path}", self.base))
+            .header(header::COOKIE, &self.cookie)
+            .header("x-csrf-token", &self.csrf)
+            .json(&body)
+            .send()
+            .await?;
+        Ok(answer.status())
+    }
+
+    /// The messages of a channel, oldest first; with `thread`, those under its head.
+    pub async fn messages(&self, channel: &str, thread: Option<&str>) -> anyhow::Result<Vec<Seen>> {
+        let thread = thread.map(|head| format!("&thread={head}")).unwrap_or_default();
+        let list: Value = self.get(&format!("/console/messages?channel={channel}{thread}")).await?;
+        let messages = list["messages"].as_array().context("no messages")?;
+        Ok(messages.iter().map(seen).collect())
+    }
+
+    /// Waits until a message is there that `wanted` says yes to; the newest such one.
+    pub async fn wait_for(
+        &self,
+        channel: &str,
+        thread: Option<&str>,
+        at_most: Duration,
+        what: &str,
+        wanted: impl Fn(&Seen) -> bool,
+    ) -> anyhow::Result<Seen> {
+        let started = Instant::now();
+        loop {
+            let messages = self.messages(channel, thread).await.unwrap_or_default();
+            if let Some(found) = messages.iter().rev().find(|message| wanted(message)) {
+                return Ok(found.clone());
+            }
+            if started.elapsed() > at_most {
+                let shown: Vec<String> = messages
+                    .iter()
+                    .map(|message| format!("  {}: {}", message.author, message.text))
+                    .collect();
+                bail!("{} never saw {what}; what there is:\n{}", self.login, shown.join("\n"));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The card of a batch, as soon as `wanted` says yes to it.
+    pub async fn card(
+        &self,
+        channel: &str,
+        batch: i64,
+        at_most: Duration,
+        wanted: impl Fn(&Seen) -> bool,
+    ) -> anyhow::Result<Seen> {
+        let title = format!("#{batch} ");
+        self.wait_for(channel, None, at_most, &format!("the card of #{batch}"), |message| {
+            message.card.is_some() && message.text.starts_with(&title) && wanted(message)
+        })
+        .await
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let answer = self
+            .http
+            .get(format!("{}{path}", self.base))
+            .header(header::COOKIE, &self.cookie)
+            .send()
+            .await?;
+        ensure!(answer.status().is_success(), "{path}: {}", answer.status());
+        Ok(answer.json().await?)
+    }
+}
+
+fn client() -> anyhow::Result<Client> {
+    let never = reqwest::redirect::Policy::none();
+    Ok(Client::builder().redirect(never).timeout(Duration::from_secs(10)).no_proxy().build()?)
+}
+
+fn cookie_of(answer: &reqwest::Response) -> anyhow::Result<String> {
+    let cookie = answer.headers().get(header::SET_COOKIE).context("no cookie")?.to_str()?;
+    Ok(cookie.split(';').next().unwrap_or_default().to_owned())
+}
+
+fn seen(message: &Value) -> Seen {
+    let text = |key: &str| message[key].as_str().unwrap_or_default().to_owned();
+    let html = text("html");
+    Seen {
+        id: text("id"),
+        thread: message["thread"].as_str().map(str::to_owned),
+        author: message["author"]["login"].as_str().unwrap_or_default().to_owned(),
+        text: plain(&html),
+        html,
+        only_you: message["only_you"].as_bool().unwrap_or_default(),
+        card: message.get("card").filter(|card| !card.is_null()).cloned(),
+    }
+}
+
+fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
+    let from = text.find(start)? + start.len();
+    let length = text[from..].find(end)?;
+    Some(&text[from..from + length])
+}
+
+/// The text of our own HTML.
+pub fn plain(html: &str) -> String {
+    let mut out = String::new();
+    let mut rest = html;
+    while let Some(open) = rest.find('<') {
+        out += &rest[..open];
+        let Some(close) = rest[open..].find('>') else { break };
+        let tag = &rest[open..=open + close];
+        if tag.starts_with("</p") || tag.starts_with("</li") || tag.starts_with("<br") {
+            out.push('\n');
+        }
+        rest = &rest[open + close + 1..];
+    }
+    out += rest;
+    let entities = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")];
+    let text = entities.iter().fold(out, |text, (from, to)| text.replace(from, to));
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join("\n")
+}
