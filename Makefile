@@ -1,0 +1,60 @@
+# Two commands do all the set-up: `make demo` and `make test`. `make help` lists the rest.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+# Builds need no database: the queries are checked against .sqlx.
+export SQLX_OFFLINE ?= true
+
+# What demo and tests need beside Rust: a PostgreSQL server, BMCs that speak IPMI, and for the tests
+# a BMC client that is not ours and a browser.
+DEMO_PACKAGES := postgresql openipmi
+TEST_PACKAGES := $(DEMO_PACKAGES) ipmitool chromium chromium-driver
+
+.PHONY: help demo demo-script test lint queries install
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: install-demo ## Show everything on a simulated rack, in a browser
+	cargo run --release --quiet -- demo
+
+demo-script: install-demo ## Tell the demo's story without a person; fails if a step goes wrong
+	cargo run --release --quiet -- demo --script
+
+test: install-test ## Run every test
+	.ci/with-postgres cargo test --all-targets
+
+lint: install-demo ## Formatting, clippy, documentation, queries against the schema
+	cargo fmt --check
+	cargo clippy --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+	.ci/queries check
+
+queries: install-demo ## Bring .sqlx up to date after a change of queries or migrations
+	.ci/queries write
+
+install: install-test ## Install what demo and tests need (Debian, Ubuntu)
+
+# Installs the packages that are missing, or says what to install by hand.
+define install
+	@command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
+	@missing=; for package in $(1); do \
+	    dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || \
+	    missing="$$missing $$package"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then \
+	    echo "Please install what your system calls these Debian packages:$$missing" >&2; exit 1; \
+	fi; \
+	as_root=; if [ "$$(id -u)" != 0 ]; then as_root=sudo; fi; \
+	echo "Installing:$$missing"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	$$as_root apt-get update -qq && \
+	$$as_root apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+endef
+
+.PHONY: install-demo install-test
+install-demo:
+	$(call install,$(DEMO_PACKAGES))
+
+install-test:
+	$(call install,$(TEST_PACKAGES))
