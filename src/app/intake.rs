@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use serde_json::Value;
@@ -23,6 +23,7 @@ use crate::domain::workflow::Digest;
 use crate::store::inbox::Delivery;
 use crate::store::wake::Wake;
 use crate::store::{card, inbox, outbox};
+use crate::telemetry;
 
 /// Turns a platform's raw delivery into what it means; the text says why it means nothing.
 pub type Decode = fn(&Value) -> Result<Inbound, String>;
@@ -59,11 +60,13 @@ pub async fn run_intake(
 pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx::Result<bool> {
     let mut tx = pool.begin().await?;
     let Some(delivery) = inbox::take(&mut tx).await? else { return Ok(false) };
+    let started = Instant::now();
     let worked = AssertUnwindSafe(work_on(&mut tx, app, decoders, &delivery)).catch_unwind().await;
     let failure = match worked {
         Ok(Ok(())) => {
             inbox::done(&mut tx, delivery.id).await?;
             tx.commit().await?;
+            metrics::histogram!(telemetry::COMMAND_SECONDS).record(started.elapsed());
             return Ok(true);
         }
         Ok(Err(error)) => error.to_string(),

@@ -1,6 +1,7 @@
 //! From a typed request to a stored batch, or to a stored refusal that says who holds the hosts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use sqlx::PgTransaction;
 
@@ -18,6 +19,7 @@ use crate::identity::authz::{Verb, authorise};
 use crate::store::batch::{Batch, NewBatch};
 use crate::store::job::NewJob;
 use crate::store::{self, claim, lock};
+use crate::telemetry;
 
 /// What became of a submission.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub async fn submit(
         authorise(&app.policy, ask.who, Verb::Submit { action: &plan.action, owners: &owners })?;
     let needed = approval::requirements(&app.approvals, &plan.action, plan.risk, &by_owner);
 
+    let started = Instant::now();
     let claim_lock = lock::admission(tx, &request.hosts).await?;
     let found = overlap(&request.hosts, &claim::live(tx, &claim_lock).await?);
     let new = NewBatch {
@@ -64,6 +67,7 @@ pub async fn submit(
         .map(|(host, wave)| NewJob { host, wave })
         .collect();
 
+    metrics::histogram!(telemetry::ADMISSION_SECONDS).record(started.elapsed());
     if !found.held.is_empty() {
         store::job::insert(tx, &claim_lock, batch.id, &jobs, JobState::Skipped).await?;
         return refuse(tx, app, ask, request, &mut batch, found).await;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::domain::host::Host;
 use crate::domain::workflow::{BootDevice, PowerTo};
@@ -112,8 +113,10 @@ pub trait Bmc: Send + Sync + 'static {
     async fn power(&self, host: &Host) -> Result<Power, BmcError>;
 
     /// Issues one power command, once. It does not wait for the effect and never repeats an act
-    /// whose reply was lost: that is [`BmcError::OutcomeUnknown`].
-    async fn set_power(&self, host: &Host, to: PowerTo) -> Result<(), BmcError>;
+    /// whose reply was lost: that is [`BmcError::OutcomeUnknown`]. Nothing is sent after
+    /// `not_after`: a process that was frozen must not act when it is revived.
+    async fn set_power(&self, host: &Host, to: PowerTo, not_after: Instant)
+    -> Result<(), BmcError>;
 
     /// Lights the identify lamp for the given time, at most 255 s; zero turns it off.
     async fn identify(&self, host: &Host, on_for: Duration) -> Result<(), BmcError>;
@@ -121,8 +124,13 @@ pub trait Bmc: Send + Sync + 'static {
     /// Reads the boot device override; `None` when no valid one is set.
     async fn boot_device(&self, host: &Host) -> Result<Option<BootOverride>, BmcError>;
 
-    /// Sets the boot device override.
-    async fn set_boot_device(&self, host: &Host, boot: BootOverride) -> Result<(), BmcError>;
+    /// Sets the boot device override; nothing is sent after `not_after`.
+    async fn set_boot_device(
+        &self,
+        host: &Host,
+        boot: BootOverride,
+        not_after: Instant,
+    ) -> Result<(), BmcError>;
 
     async fn device_info(&self, host: &Host) -> Result<DeviceInfo, BmcError>;
 }

@@ -16,6 +16,7 @@ use crate::domain::workflow::{Plan, PlannedStep};
 use crate::step::{self, Probe, Step, StepContext, StepError};
 use crate::store::attempt::{AttemptOutcome, Intent, Outcome};
 use crate::store::lease::Leased;
+use crate::telemetry;
 
 /// First wait between two attempts of a step; doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -43,7 +44,7 @@ pub async fn run_job(
     };
     let mut run = Run::new(&executor, &journal, &plan, leased, &lease);
     let name = run.leased.host.clone();
-    match run.to_the_end(&host, &stop).await {
+    match run.work(&host, &stop).await {
         Ok(()) => {}
         Err(Stale) => tracing::warn!(host = %name, "another worker has this job now"),
     }
@@ -75,15 +76,16 @@ impl<'a> Run<'a> {
         Run { executor, journal, plan, leased, lease }
     }
 
-    async fn to_the_end(&mut self, host: &Host, stop: &CancellationToken) -> Result<(), Stale> {
+    async fn work(&mut self, host: &Host, stop: &CancellationToken) -> Result<(), Stale> {
         while let Some(planned) = self.plan.steps.get(self.leased.step) {
             let step = step::of(planned);
             let deadline = Instant::now() + planned.deadline();
-            let cx = StepContext { host, bmc: self.executor.bmc.as_ref(), deadline };
             loop {
                 if stop.is_cancelled() {
                     return Ok(());
                 }
+                let (bmc, act_until) = (self.executor.bmc.as_ref(), self.lease.until());
+                let cx = StepContext { host, bmc, deadline, act_until };
                 match self.attempt(planned, step.as_ref(), cx).await? {
                     Then::Again => sleep(wait_after(self.leased.tries)).await,
                     Then::NextStep => break,
@@ -193,6 +195,9 @@ impl<'a> Run<'a> {
         let last = step >= self.plan.steps.len();
         let state = if last { after(JobEvent::Succeed) } else { JobState::Running };
         self.write(attempt, AttemptOutcome::Succeeded, None, state, step).await?;
+        if last {
+            count_end(state);
+        }
         (self.leased.step, self.leased.tries) = (step, 0);
         Ok(if last { Then::End } else { Then::NextStep })
     }
@@ -227,6 +232,7 @@ impl<'a> Run<'a> {
         };
         let told = Some((error.kind.to_owned(), error.message));
         self.write(attempt, outcome, told, after(event), self.leased.step).await?;
+        count_end(after(event));
         Ok(Then::End)
     }
 
@@ -263,6 +269,10 @@ impl<'a> Run<'a> {
 
 fn after(event: JobEvent) -> JobState {
     next(JobState::Running, event).expect("a running job can succeed, fail and be quarantined")
+}
+
+fn count_end(state: JobState) {
+    metrics::counter!(telemetry::JOBS_ENDED, "state" => state.as_str()).increment(1);
 }
 
 /// Doubling waits, each between half and the whole of its step, so that many hosts that failed

@@ -18,6 +18,7 @@ use crate::domain::rollout::Next;
 use crate::store::batch::Batch;
 use crate::store::wake::{Bell, ring};
 use crate::store::{self, card, job, outbox, view};
+use crate::telemetry;
 
 /// How long a round may wait for others to finish before it looks again.
 pub const PERIOD: Duration = Duration::from_millis(500);
@@ -86,6 +87,7 @@ async fn finish(
         _ => Verdict::SomeFailed,
     };
     store::batch::apply(tx, batch, BatchEvent::Finish(verdict), actor, None).await?;
+    metrics::counter!(telemetry::BATCHES_ENDED, "state" => batch.state.as_str()).increment(1);
     let failures = view::failures(tx, batch.id).await?;
     for failure in &failures {
         let fingerprint = fingerprint(batch, failure);

@@ -15,6 +15,7 @@ use crate::domain::ids::{BatchId, Epoch, JobId};
 use crate::domain::workflow::Plan;
 use crate::store::wake::Wake;
 use crate::store::{batch, lease};
+use crate::telemetry;
 
 /// How long the worker sleeps when nobody wakes it.
 const POLL: Duration = Duration::from_millis(500);
@@ -35,9 +36,14 @@ impl LeaseClock {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
+    /// Until when the lease certainly stands, as known now.
+    pub fn until(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the lease certainly stands now.
     pub fn holds(&self) -> bool {
-        Instant::now() < *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        Instant::now() < self.until()
     }
 }
 
@@ -68,6 +74,7 @@ pub async fn run_worker(executor: Executor, wake: Arc<Wake>, stop: CancellationT
         {
             tracing::warn!(%error, "cannot lease jobs");
         }
+        metrics::gauge!(telemetry::JOBS_RUNNING).set(tasks.len() as f64);
         tokio::select! {
             _ = tokio::time::timeout(POLL, ring) => {}
             Some(ended) = tasks.join_next() => {

@@ -21,6 +21,8 @@ pub struct StepContext<'a> {
     pub bmc: &'a dyn Bmc,
     /// When all attempts of the step must be over.
     pub deadline: Instant,
+    /// When the right to act ends, unless the lease is extended meanwhile.
+    pub act_until: Instant,
 }
 
 /// What the host's real state says about an act whose outcome nobody saw.

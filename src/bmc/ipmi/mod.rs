@@ -310,8 +310,17 @@ impl Bmc for Ipmi {
         self.within_session(host, |session| Box::pin(session.run(ChassisStatus))).await
     }
 
-    async fn set_power(&self, host: &Host, to: PowerTo) -> Result<(), BmcError> {
-        self.within_session(host, move |session| Box::pin(session.run(ChassisControl(to)))).await
+    async fn set_power(
+        &self,
+        host: &Host,
+        to: PowerTo,
+        not_after: Instant,
+    ) -> Result<(), BmcError> {
+        self.within_session(host, move |session| {
+            session.send_nothing_after(not_after);
+            Box::pin(session.run(ChassisControl(to)))
+        })
+        .await
     }
 
     async fn identify(&self, host: &Host, on_for: Duration) -> Result<(), BmcError> {
@@ -335,8 +344,14 @@ impl Bmc for Ipmi {
         }
     }
 
-    async fn set_boot_device(&self, host: &Host, boot: BootOverride) -> Result<(), BmcError> {
+    async fn set_boot_device(
+        &self,
+        host: &Host,
+        boot: BootOverride,
+        not_after: Instant,
+    ) -> Result<(), BmcError> {
         self.within_session(host, move |session| {
+            session.send_nothing_after(not_after);
             Box::pin(async move {
                 match session.run(SetBootOption::KeepFlags).await {
                     // Not every BMC can do it; the flags then hold for 60 s.

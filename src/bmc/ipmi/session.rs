@@ -73,6 +73,7 @@ pub struct Session {
     rq_seq: u8,
     raised: bool,
     last_command: Option<Instant>,
+    not_after: Option<Instant>,
 }
 
 impl Session {
@@ -164,6 +165,7 @@ impl Session {
             rq_seq: 0,
             raised: false,
             last_command: None,
+            not_after: None,
         })
     }
 
@@ -183,9 +185,15 @@ impl Session {
         result
     }
 
+    /// Sends no command from this time on; Close is still sent.
+    pub fn send_nothing_after(&mut self, not_after: Instant) {
+        self.not_after = Some(not_after);
+    }
+
     /// Closes the session, so that the BMC frees its slot. A lost reply is no failure: the BMC
     /// drops the session by itself after a minute.
     pub async fn close(mut self) {
+        self.not_after = None;
         let patience = self.login.timeout / 5;
         if let Err(error) = self.complete(CloseSession(self.bmc_session), patience).await {
             tracing::debug!(%error, "the session was not closed in order");
@@ -262,6 +270,9 @@ impl Session {
         let mut packet = self.seal(&request);
         let mut sent = false;
         for wait in Waits::new(timeout) {
+            if self.not_after.is_some_and(|end| Instant::now() >= end) {
+                break;
+            }
             if sent && repeat == Repeat::Harmless {
                 packet = self.seal(&request);
             }
