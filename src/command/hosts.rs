@@ -1,10 +1,12 @@
 //! Node sets: how people name many hosts at once.
 //!
-//!     set   = term { operator term }          from left to right, no precedence
-//!     operator = "," (and) | "!" (without) | "&" (only if also in) | "^" (in one, not in both)
-//!     term  = host | "@" group
-//!     host  = text with brackets: web[01-12,15], dc[1-2]n[1-99], [0-6/2] in steps
-//!     group = web, dc:fra1, rack:r[01-04], owner:web-owners, sku:r640
+//! ```text
+//! set   = term { operator term }          from left to right, no precedence
+//! operator = "," (and) | "!" (without) | "&" (only if also in) | "^" (in one, not in both)
+//! term  = host | "@" group
+//! host  = text with brackets: web[01-12,15], dc[1-2]n[1-99], [0-6/2] in steps
+//! group = web, dc:fra1, rack:r[01-04], owner:web-owners, sku:r640
+//! ```
 //!
 //! Padding is kept: `[01-12]` is not `[1-12]`. Invariants: every host that is written down must be
 //! in the inventory, also behind `!`, where a slip would leave a host in; an empty set is an error

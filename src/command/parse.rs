@@ -1,8 +1,10 @@
 //! The grammar of commands.
 //!
-//!     command = [ "/metal" ] [ verb | action ]                nothing at all asks for help
-//!     verb    = one of `verbs::VERBS`, each with its own usage
-//!     action  = name { host-words | key "=" value | "--" flag }
+//! ```text
+//! command = [ "/metal" ] [ verb | action ]                nothing at all asks for help
+//! verb    = one of `verbs::VERBS`, each with its own usage
+//! action  = name { host-words | key "=" value | "--" flag }
+//! ```
 //!
 //! Names and keys are read in any case, with `_` for `-`, and keys also with `--` before them. A
 //! value with spaces stands in quotes (`lex`). Words without `=` are one node set (`hosts`), joined

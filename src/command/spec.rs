@@ -1,22 +1,24 @@
 //! Actions, as `commands/*.toml` define them. The name of the file is the name of the action.
 //!
-//!     summary = "Turn hosts off"
-//!     risk = "disruptive"                    # harmless | disruptive | destructive
+//! ```text
+//! summary = "Turn hosts off"
+//! risk = "disruptive"                    # harmless | disruptive | destructive
 //!
-//!     [args.wait]                            # kinds: duration, choice, flag, count
-//!     kind = "duration"
-//!     default = "5m"                         # without one it must be given; a flag defaults to false
-//!     min = "10s"
-//!     max = "1h"
-//!     help = "how long a shutdown may take"
+//! [args.wait]                            # kinds: duration, choice, flag, count
+//! kind = "duration"
+//! default = "5m"                         # without one it must be given; a flag defaults to false
+//! min = "10s"
+//! max = "1h"
+//! help = "how long a shutdown may take"
 //!
-//!     [[steps]]
-//!     run = "wait_power"                     # a `StepAction` and its parameters
-//!     is = "off"
-//!     title = "wait until it is off"
-//!     deadline = "{{ wait }}"                # default 1m
-//!     retry = 2                              # default 0
-//!     when = "mode == 'soft'"                # the step is left out when this is false
+//! [[steps]]
+//! run = "wait_power"                     # a `StepAction` and its parameters
+//! is = "off"
+//! title = "wait until it is off"
+//! deadline = "{{ wait }}"                # default 1m
+//! retry = 2                              # default 0
+//! when = "mode == 'soft'"                # the step is left out when this is false
+//! ```
 //!
 //! Text values may hold minijinja expressions over the arguments, with `-` in their names written
 //! `_`; a value that is one expression alone keeps its type. `wait|seconds` is a duration's number
