@@ -365,3 +365,158 @@ async fn accept(
     let body = serde_json::to_value(&inbound).expect("an inbound holds only strings and booleans");
     store::inbox::accept(conn, PLATFORM, &inbound.delivery, &body).await
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn by<'a>(login: &'a str, delivery: &'a str) -> By<'a> {
+        By { login, delivery }
+    }
+
+    async fn inbox(pool: &PgPool) -> Vec<Inbound> {
+        let rows: Vec<Value> =
+            sqlx::query_scalar("select body from inbox order by id").fetch_all(pool).await.unwrap();
+        rows.into_iter().map(|row| serde_json::from_value(row).unwrap()).collect()
+    }
+
+    async fn bot(pool: &PgPool, key: &str, only_to: Option<&str>, card: Option<&Value>) -> String {
+        let new = Post {
+            author: "metalbot",
+            channel: "metal",
+            thread: None,
+            only_to,
+            key,
+            markdown: "hello",
+            card,
+        };
+        post(pool, new).await.unwrap()
+    }
+
+    #[test]
+    fn what_a_command_is() {
+        assert_eq!(command_in("/metal reboot web01"), Some("reboot web01"));
+        assert_eq!(command_in("/metal"), Some(""));
+        assert_eq!(command_in("/metal\treboot"), Some("reboot"));
+        assert_eq!(command_in("/metallica"), None);
+        assert_eq!(command_in("a /metal b"), None);
+    }
+
+    #[sqlx::test]
+    async fn only_commands_and_replies_reach_the_inbox(pool: PgPool) {
+        let head = bot(&pool, "card", None, None).await;
+        say(&pool, by("alice", "1"), "metal", None, " /metal list ").await.unwrap();
+        say(&pool, by("alice", "2"), "metal", None, "lunch?").await.unwrap();
+        say(&pool, by("bob", "3"), "metal", Some(&head), "lgtm").await.unwrap();
+        let seen: Vec<_> =
+            inbox(&pool).await.into_iter().map(|i| (i.place.thread, i.what)).collect();
+        assert_eq!(
+            seen,
+            [
+                (None, What::Command { text: "list".into() }),
+                (Some(head.clone()), What::ThreadReply { text: "lgtm".into() }),
+            ]
+        );
+        let heads = list(&pool, "alice", "metal", None).await.unwrap();
+        assert_eq!(
+            heads.iter().map(|m| m.body.as_str()).collect::<Vec<_>>(),
+            ["hello", "/metal list", "lunch?"]
+        );
+        assert_eq!(heads[0].replies_for("alice"), 1);
+        assert_eq!(heads[0].rev, 2, "a reply is a change of its head");
+    }
+
+    #[sqlx::test]
+    async fn a_repeated_delivery_writes_nothing_but_another_persons_does(pool: PgPool) {
+        let say = |login, text| say(&pool, By { login, delivery: "d" }, "metal", None, text);
+        assert_eq!(say("alice", "/metal list").await.unwrap(), Taken::Now);
+        assert_eq!(say("alice", "/metal list").await.unwrap(), Taken::Before);
+        assert_eq!(say("bob", "/metal list").await.unwrap(), Taken::Now);
+        assert_eq!(inbox(&pool).await.len(), 2);
+        assert_eq!(list(&pool, "alice", "metal", None).await.unwrap().len(), 2);
+
+        let card = json!({ "tone": "waiting", "progress": null, "buttons": [] });
+        let id = bot(&pool, "k", None, Some(&card)).await;
+        assert_eq!(press(&pool, by("alice", "p"), &id, "v").await.unwrap(), Taken::Now);
+        assert_eq!(press(&pool, by("alice", "p"), &id, "v").await.unwrap(), Taken::Before);
+        assert_eq!(inbox(&pool).await.len(), 3);
+        assert!(matches!(
+            press(&pool, by("alice", "q"), "1", "v").await,
+            Err(RoomError::NoSuchMessage)
+        ));
+    }
+
+    #[sqlx::test]
+    async fn reactions_toggle_and_are_told_once(pool: PgPool) {
+        let id = bot(&pool, "k", None, None).await;
+        for (delivery, on, taken) in [
+            ("1", true, Taken::Now),
+            ("2", true, Taken::Before),
+            ("3", false, Taken::Now),
+            ("4", true, Taken::Now),
+        ] {
+            assert_eq!(react(&pool, by("bob", delivery), &id, "+1", on).await.unwrap(), taken);
+        }
+        let seen = list(&pool, "bob", "metal", None).await.unwrap();
+        assert_eq!(
+            seen[0].reactions.0,
+            [Reaction { name: "+1".into(), people: vec!["bob".into()] }]
+        );
+        assert_eq!(inbox(&pool).await.len(), 3);
+        assert!(react(&pool, by("bob", "5"), &id, "<b>", true).await.is_err());
+    }
+
+    #[sqlx::test]
+    async fn a_private_message_exists_for_one_person_only(pool: PgPool) {
+        let card = json!({ "tone": "bad", "progress": null, "buttons": [] });
+        let id = bot(&pool, "k", Some("alice"), Some(&card)).await;
+        assert_eq!(list(&pool, "alice", "metal", None).await.unwrap().len(), 1);
+        assert_eq!(list(&pool, "bob", "metal", None).await.unwrap().len(), 0);
+        let bob = by("bob", "1");
+        assert!(matches!(react(&pool, bob, &id, "x", true).await, Err(RoomError::NoSuchMessage)));
+        assert!(matches!(press(&pool, bob, &id, "v").await, Err(RoomError::NoSuchMessage)));
+        assert!(matches!(
+            say(&pool, bob, "metal", Some(&id), "hi").await,
+            Err(RoomError::NoSuchMessage)
+        ));
+        assert!(matches!(
+            list(&pool, "bob", "metal", Some(&id)).await,
+            Err(RoomError::NoSuchMessage)
+        ));
+        assert!(inbox(&pool).await.is_empty());
+    }
+
+    #[sqlx::test]
+    async fn the_bot_posts_once_under_a_key_and_edits_only_its_own(pool: PgPool) {
+        let id = bot(&pool, "k", None, None).await;
+        assert_eq!(bot(&pool, "k", None, None).await, id);
+        update(&pool, &id, "hello", None).await.unwrap();
+        let same = list(&pool, "bob", "metal", None).await.unwrap();
+        assert_eq!((same[0].rev, same[0].edited_at), (1, None), "the same again is no change");
+        update(&pool, &id, "bye", None).await.unwrap();
+        let seen = list(&pool, "bob", "metal", None).await.unwrap();
+        assert_eq!((seen[0].rev, seen[0].body.as_str()), (2, "bye"));
+        say(&pool, by("bob", "1"), "metal", None, "mine").await.unwrap();
+        let mine = list(&pool, "bob", "metal", None).await.unwrap()[1].id.to_string();
+        assert!(matches!(
+            update(&pool, &mine, "forged", None).await,
+            Err(RoomError::NoSuchMessage)
+        ));
+    }
+
+    #[sqlx::test]
+    async fn what_cannot_be_said(pool: PgPool) {
+        let too_long = "x".repeat(MAX_TEXT + 1);
+        let say =
+            |thread, text| say(&pool, By { login: "a", delivery: "d" }, "metal", thread, text);
+        assert!(matches!(say(None, " \n ").await, Err(RoomError::Empty)));
+        assert!(matches!(say(None, "a\0b").await, Err(RoomError::Unstorable)));
+        assert!(matches!(say(None, &too_long).await, Err(RoomError::TooLong(_))));
+        for thread in ["1", "+1", "x", "", "99999999999999999999"] {
+            assert!(matches!(say(Some(thread), "x").await, Err(RoomError::NoSuchMessage)));
+        }
+        assert!(say(None, &too_long[1..]).await.is_ok());
+    }
+}

@@ -62,3 +62,47 @@ fn address_key(address: IpAddr) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[sqlx::test]
+    async fn a_login_is_blocked_after_five_attempts_and_freed_by_success(pool: PgPool) {
+        let address = |last| Some(IpAddr::from([10, 0, 0, last]));
+        for last in 0..5 {
+            assert!(begin_attempt(&pool, "alice", address(last)).await.unwrap().is_some());
+        }
+        assert!(begin_attempt(&pool, "Alice", address(9)).await.unwrap().is_none());
+        assert!(begin_attempt(&pool, "bob", address(9)).await.unwrap().is_some());
+        sqlx::query("update login_attempt set blocked_until = now()").execute(&pool).await.unwrap();
+        let attempt = begin_attempt(&pool, "alice", address(9)).await.unwrap().unwrap();
+        succeeded(&pool, attempt).await.unwrap();
+        assert!(begin_attempt(&pool, "alice", address(9)).await.unwrap().is_some());
+    }
+
+    #[sqlx::test]
+    async fn an_address_is_blocked_whatever_login_it_tries(pool: PgPool) {
+        let address = Some("2001:db8::1".parse().unwrap());
+        for number in 0..30 {
+            let attempt = begin_attempt(&pool, &format!("p{number}"), address).await.unwrap();
+            assert!(attempt.is_some(), "{number}");
+        }
+        let neighbour = Some("2001:db8::2".parse().unwrap());
+        assert!(begin_attempt(&pool, "q", neighbour).await.unwrap().is_none());
+    }
+
+    #[sqlx::test]
+    async fn sessions_end_by_time_and_by_closing(pool: PgPool) {
+        let hour = Duration::from_secs(3600);
+        open(&pool, &[1; 32], "alice", hour).await.unwrap();
+        open(&pool, &[2; 32], "bob", hour).await.unwrap();
+        assert_eq!(login_of(&pool, &[1; 32]).await.unwrap().as_deref(), Some("alice"));
+        close(&pool, &[1; 32]).await.unwrap();
+        assert_eq!(login_of(&pool, &[1; 32]).await.unwrap(), None);
+        sqlx::query("update session set expires_at = now()").execute(&pool).await.unwrap();
+        assert_eq!(login_of(&pool, &[2; 32]).await.unwrap(), None);
+    }
+}

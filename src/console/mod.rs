@@ -27,6 +27,8 @@ mod login;
 pub mod markdown;
 mod problem;
 mod routes;
+#[cfg(test)]
+mod tests;
 pub mod view;
 
 use std::fmt;

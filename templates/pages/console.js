@@ -282,7 +282,7 @@ function follow() {
     if (thread !== wasThread) {
       threadComposer.clear();
       load(channel, thread).then(() => { if (thread) threadList.toEnd(); });
-      if (!matchMedia('(hover: none)').matches) threadComposer.box.focus();
+      if (!matchMedia('(pointer: coarse)').matches) threadComposer.box.focus();
     }
   } else if (wasThread) {
     const head = document.querySelector(`#log .message[data-id="${CSS.escape(wasThread)}"]`);
