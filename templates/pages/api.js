@@ -73,50 +73,82 @@ export async function post(path, body) {
  * Keeps one event stream open. `on.open` runs at every (re)connection: what was missed must be
  * fetched then. `on.lost` runs when the stream breaks. A stream that stays silent for 40 s is dead,
  * because the server sends something every 15 s.
+ *
+ * Browsers allow six connections to a server over HTTP/1.1, so the windows of one session share a
+ * stream: the one that holds the lock has it and passes everything on. Where there are no locks, each
+ * window has its own; so has one that hears nothing from the holder.
  */
 export function listen(on) {
-  let source;
+  const name = `metalbot-stream-${token.slice(0, 16)}`;
+  const bus = navigator.locks ? new BroadcastChannel(name) : null;
+  let source = null;
+  let holds = false;
+  let release = () => {};
   let failures = 0;
   let watchdog;
   let retry;
   let stopped = false;
 
-  function alive() {
+  function take(kind, data) {
+    if (stopped) return;
     clearTimeout(watchdog);
-    watchdog = setTimeout(broken, 40_000);
+    if (kind !== 'lost') watchdog = setTimeout(broken, 40_000);
+    if (kind === 'open') on.open();
+    else if (kind === 'lost') on.lost();
+    else if (kind === 'message') on.message(data);
+    else if (kind === 'bye') location.assign('/');
+  }
+  function tell(kind, data) {
+    take(kind, data);
+    if (holds) bus.postMessage({ kind, data });
   }
   function broken() {
-    source.close();
-    clearTimeout(watchdog);
+    source?.close();
     if (stopped) return;
     failures += 1;
-    on.lost();
+    tell('lost');
     const wait = Math.min(15_000, 500 * 2 ** failures) * (0.7 + Math.random() * 0.6);
     clearTimeout(retry);
     retry = setTimeout(connect, wait);
   }
   function connect() {
     clearTimeout(retry);
+    source?.close();
     source = new EventSource('/console/events');
-    alive();
-    source.onopen = () => { failures = 0; alive(); on.open(); };
+    watchdog = setTimeout(broken, 40_000);
+    source.onopen = () => { failures = 0; tell('open'); };
     source.onerror = broken;
-    source.addEventListener('message', (event) => { alive(); on.message(JSON.parse(event.data)); });
-    source.addEventListener('ping', alive);
-    source.addEventListener('resync', () => { alive(); on.open(); });
-    source.addEventListener('bye', () => location.assign('/'));
+    source.addEventListener('message', (event) => tell('message', JSON.parse(event.data)));
+    source.addEventListener('ping', () => tell('ping'));
+    source.addEventListener('resync', () => tell('open'));
+    source.addEventListener('bye', () => tell('bye'));
   }
   function hurry() {
-    if (!stopped && source.readyState === EventSource.CLOSED) connect();
+    if (!stopped && source?.readyState === EventSource.CLOSED) connect();
   }
   function stop() {
     stopped = true;
     clearTimeout(retry);
     clearTimeout(watchdog);
     window.removeEventListener('online', hurry);
-    source.close();
+    source?.close();
+    bus?.close();
+    release();
   }
+
   window.addEventListener('online', hurry);
-  connect();
+  if (bus) {
+    bus.onmessage = ({ data: { kind, data } }) => { if (!holds) take(kind, data); };
+    navigator.locks.request(name, () => {
+      if (stopped) return undefined;
+      holds = true;
+      connect();
+      return new Promise((done) => { release = done; });
+    });
+    // The stream of another window is open already and will not say so again.
+    setTimeout(() => { if (!holds) take('open'); }, 100);
+  } else {
+    connect();
+  }
   return { stop, hurry };
 }

@@ -5,15 +5,14 @@
 // events arrive in.
 
 import { getMessages, getState, listen, newDelivery, post } from './api.js';
-import { avatar, dayName, el, plainText, refreshTimes, setChildren, setText } from './dom.js';
+import { avatar, el, plainText, refreshTimes, setChildren, setText } from './dom.js';
 import { composer } from './composer.js';
 import { icon } from './icons.js';
-import { closePicker, markReplies, messageElement, openPicker, patchMessage } from './messages.js';
+import { messageList } from './list.js';
+import { closePicker, openPicker } from './messages.js';
 
 const $ = (id) => document.getElementById(id);
 const app = $('app');
-// Messages of one author this close together, in ms, are drawn as one block.
-const BLOCK_MS = 5 * 60_000;
 
 let me = { login: '', name: '' };
 let state = { channels: [], people: null };
@@ -48,120 +47,9 @@ const readKey = (name) => `metalbot.read.${me.login}.${name}`;
 function lastRead(name) {
   try { return Number(localStorage.getItem(readKey(name)) ?? -1); } catch { return -1; }
 }
-function setRead(name, serial) {
-  if (serial <= lastRead(name)) return;
+function storeRead(name, serial) {
   try { localStorage.setItem(readKey(name), String(serial)); } catch { /* unread marks do not survive then */ }
 }
-
-// ---- a list of messages -----------------------------------------------------------------------
-
-/** Draws a list of messages into `log`, keeping the end in view for one who is at the end. */
-function messageList(scroll, log, inThread) {
-  const nodes = new Map();
-  let atEnd = true;
-  let divider = null; // serial above which messages were unread when the list was opened
-  let onEnd = () => {};
-
-  scroll.addEventListener('scroll', () => {
-    atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 40;
-    if (atEnd) onEnd();
-  }, { passive: true });
-  const toEnd = () => { scroll.scrollTop = scroll.scrollHeight; };
-  new ResizeObserver(() => { if (atEnd) toEnd(); }).observe(log);
-  new ResizeObserver(() => { if (atEnd) toEnd(); }).observe(scroll);
-
-  function line(key, className, text) {
-    const node = nodes.get(key) ?? el('div', { class: className, role: 'separator' }, el('span'));
-    setText(node.firstChild, text);
-    nodes.set(key, node);
-    return node;
-  }
-
-  function draw(list, emptyNode) {
-    const wanted = [];
-    const seen = new Set();
-    let before = null;
-    let split = false;
-    for (const message of list) {
-      const key = message.delivery ? `d-${message.delivery}` : message.id;
-      let node = nodes.get(key);
-      if (node && node.message !== message) {
-        // The pending text becomes the server's rendering of it.
-        if (node.message.pending && !message.pending) {
-          const focused = node === document.activeElement;
-          node.remove();
-          node = null;
-          if (focused) queueMicrotask(() => nodes.get(key)?.focus());
-        } else {
-          patchMessage(node, message);
-        }
-      }
-      if (!node) node = messageElement(message, host, { inThread });
-      nodes.set(key, node);
-      seen.add(key);
-
-      const newDay = !before || dayName(before.at) !== dayName(message.at);
-      if (newDay && !inThread) {
-        const dayKey = `day-${dayName(message.at)}`;
-        wanted.push(line(dayKey, 'day', dayName(message.at)));
-        seen.add(dayKey);
-      }
-      const startsUnread = divider !== null && !split && message.serial > divider
-        && message.author.login !== me.login;
-      if (startsUnread) {
-        split = true;
-        if (before) { wanted.push(line('new', 'day new', 'New')); seen.add('new'); }
-      }
-      const joins = before && !newDay && !startsUnread && !message.card && !before.card
-        && before.author.login === message.author.login && before.only_you === message.only_you
-        && new Date(message.at) - new Date(before.at) < BLOCK_MS;
-      node.classList.toggle('joined', Boolean(joins));
-      markReplies(node, freshThreads.has(message.id));
-      wanted.push(node);
-      before = message;
-      if (inThread && message === list[0]) {
-        const count = list.length - 1;
-        wanted.push(line('count', 'day count', count ? `${count} ${count === 1 ? 'reply' : 'replies'}` : 'No replies yet'));
-        seen.add('count');
-      }
-    }
-    if (!list.length) wanted.push(emptyNode);
-    for (const key of [...nodes.keys()]) if (!seen.has(key)) nodes.delete(key);
-    setChildren(log, wanted);
-    if (!log.querySelector('.message[tabindex="0"]')) {
-      const last = [...log.querySelectorAll('.message')].at(-1);
-      if (last) last.tabIndex = 0;
-    }
-    if (atEnd) toEnd();
-  }
-
-  // One message of the list is a stop of the Tab key; J and K walk from it.
-  log.addEventListener('focusin', (event) => {
-    const node = event.target.closest('.message');
-    if (!node) return;
-    log.querySelectorAll('.message[tabindex="0"]').forEach((other) => { other.tabIndex = -1; });
-    node.tabIndex = 0;
-  });
-
-  return {
-    draw,
-    toEnd() { atEnd = true; toEnd(); },
-    isAtEnd: () => atEnd,
-    set onEnd(then) { onEnd = then; },
-    splitAfter(serial) { divider = serial; },
-    walk(step) {
-      const all = [...log.querySelectorAll('.message')];
-      const at = all.indexOf(document.activeElement?.closest?.('.message'));
-      const next = at < 0 ? all.at(-1) : all[Math.min(all.length - 1, Math.max(0, at + step))];
-      next?.focus();
-      next?.scrollIntoView({ block: 'nearest' });
-    },
-  };
-}
-
-const channelList = messageList($('scroll'), $('log'), false);
-const threadList = messageList($('thread-scroll'), $('thread-log'), true);
-channelList.onEnd = () => markRead();
 
 // ---- drawing ----------------------------------------------------------------------------------
 
@@ -230,7 +118,7 @@ function drawJump() {
 function markRead() {
   if (!channel || document.hidden || !channelList.isAtEnd() || !loaded.has(channel)) return;
   const last = heads(channel).filter((m) => !m.pending).at(-1);
-  if (last) setRead(channel, last.serial);
+  if (last && last.serial > lastRead(channel)) storeRead(channel, last.serial);
   if (unread.delete(channel)) drawChannels();
   drawJump();
 }
@@ -310,12 +198,17 @@ async function load(name, threadId) {
 const host = {
   me: () => me,
   nameOf,
+  isFresh: (id) => freshThreads.has(id),
   openThread: (id) => go(messages.get(id)?.channel ?? channel, id),
   react: (message, name, on) => act('/console/react', { message: message.id, name, on }),
   press: (message, value) => act('/console/press', { message: message.id, value }),
   retry(message) { messages.delete(message.id); say(message.text, message.channel, message.thread, message.delivery); },
   discard(message) { messages.delete(message.id); draw(); },
 };
+
+const channelList = messageList($('scroll'), $('log'), { inThread: false, host });
+const threadList = messageList($('thread-scroll'), $('thread-log'), { inThread: true, host });
+channelList.onEnd = () => markRead();
 
 async function act(path, body) {
   try {
@@ -398,6 +291,8 @@ async function resync() {
     return;
   }
   if ($('banner').classList.contains('lost')) banner(null);
+  // Another window of this browser signed in as somebody else.
+  if (state.me.login !== me.login) { await start(); return; }
   loaded.clear();
   countUnread();
   await Promise.all([load(channel, null), thread ? load(channel, thread) : null]);
@@ -407,8 +302,10 @@ async function resync() {
 // The server tells only each channel's newest message: enough for a dot on channels not in view.
 function countUnread() {
   for (const { name, last } of state.channels) {
-    if (localStorage.getItem(readKey(name)) === null) { setRead(name, Number(last ?? 0)); continue; }
-    if (name !== channel && !unread.get(name) && Number(last ?? 0) > lastRead(name)) unread.set(name, 1);
+    const newest = Number(last ?? 0);
+    // A first visit, or a database that began anew: nothing counts as unread.
+    if (lastRead(name) < 0 || lastRead(name) > newest) storeRead(name, newest);
+    else if (name !== channel && !unread.get(name) && newest > lastRead(name)) unread.set(name, 1);
   }
 }
 
