@@ -20,6 +20,8 @@ create table batch (
     channel        text not null,
     retry_of       bigint references batch (id),
     wave           integer not null default 0,
+    -- Something changed since the conductor last looked.
+    attention      boolean not null default true,
     -- Failures that an operator has accepted by resuming.
     failures_excused integer not null default 0,
     created_at     timestamptz not null default now(),
@@ -27,8 +29,9 @@ create table batch (
     started_at     timestamptz,
     finished_at    timestamptz
 );
-create index batch_live on batch (state)
-    where state in ('checking', 'awaiting_approval', 'scheduled', 'running', 'paused');
+create index batch_attention on batch (id)
+    where attention and state in ('scheduled', 'running', 'paused', 'cancelled');
+create index batch_overdue on batch (expires_at) where state = 'awaiting_approval';
 create index batch_submitter on batch (submitter, id desc);
 
 create table job (

@@ -3,6 +3,8 @@
 create table inbox (
     id          bigint generated always as identity primary key,
     platform    text not null,
+    -- One sender's deliveries are worked on in the order in which they came.
+    sender      text not null,
     delivery    text not null,
     body        jsonb not null,
     received_at timestamptz not null default now(),
@@ -13,6 +15,7 @@ create table inbox (
     unique (platform, delivery)
 );
 create index inbox_due on inbox (id) where done_at is null;
+create index inbox_sender on inbox (platform, sender, id) where done_at is null;
 
 create table outbox (
     id         bigint generated always as identity primary key,
@@ -40,9 +43,11 @@ create table card (
     shown      bigint not null default 0,
     due_at     timestamptz not null default now(),
     attempts   integer not null default 0,
-    last_error text
+    last_error text,
+    -- The platform will never show it.
+    refused_at timestamptz
 );
-create index card_dirty on card (due_at) where shown < version;
+create index card_dirty on card (due_at) where shown < version and refused_at is null;
 create index card_message on card (message_id);
 
 create table ticket (

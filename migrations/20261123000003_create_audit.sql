@@ -7,8 +7,11 @@ create table audit (
     via      text not null,
     event    text not null,
     batch_id bigint,
-    detail   jsonb not null
+    detail   jsonb not null,
+    -- The order of sealing: see store::audit::seal.
+    xid      xid8 not null default pg_current_xact_id()
 );
+create index audit_sealing on audit (xid, id);
 create index audit_batch on audit (batch_id, id);
 
 create table audit_seal (

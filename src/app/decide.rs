@@ -37,6 +37,10 @@ pub async fn decide(
         .map_err(|no| Error::Forbidden(format!("{no}.")))?;
     let decision = Decision { person: ask.who.login.clone(), verdict, digest: batch.digest };
     let actor = ask.actor();
+    if verdict == Verdict::Reject {
+        // Whoever sees a mistake after approving must be able to stop it.
+        store::decision::withdraw(tx, id, batch.digest, &ask.who.login).await?;
+    }
     if !store::decision::insert(tx, id, &decision, &owners, &actor.via, reason).await? {
         return Err(Error::Conflict(format!("you have already decided on {id}")));
     }
@@ -140,10 +144,13 @@ async fn count(tx: &mut PgTransaction<'_>, app: &App, batch: &Batch) -> Result<T
 }
 
 fn must_wait(batch: &Batch) -> Result<(), Error> {
-    if batch.state == BatchState::AwaitingApproval {
+    if batch.state == BatchState::AwaitingApproval && !batch.overdue {
         return Ok(());
     }
     let id = batch.id;
+    if batch.state == BatchState::AwaitingApproval {
+        return Err(Error::Conflict(format!("the time to decide on {id} is over: it expires")));
+    }
     let why = batch.state_reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     Err(Error::Conflict(format!("{id} is {}{why}: there is nothing to decide", batch.state)))
 }

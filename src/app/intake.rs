@@ -31,6 +31,9 @@ pub type Decode = fn(&Value) -> Result<Inbound, String>;
 /// The platforms of this process, by name.
 pub type Decoders = HashMap<&'static str, Decode>;
 
+/// Tries of a delivery that always fails for a reason of ours; about a quarter of an hour.
+const MOST_ATTEMPTS: i32 = 20;
+
 /// How long the loop sleeps when nobody wakes it.
 const POLL: Duration = Duration::from_secs(1);
 
@@ -75,7 +78,12 @@ pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx
     drop(tx);
     let attempts = delivery.attempts;
     tracing::error!(delivery = delivery.id, attempts, error = failure, "a delivery failed");
-    inbox::postpone(pool, delivery.id, backoff(attempts), &failure).await?;
+    if attempts < MOST_ATTEMPTS {
+        inbox::postpone(pool, delivery.id, backoff(attempts), &failure).await?;
+    } else {
+        // It would hold up everything that its sender says from now on.
+        inbox::give_up(pool, delivery.id, &failure).await?;
+    }
     Ok(true)
 }
 

@@ -363,7 +363,7 @@ async fn accept(
         what,
     };
     let body = serde_json::to_value(&inbound).expect("an inbound holds only strings and booleans");
-    store::inbox::accept(conn, PLATFORM, &inbound.delivery, &body).await
+    store::inbox::accept(conn, PLATFORM, by.login, &inbound.delivery, &body).await
 }
 
 #[cfg(test)]

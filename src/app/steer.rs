@@ -138,7 +138,12 @@ pub async fn release(
     }
     let actor = ask.actor();
     for (batch, hosts) in &by_batch {
+        store::batch::lock(tx, *batch).await?;
         let hosts = store::job::apply(tx, *batch, JobEvent::Release, Some(hosts), &actor).await?;
+        if hosts.is_empty() {
+            // Somebody else was faster.
+            continue;
+        }
         let notice = Notice::Released { batch: *batch, by: ask.who.login.clone(), hosts };
         let key = format!("{}:{}", ask.key, batch.0);
         outbox::notice(tx, &key, &Audience::Thread { batch: *batch }, &notice).await?;

@@ -104,8 +104,14 @@ pub async fn retry(
             _ => format!("no host of {id} failed: submit it anew instead"),
         }));
     }
+    let mut plan = batch.plan;
+    let Some(spec) = app.catalog.get(&plan.action) else {
+        return Err(Error::NotFound(format!("there is no action {} any more", plan.action)));
+    };
+    // The action may have been found more dangerous since.
+    plan.risk = plan.risk.max(spec.risk);
     let reason = batch.reason.or_else(|| Some(format!("retry of {id}")));
-    submit(tx, app, ask, &Submit { plan: batch.plan, hosts, reason }, Some(id)).await
+    submit(tx, app, ask, &Submit { plan, hosts, reason }, Some(id)).await
 }
 
 async fn refuse(

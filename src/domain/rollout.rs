@@ -93,8 +93,9 @@ pub struct Counts {
     pub held_in_wave: u32,
     /// Held jobs of later waves.
     pub held_later: u32,
-    /// Queued and running jobs, of any wave.
-    pub active: u32,
+    /// Jobs that a worker may lease at any time, of any wave.
+    pub queued: u32,
+    pub running: u32,
     /// Failed and quarantined jobs since the batch started or was last resumed.
     pub failed: u32,
 }
@@ -133,21 +134,23 @@ impl Rollout {
 
     /// Decides what a running batch does next.
     pub fn next(&self, counts: Counts) -> Next {
-        if counts.held_in_wave + counts.held_later + counts.active == 0 {
+        let active = counts.queued + counts.running;
+        let untouched = counts.held_in_wave + counts.held_later + counts.queued;
+        if untouched + counts.running == 0 {
             return Next::Finish;
         }
         if let Some(budget) = self.max_fail {
             let allowed = budget.of(counts.total);
-            if counts.failed > allowed && counts.held_in_wave + counts.held_later > 0 {
+            if counts.failed > allowed && untouched > 0 {
                 return Next::Pause { failed: counts.failed, allowed };
             }
         }
         if counts.held_in_wave == 0 {
             // The next wave waits for the stragglers of this one: that is what a wave is for.
-            return if counts.active == 0 { Next::NextWave } else { Next::Wait };
+            return if active == 0 { Next::NextWave } else { Next::Wait };
         }
         let room = match self.max_concurrent {
-            Some(most) => most.max(1).saturating_sub(counts.active),
+            Some(most) => most.max(1).saturating_sub(active),
             None => counts.held_in_wave,
         };
         match room.min(counts.held_in_wave) {
@@ -187,9 +190,9 @@ mod tests {
 
     #[test]
     fn a_wave_waits_for_its_stragglers() {
-        let counts = Counts { total: 10, held_later: 5, active: 1, ..Counts::default() };
+        let counts = Counts { total: 10, held_later: 5, running: 1, ..Counts::default() };
         assert_eq!(rollout(&["5"]).next(counts), Next::Wait);
-        assert_eq!(rollout(&["5"]).next(Counts { active: 0, ..counts }), Next::NextWave);
+        assert_eq!(rollout(&["5"]).next(Counts { running: 0, ..counts }), Next::NextWave);
     }
 
     #[test]
@@ -199,17 +202,20 @@ mod tests {
         assert_eq!(pace.next(counts), Next::Queue(5));
         let counts = Counts { failed: 2, ..counts };
         assert_eq!(pace.next(counts), Next::Pause { failed: 2, allowed: 1 });
-        let none_left = Counts { held_in_wave: 0, active: 1, ..counts };
+        let queued = Counts { held_in_wave: 0, queued: 3, ..counts };
+        assert_eq!(pace.next(queued), Next::Pause { failed: 2, allowed: 1 });
+        let none_left = Counts { queued: 0, running: 1, ..queued };
         assert_eq!(pace.next(none_left), Next::Wait);
-        assert_eq!(pace.next(Counts { active: 0, ..none_left }), Next::Finish);
+        assert_eq!(pace.next(Counts { running: 0, ..none_left }), Next::Finish);
     }
 
     #[test]
     fn concurrency_leaves_no_more_than_its_room() {
         let pace = Rollout { max_concurrent: Some(4), ..Rollout::default() };
-        let counts = Counts { total: 10, held_in_wave: 7, active: 3, ..Counts::default() };
+        let counts =
+            Counts { total: 10, held_in_wave: 7, queued: 1, running: 2, ..Counts::default() };
         assert_eq!(pace.next(counts), Next::Queue(1));
-        assert_eq!(pace.next(Counts { active: 4, ..counts }), Next::Wait);
+        assert_eq!(pace.next(Counts { running: 3, ..counts }), Next::Wait);
     }
 
     proptest! {

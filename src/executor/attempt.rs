@@ -46,7 +46,7 @@ pub async fn run_job(
     let name = run.leased.host.clone();
     match run.work(&host, &stop).await {
         Ok(()) => {}
-        Err(Stale) => tracing::warn!(host = %name, "another worker has this job now"),
+        Err(Stale) => tracing::warn!(host = %name, "the lease is over: this worker leaves the job"),
     }
 }
 

@@ -15,6 +15,8 @@ use crate::store::attempt::{Intent, Outcome, write_intents, write_outcomes};
 const GROUP: usize = 500;
 /// How long a row waits for others to go with it.
 const GATHER: Duration = Duration::from_millis(2);
+/// A write that takes longer is given up, with its connection, and repeated.
+const SILENCE: Duration = Duration::from_secs(10);
 /// Wait before a failed write is repeated.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -90,13 +92,14 @@ async fn run_writer<T: Clone, R, F>(
         }
         let (rows, replies): (Vec<T>, Vec<_>) = group.drain(..).unzip();
         let answers = loop {
-            match write(rows.clone()).await {
-                Ok(answers) => break answers,
-                Err(error) => {
+            match tokio::time::timeout(SILENCE, write(rows.clone())).await {
+                Ok(Ok(answers)) => break answers,
+                Ok(Err(error)) => {
                     tracing::warn!(%error, rows = rows.len(), "the journal cannot be written");
-                    tokio::time::sleep(RETRY).await;
                 }
+                Err(_) => tracing::warn!(rows = rows.len(), "the journal's database is silent"),
             }
+            tokio::time::sleep(RETRY).await;
         };
         for (reply, answer) in replies.into_iter().zip(answers) {
             // A job task that was stopped meanwhile has nobody to answer to.

@@ -23,18 +23,30 @@ use crate::telemetry;
 /// How long a round may wait for others to finish before it looks again.
 pub const PERIOD: Duration = Duration::from_millis(500);
 
-/// Looks at every batch in motion once. `true`: something changed, so look again.
+/// Looks at every batch that asks for attention. `true`: something changed, so look again.
 pub async fn conduct(pool: &PgPool) -> anyhow::Result<bool> {
-    let in_motion = store::batch::in_motion(&mut *pool.acquire().await?).await?;
+    let asking = store::batch::asking_attention(&mut *pool.acquire().await?).await?;
     let mut changed = false;
-    for id in in_motion {
-        let mut tx = pool.begin().await?;
-        let Some(mut batch) = store::batch::lock(&mut tx, id).await? else { continue };
-        let moved = advance(&mut tx, &mut batch).await.with_context(|| format!("batch {id}"))?;
-        tx.commit().await?;
-        changed |= moved;
+    for id in asking {
+        match look_at(pool, id).await {
+            Ok(moved) => changed |= moved,
+            // One that this version cannot read must not hold up the others.
+            Err(error) => tracing::error!(batch = %id, error = format!("{error:#}"), "stuck"),
+        }
     }
     Ok(changed)
+}
+
+async fn look_at(pool: &PgPool, id: BatchId) -> anyhow::Result<bool> {
+    let mut tx = pool.begin().await?;
+    let mut batch = store::batch::lock(&mut tx, id).await?.context("it is gone")?;
+    store::batch::give_attention(&mut tx, id).await?;
+    let moved = advance(&mut tx, &mut batch).await?;
+    if moved {
+        store::batch::ask_attention(&mut tx, &[id]).await?;
+    }
+    tx.commit().await?;
+    Ok(moved)
 }
 
 async fn advance(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> anyhow::Result<bool> {
@@ -43,10 +55,18 @@ async fn advance(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> anyhow::Resul
         let why = batch.state_reason.clone();
         store::batch::apply(tx, batch, BatchEvent::Start, &actor, why.as_deref()).await?;
     }
-    if !matches!(batch.state, BatchState::Running | BatchState::Paused) {
-        return Ok(false);
-    }
     let counts = job::rollout_counts(tx, batch.id, batch.wave, batch.failures_excused).await?;
+    match batch.state {
+        BatchState::Running | BatchState::Paused => {}
+        // Hosts that were at work when it was cancelled have been finished; some may have failed.
+        BatchState::Cancelled if counts.queued + counts.running == 0 => {
+            if batch.started_at.is_some() {
+                tell_the_end(tx, batch).await?;
+            }
+            return Ok(false);
+        }
+        _ => return Ok(false),
+    }
     match (batch.plan.rollout.next(counts), batch.state) {
         (Next::Finish, _) => {
             finish(tx, batch, &actor).await?;
@@ -74,7 +94,7 @@ async fn advance(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> anyhow::Resul
     }
 }
 
-/// The final state, the notice and the tickets, in the transaction of the last look.
+/// The final state, with its notice and tickets in the same transaction.
 async fn finish(
     tx: &mut PgTransaction<'_>,
     batch: &mut Batch,
@@ -87,6 +107,12 @@ async fn finish(
         _ => Verdict::SomeFailed,
     };
     store::batch::apply(tx, batch, BatchEvent::Finish(verdict), actor, None).await?;
+    tell_the_end(tx, batch).await
+}
+
+/// The notice and the tickets; told once however often it is asked.
+async fn tell_the_end(tx: &mut PgTransaction<'_>, batch: &Batch) -> anyhow::Result<()> {
+    let counts = job::state_counts(tx, batch.id).await?;
     metrics::counter!(telemetry::BATCHES_ENDED, "state" => batch.state.as_str()).increment(1);
     let failures = view::failures(tx, batch.id).await?;
     for failure in &failures {

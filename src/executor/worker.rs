@@ -55,6 +55,22 @@ struct Mine {
     lost: CancellationToken,
 }
 
+/// Takes the lease off the list when its task ends in any way: a lease without a task must end.
+struct Entry {
+    leases: Leases,
+    job: JobId,
+    epoch: Epoch,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut leases = lock(&self.leases);
+        if leases.get(&self.job).is_some_and(|mine| mine.epoch == self.epoch) {
+            leases.remove(&self.job);
+        }
+    }
+}
+
 type Leases = Arc<Mutex<HashMap<JobId, Mine>>>;
 
 /// Works until it is stopped, then lets running steps finish for as long as the drain allows and
@@ -124,22 +140,26 @@ async fn start_jobs(
     let limits = executor.limits;
     let leased = lease::take(&executor.pool, &executor.worker, room, limits.lease).await?;
     for leased in leased {
-        let plan = plan_of(executor, plans, leased.batch).await?;
+        let plan = match plan_of(executor, plans, leased.batch).await {
+            Ok(plan) => plan,
+            Err(error) => {
+                // Its lease runs out, and a worker that can read the plan takes it.
+                tracing::error!(batch = %leased.batch, %error, "the plan cannot be read");
+                continue;
+            }
+        };
         let clock = Arc::new(LeaseClock::new(asked + limits.lease));
         let lost = CancellationToken::new();
         let mine = Mine { epoch: leased.epoch, clock: Arc::clone(&clock), lost: lost.clone() };
         lock(leases).insert(leased.job, mine);
-        let (job, epoch) = (leased.job, leased.epoch);
+        let job = leased.job;
+        let entry = Entry { leases: Arc::clone(leases), job, epoch: leased.epoch };
         let work = run_job(executor.clone(), journal.clone(), plan, leased, clock, stop.clone());
-        let leases = Arc::clone(leases);
         tasks.spawn(async move {
+            let _entry = entry;
             tokio::select! {
                 () = work => {}
                 () = lost.cancelled() => tracing::warn!(%job, "lost the lease of a running job"),
-            }
-            let mut leases = lock(&leases);
-            if leases.get(&job).is_some_and(|mine| mine.epoch == epoch) {
-                leases.remove(&job);
             }
         });
     }
@@ -174,8 +194,11 @@ async fn run_heartbeat(executor: Executor, leases: Leases) {
             continue;
         }
         let asked = Instant::now();
-        match lease::heartbeat(&executor.pool, &executor.worker, &jobs, limits.lease).await {
-            Ok(kept) => {
+        let beat = lease::heartbeat(&executor.pool, &executor.worker, &jobs, limits.lease);
+        // A connection that has gone silent must not cost all leases.
+        match tokio::time::timeout(limits.lease / 3, beat).await {
+            Err(_) => tracing::warn!("leases were not extended: the database is silent"),
+            Ok(Ok(kept)) => {
                 let kept: HashSet<JobId> = kept.into_iter().collect();
                 let leases = lock(&leases);
                 for (job, epoch) in jobs {
@@ -190,7 +213,7 @@ async fn run_heartbeat(executor: Executor, leases: Leases) {
                     }
                 }
             }
-            Err(error) => tracing::warn!(%error, "leases were not extended"),
+            Ok(Err(error)) => tracing::warn!(%error, "leases were not extended"),
         }
     }
 }

@@ -47,10 +47,17 @@ impl NoticeRelay {
         let any = !cards.is_empty() || !notices.is_empty();
         let cards = cards.into_iter().map(|card| async move {
             let batch = card.batch;
-            if let Err(error) = self.show_card(&card).await {
-                tracing::warn!(%batch, %error, "a card was not shown");
-                let wait = wait_after(card.attempts);
-                store::card::postpone(&self.pool, batch, wait, &error.to_string()).await?;
+            match self.show_card(&card).await {
+                Ok(()) => {}
+                Err(ChatError::Transient(error)) => {
+                    tracing::warn!(%batch, error, "a card was not shown");
+                    let wait = wait_after(card.attempts);
+                    store::card::postpone(&self.pool, batch, wait, &error).await?;
+                }
+                Err(ChatError::Rejected(error)) => {
+                    tracing::error!(%batch, error, "a card can never be shown");
+                    store::card::refused(&self.pool, batch, &error).await?;
+                }
             }
             anyhow::Ok(())
         });
@@ -108,15 +115,22 @@ impl NoticeRelay {
     }
 
     async fn post(&self, pending: &PendingNotice) -> Result<(), ChatError> {
+        // A newer version may have written it; one that can read it will come along.
+        let unreadable = |error: &serde_json::Error| ChatError::Transient(error.to_string());
+        let notice = pending.notice.as_ref().map_err(unreadable)?;
+        let audience = pending.audience.as_ref().map_err(unreadable)?;
         let markdown = self
             .templates
-            .notice(&pending.notice)
+            .notice(notice)
             .map_err(|error| ChatError::Rejected(error.to_string()))?;
         let message = Message { markdown, card: None };
-        let (place, only_to) = match (&pending.audience, &pending.thread) {
+        let (place, only_to) = match (audience, &pending.thread) {
             (Audience::Place { place }, _) => (place.clone(), None),
             (Audience::Only { place, user }, _) => (place.clone(), Some(user.as_str())),
-            (Audience::Thread { .. }, Some(thread)) => {
+            (Audience::Thread { batch }, Some(thread)) => {
+                if thread.message_id.is_none() {
+                    return Err(ChatError::Rejected(format!("{batch} has no card")));
+                }
                 let place = Place {
                     platform: thread.platform.clone(),
                     channel: thread.channel.clone(),

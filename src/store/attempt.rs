@@ -9,8 +9,7 @@ use std::collections::HashMap;
 use serde_json::json;
 use sqlx::PgPool;
 
-use super::wake::{Bell, ring};
-use super::{audit, card};
+use super::{audit, batch, card};
 use crate::domain::ids::{BatchId, Epoch, JobId};
 use crate::domain::job::JobState;
 use crate::domain::principal::Actor;
@@ -68,7 +67,9 @@ pub async fn write_intents(
     let epochs: Vec<i64> = intents.iter().map(|intent| intent.epoch.0).collect();
     let steps: Vec<i32> = intents.iter().map(|i| i32::try_from(i.step).unwrap_or(0)).collect();
     let tries: Vec<i32> = intents.iter().map(|intent| intent.try_number.cast_signed()).collect();
-    // The share lock keeps a takeover waiting until the intent is there for it to see.
+    // The share lock keeps a takeover waiting until the intent is there for it to see. Whoever locks
+    // several jobs locks them in the order of their numbers. The same intent written again, after
+    // the answer of a commit was lost, is the first one.
     let written = sqlx::query!(
         "with mine as (
              select job.id, job.epoch, new.step, new.try
@@ -76,10 +77,12 @@ pub async fn write_intents(
                   as new (job_id, epoch, step, try)
                on job.id = new.job_id and job.epoch = new.epoch
              where job.state = 'running' and job.lease_until >= now()
-             for share of job)
+             order by job.id for share of job)
          insert into attempt (job_id, step, try, epoch, worker)
          select id, step, try, epoch, $1 from mine
-         on conflict do nothing
+         on conflict (job_id) where outcome is null do update set worker = excluded.worker
+             where attempt.epoch = excluded.epoch and attempt.step = excluded.step
+               and attempt.try = excluded.try
          returning id, job_id",
         worker,
         &jobs,
@@ -120,7 +123,7 @@ pub async fn write_outcomes(
                select job.id from job join reported
                  on job.id = reported.job_id and job.epoch = reported.epoch
                where job.state = 'running'
-               for update of job),
+               order by job.id for update of job),
            closed as (
                update attempt set outcome = reported.outcome, outcome_at = now(),
                    error_kind = reported.error_kind, error = reported.error
@@ -151,20 +154,23 @@ pub async fn write_outcomes(
     .fetch_all(&mut *tx)
     .await?;
     let actor = Actor { who: "metalbot".into(), via: worker.to_owned() };
-    let mut batches: Vec<BatchId> = Vec::new();
-    for row in written.iter().filter(|row| row.ended) {
-        let detail = json!({ "host": row.host, "state": row.state, "error": row.error });
-        let batch = BatchId(row.batch_id);
-        audit::record(&mut tx, &actor, "job.ended", Some(batch), detail).await?;
-        batches.push(batch);
-    }
-    batches.sort();
-    batches.dedup();
-    for batch in &batches {
-        card::touch(&mut tx, *batch).await?;
-    }
-    if !batches.is_empty() {
-        ring(&mut tx, Bell::Work).await?;
+    let ended: Vec<_> = written
+        .iter()
+        .filter(|row| row.ended)
+        .map(|row| {
+            let detail = json!({ "host": row.host, "state": row.state, "error": row.error });
+            (BatchId(row.batch_id), detail)
+        })
+        .collect();
+    if !ended.is_empty() {
+        audit::record_many(&mut tx, &actor, "job.ended", &ended).await?;
+        let mut batches: Vec<BatchId> = ended.into_iter().map(|(batch, _)| batch).collect();
+        batches.sort();
+        batches.dedup();
+        batch::ask_attention(&mut tx, &batches).await?;
+        for batch in batches {
+            card::touch(&mut tx, batch).await?;
+        }
     }
     tx.commit().await?;
     Ok(written.into_iter().map(|row| JobId(row.id)).collect())

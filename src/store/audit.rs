@@ -15,9 +15,6 @@ use crate::domain::principal::Actor;
 /// The seal before the first row.
 const GENESIS: [u8; 32] = [0; 32];
 
-/// Rows may commit after rows with higher numbers; this many numbers back are looked through.
-const REORDERING: i64 = 10_000;
-
 /// Records one event in the surrounding transaction.
 pub async fn record(
     conn: &mut PgConnection,
@@ -33,6 +30,30 @@ pub async fn record(
         event,
         batch.map(|batch| batch.0),
         detail
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Records many events of one actor and kind in one statement.
+pub async fn record_many(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    event: &str,
+    details: &[(BatchId, Value)],
+) -> sqlx::Result<()> {
+    let batches: Vec<i64> = details.iter().map(|(batch, _)| batch.0).collect();
+    let details: Vec<Value> = details.iter().map(|(_, detail)| detail.clone()).collect();
+    sqlx::query!(
+        "insert into audit (actor, via, event, batch_id, detail)
+         select $1, $2, $3, batch_id, detail
+         from unnest($4::bigint[], $5::jsonb[]) as new (batch_id, detail)",
+        actor.who,
+        actor.via,
+        event,
+        &batches,
+        &details
     )
     .execute(conn)
     .await?;
@@ -71,21 +92,28 @@ impl Row {
 /// (task `audit_seal`); the chain's position is a primary key, so a second one fails and changes
 /// nothing.
 pub async fn seal(tx: &mut PgTransaction<'_>, at_most: i64) -> sqlx::Result<usize> {
-    let last = sqlx::query!("select position, seal from audit_seal order by position desc limit 1")
-        .fetch_optional(&mut **tx)
-        .await?;
-    let (mut position, mut previous) =
-        last.map_or((0, GENESIS.to_vec()), |last| (last.position, last.seal));
-    let highest = sqlx::query_scalar!("select max(audit_id) from audit_seal")
-        .fetch_one(&mut **tx)
-        .await?
-        .unwrap_or(0);
+    let last = sqlx::query!(
+        r#"select position, seal, audit.id, audit.xid::text as "xid!"
+           from audit_seal join audit on audit.id = audit_id
+           order by position desc limit 1"#
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    let (mut position, mut previous, last_xid, last_id) = match last {
+        Some(last) => (last.position, last.seal, last.xid, last.id),
+        None => (0, GENESIS.to_vec(), "0".to_owned(), 0),
+    };
+    // Numbers are given before a transaction commits, so that a row can appear below the newest one.
+    // Transactions older than every running one cannot bring further rows: theirs are sealed, in
+    // the order of transaction and number.
     let rows = sqlx::query_as!(
         Row,
         "select id, at, actor, via, event, batch_id, detail from audit
-         where id > $1 and not exists (select from audit_seal where audit_id = audit.id)
-         order by id limit $2",
-        highest - REORDERING,
+         where xid < pg_snapshot_xmin(pg_current_snapshot())
+           and (xid, id) > ($1::text::xid8, $2)
+         order by xid, id limit $3",
+        last_xid,
+        last_id,
         at_most
     )
     .fetch_all(&mut **tx)

@@ -36,6 +36,8 @@ pub struct Batch {
     pub expires_at: Option<OffsetDateTime>,
     pub started_at: Option<OffsetDateTime>,
     pub finished_at: Option<OffsetDateTime>,
+    /// Its approval did not come in time, by the database's clock.
+    pub overdue: bool,
 }
 
 /// What a submission brings.
@@ -78,6 +80,7 @@ struct Row {
     expires_at: Option<OffsetDateTime>,
     started_at: Option<OffsetDateTime>,
     finished_at: Option<OffsetDateTime>,
+    overdue: bool,
 }
 
 impl TryFrom<Row> for Batch {
@@ -104,6 +107,7 @@ impl TryFrom<Row> for Batch {
             expires_at: row.expires_at,
             started_at: row.started_at,
             finished_at: row.finished_at,
+            overdue: row.overdue,
         })
     }
 }
@@ -153,7 +157,8 @@ pub async fn get(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Option<Ba
         Row,
         r#"select id, plan as "plan: Json<Plan>", digest, submitter, reason, state, state_reason,
                   requirements as "requirements: Json<Vec<Requirement>>", platform, channel,
-                  retry_of, wave, failures_excused, created_at, expires_at, started_at, finished_at
+                  retry_of, wave, failures_excused, created_at, expires_at, started_at, finished_at,
+                  coalesce(expires_at <= now(), false) as "overdue!"
            from batch where id = $1"#,
         id.0
     )
@@ -166,7 +171,8 @@ pub async fn get(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Option<Ba
 /// Reads a batch and locks it until the transaction ends: whoever decides about a batch first
 /// takes this lock.
 pub async fn lock(tx: &mut PgTransaction<'_>, id: BatchId) -> sqlx::Result<Option<Batch>> {
-    sqlx::query!("select id from batch where id = $1 for update", id.0)
+    // Not `for update`: that would make every row that refers to the batch wait.
+    sqlx::query!("select id from batch where id = $1 for no key update", id.0)
         .fetch_optional(&mut **tx)
         .await?;
     get(&mut *tx, id).await
@@ -183,7 +189,7 @@ pub async fn apply(
     let before = batch.state;
     let after = next(before, event)?;
     let times = sqlx::query!(
-        "update batch set state = $2, state_reason = $3,
+        "update batch set state = $2, state_reason = $3, attention = true,
              started_at = case when $2 = 'running' then coalesce(started_at, now())
                           else started_at end,
              finished_at = case when $4 then now() else finished_at end
@@ -267,14 +273,38 @@ pub async fn excuse_failures(
     Ok(())
 }
 
-/// Batches that the conductor should look at: approved ones, and running or paused ones.
-pub async fn in_motion(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
+/// Batches of which something changed since the conductor last looked, new ones first.
+pub async fn asking_attention(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
     let ids = sqlx::query_scalar!(
-        "select id from batch where state in ('scheduled', 'running', 'paused') order by id"
+        "select id from batch
+         where attention and state in ('scheduled', 'running', 'paused', 'cancelled')
+         order by started_at nulls first, id limit 1000"
     )
     .fetch_all(conn)
     .await?;
     Ok(ids.into_iter().map(BatchId).collect())
+}
+
+/// Asks the conductor to look at these batches.
+pub async fn ask_attention(conn: &mut PgConnection, ids: &[BatchId]) -> sqlx::Result<()> {
+    let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+    sqlx::query!(
+        "update batch set attention = true where id in (
+             select id from batch where id = any($1) and not attention
+             order by id for no key update)",
+        &ids
+    )
+    .execute(&mut *conn)
+    .await?;
+    ring(conn, Bell::Work).await
+}
+
+/// The conductor has looked at a locked batch; what changes from now on asks anew.
+pub async fn give_attention(tx: &mut PgTransaction<'_>, id: BatchId) -> sqlx::Result<()> {
+    sqlx::query!("update batch set attention = false where id = $1", id.0)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 /// Batches whose approval did not come in time.

@@ -33,14 +33,14 @@ pub async fn touch(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<()> 
     ring(conn, Bell::Outbox).await
 }
 
-/// Cards that must be posted or may be edited now.
+/// Cards that must be posted or may be edited now; new ones first, they answer a command.
 pub async fn dirty(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<DirtyCard>> {
     let rows = sqlx::query!(
         "select card.batch_id, batch.platform, batch.channel, card.message_id, card.version,
                 card.attempts
          from card join batch on batch.id = card.batch_id
-         where card.shown < card.version and card.due_at <= now()
-         order by card.batch_id limit $1",
+         where card.shown < card.version and card.refused_at is null and card.due_at <= now()
+         order by card.message_id is not null, card.due_at limit $1",
         at_most
     )
     .fetch_all(pool)
@@ -92,6 +92,18 @@ pub async fn postpone(
          where batch_id = $1",
         batch.0,
         interval(wait),
+        error
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The platform will never show the card.
+pub async fn refused(pool: &PgPool, batch: BatchId, error: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update card set refused_at = now(), last_error = $2 where batch_id = $1",
+        batch.0,
         error
     )
     .execute(pool)

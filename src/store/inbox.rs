@@ -23,12 +23,15 @@ pub struct Delivery {
 pub async fn accept(
     conn: &mut PgConnection,
     platform: &str,
+    sender: &str,
     delivery: &str,
     body: &Value,
 ) -> sqlx::Result<bool> {
     let stored = sqlx::query!(
-        "insert into inbox (platform, delivery, body) values ($1, $2, $3) on conflict do nothing",
+        "insert into inbox (platform, sender, delivery, body) values ($1, $2, $3, $4)
+         on conflict do nothing",
         platform,
+        sender,
         delivery,
         body
     )
@@ -42,12 +45,17 @@ pub async fn accept(
     Ok(stored)
 }
 
-/// The oldest delivery that nobody else works on, locked until the transaction ends.
+/// The oldest delivery that nobody else works on and that no earlier one of its sender precedes,
+/// locked until the transaction ends: who approves and then takes it back must not be heard in the
+/// other order.
 pub async fn take(tx: &mut PgTransaction<'_>) -> sqlx::Result<Option<Delivery>> {
     sqlx::query_as!(
         Delivery,
         "select id, platform, body, attempts from inbox
-         where done_at is null and due_at <= now()
+         where done_at is null and due_at <= now() and not exists (
+             select from inbox earlier
+             where earlier.platform = inbox.platform and earlier.sender = inbox.sender
+               and earlier.id < inbox.id and earlier.done_at is null)
          order by id for update skip locked limit 1"
     )
     .fetch_optional(&mut **tx)
@@ -69,6 +77,18 @@ pub async fn postpone(pool: &PgPool, id: i64, wait: Duration, error: &str) -> sq
          where id = $1 and done_at is null",
         id,
         interval(wait),
+        error
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The delivery can never be worked on. It stays in the table, with its error, for an operator.
+pub async fn give_up(pool: &PgPool, id: i64, error: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update inbox set done_at = now(), last_error = $2 where id = $1 and done_at is null",
+        id,
         error
     )
     .execute(pool)

@@ -201,7 +201,8 @@ pub async fn rollout_counts(
              count(*) filter (where state <> 'skipped') as "total!",
              count(*) filter (where state = 'held' and wave <= $2) as "held_in_wave!",
              count(*) filter (where state = 'held' and wave > $2) as "held_later!",
-             count(*) filter (where state in ('queued', 'running')) as "active!",
+             count(*) filter (where state = 'queued') as "queued!",
+             count(*) filter (where state = 'running') as "running!",
              count(*) filter (where state in ('failed', 'quarantined')) as "failed!"
            from job where batch_id = $1"#,
         batch.0,
@@ -214,8 +215,9 @@ pub async fn rollout_counts(
         total: narrow(row.total),
         held_in_wave: narrow(row.held_in_wave),
         held_later: narrow(row.held_later),
-        active: narrow(row.active),
-        failed: narrow(row.failed - i64::from(failures_excused)),
+        queued: narrow(row.queued),
+        running: narrow(row.running),
+        failed: narrow((row.failed - i64::from(failures_excused)).max(0)),
     })
 }
 

@@ -76,12 +76,14 @@ pub async fn take(
     .into_iter()
     .map(|row| (row.job_id, (row.tries, row.open)))
     .collect();
-    for row in rows.iter().filter(|row| row.takeover) {
-        let actor = Actor { who: "metalbot".into(), via: worker.to_owned() };
-        let detail = serde_json::json!({ "host": row.host, "epoch": row.epoch });
-        let batch = Some(BatchId(row.batch_id));
-        audit::record(&mut tx, &actor, "job.taken_over", batch, detail).await?;
-    }
+    let actor = Actor { who: "metalbot".into(), via: worker.to_owned() };
+    let detail = |host: &str, epoch: i64| serde_json::json!({ "host": host, "epoch": epoch });
+    let taken_over: Vec<_> = rows
+        .iter()
+        .filter(|row| row.takeover)
+        .map(|row| (BatchId(row.batch_id), detail(&row.host, row.epoch)))
+        .collect();
+    audit::record_many(&mut tx, &actor, "job.taken_over", &taken_over).await?;
     tx.commit().await?;
     rows.into_iter()
         .map(|row| {
@@ -110,10 +112,15 @@ pub async fn heartbeat(
     let ids: Vec<i64> = jobs.iter().map(|(job, _)| job.0).collect();
     let epochs: Vec<i64> = jobs.iter().map(|(_, epoch)| epoch.0).collect();
     let kept = sqlx::query_scalar!(
-        "update job set lease_until = now() + $4
-         from unnest($2::bigint[], $3::bigint[]) as mine (id, epoch)
-         where job.id = mine.id and job.epoch = mine.epoch and job.worker = $1
-           and job.state = 'running' and job.lease_until >= now()
+        // Whoever locks several jobs locks them in the order of their numbers.
+        "with standing as (
+             select job.id from job
+             join unnest($2::bigint[], $3::bigint[]) as mine (id, epoch)
+               on job.id = mine.id and job.epoch = mine.epoch
+             where job.worker = $1 and job.state = 'running' and job.lease_until >= now()
+             order by job.id for update of job)
+         update job set lease_until = now() + $4
+         from standing where job.id = standing.id
          returning job.id",
         worker,
         &ids,
@@ -125,11 +132,13 @@ pub async fn heartbeat(
     Ok(kept.into_iter().map(JobId).collect())
 }
 
-/// Lets other workers have these jobs at once: this process stops in order.
+/// Lets other workers have this process's jobs at once: it stops in order. A job with an act under
+/// way is not given up: the act may still be on its way to the BMC, and its lease must run out.
 pub async fn give_up(pool: &PgPool, worker: &str) -> sqlx::Result<u64> {
     let given = sqlx::query!(
         "update job set lease_until = now() - interval '1 second'
-         where worker = $1 and state = 'running'",
+         where worker = $1 and state = 'running' and not exists (
+             select from attempt where attempt.job_id = job.id and attempt.outcome is null)",
         worker
     )
     .execute(pool)

@@ -16,8 +16,9 @@ use crate::domain::notice::{Audience, Notice};
 pub struct PendingNotice {
     pub id: i64,
     pub key: String,
-    pub audience: Audience,
-    pub notice: Notice,
+    /// As stored: a notice of a newer version cannot be read by an older one.
+    pub audience: serde_json::Result<Audience>,
+    pub notice: serde_json::Result<Notice>,
     pub attempts: i32,
     /// Where the batch's card is, for notices of its thread; its message may not be posted yet.
     pub thread: Option<Thread>,
@@ -88,15 +89,14 @@ pub async fn ticket(
 /// for its card, is left out: order within a thread is kept.
 pub async fn due_notices(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<PendingNotice>> {
     let rows = sqlx::query!(
-        r#"select o.id, o.key, o.attempts, o.audience as "audience!: Json<Audience>",
-                  o.body as "body: Json<Notice>",
+        r#"select o.id, o.key, o.attempts, o.audience as "audience!", o.body,
                   b.platform as "platform?", b.channel as "channel?", c.message_id as "message_id?"
            from outbox o
            left join batch b on b.id = o.batch_id
            left join card c on c.batch_id = o.batch_id
            where o.kind = 'notice' and o.sent_at is null and o.refused_at is null
              and o.due_at <= now()
-             and (o.batch_id is null or c.message_id is not null)
+             and (o.batch_id is null or c.message_id is not null or c.refused_at is not null)
              and not exists (
                  select from outbox earlier
                  where earlier.kind = 'notice' and earlier.batch_id = o.batch_id
@@ -112,8 +112,8 @@ pub async fn due_notices(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<Pendin
         .map(|row| PendingNotice {
             id: row.id,
             key: row.key,
-            audience: row.audience.0,
-            notice: row.body.0,
+            audience: serde_json::from_value(row.audience),
+            notice: serde_json::from_value(row.body),
             attempts: row.attempts,
             thread: row.platform.zip(row.channel).map(|(platform, channel)| Thread {
                 platform,

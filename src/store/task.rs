@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::ids::Epoch;
@@ -65,6 +66,21 @@ pub struct Turns {
     pub stop: CancellationToken,
 }
 
+/// Renews the turn while a round runs; returns when it is lost.
+async fn turn_ends(turns: &Turns, name: &str) {
+    let mut until = Instant::now() + TURN;
+    loop {
+        tokio::time::sleep(TURN / 5).await;
+        let asked = Instant::now();
+        match take_turn(&turns.pool, name, &turns.owner, TURN).await {
+            Ok(Some(_)) => until = asked + TURN,
+            Ok(None) => return,
+            Err(_) if Instant::now() >= until => return,
+            Err(_) => {}
+        }
+    }
+}
+
 /// How long a turn lasts when its owner dies in the middle of it.
 const TURN: Duration = Duration::from_secs(5);
 
@@ -91,10 +107,14 @@ pub async fn run_rounds<F>(
         // A bell that rings during the round must not be missed.
         let _ = futures_util::poll!(&mut ring);
         let again = match take_turn(&turns.pool, name, &turns.owner, TURN).await {
-            Ok(Some(_)) => match round().await {
-                Ok(again) => again,
-                Err(error) => {
+            Ok(Some(_)) => tokio::select! {
+                done = round() => done.unwrap_or_else(|error| {
                     tracing::warn!(task = name, error = format!("{error:#}"), "a round failed");
+                    false
+                }),
+                // Another process may have it from now on.
+                () = turn_ends(&turns, name) => {
+                    tracing::warn!(task = name, "the turn was lost in the middle of a round");
                     false
                 }
             },

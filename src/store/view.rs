@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
 
-use super::{batch, corrupt, decision, job};
+use super::batch::{self, Batch};
+use super::{corrupt, decision, job};
 use crate::domain::approval::Verdict;
 use crate::domain::batch::BatchState;
 use crate::domain::host::HostName;
@@ -205,11 +206,11 @@ pub async fn list(
 }
 
 /// People who approved what was carried out, for the ticket.
-pub async fn approvers(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Vec<String>> {
-    Ok(decision::standing(conn, id)
+pub async fn approvers(conn: &mut PgConnection, batch: &Batch) -> sqlx::Result<Vec<String>> {
+    Ok(decision::standing(conn, batch.id)
         .await?
         .into_iter()
-        .filter(|decision| decision.verdict == Verdict::Approve)
+        .filter(|given| given.digest == batch.digest && given.verdict == Verdict::Approve)
         .map(|decision| decision.person)
         .collect())
 }

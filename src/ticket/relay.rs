@@ -83,7 +83,7 @@ impl TicketRelay {
         let hosts = view::failed_hosts(&mut conn, pending.batch, &pending.error_kind)
             .await
             .context("failed hosts")?;
-        let approvers = view::approvers(&mut conn, pending.batch).await.context("approvers")?;
+        let approvers = view::approvers(&mut conn, &batch).await.context("approvers")?;
         drop(conn);
 
         let label = format!("metalbot-{}", pending.fingerprint);
