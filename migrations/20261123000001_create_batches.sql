@@ -22,6 +22,8 @@ create table batch (
     wave           integer not null default 0,
     -- Something changed since the conductor last looked.
     attention      boolean not null default true,
+    -- What keeps hosts from starting although it is their turn.
+    kept_by        text,
     -- Failures that an operator has accepted by resuming.
     failures_excused integer not null default 0,
     created_at     timestamptz not null default now(),
@@ -30,7 +32,7 @@ create table batch (
     finished_at    timestamptz
 );
 create index batch_attention on batch (id)
-    where attention and state in ('scheduled', 'running', 'paused', 'cancelled');
+    where (attention or kept_by is not null) and state in ('scheduled', 'running', 'paused', 'cancelled');
 create index batch_overdue on batch (expires_at) where state = 'awaiting_approval';
 create index batch_submitter on batch (submitter, id desc);
 

@@ -156,8 +156,9 @@ impl Service {
         };
         self.tasks.spawn(worker::run_worker(executor, Arc::clone(wake), self.stop.clone()));
         let (turns, wake, pool) = (self.turns(), Arc::clone(wake), self.pool.clone());
+        let caps = config.caps;
         self.tasks.spawn(async move {
-            let round = || rollout::conduct(&pool);
+            let round = || rollout::conduct(&pool, &caps);
             run_rounds(turns, "rollout", rollout::PERIOD, Some(&wake.work), round).await;
         });
         Ok(())

@@ -97,7 +97,13 @@ impl Config {
             ("limits.max_hosts", u64::from(self.limits.max_hosts)),
             ("limits.max_text", self.limits.max_text as u64),
         ];
-        for (key, _) in counts.into_iter().filter(|(_, count)| *count == 0) {
+        let caps = [
+            ("caps.datacenter", self.caps.datacenter),
+            ("caps.rack", self.caps.rack),
+            ("caps.owner", self.caps.owner),
+        ];
+        let caps = caps.into_iter().filter_map(|(key, cap)| Some((key, u64::from(cap?))));
+        for (key, _) in counts.into_iter().chain(caps).filter(|(_, count)| *count == 0) {
             problems.push(format!("{key}: must be at least 1"));
         }
         // A lease is renewed a few times before it ends; shorter ones would end under load.

@@ -20,6 +20,7 @@ use serde::Deserialize;
 
 use crate::bmc::ipmi;
 use crate::domain::approval::ApprovalRule;
+use crate::domain::caps::Caps;
 use crate::domain::human_duration;
 use crate::domain::secret::Secret;
 use crate::identity::authz::AllowRule;
@@ -63,6 +64,9 @@ pub struct Config {
     pub ipmi: ipmi::Options,
     #[serde(default)]
     pub executor: Executor,
+    /// How many hosts may be down at a time, over all batches.
+    #[serde(default)]
+    pub caps: Caps,
     #[serde(default)]
     pub limits: Limits,
     /// Who may submit what on whose hosts; without a rule nobody may.

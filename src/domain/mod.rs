@@ -5,6 +5,7 @@
 
 pub mod approval;
 pub mod batch;
+pub mod caps;
 pub mod host;
 pub mod human_duration;
 pub mod ids;

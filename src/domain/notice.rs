@@ -186,6 +186,8 @@ pub struct BatchView {
     /// 1-based number of the current wave and how many there are.
     pub wave: u32,
     pub waves: u32,
+    /// The cap that keeps hosts from starting, for people.
+    pub kept_by: Option<String>,
     pub max_concurrent: Option<u32>,
     pub max_fail: Option<String>,
     pub running: Vec<HostName>,

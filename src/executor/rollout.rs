@@ -11,10 +11,12 @@ use sha2::{Digest, Sha256};
 use sqlx::{PgPool, PgTransaction};
 
 use crate::domain::batch::{BatchEvent, BatchState, Verdict};
+use crate::domain::caps::Caps;
 use crate::domain::ids::BatchId;
 use crate::domain::notice::{Audience, Failure, Notice};
 use crate::domain::principal::Actor;
 use crate::domain::rollout::Next;
+use crate::domain::workflow::Risk;
 use crate::store::batch::Batch;
 use crate::store::wake::{Bell, ring};
 use crate::store::{self, card, job, outbox, view};
@@ -24,11 +26,11 @@ use crate::telemetry;
 pub const PERIOD: Duration = Duration::from_millis(500);
 
 /// Looks at every batch that asks for attention. `true`: something changed, so look again.
-pub async fn conduct(pool: &PgPool) -> anyhow::Result<bool> {
+pub async fn conduct(pool: &PgPool, caps: &Caps) -> anyhow::Result<bool> {
     let asking = store::batch::asking_attention(&mut *pool.acquire().await?).await?;
     let mut changed = false;
     for id in asking {
-        match look_at(pool, id).await {
+        match look_at(pool, caps, id).await {
             Ok(moved) => changed |= moved,
             // One that this version cannot read must not hold up the others.
             Err(error) => tracing::error!(batch = %id, error = format!("{error:#}"), "stuck"),
@@ -37,11 +39,11 @@ pub async fn conduct(pool: &PgPool) -> anyhow::Result<bool> {
     Ok(changed)
 }
 
-async fn look_at(pool: &PgPool, id: BatchId) -> anyhow::Result<bool> {
+async fn look_at(pool: &PgPool, caps: &Caps, id: BatchId) -> anyhow::Result<bool> {
     let mut tx = pool.begin().await?;
     let mut batch = store::batch::lock(&mut tx, id).await?.context("it is gone")?;
     store::batch::give_attention(&mut tx, id).await?;
-    let moved = advance(&mut tx, &mut batch).await?;
+    let moved = advance(&mut tx, caps, &mut batch).await?;
     if moved {
         store::batch::ask_attention(&mut tx, &[id]).await?;
     }
@@ -49,7 +51,11 @@ async fn look_at(pool: &PgPool, id: BatchId) -> anyhow::Result<bool> {
     Ok(moved)
 }
 
-async fn advance(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> anyhow::Result<bool> {
+async fn advance(
+    tx: &mut PgTransaction<'_>,
+    caps: &Caps,
+    batch: &mut Batch,
+) -> anyhow::Result<bool> {
     let actor = Actor::system("rollout");
     if batch.state == BatchState::Scheduled {
         let why = batch.state_reason.clone();
@@ -73,12 +79,7 @@ async fn advance(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> anyhow::Resul
             Ok(true)
         }
         (_, BatchState::Paused) | (Next::Wait, _) => Ok(false),
-        (Next::Queue(hosts), _) => {
-            job::queue(tx, batch.id, batch.wave, hosts).await?;
-            card::touch(tx, batch.id).await?;
-            ring(tx, Bell::Work).await?;
-            Ok(true)
-        }
+        (Next::Queue(room), _) => queue(tx, caps, batch, room).await,
         (Next::NextWave, _) => {
             store::batch::open_next_wave(tx, batch).await?;
             Ok(true)
@@ -92,6 +93,27 @@ async fn advance(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> anyhow::Resul
             Ok(true)
         }
     }
+}
+
+/// Lets hosts start, as many as there is room for and the caps allow.
+async fn queue(
+    tx: &mut PgTransaction<'_>,
+    caps: &Caps,
+    batch: &Batch,
+    room: u32,
+) -> anyhow::Result<bool> {
+    let capped = caps.any() && batch.plan.risk > Risk::Harmless;
+    let down = if capped { job::down(tx).await? } else { Vec::new() };
+    let caps = if capped { *caps } else { Caps::default() };
+    let fit = caps.fit(&down, job::waiting(tx, batch.id, batch.wave).await?, room);
+    store::batch::set_kept_by(tx, batch.id, fit.kept_by.as_deref()).await?;
+    if fit.start.is_empty() {
+        return Ok(false);
+    }
+    job::queue(tx, &fit.start).await?;
+    card::touch(tx, batch.id).await?;
+    ring(tx, Bell::Work).await?;
+    Ok(true)
 }
 
 /// The final state, with its notice and tickets in the same transaction.

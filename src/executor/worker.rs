@@ -19,6 +19,8 @@ use crate::telemetry;
 
 /// How long the worker sleeps when nobody wakes it.
 const POLL: Duration = Duration::from_millis(500);
+/// How long the worker waits for further jobs to end before it leases anew.
+const GATHER: Duration = Duration::from_millis(5);
 /// Plans kept in memory; more than this many running batches read theirs again.
 const PLANS: usize = 256;
 
@@ -95,6 +97,8 @@ pub async fn run_worker(executor: Executor, wake: Arc<Wake>, stop: CancellationT
             _ = tokio::time::timeout(POLL, ring) => {}
             Some(ended) = tasks.join_next() => {
                 report(ended);
+                // Jobs that end together make room for one lease of many.
+                tokio::time::sleep(GATHER).await;
                 while let Some(ended) = tasks.try_join_next() {
                     report(ended);
                 }

@@ -32,6 +32,8 @@ pub struct Batch {
     /// Index of the wave whose hosts may start.
     pub wave: i32,
     pub failures_excused: i32,
+    /// What keeps hosts from starting although it is their turn.
+    pub kept_by: Option<String>,
     pub created_at: OffsetDateTime,
     pub expires_at: Option<OffsetDateTime>,
     pub started_at: Option<OffsetDateTime>,
@@ -76,6 +78,7 @@ struct Row {
     retry_of: Option<i64>,
     wave: i32,
     failures_excused: i32,
+    kept_by: Option<String>,
     created_at: OffsetDateTime,
     expires_at: Option<OffsetDateTime>,
     started_at: Option<OffsetDateTime>,
@@ -103,6 +106,7 @@ impl TryFrom<Row> for Batch {
             retry_of: row.retry_of.map(BatchId),
             wave: row.wave,
             failures_excused: row.failures_excused,
+            kept_by: row.kept_by,
             created_at: row.created_at,
             expires_at: row.expires_at,
             started_at: row.started_at,
@@ -157,7 +161,7 @@ pub async fn get(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Option<Ba
         Row,
         r#"select id, plan as "plan: Json<Plan>", digest, submitter, reason, state, state_reason,
                   requirements as "requirements: Json<Vec<Requirement>>", platform, channel,
-                  retry_of, wave, failures_excused, created_at, expires_at, started_at, finished_at,
+                  retry_of, wave, failures_excused, kept_by, created_at, expires_at, started_at, finished_at,
                   coalesce(expires_at <= now(), false) as "overdue!"
            from batch where id = $1"#,
         id.0
@@ -189,7 +193,7 @@ pub async fn apply(
     let before = batch.state;
     let after = next(before, event)?;
     let times = sqlx::query!(
-        "update batch set state = $2, state_reason = $3, attention = true,
+        "update batch set state = $2, state_reason = $3, attention = true, kept_by = null,
              started_at = case when $2 = 'running' then coalesce(started_at, now())
                           else started_at end,
              finished_at = case when $4 then now() else finished_at end
@@ -273,11 +277,13 @@ pub async fn excuse_failures(
     Ok(())
 }
 
-/// Batches of which something changed since the conductor last looked, new ones first.
+/// Batches of which something changed since the conductor last looked, and those that a cap keeps;
+/// new ones first.
 pub async fn asking_attention(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
     let ids = sqlx::query_scalar!(
         "select id from batch
-         where attention and state in ('scheduled', 'running', 'paused', 'cancelled')
+         where (attention or kept_by is not null)
+           and state in ('scheduled', 'running', 'paused', 'cancelled')
          order by started_at nulls first, id limit 1000"
     )
     .fetch_all(conn)
@@ -297,6 +303,25 @@ pub async fn ask_attention(conn: &mut PgConnection, ids: &[BatchId]) -> sqlx::Re
     .execute(&mut *conn)
     .await?;
     ring(conn, Bell::Work).await
+}
+
+/// What keeps hosts of a locked batch from starting, for people; `None` when nothing does.
+pub async fn set_kept_by(
+    tx: &mut PgTransaction<'_>,
+    id: BatchId,
+    kept_by: Option<&str>,
+) -> sqlx::Result<()> {
+    let changed = sqlx::query!(
+        "update batch set kept_by = $2 where id = $1 and kept_by is distinct from $2",
+        id.0,
+        kept_by
+    )
+    .execute(&mut **tx)
+    .await?;
+    if changed.rows_affected() > 0 {
+        card::touch(&mut *tx, id).await?;
+    }
+    Ok(())
 }
 
 /// The conductor has looked at a locked batch; what changes from now on asks anew.

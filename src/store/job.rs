@@ -8,12 +8,16 @@ use sqlx::{PgConnection, PgTransaction};
 use super::lock::ClaimLock;
 use super::{audit, card, corrupt};
 use crate::domain::batch::BatchState;
+use crate::domain::caps::Spot;
 use crate::domain::host::{Host, HostName};
-use crate::domain::ids::BatchId;
+use crate::domain::ids::{BatchId, JobId};
 use crate::domain::job::{JobEvent, JobState, next};
 use crate::domain::notice::{HostEvent, StateCounts};
 use crate::domain::principal::Actor;
 use crate::domain::rollout::Counts;
+
+/// The lock of the caps, in the key space of the fleet's lock (`store::lock`).
+const CAPS: (i32, i32) = (0x4d42, 2);
 
 /// A host of a new batch and the index of its wave.
 #[derive(Clone, Debug)]
@@ -92,24 +96,51 @@ pub async fn apply(
     Ok(changed)
 }
 
-/// Lets up to `at_most` held jobs of the waves so far start, in the order of their hosts' numbers.
-pub async fn queue(
+/// Held jobs of the waves so far, in the order of their numbers, and where their hosts count.
+pub async fn waiting(
     tx: &mut PgTransaction<'_>,
     batch: BatchId,
     wave: i32,
-    at_most: u32,
-) -> sqlx::Result<u64> {
-    let queued = sqlx::query!(
-        "update job set state = 'queued' where id in (
-             select id from job where batch_id = $1 and state = 'held' and wave <= $2
-             order by id limit $3)",
+) -> sqlx::Result<Vec<(JobId, Spot)>> {
+    let rows = sqlx::query!(
+        "select id, datacenter, rack, owner from job
+         where batch_id = $1 and state = 'held' and wave <= $2 order by id",
         batch.0,
-        wave,
-        i64::from(at_most)
+        wave
     )
-    .execute(&mut **tx)
+    .fetch_all(&mut **tx)
     .await?;
-    Ok(queued.rows_affected())
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let (datacenter, rack, owner) = (row.datacenter, row.rack, row.owner);
+            (JobId(row.id), Spot { datacenter, rack, owner })
+        })
+        .collect())
+}
+
+/// Where hosts are, or are about to be, down: queued and running jobs of all batches that are not
+/// harmless. Takes the lock that lets one process at a time count and queue.
+pub async fn down(tx: &mut PgTransaction<'_>) -> sqlx::Result<Vec<Spot>> {
+    let (class, lock) = CAPS;
+    sqlx::query!("select pg_advisory_xact_lock($1, $2)", class, lock).execute(&mut **tx).await?;
+    sqlx::query_as!(
+        Spot,
+        "select job.datacenter, job.rack, job.owner
+         from job join batch on batch.id = job.batch_id
+         where job.state in ('queued', 'running') and batch.risk <> 'harmless'"
+    )
+    .fetch_all(&mut **tx)
+    .await
+}
+
+/// Lets held jobs start.
+pub async fn queue(tx: &mut PgTransaction<'_>, jobs: &[JobId]) -> sqlx::Result<()> {
+    let ids: Vec<i64> = jobs.iter().map(|job| job.0).collect();
+    sqlx::query!("update job set state = 'queued' where id = any($1) and state = 'held'", &ids)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 /// Hosts of a batch that are not skipped, with their owners.

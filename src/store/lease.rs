@@ -27,8 +27,8 @@ pub struct Leased {
     pub open_attempt: Option<i64>,
 }
 
-/// Leases up to `at_most` jobs: queued ones of running batches, and running ones whose worker's
-/// lease ran out.
+/// Leases up to `at_most` jobs: running ones whose worker's lease ran out, then queued ones of
+/// running batches, one of each batch in turn, so that a huge batch does not starve a small one.
 pub async fn take(
     pool: &PgPool,
     worker: &str,
@@ -41,11 +41,14 @@ pub async fn take(
         r#"with expired as (
                select id from job where state = 'running' and lease_until < now()
                order by lease_until limit $2 for update skip locked),
+           turns as (
+               select job.id, row_number() over (partition by job.batch_id order by job.id) as turn
+               from job join batch on batch.id = job.batch_id
+               where job.state = 'queued' and batch.state = 'running'),
            ready as (
-               select id from job
-               where state = 'queued' and exists (
-                   select from batch where batch.id = job.batch_id and batch.state = 'running')
-               order by id limit $2 for update skip locked),
+               select job.id from job join turns on turns.id = job.id
+               where job.state = 'queued'
+               order by turns.turn, job.id limit $2 for update of job skip locked),
            picked as (
                select id, true as takeover from expired union all
                select id, false from ready limit $2)

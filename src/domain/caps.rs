@@ -1,0 +1,141 @@
+//! Caps on how many hosts may be down at the same time in one datacenter, rack or owner group,
+//! whatever batches they belong to.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// `[caps]` of the configuration; without a number there is no cap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Caps {
+    pub datacenter: Option<u32>,
+    pub rack: Option<u32>,
+    pub owner: Option<u32>,
+}
+
+/// Where a host counts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Spot {
+    pub datacenter: String,
+    /// Racks of different datacenters may have the same name.
+    pub rack: String,
+    pub owner: String,
+}
+
+/// Which of the waiting hosts may start, and what keeps the others.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Fit<T> {
+    pub start: Vec<T>,
+    /// The first cap that kept a host from starting, for people.
+    pub kept_by: Option<String>,
+}
+
+impl Caps {
+    /// Whether there is any cap at all.
+    pub fn any(&self) -> bool {
+        self.datacenter.is_some() || self.rack.is_some() || self.owner.is_some()
+    }
+
+    /// Picks hosts in the order given, at most `room`, that fit beside the hosts that are `down`.
+    pub fn fit<T>(
+        &self,
+        down: &[Spot],
+        waiting: impl IntoIterator<Item = (T, Spot)>,
+        room: u32,
+    ) -> Fit<T> {
+        let mut counts: BTreeMap<(&'static str, String), u32> = BTreeMap::new();
+        for spot in down {
+            for (key, _) in self.keys(spot) {
+                *counts.entry(key).or_default() += 1;
+            }
+        }
+        let mut fit = Fit { start: Vec::new(), kept_by: None };
+        for (host, spot) in waiting {
+            if fit.start.len() >= room as usize {
+                break;
+            }
+            let keys = self.keys(&spot);
+            let full = keys.iter().find(|(key, cap)| counts.get(key).copied().unwrap_or(0) >= *cap);
+            match full {
+                Some(((kind, name), cap)) => {
+                    fit.kept_by.get_or_insert_with(|| {
+                        format!("{kind} {name} has {cap} hosts down, and no more may be")
+                    });
+                }
+                None => {
+                    for (key, _) in keys {
+                        *counts.entry(key).or_default() += 1;
+                    }
+                    fit.start.push(host);
+                }
+            }
+        }
+        fit
+    }
+
+    fn keys(&self, spot: &Spot) -> Vec<((&'static str, String), u32)> {
+        let rack = format!("{}/{}", spot.datacenter, spot.rack);
+        [
+            ("datacenter", spot.datacenter.clone(), self.datacenter),
+            ("rack", rack, self.rack),
+            ("owner group", spot.owner.clone(), self.owner),
+        ]
+        .into_iter()
+        .filter_map(|(kind, name, cap)| Some(((kind, name), cap?)))
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn spot(rack: &str, owner: &str) -> Spot {
+        Spot { datacenter: "fra1".into(), rack: rack.into(), owner: owner.into() }
+    }
+
+    #[test]
+    fn a_full_rack_keeps_its_hosts_and_lets_others_go() {
+        let caps = Caps { rack: Some(2), ..Caps::default() };
+        let down = [spot("r1", "web")];
+        let waiting = [1, 2, 3, 4].map(|n| (n, spot(if n < 4 { "r1" } else { "r2" }, "web")));
+        let fit = caps.fit(&down, waiting, 10);
+        assert_eq!(fit.start, [1, 4]);
+        let why = "rack fra1/r1 has 2 hosts down, and no more may be";
+        assert_eq!(fit.kept_by.as_deref(), Some(why));
+    }
+
+    #[test]
+    fn without_caps_only_the_room_counts() {
+        let fit = Caps::default().fit(&[], [1, 2, 3].map(|n| (n, spot("r1", "web"))), 2);
+        assert_eq!(fit, Fit { start: vec![1, 2], kept_by: None });
+    }
+
+    proptest! {
+        #[test]
+        fn no_cap_is_ever_exceeded(
+            racks in prop::collection::vec((0u8..4, 0u8..3), 0..60),
+            down in prop::collection::vec((0u8..4, 0u8..3), 0..10),
+            rack in 0u32..6, owner in 0u32..6,
+        ) {
+            let caps = Caps { rack: Some(rack), owner: Some(owner), datacenter: None };
+            let at = |(r, o): &(u8, u8)| spot(&r.to_string(), &o.to_string());
+            let down: Vec<Spot> = down.iter().map(at).collect();
+            let waiting: Vec<(usize, Spot)> = racks.iter().map(at).enumerate().collect();
+            let fit = caps.fit(&down, waiting.clone(), 100);
+            let mut after = down.clone();
+            after.extend(fit.start.iter().map(|host| waiting[*host].1.clone()));
+            let grew = |spots: &[Spot], of: fn(&Spot) -> &str, name: &str| {
+                u32::try_from(spots.iter().filter(|s| of(s) == name).count()).unwrap()
+            };
+            for host in &fit.start {
+                let s = &waiting[*host].1;
+                prop_assert!(grew(&after, |s| &s.rack, &s.rack) <= rack);
+                prop_assert!(grew(&after, |s| &s.owner, &s.owner) <= owner);
+            }
+        }
+    }
+}
