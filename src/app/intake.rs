@@ -141,7 +141,7 @@ async fn work_on(
 fn apology(what: &What, error: &Error) -> Notice {
     match (what, error) {
         (What::Command { text }, Error::Invalid(error)) => Notice::Error {
-            message: error.to_string(),
+            message: error.message(),
             input: error.column.map(|_| text.clone()),
             column: error.column,
             hint: error.hint(),
