@@ -76,11 +76,6 @@ pub enum Notice {
     NotDone {
         message: String,
     },
-    /// A request of the person that was carried out and that the thread shows anyway.
-    Done {
-        batch: BatchId,
-        message: String,
-    },
     Approved {
         batch: BatchId,
         by: String,
