@@ -114,7 +114,16 @@ impl Person {
     }
 
     /// Posts with a delivery id of its own, unless the body brings one.
-    pub async fn post(&self, path: &str, mut body: Value) -> anyhow::Result<StatusCode> {
+    pub async fn post(&self, path: &str, body: Value) -> anyhow::Result<StatusCode> {
+        Ok(self.attempt(path, body).await?.0)
+    }
+
+    /// As [`Person::post`], with what the answer says.
+    pub async fn attempt(
+        &self,
+        path: &str,
+        mut body: Value,
+    ) -> anyhow::Result<(StatusCode, String)> {
         if body.get("delivery").is_none() {
             body["delivery"] = format!("{:032x}", rand::random::<u128>()).into();
         }
@@ -126,7 +135,7 @@ impl Person {
             .json(&body)
             .send()
             .await?;
-        Ok(answer.status())
+        Ok((answer.status(), answer.text().await?))
     }
 
     /// The messages of a channel, oldest first; with `thread`, those under its head.
@@ -178,7 +187,8 @@ impl Person {
         .await
     }
 
-    async fn get(&self, path: &str) -> anyhow::Result<Value> {
+    /// What the address says to this person.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         let answer = self
             .http
             .get(format!("{}{path}", self.base))
