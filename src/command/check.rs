@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::error::{CommandError, Problem, near};
 use super::lex::Mark;
-use super::spec::{ActionSpec, ArgValue, Catalog};
+use super::spec::{ActionSpec, ArgSpec, ArgValue, Catalog};
 use super::{Limits, MAX_REASON, Submit, hosts, lex, plan};
 use crate::domain::host::HostSource;
 use crate::domain::rollout::{Rollout, Size};
@@ -131,8 +131,15 @@ pub(super) fn submit(
     let steps = plan::steps(action, &args).map_err(|(_, problem)| {
         Problem::Unplannable { action: action.name.clone(), problem }.nowhere()
     })?;
+    let is_default = |name: &str, value: &ArgValue| {
+        action.args.get(name).and_then(ArgSpec::default_value).as_ref() == Some(value)
+    };
+    let at_default =
+        args.iter().filter(|(name, value)| is_default(name, value)).map(|(name, _)| name.clone());
+    let at_default = at_default.collect();
     let params = args.into_iter().map(|(name, value)| (name, value.text())).collect();
-    let plan = Plan { action: action.name.clone(), risk: action.risk, params, steps, rollout };
+    let (risk, action) = (action.risk, action.name.clone());
+    let plan = Plan { action, risk, params, at_default, steps, rollout };
     Ok(Submit { plan, hosts, reason })
 }
 

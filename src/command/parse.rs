@@ -235,7 +235,7 @@ impl Line<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
@@ -313,6 +313,7 @@ mod tests {
         let params = [("force", "true"), ("mode", "soft"), ("wait", "10m")];
         let params = params.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(plan.params, BTreeMap::from(params));
+        assert!(plan.at_default.is_empty());
         assert_eq!(plan.rollout.waves, [Size::Hosts(1), Size::Percent(10), Size::Percent(50)]);
         assert_eq!(plan.rollout.max_concurrent, Some(20));
         assert_eq!(plan.rollout.max_fail, Some(Size::Percent(5)));
@@ -321,6 +322,8 @@ mod tests {
         let plain = asked("power-on @db");
         assert_eq!(plain.plan.params, BTreeMap::new());
         assert_eq!((plain.hosts.len(), plain.reason), (8, None));
+        let some = asked("reboot db01 wait=10m mode=hard").plan;
+        assert_eq!(some.at_default, BTreeSet::from(["force".to_owned(), "mode".to_owned()]));
         assert_eq!(asked("reboot —force db01").plan.params["force"], "true");
         assert_eq!(asked("reboot db01").plan, asked("reboot db01 mode=hard wait=300s").plan);
     }

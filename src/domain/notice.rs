@@ -159,7 +159,7 @@ pub struct BatchView {
     pub id: BatchId,
     pub action: String,
     pub risk: String,
-    /// Arguments by name, as a person would type them.
+    /// Arguments that differ from their defaults, by name, as a person would type them.
     pub params: Vec<(String, String)>,
     pub state: BatchState,
     pub state_reason: Option<String>,

@@ -3,7 +3,7 @@
 //! A [`Plan`] is stored with its batch: a later change of `commands/` does not change a batch that
 //! people have already approved. Its [`digest`] is what they approve.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -134,6 +134,10 @@ pub struct Plan {
     pub risk: Risk,
     /// Arguments as given or defaulted, by name, in the text form a person would type.
     pub params: BTreeMap<String, String>,
+    /// Names of the arguments that are at their defaults: people need not read them. Not in the
+    /// digest, which is for what will be done.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub at_default: BTreeSet<String>,
     pub steps: Vec<PlannedStep>,
     pub rollout: Rollout,
 }
@@ -168,8 +172,9 @@ pub fn digest<'a>(plan: &Plan, hosts: impl IntoIterator<Item = &'a HostName>) ->
     hosts.sort();
     // Field order in serde's JSON is the declaration order and maps are sorted, so that equal
     // plans have equal bytes.
+    let done = Plan { at_default: BTreeSet::new(), ..plan.clone() };
     let canonical =
-        serde_json::to_vec(&(plan, hosts)).expect("a plan holds only strings and numbers");
+        serde_json::to_vec(&(done, hosts)).expect("a plan holds only strings and numbers");
     Digest(Sha256::digest(canonical).into())
 }
 
@@ -182,6 +187,7 @@ mod tests {
             action: "reboot".into(),
             risk: Risk::Disruptive,
             params: BTreeMap::from([("wait".into(), "5m".into())]),
+            at_default: BTreeSet::new(),
             steps: vec![PlannedStep {
                 title: "cut the power".into(),
                 action: StepAction::Power { to: PowerTo::Off },
@@ -208,6 +214,9 @@ mod tests {
         let mut other = plan();
         other.steps[0].action = StepAction::Power { to: PowerTo::Cycle };
         assert_ne!(digest(&other, &ab), base);
+        let mut other = plan();
+        other.at_default.insert("wait".into());
+        assert_eq!(digest(&other, &ab), base, "how it is shown changes nothing");
         assert_eq!(Digest::parse(&base.to_string()), Some(base));
     }
 }

@@ -9,8 +9,9 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Rest, Serde};
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value};
 use rust_embed::RustEmbed;
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{OffsetDateTime, UtcOffset};
 
 use crate::domain::host::{HostName, fold};
 use crate::domain::notice::{BatchView, Notice};
@@ -177,12 +178,15 @@ fn folded(hosts: &[String]) -> String {
     fold(&names)
 }
 
-/// `14:32 UTC` of an RFC 3339 time.
+/// `23 Nov 14:32 UTC` of an RFC 3339 time. With the day, since a message may be read on another one.
 fn clock(time: String) -> Result<String, minijinja::Error> {
     let time = OffsetDateTime::parse(&time, &Rfc3339).map_err(|error| {
         minijinja::Error::new(ErrorKind::InvalidOperation, "not a time").with_source(error)
     })?;
-    Ok(format!("{:02}:{:02} UTC", time.hour(), time.minute()))
+    let minute = format_description!("[day padding:none] [month repr:short] [hour]:[minute] UTC");
+    time.to_offset(UtcOffset::UTC).format(&minute).map_err(|error| {
+        minijinja::Error::new(ErrorKind::InvalidOperation, "not a time").with_source(error)
+    })
 }
 
 fn duration(seconds: u64) -> String {

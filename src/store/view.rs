@@ -59,12 +59,12 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
                 .collect(),
         })
         .collect();
-    let Plan { action, risk, params, steps, rollout } = batch.plan;
+    let Plan { action, risk, params, at_default, steps, rollout } = batch.plan;
     Ok(Some(BatchView {
         id,
         action,
         risk: risk.to_string(),
-        params: params.into_iter().collect(),
+        params: params.into_iter().filter(|(name, _)| !at_default.contains(name)).collect(),
         state: batch.state,
         state_reason: batch.state_reason,
         submitter: batch.submitter,

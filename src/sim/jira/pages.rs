@@ -26,7 +26,10 @@ ul, ol { padding-left: 1.3rem; } p { margin: .5rem 0; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .93em; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .6rem; overflow-wrap: normal;
   border-bottom: 1px solid var(--line); }
-th { color: var(--dim); font-weight: 600; white-space: nowrap; } td:first-child { white-space: nowrap; }
+th { color: var(--dim); font-weight: 600; } th, td { white-space: nowrap; }
+td:last-child { white-space: normal; min-width: 15rem; }
+.list td { white-space: normal; min-width: 0; } .list td:not(:nth-child(2)) { white-space: nowrap; }
+@media (max-width: 40rem) { .list :is(th, td):last-child { display: none; } }
 .chip { display: inline-block; padding: 0 .5rem; margin: 0 .3rem .3rem 0; border-radius: 1rem;
   background: var(--soft); border: 1px solid var(--line); font-size: .85em; }
 .who { background: var(--who); border-radius: .3rem; padding: 0 .25rem; }
@@ -42,7 +45,7 @@ pub(super) async fn list(State(shared): State<Shared>) -> Response {
     if world.tickets.is_empty() {
         body.push_str("<p class=\"dim\">No tickets yet. When hosts fail, they appear here.</p>");
     } else {
-        body.push_str("<div class=\"wide\"><table><tr><th>Key</th><th>Summary</th><th>Status</th>");
+        body.push_str("<table class=\"list\"><tr><th>Key</th><th>Summary</th><th>Status</th>");
         body.push_str("<th>Filed (UTC)</th></tr>\n");
         for ticket in world.tickets.iter().rev() {
             let key = html(&ticket.key);
@@ -54,7 +57,7 @@ pub(super) async fn list(State(shared): State<Shared>) -> Response {
                 filed(ticket),
             ));
         }
-        body.push_str("</table></div>");
+        body.push_str("</table>");
     }
     page(StatusCode::OK, "Tickets", &body)
 }
@@ -86,7 +89,9 @@ pub(super) async fn ticket(State(shared): State<Shared>, Path(key): Path<String>
     for name in &ticket.watchers {
         body.push_str(&format!("<span class=\"who\">@{}</span> ", html(name)));
     }
-    body.push_str(&format!("<h2>Comments ({})</h2>", ticket.comments.len()));
+    if !ticket.comments.is_empty() {
+        body.push_str("<h2>Comments</h2>");
+    }
     for comment in &ticket.comments {
         body.push_str(&format!("<div class=\"card\">{}</div>", to_html(comment)));
     }
