@@ -132,14 +132,27 @@ pub(super) async fn end(
     Ok(())
 }
 
-/// Adds up the decisions, each by its person's groups of today.
+/// Adds up the decisions, each by its person's groups of today. Those of people who may not decide
+/// any more are withdrawn, so that nobody waits for what the card shows as given.
 async fn count(tx: &mut PgTransaction<'_>, app: &App, batch: &Batch) -> Result<Tally, Error> {
     let directory = app.directory.current();
-    let decisions: Vec<(Principal, Decision)> = store::decision::standing(tx, batch.id)
-        .await?
-        .into_iter()
-        .filter_map(|decision| Some((directory.by_login(&decision.person)?, decision)))
-        .collect();
+    let mut decisions: Vec<(Principal, Decision)> = Vec::new();
+    for decision in store::decision::standing(tx, batch.id).await? {
+        if decision.digest != batch.digest {
+            continue;
+        }
+        let may = |who: &Principal| may_decide(&batch.requirements, &batch.submitter, who).is_ok();
+        match directory.by_login(&decision.person).filter(may) {
+            Some(who) => decisions.push((who, decision)),
+            None => {
+                store::decision::withdraw(tx, batch.id, batch.digest, &decision.person).await?;
+                let detail = json!({ "by": decision.person, "why": "may not decide any more" });
+                let actor = Actor::system("directory");
+                let event = "batch.approval_withdrawn";
+                audit::record(tx, &actor, event, Some(batch.id), detail).await?;
+            }
+        }
+    }
     Ok(tally(&batch.requirements, batch.digest, &batch.submitter, &decisions))
 }
 
