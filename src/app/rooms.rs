@@ -14,6 +14,7 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::ids::BatchId;
 use crate::domain::inbound::{Inbound, Place, PlatformUser, What};
 use crate::store;
 pub use crate::store::room::{Reaction, RoomMessage};
@@ -257,6 +258,14 @@ pub async fn list(
 /// Id of the newest message in a channel that this person may see.
 pub async fn newest(pool: &PgPool, login: &str, channel: &str) -> Result<Option<i64>, RoomError> {
     Ok(store::room::heads(pool, channel, login, 1).await?.pop())
+}
+
+/// The channel and the message of a batch's card, if it is in a channel of the console.
+pub async fn card_of(pool: &PgPool, batch: BatchId) -> Result<Option<(String, String)>, RoomError> {
+    let found = store::card::message_of(pool, batch).await?;
+    Ok(found
+        .filter(|(platform, ..)| platform == PLATFORM)
+        .map(|(_, channel, message)| (channel, message)))
 }
 
 /// Something that open consoles must hear of.

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, Json, Query, State};
+use axum::extract::{DefaultBodyLimit, Json, Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -14,6 +14,7 @@ use super::guard::{self, Intent, Signed};
 use super::problem::Problem;
 use super::{ConsoleState, assets, live, login, view};
 use crate::app::rooms::{self, By, RoomError};
+use crate::domain::ids::BatchId;
 
 /// Largest request body, in bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -33,6 +34,7 @@ pub fn router(state: ConsoleState) -> Router {
         .route("/", get(index))
         .route("/login", get(login::page).post(login::sign_in))
         .route("/logout", post(login::sign_out))
+        .route("/batches/{id}", get(batch))
         .route("/console/assets/{name}", get(assets::asset))
         .route("/console/state", get(current_state))
         .route("/console/messages", get(messages))
@@ -56,6 +58,21 @@ async fn index(State(state): State<ConsoleState>, headers: HeaderMap) -> Result<
         Some(_) => Html(assets::text("index.html")).into_response(),
         None => Redirect::to(&state.options.sign_in).into_response(),
     })
+}
+
+/// Where links of tickets lead: to the batch's thread.
+async fn batch(
+    State(state): State<ConsoleState>,
+    headers: HeaderMap,
+    Path(id): Path<i64>,
+) -> Result<Redirect, Problem> {
+    if guard::signed(&headers, &state).await?.is_none() {
+        return Ok(Redirect::to(&state.options.sign_in));
+    }
+    match rooms::card_of(&state.options.pool, BatchId(id)).await? {
+        Some((channel, message)) => Ok(Redirect::to(&format!("/#/{channel}/{message}"))),
+        None => Err(RoomError::NoSuchMessage.into()),
+    }
 }
 
 async fn current_state(

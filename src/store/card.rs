@@ -111,6 +111,22 @@ pub async fn refused(pool: &PgPool, batch: BatchId, error: &str) -> sqlx::Result
     Ok(())
 }
 
+/// The platform, the channel and the message of a batch's card, once it was posted.
+pub async fn message_of(
+    pool: &PgPool,
+    batch: BatchId,
+) -> sqlx::Result<Option<(String, String, String)>> {
+    let row = sqlx::query!(
+        r#"select batch.platform, batch.channel, card.message_id as "message_id!"
+           from card join batch on batch.id = card.batch_id
+           where card.batch_id = $1 and card.message_id is not null"#,
+        batch.0
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|row| (row.platform, row.channel, row.message_id)))
+}
+
 /// The batch whose card is this message, if it is one.
 pub async fn batch_of_message(
     conn: &mut PgConnection,
