@@ -198,6 +198,18 @@ impl Person {
         ensure!(answer.status().is_success(), "{path}: {}", answer.status());
         Ok(answer.json().await?)
     }
+
+    /// Where the address sends this person.
+    pub async fn leads_to(&self, path: &str) -> anyhow::Result<String> {
+        let answer = self
+            .http
+            .get(format!("{}{path}", self.base))
+            .header(header::COOKIE, &self.cookie)
+            .send()
+            .await?;
+        let to = answer.headers().get(header::LOCATION).context("it leads nowhere")?;
+        Ok(to.to_str()?.to_owned())
+    }
 }
 
 fn client() -> anyhow::Result<Client> {

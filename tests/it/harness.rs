@@ -5,7 +5,6 @@
 //! or unsealed audit, or a task that panicked.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
@@ -43,8 +42,6 @@ const DEAD_PORT: u16 = 9;
 pub struct Builder {
     rack: bool,
     faults: Vec<(&'static str, Option<Fault>)>,
-    jira_down: bool,
-    people: Vec<(&'static str, &'static str)>,
     toml: Vec<(String, String)>,
     more_toml: String,
 }
@@ -59,12 +56,6 @@ impl Builder {
     /// Another fault of a host than the fleet's.
     pub fn fault(mut self, host: &'static str, fault: impl Into<Option<Fault>>) -> Self {
         self.faults.push((host, fault.into()));
-        self
-    }
-
-    /// Jira does not answer at first.
-    pub fn jira_down(mut self) -> Self {
-        self.jira_down = true;
         self
     }
 
@@ -86,12 +77,6 @@ impl Builder {
         self.replace(usual, rule)
     }
 
-    /// Replaces a part of the directory of people.
-    pub fn people(mut self, old: &'static str, new: &'static str) -> Self {
-        self.people.push((old, new));
-        self
-    }
-
     /// Starts it all.
     pub async fn start(self) -> World {
         metalbot::use_ring();
@@ -110,7 +95,6 @@ impl Builder {
         let port = rack.as_ref().map_or(DEAD_PORT, Rack::port);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let jira = SimJira::start(listener, TOKEN).unwrap();
-        jira.set_down(self.jira_down);
 
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut toml = fleet::metalbot_toml(listen, &jira.url(), TOKEN);
@@ -118,14 +102,9 @@ impl Builder {
             assert!(toml.contains(old), "the configuration has no {old:?}:\n{toml}");
             toml = toml.replace(old, new);
         }
-        let mut people = fleet::people_toml(None);
-        for (old, new) in &self.people {
-            assert!(people.contains(old), "the directory has no {old:?}:\n{people}");
-            people = people.replace(old, new);
-        }
         let file = folder.path().join("metalbot.toml");
         std::fs::write(&file, toml + "\n" + &self.more_toml).unwrap();
-        std::fs::write(folder.path().join("people.toml"), people).unwrap();
+        std::fs::write(folder.path().join("people.toml"), fleet::people_toml(None)).unwrap();
         let hosts = fleet::inventory_csv(&servers, port);
         std::fs::write(folder.path().join("hosts.csv"), hosts).unwrap();
         let config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
@@ -143,9 +122,7 @@ impl Builder {
             dave: become_one("dave").await,
             base,
             pool,
-            database_url,
             jira,
-            config,
             service,
             rack,
             folder,
@@ -170,9 +147,7 @@ pub struct World {
     pub base: String,
     /// The test's own connections.
     pub pool: PgPool,
-    pub database_url: String,
     pub jira: SimJira,
-    pub config: Config,
     service: Service,
     rack: Option<Rack>,
     folder: TempDir,
@@ -193,14 +168,7 @@ impl World {
     }
 
     pub fn builder() -> Builder {
-        Builder {
-            rack: false,
-            faults: Vec::new(),
-            jira_down: false,
-            people: Vec::new(),
-            toml: Vec::new(),
-            more_toml: String::new(),
-        }
+        Builder { rack: false, faults: Vec::new(), toml: Vec::new(), more_toml: String::new() }
     }
 
     /// A person types in the channel; returns what they are told.
@@ -351,11 +319,6 @@ impl World {
         std::fs::write(&file, change(people)).unwrap();
     }
 
-    /// Folder of the configuration and of the rack's files.
-    pub fn folder(&self) -> PathBuf {
-        self.folder.path().to_owned()
-    }
-
     /// Everything that is decided: equal as long as no batch, job or decision was made or changed.
     pub async fn books(&self) -> String {
         sqlx::query_scalar(
@@ -491,7 +454,7 @@ pub fn told(message: &Seen) -> String {
 /// What differs from run to run.
 fn filters() -> SettingsBindDropGuard {
     let mut settings = insta::Settings::clone_current();
-    settings.add_filter(r"\d\d:\d\d UTC", "[time] UTC");
+    settings.add_filter(r"\d{1,2} \w{3} \d\d:\d\d UTC", "[time] UTC");
     settings.add_filter(r"done in (\d+[hms] ?)+", "done in [duration]");
     settings.add_filter(r"127\.\d+\.(\d+\.\d+):\d+", "127.x.$1:[port]");
     settings.bind_to_scope()

@@ -1,2 +1,5 @@
+mod architecture;
+mod bad_input;
 mod harness;
+mod migrations;
 mod story;
