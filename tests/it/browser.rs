@@ -54,6 +54,10 @@ async fn a_batch_from_the_first_key_to_its_tickets() {
         browser.shows(CARD, part).await;
     }
 
+    // What is harmless needs no approval.
+    compose.send_keys(&format!("/metal identify web15{}", char::from(Key::Enter))).await.unwrap();
+    browser.shows("#log article:last-child", "#2 identify · 1 host · succeeded").await;
+
     // Bob takes the seat and approves. The page is never loaded again.
     browser.run("window.sameLoad = true").await;
     page.find(Locator::Css("#cast-list [data-login=bob]")).await.unwrap().click().await.unwrap();
@@ -87,6 +91,9 @@ async fn a_batch_from_the_first_key_to_its_tickets() {
     }
     assert_eq!(browser.problems().await, Vec::<String>::new());
 
+    // The pointer's hints are not for the picture.
+    let away = json!({ "type": "mouseMoved", "x": 600, "y": 20 });
+    browser.devtools("Input.dispatchMouseEvent", away).await;
     let picture = page.screenshot().await.unwrap();
     std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("console.png"), &picture).unwrap();
     if std::env::var_os("METALBOT_UPDATE_SCREENSHOT").is_some() {
