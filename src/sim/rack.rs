@@ -203,7 +203,7 @@ exit $status
     fn kill(&mut self) {
         let Some(mut process) = self.process.take() else { return };
         // The group holds the shell, the simulator and any chassis script that is running.
-        let group = format!("kill -9 -- -{}", process.id());
+        let group = format!("kill -s KILL -- -{}", process.id());
         let killed = Command::new("sh").args(["-c", &group]).stderr(Stdio::null()).status();
         if !killed.is_ok_and(|status| status.success()) {
             tracing::warn!("the rack's processes had ended before they were stopped");
