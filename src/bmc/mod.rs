@@ -1,15 +1,17 @@
 //! What Metalbot asks of a management controller, whatever it speaks.
 //!
 //! Invariant: every error says by its [`Class`] what may be done next, so that nobody upstream
-//! guesses from a message whether a power cycle may be repeated.
+//! guesses from a message whether a power cycle may be repeated; nothing that changes a host is sent
+//! without a [`Permit`] that holds at that moment.
 
 pub mod ipmi;
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use crate::domain::host::Host;
 use crate::domain::workflow::{BootDevice, PowerTo};
@@ -21,6 +23,9 @@ pub enum Power {
     On,
     Off,
 }
+
+/// Kind of [`BmcError::NoPermit`].
+pub const NO_PERMIT: &str = "no_permit";
 
 /// What may be done after an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +44,32 @@ pub struct BootOverride {
     pub device: BootDevice,
     pub efi: bool,
     pub persistent: bool,
+}
+
+/// The right to act on a host, looked at again immediately before an act leaves this machine: since
+/// it was decided on, the process may have stood still, or somebody else may have the job.
+#[derive(Clone)]
+pub struct Permit(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Permit {
+    pub fn new(holds: impl Fn() -> bool + Send + Sync + 'static) -> Permit {
+        Permit(Arc::new(holds))
+    }
+
+    /// For a caller that nobody can take the host from.
+    pub fn always() -> Permit {
+        Permit::new(|| true)
+    }
+
+    pub fn holds(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Permit").field(&self.holds()).finish()
+    }
 }
 
 /// Identity of a BMC, IPMI 2.0 section 20.1.
@@ -71,6 +102,8 @@ pub enum BmcError {
     Protocol { address: String, detail: String },
     #[error("the BMC at {address} went silent after the command was sent: it may have acted")]
     OutcomeUnknown { address: String },
+    #[error("the right to act on the host ended before anything was sent to {address}")]
+    NoPermit { address: String },
     #[error("{detail}")]
     Misconfigured { detail: String },
 }
@@ -78,9 +111,10 @@ pub enum BmcError {
 impl BmcError {
     pub fn class(&self) -> Class {
         match self {
-            BmcError::Unreachable { .. } | BmcError::Busy { .. } | BmcError::Protocol { .. } => {
-                Class::Transient
-            }
+            BmcError::Unreachable { .. }
+            | BmcError::Busy { .. }
+            | BmcError::Protocol { .. }
+            | BmcError::NoPermit { .. } => Class::Transient,
             BmcError::Credentials { .. }
             | BmcError::Privilege { .. }
             | BmcError::NoCommonCipher { .. }
@@ -101,6 +135,7 @@ impl BmcError {
             BmcError::Refused { .. } => "bmc_refused",
             BmcError::Protocol { .. } => "bmc_protocol",
             BmcError::OutcomeUnknown { .. } => "outcome_unknown",
+            BmcError::NoPermit { .. } => NO_PERMIT,
             BmcError::Misconfigured { .. } => "misconfigured",
         }
     }
@@ -113,23 +148,26 @@ pub trait Bmc: Send + Sync + 'static {
     async fn power(&self, host: &Host) -> Result<Power, BmcError>;
 
     /// Issues one power command, once. It does not wait for the effect and never repeats an act
-    /// whose reply was lost: that is [`BmcError::OutcomeUnknown`]. Nothing is sent after
-    /// `not_after`: a process that was frozen must not act when it is revived.
-    async fn set_power(&self, host: &Host, to: PowerTo, not_after: Instant)
-    -> Result<(), BmcError>;
+    /// whose reply was lost: that is [`BmcError::OutcomeUnknown`].
+    async fn set_power(&self, host: &Host, to: PowerTo, permit: &Permit) -> Result<(), BmcError>;
 
     /// Lights the identify lamp for the given time, at most 255 s; zero turns it off.
-    async fn identify(&self, host: &Host, on_for: Duration) -> Result<(), BmcError>;
+    async fn identify(
+        &self,
+        host: &Host,
+        on_for: Duration,
+        permit: &Permit,
+    ) -> Result<(), BmcError>;
 
     /// Reads the boot device override; `None` when no valid one is set.
     async fn boot_device(&self, host: &Host) -> Result<Option<BootOverride>, BmcError>;
 
-    /// Sets the boot device override; nothing is sent after `not_after`.
+    /// Sets the boot device override.
     async fn set_boot_device(
         &self,
         host: &Host,
         boot: BootOverride,
-        not_after: Instant,
+        permit: &Permit,
     ) -> Result<(), BmcError>;
 
     async fn device_info(&self, host: &Host) -> Result<DeviceInfo, BmcError>;

@@ -158,7 +158,7 @@ impl Service {
         let (turns, wake, pool) = (self.turns(), Arc::clone(wake), self.pool.clone());
         let caps = config.caps;
         self.tasks.spawn(async move {
-            let round = || rollout::conduct(&pool, &caps);
+            let round = |_| rollout::conduct(&pool, &caps);
             run_rounds(turns, "rollout", rollout::PERIOD, Some(&wake.work), round).await;
         });
         Ok(())
@@ -179,7 +179,7 @@ impl Service {
         };
         let (turns, bells) = (self.turns(), Arc::clone(wake));
         self.tasks.spawn(async move {
-            let round = || relay.round();
+            let round = |_| relay.round();
             let period = notice_relay::PERIOD;
             run_rounds(turns, "notices", period, Some(&bells.outbox), round).await;
         });
@@ -187,19 +187,19 @@ impl Service {
             let relay = ticket_relay(self.pool.clone(), config, jira, loaded)?;
             let (turns, bells) = (self.turns(), Arc::clone(wake));
             self.tasks.spawn(async move {
-                let round = || relay.round();
+                let round = |turn| relay.round(turn);
                 let period = ticket_relay::PERIOD;
                 run_rounds(turns, "tickets", period, Some(&bells.outbox), round).await;
             });
         }
         let (turns, pool) = (self.turns(), self.pool.clone());
         self.tasks.spawn(async move {
-            let round = || async { Ok(decide::expire_overdue(&pool).await? > 0) };
+            let round = |_| async { Ok(decide::expire_overdue(&pool).await? > 0) };
             run_rounds(turns, "expiry", Duration::from_secs(1), None, round).await;
         });
         let (turns, pool) = (self.turns(), self.pool.clone());
         self.tasks.spawn(async move {
-            let round = || async {
+            let round = |_| async {
                 let mut tx = pool.begin().await?;
                 let sealed = audit::seal(&mut tx, SEALED_AT_ONCE).await?;
                 tx.commit().await?;

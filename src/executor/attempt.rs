@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Executor;
 use super::journal::{Journal, Stale};
 use super::worker::LeaseClock;
-use crate::bmc::Class;
+use crate::bmc::{Class, NO_PERMIT, Permit};
 use crate::domain::host::Host;
 use crate::domain::job::{JobEvent, JobState, next};
 use crate::domain::workflow::{Plan, PlannedStep};
@@ -39,10 +39,10 @@ pub async fn run_job(
             kind: "unknown_host",
             message: format!("{} is not in the inventory any more", leased.host),
         };
-        let _ = Run::new(&executor, &journal, &plan, leased, &lease).fail_unstarted(error).await;
+        let _ = Run::new(&executor, &journal, &plan, leased, lease).fail_unstarted(error).await;
         return;
     };
-    let mut run = Run::new(&executor, &journal, &plan, leased, &lease);
+    let mut run = Run::new(&executor, &journal, &plan, leased, lease);
     let name = run.leased.host.clone();
     match run.work(&host, &stop).await {
         Ok(()) => {}
@@ -62,7 +62,7 @@ struct Run<'a> {
     journal: &'a Journal,
     plan: &'a Plan,
     leased: Leased,
-    lease: &'a LeaseClock,
+    lease: Arc<LeaseClock>,
 }
 
 impl<'a> Run<'a> {
@@ -71,23 +71,28 @@ impl<'a> Run<'a> {
         journal: &'a Journal,
         plan: &'a Plan,
         leased: Leased,
-        lease: &'a LeaseClock,
+        lease: Arc<LeaseClock>,
     ) -> Self {
         Run { executor, journal, plan, leased, lease }
     }
 
     async fn work(&mut self, host: &Host, stop: &CancellationToken) -> Result<(), Stale> {
+        let lease = Arc::clone(&self.lease);
+        let permit = Permit::new(move || lease.holds());
         while let Some(planned) = self.plan.steps.get(self.leased.step) {
             let step = step::of(planned);
             let deadline = Instant::now() + planned.deadline();
+            let cx =
+                StepContext { host, bmc: self.executor.bmc.as_ref(), permit: &permit, deadline };
             loop {
                 if stop.is_cancelled() {
                     return Ok(());
                 }
-                let (bmc, act_until) = (self.executor.bmc.as_ref(), self.lease.until());
-                let cx = StepContext { host, bmc, deadline, act_until };
                 match self.attempt(planned, step.as_ref(), cx).await? {
-                    Then::Again => sleep(wait_after(self.leased.tries)).await,
+                    Then::Again => {
+                        let wait = sleep(wait_after(self.leased.tries));
+                        let _ = stop.run_until_cancelled(wait).await;
+                    }
                     Then::NextStep => break,
                     Then::End => return Ok(()),
                 }
@@ -135,6 +140,14 @@ impl<'a> Run<'a> {
         }
         match step.run(cx).await {
             Ok(()) => self.succeeded(id).await,
+            // The lease ended on the way, and nothing was done: whoever has the job now, or next,
+            // need not ask the host.
+            Err(error) if error.kind == NO_PERMIT => {
+                let told = Some((error.kind.to_owned(), error.message));
+                let (state, step) = (JobState::Running, self.leased.step);
+                self.write(id, AttemptOutcome::Failed, told, state, step).await?;
+                Err(Stale)
+            }
             Err(error) if error.class == Class::Unknown => {
                 let seen = self.ask_the_host(step, cx, &error).await;
                 self.settle(planned, cx, id, error, seen).await

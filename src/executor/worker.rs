@@ -25,7 +25,8 @@ const GATHER: Duration = Duration::from_millis(5);
 const PLANS: usize = 256;
 
 /// Until when a lease is certainly ours, by this process's monotonic clock: a process that was
-/// frozen finds it in the past.
+/// frozen finds it in the past. Every act asks it at the last moment, because what speaks with a
+/// BMC goes on when the task that waits for it has been ended.
 #[derive(Debug)]
 pub struct LeaseClock(Mutex<Instant>);
 
@@ -38,14 +39,13 @@ impl LeaseClock {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
-    /// Until when the lease certainly stands, as known now.
-    pub fn until(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn revoke(&self) {
+        self.extend(Instant::now());
     }
 
     /// Whether the lease certainly stands now.
     pub fn holds(&self) -> bool {
-        Instant::now() < self.until()
+        Instant::now() < *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,6 +70,13 @@ impl Drop for Entry {
         if leases.get(&self.job).is_some_and(|mine| mine.epoch == self.epoch) {
             leases.remove(&self.job);
         }
+    }
+}
+
+impl Mine {
+    fn lose(&self) {
+        self.clock.revoke();
+        self.lost.cancel();
     }
 }
 
@@ -111,11 +118,13 @@ pub async fn run_worker(executor: Executor, wake: Arc<Wake>, stop: CancellationT
             report(ended);
         }
     });
-    if drained.await.is_err() {
+    let late = drained.await.is_err();
+    heart.abort();
+    if late {
         tracing::warn!(jobs = tasks.len(), "steps are still running: handing their jobs over");
+        lock(&leases).values().for_each(Mine::lose);
         tasks.shutdown().await;
     }
-    heart.abort();
     match lease::give_up(&executor.pool, &executor.worker).await {
         Ok(jobs) => tracing::info!(jobs, "handed jobs over"),
         Err(error) => tracing::warn!(%error, "jobs were not handed over: their leases will end"),
@@ -155,7 +164,10 @@ async fn start_jobs(
         let clock = Arc::new(LeaseClock::new(asked + limits.lease));
         let lost = CancellationToken::new();
         let mine = Mine { epoch: leased.epoch, clock: Arc::clone(&clock), lost: lost.clone() };
-        lock(leases).insert(leased.job, mine);
+        // After an outage of the database the job may be our own of before.
+        if let Some(before) = lock(leases).insert(leased.job, mine) {
+            before.lose();
+        }
         let job = leased.job;
         let entry = Entry { leases: Arc::clone(leases), job, epoch: leased.epoch };
         let work = run_job(executor.clone(), journal.clone(), plan, leased, clock, stop.clone());
@@ -213,7 +225,7 @@ async fn run_heartbeat(executor: Executor, leases: Leases) {
                     if kept.contains(&job) {
                         mine.clock.extend(asked + limits.lease);
                     } else {
-                        mine.lost.cancel();
+                        mine.lose();
                     }
                 }
             }

@@ -17,7 +17,7 @@ impl Step for BootDevice {
     async fn run(&self, cx: StepContext<'_>) -> Result<(), StepError> {
         let wanted =
             BootOverride { device: self.device, efi: self.efi, persistent: self.persistent };
-        cx.bmc.set_boot_device(cx.host, wanted, cx.act_until).await?;
+        cx.bmc.set_boot_device(cx.host, wanted, cx.permit).await?;
         let set = cx.bmc.boot_device(cx.host).await?.map_or(Device::None, |boot| boot.device);
         if set == self.device {
             return Ok(());

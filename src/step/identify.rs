@@ -13,7 +13,8 @@ pub(super) struct Identify {
 #[async_trait]
 impl Step for Identify {
     async fn run(&self, cx: StepContext<'_>) -> Result<(), StepError> {
-        Ok(cx.bmc.identify(cx.host, Duration::from_secs(self.seconds.into())).await?)
+        let lit = Duration::from_secs(self.seconds.into());
+        Ok(cx.bmc.identify(cx.host, lit, cx.permit).await?)
     }
 
     async fn probe(&self, _: StepContext<'_>) -> Result<Probe, StepError> {

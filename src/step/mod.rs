@@ -5,7 +5,7 @@
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::bmc::{Bmc, BmcError, Class};
+use crate::bmc::{Bmc, BmcError, Class, Permit};
 use crate::domain::host::Host;
 use crate::domain::workflow::{PlannedStep, StepAction};
 
@@ -19,10 +19,9 @@ mod wait_power;
 pub struct StepContext<'a> {
     pub host: &'a Host,
     pub bmc: &'a dyn Bmc,
+    pub permit: &'a Permit,
     /// When all attempts of the step must be over.
     pub deadline: Instant,
-    /// When the right to act ends, unless the lease is extended meanwhile.
-    pub act_until: Instant,
 }
 
 /// What the host's real state says about an act whose outcome nobody saw.

@@ -27,7 +27,7 @@ impl Step for Power {
             }
             (to, _) => to,
         };
-        Ok(cx.bmc.set_power(cx.host, send, cx.act_until).await?)
+        Ok(cx.bmc.set_power(cx.host, send, cx.permit).await?)
     }
 
     async fn probe(&self, cx: StepContext<'_>) -> Result<Probe, StepError> {

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use sqlx::{Executor, PgPool};
 
 pub mod attempt;
 pub mod audit;
@@ -30,12 +30,19 @@ pub mod wake;
 /// The schema, compiled in.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
+/// Ends a transaction whose process stands still or is cut off: until then its locks would keep all
+/// others from its jobs and batches.
+const IDLE: &str = "set idle_in_transaction_session_timeout = '5s'";
+
 /// Opens a pool. Does not wait for the server: a database that is away comes back to a pool that
 /// is still there.
 pub fn connect_lazy(url: &str, max_connections: u32) -> sqlx::Result<PgPool> {
     PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(Duration::from_secs(5))
+        .after_connect(|connection, _| {
+            Box::pin(async move { connection.execute(IDLE).await.map(drop) })
+        })
         .connect_lazy(url)
 }
 

@@ -1,6 +1,7 @@
 //! Background tasks: one copy of each runs at a time among all replicas, and another process takes
 //! over when its owner dies.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -66,33 +67,52 @@ pub struct Turns {
     pub stop: CancellationToken,
 }
 
-/// Renews the turn while a round runs; returns when it is lost.
-async fn turn_ends(turns: &Turns, name: &str) {
-    let mut until = Instant::now() + TURN;
-    loop {
-        tokio::time::sleep(TURN / 5).await;
-        let asked = Instant::now();
-        match take_turn(&turns.pool, name, &turns.owner, TURN).await {
-            Ok(Some(_)) => until = asked + TURN,
-            Ok(None) => return,
-            Err(_) if Instant::now() >= until => return,
-            Err(_) => {}
-        }
-    }
-}
-
 /// How long a turn lasts when its owner dies in the middle of it.
 const TURN: Duration = Duration::from_secs(5);
 
+/// How long a round may go on when the process stops.
+const LAST_ROUND: Duration = Duration::from_secs(20);
+
+/// A turn that this process has. What must not be done by two processes asks [`Turn::holds`] right
+/// before it does it: the process may have stood still since the round began.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    epoch: Epoch,
+    stop: CancellationToken,
+    /// Until when it is certainly ours, by this process's monotonic clock.
+    until: Arc<Mutex<Instant>>,
+}
+
+impl Turn {
+    fn new(epoch: Epoch, stop: CancellationToken, asked: Instant) -> Turn {
+        Turn { epoch, stop, until: Arc::new(Mutex::new(asked + TURN)) }
+    }
+
+    /// Whether the turn certainly is ours now.
+    pub fn holds(&self) -> bool {
+        Instant::now() < *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the process is to stop: a round should then begin nothing new.
+    pub fn is_last(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    fn extend(&self, asked: Instant) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = asked + TURN;
+    }
+}
+
 /// Runs `round` again and again while this process has the turn: when `bell` rings, and at least
-/// every `period`. `round` takes no input: it reads what there is to do, and returns whether it
-/// should run again at once.
+/// every `period`. `round` takes no input but its turn: it reads what there is to do, and returns
+/// whether it should run again at once. A round whose turn is lost, or that goes on when the
+/// process stops, is dropped where it stands.
 pub async fn run_rounds<F>(
     turns: Turns,
     name: &'static str,
     period: Duration,
     bell: Option<&Notify>,
-    mut round: impl FnMut() -> F,
+    mut round: impl FnMut(Turn) -> F,
 ) where
     F: Future<Output = anyhow::Result<bool>>,
 {
@@ -106,18 +126,18 @@ pub async fn run_rounds<F>(
         tokio::pin!(ring);
         // A bell that rings during the round must not be missed.
         let _ = futures_util::poll!(&mut ring);
+        let asked = Instant::now();
         let again = match take_turn(&turns.pool, name, &turns.owner, TURN).await {
-            Ok(Some(_)) => tokio::select! {
-                done = round() => done.unwrap_or_else(|error| {
-                    tracing::warn!(task = name, error = format!("{error:#}"), "a round failed");
-                    false
-                }),
-                // Another process may have it from now on.
-                () = turn_ends(&turns, name) => {
-                    tracing::warn!(task = name, "the turn was lost in the middle of a round");
-                    false
+            Ok(Some(epoch)) => {
+                let turn = Turn::new(epoch, turns.stop.clone(), asked);
+                match keep_turn(&turns, name, &turn, round(turn.clone())).await {
+                    Ok(again) => again,
+                    Err(error) => {
+                        tracing::warn!(task = name, error = format!("{error:#}"), "a round failed");
+                        false
+                    }
                 }
-            },
+            }
             Ok(None) => false,
             Err(error) => {
                 tracing::warn!(task = name, %error, "cannot take a turn");
@@ -130,6 +150,34 @@ pub async fn run_rounds<F>(
         tokio::select! {
             _ = tokio::time::timeout(period, &mut ring) => {}
             () = turns.stop.cancelled() => {}
+        }
+    }
+}
+
+/// Extends the turn for as long as the round goes on.
+async fn keep_turn(
+    turns: &Turns,
+    name: &str,
+    turn: &Turn,
+    round: impl Future<Output = anyhow::Result<bool>>,
+) -> anyhow::Result<bool> {
+    let stopped = async {
+        turns.stop.cancelled().await;
+        tokio::time::sleep(LAST_ROUND).await;
+    };
+    tokio::pin!(round, stopped);
+    loop {
+        tokio::select! {
+            ended = &mut round => return ended,
+            () = &mut stopped => anyhow::bail!("it took too long for a process that stops"),
+            () = tokio::time::sleep(TURN / 3) => {}
+        }
+        let asked = Instant::now();
+        match take_turn(&turns.pool, name, &turns.owner, TURN).await {
+            Ok(Some(epoch)) if epoch == turn.epoch => turn.extend(asked),
+            Ok(_) => anyhow::bail!("another process took the turn"),
+            Err(error) if !turn.holds() => return Err(error.into()),
+            Err(error) => tracing::warn!(task = name, %error, "cannot extend a turn"),
         }
     }
 }

@@ -2,7 +2,8 @@
 //! are late, and are filed once when it is back.
 //!
 //! Creating is not idempotent in Jira. A create of unknown outcome, and one that a dead process may
-//! have sent, is settled by a search for the ticket's own label before anything is sent again.
+//! have sent, is settled by a search for the ticket's own label before anything is sent again. A
+//! process that stood still between its search and its create has lost its turn, and creates nothing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::domain::notice::{Audience, Notice};
 use crate::domain::principal::Actor;
 use crate::store::batch::Batch;
 use crate::store::outbox::PendingTicket;
+use crate::store::task::Turn;
 use crate::store::ticket::Filed;
 use crate::store::view::FailedHost;
 use crate::store::{self, audit, card, outbox, view};
@@ -56,10 +58,13 @@ pub struct TicketRelay {
 
 impl TicketRelay {
     /// Files what is due; `true` when there may be more.
-    pub async fn round(&self) -> anyhow::Result<bool> {
+    pub async fn round(&self, turn: Turn) -> anyhow::Result<bool> {
         let due = outbox::due_tickets(&self.pool, 20).await?;
         for pending in &due {
-            match self.file(pending).await {
+            if turn.is_last() {
+                return Ok(true);
+            }
+            match self.file(pending, &turn).await {
                 Ok(()) => {}
                 Err(Failed::Jira(error @ JiraError::Rejected { .. })) => {
                     tracing::error!(ticket = pending.fingerprint, %error, "Jira refuses a ticket");
@@ -76,7 +81,7 @@ impl TicketRelay {
         Ok(!due.is_empty())
     }
 
-    async fn file(&self, pending: &PendingTicket) -> Result<(), Failed> {
+    async fn file(&self, pending: &PendingTicket, turn: &Turn) -> Result<(), Failed> {
         let mut conn = self.pool.acquire().await.context("database")?;
         let batch = store::batch::get(&mut conn, pending.batch).await.context("batch")?;
         let batch = batch.context("a ticket for a batch that is gone")?;
@@ -101,6 +106,9 @@ impl TicketRelay {
                     labels: self.labels.clone(),
                     fingerprint_label: label,
                 };
+                if !turn.holds() {
+                    return Err(anyhow::anyhow!("the turn was lost before the create").into());
+                }
                 self.jira.create(&new).await?
             }
         };

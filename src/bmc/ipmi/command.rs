@@ -14,14 +14,15 @@ use crate::domain::workflow::{BootDevice, PowerTo};
 pub enum Repeat {
     /// Twice is as good as once: it may be sent anew within the session.
     Harmless,
-    /// Twice would act twice: only the very same packet may be sent again, which the BMC knows by
-    /// its sequence number.
+    /// Twice would act twice: it is sent once, and its outcome is unknown when nothing comes back.
     Never,
 }
 
 /// A command of ours or of the library, with what the dialogue must know of it.
 pub trait Command: IpmiCommand<Error = NotEnoughData> {
     const REPEAT: Repeat = Repeat::Harmless;
+    /// Whether it changes the host, so that it needs a permit.
+    const ACTS: bool = false;
     /// Whether it needs more than the User level that every session starts with.
     const RAISED: bool = true;
 }
@@ -127,6 +128,7 @@ impl IpmiCommand for ChassisControl {
 
 impl Command for ChassisControl {
     const REPEAT: Repeat = Repeat::Never;
+    const ACTS: bool = true;
 }
 
 /// Chassis Identify, section 28.5: the lamp is on for that many seconds, 0 turns it off.
@@ -148,7 +150,9 @@ impl IpmiCommand for ChassisIdentify {
     }
 }
 
-impl Command for ChassisIdentify {}
+impl Command for ChassisIdentify {
+    const ACTS: bool = true;
+}
 
 /// Set System Boot Options, section 28.12.
 #[derive(Debug)]
@@ -183,7 +187,9 @@ impl IpmiCommand for SetBootOption {
     }
 }
 
-impl Command for SetBootOption {}
+impl Command for SetBootOption {
+    const ACTS: bool = true;
+}
 
 /// Get System Boot Options, section 28.13, parameter 5.
 #[derive(Debug)]

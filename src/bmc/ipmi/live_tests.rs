@@ -9,11 +9,6 @@ use crate::domain::host::{BmcEndpoint, HostName};
 use crate::domain::workflow::BootDevice;
 use crate::sim::rack::{self, Fault, Rack, SimBmc};
 
-/// A lease that outlives every test.
-fn later() -> tokio::time::Instant {
-    tokio::time::Instant::now() + Duration::from_secs(60)
-}
-
 struct World {
     rack: Rack,
     client: Ipmi,
@@ -100,15 +95,15 @@ async fn a_simulated_bmc_does_all_that_is_asked() {
     let client = &world.client;
     assert_eq!(client.power(&host).await, Ok(Power::On));
 
-    client.set_power(&host, PowerTo::Off, later()).await.unwrap();
+    client.set_power(&host, PowerTo::Off, &Permit::always()).await.unwrap();
     world.becomes(0, Power::Off).await;
-    client.set_power(&host, PowerTo::On, later()).await.unwrap();
+    client.set_power(&host, PowerTo::On, &Permit::always()).await.unwrap();
     world.becomes(0, Power::On).await;
-    client.set_power(&host, PowerTo::Soft, later()).await.unwrap();
+    client.set_power(&host, PowerTo::Soft, &Permit::always()).await.unwrap();
     world.becomes(0, Power::Off).await;
-    client.set_power(&host, PowerTo::On, later()).await.unwrap();
-    client.set_power(&host, PowerTo::Reset, later()).await.unwrap();
-    client.identify(&host, Duration::from_secs(7)).await.unwrap();
+    client.set_power(&host, PowerTo::On, &Permit::always()).await.unwrap();
+    client.set_power(&host, PowerTo::Reset, &Permit::always()).await.unwrap();
+    client.identify(&host, Duration::from_secs(7), &Permit::always()).await.unwrap();
     assert_eq!(
         world.acts(0),
         ["power 0", "power 1", "shutdown 1", "power 1", "reset 1", "identify 7 0"]
@@ -124,7 +119,7 @@ async fn a_simulated_bmc_does_all_that_is_asked() {
 #[tokio::test]
 async fn a_cycle_is_one_off_and_one_on() {
     let world = World::start(72, 1, &[]).await;
-    world.client.set_power(&world.host(0), PowerTo::Cycle, later()).await.unwrap();
+    world.client.set_power(&world.host(0), PowerTo::Cycle, &Permit::always()).await.unwrap();
     let start = Instant::now();
     while world.acts(0) != ["power 0", "power 1"] {
         assert!(start.elapsed() < Duration::from_secs(15), "{:?}", world.acts(0));
@@ -144,7 +139,7 @@ async fn ipmitool_reads_the_boot_device_that_was_set() {
         (BootDevice::Disk, "Force Boot from default Hard-Drive"),
     ] {
         let boot = BootOverride { device, efi: true, persistent: false };
-        world.client.set_boot_device(&host, boot, later()).await.unwrap();
+        world.client.set_boot_device(&host, boot, &Permit::always()).await.unwrap();
         let read = world.ipmitool(0, &["chassis", "bootparam", "get", "5"]);
         assert!(read.contains(selector), "{device:?}: {read}");
         // This simulator keeps the device and forgets the valid bit, as `ipmitool` sees too.
@@ -163,9 +158,10 @@ async fn faults_are_told_apart() {
         assert_eq!(refused.kind(), "bmc_credentials");
     }
     let (silent, deaf) = (world.host(1), world.host(2));
+    let permit = Permit::always();
     let (silent, deaf) = tokio::join!(
         world.client.power(&silent),
-        world.client.set_power(&deaf, PowerTo::Soft, later())
+        world.client.set_power(&deaf, PowerTo::Soft, &permit)
     );
     assert_eq!(silent.unwrap_err().kind(), "bmc_unreachable");
     deaf.unwrap();
@@ -204,7 +200,8 @@ async fn forty_eight_hosts_at_once() {
     all("first status, cipher suite found", Power::On).await;
     all("status", Power::On).await;
     let start = Instant::now();
-    let calls = hosts.iter().map(|host| world.client.set_power(host, PowerTo::Off, later()));
+    let permit = Permit::always();
+    let calls = hosts.iter().map(|host| world.client.set_power(host, PowerTo::Off, &permit));
     for done in futures_util::future::join_all(calls).await {
         done.unwrap();
     }

@@ -37,7 +37,7 @@ use self::command::{
 use self::rakp::Suite;
 use self::session::{Login, OpenError, Pace, Session};
 use self::transport::Transport;
-use super::{Bmc, BmcError, BootOverride, DeviceInfo, Power};
+use super::{Bmc, BmcError, BootOverride, DeviceInfo, Permit, Power};
 use crate::domain::host::Host;
 use crate::domain::human_duration;
 use crate::domain::secret::Secret;
@@ -146,9 +146,12 @@ impl Ipmi {
     ///
     /// From the first packet on this goes on in a task of its own, so that the session is closed
     /// even when the caller stops waiting.
+    ///
+    /// `permit` is for what acts; a read needs none.
     async fn within_session<T: Send + 'static>(
         &self,
         host: &Host,
+        permit: Option<&Permit>,
         work: impl for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T, BmcError>>
         + Send
         + 'static,
@@ -159,12 +162,14 @@ impl Ipmi {
         if let Some(ended) = known.ended {
             sleep_until(ended + self.options.min_interval).await;
         }
-        let permit = self.in_flight.clone().acquire_owned().await.expect("it is never closed");
+        let slot = self.in_flight.clone().acquire_owned().await.expect("it is never closed");
         let transport = self.transport.clone();
         let address = login.address.clone();
+        let permit_to_act = permit.cloned();
         let dialogue = tokio::spawn(async move {
             let result = match open(&transport, peer, login, &mut known).await {
                 Ok(mut session) => {
+                    session.permit = permit_to_act;
                     let result = work(&mut session).await;
                     session.close().await;
                     result
@@ -172,7 +177,7 @@ impl Ipmi {
                 Err(error) => Err(error),
             };
             known.ended = Some(Instant::now());
-            drop(permit);
+            drop(slot);
             result
         });
         match dialogue.await {
@@ -307,33 +312,34 @@ fn endpoint(address: &str) -> Result<Endpoint<'_>, BmcError> {
 #[async_trait]
 impl Bmc for Ipmi {
     async fn power(&self, host: &Host) -> Result<Power, BmcError> {
-        self.within_session(host, |session| Box::pin(session.run(ChassisStatus))).await
+        self.within_session(host, None, |session| Box::pin(session.run(ChassisStatus))).await
     }
 
-    async fn set_power(
-        &self,
-        host: &Host,
-        to: PowerTo,
-        not_after: Instant,
-    ) -> Result<(), BmcError> {
-        self.within_session(host, move |session| {
-            session.send_nothing_after(not_after);
+    async fn set_power(&self, host: &Host, to: PowerTo, permit: &Permit) -> Result<(), BmcError> {
+        self.within_session(host, Some(permit), move |session| {
             Box::pin(session.run(ChassisControl(to)))
         })
         .await
     }
 
-    async fn identify(&self, host: &Host, on_for: Duration) -> Result<(), BmcError> {
+    async fn identify(
+        &self,
+        host: &Host,
+        on_for: Duration,
+        permit: &Permit,
+    ) -> Result<(), BmcError> {
         let seconds = u8::try_from(on_for.as_millis().div_ceil(1000)).map_err(|_| {
             BmcError::Misconfigured { detail: "the identify lamp lights for at most 255 s".into() }
         })?;
-        self.within_session(host, move |session| Box::pin(session.run(ChassisIdentify(seconds))))
-            .await
+        self.within_session(host, Some(permit), move |session| {
+            Box::pin(session.run(ChassisIdentify(seconds)))
+        })
+        .await
     }
 
     async fn boot_device(&self, host: &Host) -> Result<Option<BootOverride>, BmcError> {
         let flags =
-            self.within_session(host, |session| Box::pin(session.run(GetBootFlags))).await?;
+            self.within_session(host, None, |session| Box::pin(session.run(GetBootFlags))).await?;
         match flags {
             BootFlags::Unset => Ok(None),
             BootFlags::Set(boot) => Ok(Some(boot)),
@@ -348,10 +354,9 @@ impl Bmc for Ipmi {
         &self,
         host: &Host,
         boot: BootOverride,
-        not_after: Instant,
+        permit: &Permit,
     ) -> Result<(), BmcError> {
-        self.within_session(host, move |session| {
-            session.send_nothing_after(not_after);
+        self.within_session(host, Some(permit), move |session| {
             Box::pin(async move {
                 match session.run(SetBootOption::KeepFlags).await {
                     // Not every BMC can do it; the flags then hold for 60 s.
@@ -366,7 +371,9 @@ impl Bmc for Ipmi {
 
     async fn device_info(&self, host: &Host) -> Result<DeviceInfo, BmcError> {
         let id = self
-            .within_session(host, |session| Box::pin(session.run(ipmi_rs_core::app::GetDeviceId)))
+            .within_session(host, None, |session| {
+                Box::pin(session.run(ipmi_rs_core::app::GetDeviceId))
+            })
             .await?;
         Ok(command::device_info(&id))
     }

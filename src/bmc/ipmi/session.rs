@@ -1,9 +1,8 @@
 //! One dialogue with one BMC: open a session, run commands in it, close it.
 //!
-//! Invariants: a command that must not act twice leaves this host under one session sequence
-//! number only, however often its packet is sent again; a reply counts when session, signature,
-//! sequence window, function, command and request number all fit, and everything else is dropped
-//! while the wait goes on.
+//! Invariants: a command that must not act twice leaves this host in one packet only; a reply
+//! counts when session, signature, sequence window, function, command and request number all fit,
+//! and everything else is dropped while the wait goes on.
 
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use super::command::{CloseSession, Command, Repeat, SetSessionPrivilege};
 use super::rakp::{self, Exchange, Fault, Keys, Suite};
 use super::transport::Link;
 use super::wire::{self, Reply};
-use crate::bmc::BmcError;
+use crate::bmc::{BmcError, Permit};
 use crate::domain::secret::Secret;
 
 /// Look the user up by name alone, whatever privilege is asked for (OpenBMC insists on it).
@@ -73,7 +72,8 @@ pub struct Session {
     rq_seq: u8,
     raised: bool,
     last_command: Option<Instant>,
-    not_after: Option<Instant>,
+    /// Commands that act are sent while it holds; without one, never.
+    pub permit: Option<Permit>,
 }
 
 impl Session {
@@ -165,7 +165,7 @@ impl Session {
             rq_seq: 0,
             raised: false,
             last_command: None,
-            not_after: None,
+            permit: None,
         })
     }
 
@@ -185,15 +185,9 @@ impl Session {
         result
     }
 
-    /// Sends no command from this time on; Close is still sent.
-    pub fn send_nothing_after(&mut self, not_after: Instant) {
-        self.not_after = Some(not_after);
-    }
-
     /// Closes the session, so that the BMC frees its slot. A lost reply is no failure: the BMC
     /// drops the session by itself after a minute.
     pub async fn close(mut self) {
-        self.not_after = None;
         let patience = self.login.timeout / 5;
         if let Err(error) = self.complete(CloseSession(self.bmc_session), patience).await {
             tracing::debug!(%error, "the session was not closed in order");
@@ -225,7 +219,7 @@ impl Session {
         let message: Message = command.into();
         let mut tries = 0;
         let reply = loop {
-            let reply = self.exchange(&message, C::REPEAT, timeout).await?;
+            let reply = self.exchange(&message, C::REPEAT, C::ACTS, timeout).await?;
             tries += 1;
             if reply.completion != NODE_BUSY || tries == NODE_BUSY_TRIES {
                 break reply;
@@ -254,28 +248,29 @@ impl Session {
         }
     }
 
-    /// Sends a message until a reply to it comes.
-    ///
-    /// A BMC drops a session sequence number that it has seen, so that a repeated packet can make
-    /// up for a lost request and never for a lost reply. What may be repeated is therefore sent
-    /// under a new number each time; what may not is sent as the same packet.
+    /// Sends a message until a reply to it comes, each time under a new session sequence number: a
+    /// BMC may drop a number that it has seen, so that the same packet never makes up for a lost
+    /// reply. What must not act twice is sent once. By IPMI 2.0 section 6.12.13 a BMC ignores a
+    /// repeated number, but OpenIPMI's acts on it again.
     async fn exchange(
         &mut self,
         message: &Message,
         repeat: Repeat,
+        acts: bool,
         timeout: Duration,
     ) -> Result<Reply, BmcError> {
         self.rq_seq = (self.rq_seq + 1) % 64;
         let request = wire::request(message, self.rq_seq);
-        let mut packet = self.seal(&request);
+        let waits = match repeat {
+            Repeat::Harmless => Waits::new(timeout),
+            Repeat::Never => Waits::once(timeout),
+        };
         let mut sent = false;
-        for wait in Waits::new(timeout) {
-            if self.not_after.is_some_and(|end| Instant::now() >= end) {
+        for wait in waits {
+            if acts && !self.may_act() {
                 break;
             }
-            if sent && repeat == Repeat::Harmless {
-                packet = self.seal(&request);
-            }
+            let packet = self.seal(&request);
             match self.link.send(&packet).await {
                 Ok(()) => sent = true,
                 Err(error) => {
@@ -291,9 +286,14 @@ impl Session {
         }
         let address = self.login.address.clone();
         Err(match repeat {
+            _ if acts && !sent && !self.may_act() => BmcError::NoPermit { address },
             Repeat::Never if sent => BmcError::OutcomeUnknown { address },
             _ => BmcError::Unreachable { address },
         })
+    }
+
+    fn may_act(&self) -> bool {
+        self.permit.as_ref().is_some_and(Permit::holds)
     }
 
     fn reply_to(&mut self, message: &Message, datagram: &[u8]) -> Option<Reply> {

@@ -1,0 +1,182 @@
+//! Submissions of the same hosts at the same instant, through the intake of two processes' pools:
+//! exactly one wins, and whatever happens no host has two live jobs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use metalbot::app::intake::{Decode, Decoders, work_on_next};
+use metalbot::app::rooms::{self, By};
+use metalbot::app::{App, Reactions};
+use metalbot::cli::service;
+use metalbot::command::Limits;
+use metalbot::config::Config;
+use metalbot::sim::fleet;
+use metalbot::store;
+use sqlx::PgPool;
+use tokio::sync::Barrier;
+
+use super::process::{CHANNEL, TestDatabase};
+
+/// As many as a small and a large submission need; more than 128 lock the fleet.
+const HOSTS: usize = 400;
+
+struct Door {
+    pools: [PgPool; 2],
+    app: Arc<App>,
+    decoders: Arc<Decoders>,
+    _database: TestDatabase,
+    _folder: tempfile::TempDir,
+}
+
+impl Door {
+    async fn open() -> Door {
+        metalbot::use_ring();
+        let database = TestDatabase::create().await;
+        let pools = [(); 2].map(|()| store::connect_lazy(&database.url, 4).unwrap());
+        store::MIGRATIONS.run(&pools[0]).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let listen = ([127, 0, 0, 1], 0).into();
+        let toml = fleet::metalbot_toml(listen, "http://127.0.0.1:1", "none");
+        std::fs::write(file("metalbot.toml"), toml).unwrap();
+        std::fs::write(file("people.toml"), fleet::people_toml(None)).unwrap();
+        let mut hosts = "name,owner,datacenter,rack,sku,bmc,credentials,groups\n".to_owned();
+        for number in 1..=HOSTS {
+            hosts += &format!("n{number:03},web-owners,fra1,r11,s,10.0.0.1:{number},rack,web\n");
+        }
+        std::fs::write(file("hosts.csv"), hosts).unwrap();
+        let config = Config::load(&file("metalbot.toml")).unwrap();
+        let loaded = service::load(&config).unwrap();
+        let app = App {
+            catalog: loaded.catalog,
+            inventory: loaded.inventory,
+            directory: loaded.directory,
+            policy: config.policy(),
+            approvals: config.approval.clone(),
+            limits: Limits {
+                max_hosts: HOSTS,
+                max_text: config.limits.max_text,
+                reason_required: config.limits.reason_required,
+            },
+            reactions: Reactions { approve: vec![], reject: vec![] },
+        };
+        let decoders = HashMap::from([(rooms::PLATFORM, rooms::decode as Decode)]);
+        Door {
+            pools,
+            app: Arc::new(app),
+            decoders: Arc::new(decoders),
+            _database: database,
+            _folder: folder,
+        }
+    }
+
+    async fn say(&self, login: &str, text: &str) {
+        let delivery = format!("{:032x}", rand::random::<u128>());
+        let by = By { login, delivery: &delivery };
+        rooms::say(&self.pools[0], by, CHANNEL, None, text).await.unwrap();
+    }
+
+    /// Delivers these submissions at the same instant, each in a transaction of its own; returns
+    /// the state of each and clears the field.
+    async fn race(&self, submissions: &[String]) -> Vec<String> {
+        for text in submissions {
+            self.say("alice", text).await;
+        }
+        let barrier = Arc::new(Barrier::new(submissions.len()));
+        let racers = (0..submissions.len()).map(|number| {
+            let (barrier, app) = (Arc::clone(&barrier), Arc::clone(&self.app));
+            let (pool, decoders) = (self.pools[number % 2].clone(), Arc::clone(&self.decoders));
+            tokio::spawn(async move {
+                barrier.wait().await;
+                // One that finds nothing has met rows that others had locked.
+                assert!(work_on_next(&pool, &app, &decoders).await.unwrap());
+            })
+        });
+        for racer in racers.collect::<Vec<_>>() {
+            racer.await.unwrap();
+        }
+        self.invariants().await;
+        let states: Vec<(i64, String)> =
+            sqlx::query_as("select id, state from batch order by id desc limit $1")
+                .bind(submissions.len() as i64)
+                .fetch_all(&self.pools[0])
+                .await
+                .unwrap();
+        for (id, state) in &states {
+            if state == "awaiting_approval" {
+                self.say("alice", &format!("/metal cancel {id}")).await;
+                assert!(work_on_next(&self.pools[0], &self.app, &self.decoders).await.unwrap());
+            }
+        }
+        assert_eq!(self.count("select count(*) from job where state = 'held'").await, 0);
+        states.into_iter().map(|(_, state)| state).collect()
+    }
+
+    async fn invariants(&self) {
+        let doubly = "select count(*) from (select host from job
+             where state in ('held', 'queued', 'running', 'quarantined')
+             group by host having count(*) > 1) as twice";
+        assert_eq!(self.count(doubly).await, 0, "a host has two live jobs");
+        let torn = "select count(*) from (select batch_id from job
+             group by batch_id having count(distinct state) > 1) as torn";
+        assert_eq!(self.count(torn).await, 0, "a batch is neither complete nor refused");
+        let waiting = "select count(*) from inbox where done_at is null or attempts > 0";
+        assert_eq!(self.count(waiting).await, 0, "a delivery failed");
+    }
+
+    async fn count(&self, query: &'static str) -> i64 {
+        sqlx::query_scalar(query).fetch_one(&self.pools[1]).await.unwrap()
+    }
+
+    async fn no_deadlocks(&self) {
+        let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
+        assert_eq!(self.count(deadlocks).await, 0);
+    }
+}
+
+fn reboot(hosts: &str) -> String {
+    format!("/metal reboot {hosts} reason=\"a race\"")
+}
+
+fn accepted(states: &[String]) -> usize {
+    let others = states.iter().filter(|state| *state != "awaiting_approval");
+    others.clone().for_each(|state| assert_eq!(state, "refused"));
+    states.len() - others.count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_submissions_of_the_same_hosts_have_one_winner_200_times() {
+    let door = Door::open().await;
+    for _ in 0..200 {
+        let same = reboot("n[001-012]");
+        assert_eq!(accepted(&door.race(&[same.clone(), same]).await), 1);
+    }
+    door.no_deadlocks().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partial_overlaps_of_three_in_any_order_never_deadlock() {
+    let door = Door::open().await;
+    for _ in 0..100 {
+        // Each pair shares hosts, in opposite orders: one wins, or none of the others fits.
+        let three = ["n[001-010]", "n[010,009,011-020]", "n[020,019,001]"].map(reboot);
+        assert_eq!(accepted(&door.race(&three).await), 1);
+        // The outer two are apart: they win together, or the middle one wins alone.
+        let chain = ["n[001-010]", "n[010-020]", "n[020-030]"].map(reboot);
+        assert!([1, 2].contains(&accepted(&door.race(&chain).await)));
+    }
+    door.no_deadlocks().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_that_locks_the_fleet_races_small_ones() {
+    let door = Door::open().await;
+    for _ in 0..40 {
+        let mixed = ["n[001-200]", "n[190-210]", "n[150-400]", "n[001]", "n[400]"].map(reboot);
+        let won = accepted(&door.race(&mixed).await);
+        assert!((1..=3).contains(&won), "{won} of them won");
+        let large = ["n[001-200]", "n[101-400]"].map(reboot);
+        assert_eq!(accepted(&door.race(&large).await), 1);
+    }
+    door.no_deadlocks().await;
+}
