@@ -211,6 +211,18 @@ exit $status
         if let Err(error) = process.wait() {
             tracing::warn!(%error, "cannot wait for the rack's process");
         }
+        // The simulator is the shell's child, not ours: it is gone when its port is free.
+        let Some(address) = self.bmcs.iter().find(|bmc| bmc.fault.is_none()).map(|b| b.address)
+        else {
+            return;
+        };
+        for _ in 0..200 {
+            if std::net::UdpSocket::bind((address, self.port)).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        tracing::warn!(%address, port = self.port, "the rack's port is still in use");
     }
 }
 

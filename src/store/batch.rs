@@ -291,13 +291,13 @@ pub async fn asking_attention(conn: &mut PgConnection) -> sqlx::Result<Vec<Batch
     Ok(ids.into_iter().map(BatchId).collect())
 }
 
-/// Asks the conductor to look at these batches.
+/// Asks the conductor to look at these batches. Also one that asks already is written: its row lock
+/// makes sure that a conductor who has just looked, and has not seen what the caller did, looks again.
 pub async fn ask_attention(conn: &mut PgConnection, ids: &[BatchId]) -> sqlx::Result<()> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
     sqlx::query!(
         "update batch set attention = true where id in (
-             select id from batch where id = any($1) and not attention
-             order by id for no key update)",
+             select id from batch where id = any($1) order by id for no key update)",
         &ids
     )
     .execute(&mut *conn)
