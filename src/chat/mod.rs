@@ -41,6 +41,8 @@ pub struct Progress {
     /// Failed and quarantined.
     pub failed: u32,
     pub running: u32,
+    /// Cancelled before their work began.
+    pub cancelled: u32,
 }
 
 /// A button of a card.

@@ -30,6 +30,7 @@ fn progress(batch: &BatchView) -> Option<Progress> {
         succeeded: counts.succeeded,
         failed: counts.failed + counts.quarantined,
         running: counts.running,
+        cancelled: counts.cancelled,
     };
     batch.started_at.is_some().then_some(progress)
 }

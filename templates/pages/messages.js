@@ -137,29 +137,31 @@ function progressElement() {
     return [kind, segment];
   }));
   const legend = el('p', { class: 'legend', 'aria-hidden': 'true' });
-  const counts = Object.fromEntries(['succeeded', 'failed', 'running', 'waiting'].map((kind) => {
+  const counts = Object.fromEntries(['succeeded', 'failed', 'running', 'waiting', 'cancelled'].map((kind) => {
     const count = el('span', { class: `count ${kind}` });
     legend.append(count);
     return [kind, count];
   }));
-  return { root: el('div', { class: 'progress', hidden: true }, bar, legend), bar, segments, counts };
+  return { root: el('div', { class: 'progress', hidden: true }, bar, legend), bar, segments, legend, counts };
 }
 
 function patchProgress(progress, counts) {
   progress.root.hidden = !counts;
   if (!counts) return;
-  const waiting = Math.max(0, counts.total - counts.succeeded - counts.failed - counts.running);
+  const waiting = Math.max(0, counts.total - counts.succeeded - counts.failed - counts.running - counts.cancelled);
   const all = { ...counts, waiting };
   for (const [kind, segment] of Object.entries(progress.segments)) {
     segment.style.width = `${counts.total ? (100 * counts[kind]) / counts.total : 0}%`;
   }
   const words = [];
   for (const [kind, node] of Object.entries(progress.counts)) {
-    const text = `${all[kind]} ${kind}`;
+    const text = `${all[kind]} ${kind === 'cancelled' ? 'not started' : kind}`;
     setText(node, text);
     node.hidden = !all[kind];
     if (all[kind]) words.push(text);
   }
+  // What has ended is told by the card's text.
+  progress.legend.hidden = !counts.running && !waiting;
   const label = `Of ${counts.total} ${counts.total === 1 ? 'host' : 'hosts'}: ${words.join(', ') || 'none started'}`;
   if (progress.bar.getAttribute('aria-label') !== label) progress.bar.setAttribute('aria-label', label);
 }
