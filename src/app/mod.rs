@@ -92,7 +92,7 @@ impl From<Forbidden> for Error {
 
 impl From<IllegalBatchEvent> for Error {
     fn from(illegal: IllegalBatchEvent) -> Self {
-        Error::Conflict(format!("this batch is {}: that is not possible now", illegal.state))
+        Error::Conflict(format!("the state of the batch does not allow it: {}", illegal.state))
     }
 }
 

@@ -85,7 +85,7 @@ async fn advance(
             Ok(true)
         }
         (Next::Pause { failed, allowed }, _) => {
-            let why = format!("{failed} failed, {allowed} may");
+            let why = format!("{failed} failed, at most {allowed} may");
             store::batch::apply(tx, batch, BatchEvent::Pause, &actor, Some(&why)).await?;
             let notice = Notice::Paused { batch: batch.id, by: None, failed, allowed };
             let key = format!("batch:{}:paused:{}", batch.id.0, batch.failures_excused);
