@@ -1,6 +1,8 @@
 //! The console in a real browser, driven as people drive it: keys typed, buttons pressed. The
 //! README's picture is what this test sees at its end.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
+
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
