@@ -1,5 +1,5 @@
-//! One binary for all stories: see [`harness`] for how a test acts as a person.
-#![allow(clippy::unwrap_used)]
+//! One binary for all stories: see `harness` for how a test acts.
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers as well")]
 
 mod architecture;
 mod bad_input;
