@@ -70,7 +70,7 @@ pub async fn nothing_lost_nothing_twice(world: &World, process: &Process, card: 
     let kinds: BTreeSet<&str> = jobs.iter().filter_map(|job| job.2.as_deref()).collect();
     let all_told = |messages: &[Seen]| {
         messages.iter().any(|m| m.text.contains("has ended"))
-            && kinds.len() == messages.iter().filter(|m| m.text.contains("OPS-")).count()
+            && kinds.len() == messages.iter().filter(|m| m.text.contains("was filed for")).count()
     };
     let started = Instant::now();
     let messages = loop {
@@ -84,8 +84,9 @@ pub async fn nothing_lost_nothing_twice(world: &World, process: &Process, card: 
     let told = |part: &str| texts.iter().filter(|text| text.contains(part)).count();
     assert_eq!(told("has ended"), 1, "{texts:#?}");
     assert_eq!(told("approved for"), 1, "{texts:#?}");
-    assert_eq!(told("OPS-"), kinds.len(), "{kinds:?} {texts:#?}");
-    assert_eq!(world.jira.issues().len(), kinds.len(), "{kinds:?}");
+    assert_eq!(told("was filed for"), kinds.len(), "{kinds:?} {texts:#?}");
+    let tickets = world.jira.issues();
+    assert_eq!(tickets.len(), kinds.len(), "{kinds:?} {tickets:#?} {texts:#?}");
 
     let report = store::audit::verify(&mut world.pool.acquire().await.unwrap()).await.unwrap();
     assert_eq!(report.broken, None);

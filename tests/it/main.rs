@@ -7,6 +7,7 @@ mod browser;
 mod crash;
 mod harness;
 mod migrations;
+mod outage;
 mod overlap;
 mod process;
 mod story;
