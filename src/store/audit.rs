@@ -209,3 +209,52 @@ pub async fn verify(conn: &mut PgConnection) -> sqlx::Result<ChainReport> {
     .unsigned_abs();
     Ok(report)
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::PgPool;
+
+    use super::*;
+
+    async fn three_sealed_rows(pool: &PgPool) -> ChainReport {
+        let mut tx = pool.begin().await.unwrap();
+        for number in 0..3 {
+            let detail = serde_json::json!({ "number": number });
+            record(&mut tx, &Actor::system("test"), "tested", None, detail).await.unwrap();
+        }
+        assert_eq!(seal(&mut tx, 10).await.unwrap(), 3);
+        tx.commit().await.unwrap();
+        verify(&mut pool.acquire().await.unwrap()).await.unwrap()
+    }
+
+    async fn broken_by(pool: &PgPool, change: &'static str) -> Option<String> {
+        let intact = three_sealed_rows(pool).await;
+        assert_eq!((intact.sealed, intact.broken), (3, None));
+        let refused = sqlx::query(change).execute(pool).await.unwrap_err();
+        assert!(refused.to_string().contains("append-only"), "{refused}");
+        for table in ["audit", "audit_seal"] {
+            let off = format!("alter table {table} disable trigger all");
+            sqlx::raw_sql(sqlx::AssertSqlSafe(off)).execute(pool).await.unwrap();
+        }
+        sqlx::query(change).execute(pool).await.unwrap();
+        verify(&mut pool.acquire().await.unwrap()).await.unwrap().broken
+    }
+
+    #[sqlx::test]
+    async fn a_changed_row_breaks_the_chain(pool: PgPool) {
+        let broken = broken_by(&pool, "update audit set actor = 'nobody' where id = 2").await;
+        assert_eq!(broken.as_deref(), Some("audit row 2 was changed"));
+    }
+
+    #[sqlx::test]
+    async fn a_removed_row_breaks_the_chain(pool: PgPool) {
+        let broken = broken_by(&pool, "delete from audit where id = 2").await;
+        assert_eq!(broken.as_deref(), Some("audit row 2 is gone"));
+    }
+
+    #[sqlx::test]
+    async fn a_removed_seal_breaks_the_chain(pool: PgPool) {
+        let broken = broken_by(&pool, "delete from audit_seal where position = 2").await;
+        assert_eq!(broken.as_deref(), Some("the chain jumps to 3 at 2"));
+    }
+}

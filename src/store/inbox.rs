@@ -102,3 +102,27 @@ pub async fn backlog(pool: &PgPool) -> sqlx::Result<i64> {
         .fetch_one(pool)
         .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[sqlx::test]
+    async fn a_delivery_is_taken_once_and_by_one(pool: PgPool) {
+        let body = serde_json::json!({});
+        let mut conn = pool.acquire().await.unwrap();
+        assert!(accept(&mut conn, "slack", "d1", &body).await.unwrap());
+        assert!(!accept(&mut conn, "slack", "d1", &body).await.unwrap(), "a repeat");
+        assert!(accept(&mut conn, "discord", "d1", &body).await.unwrap(), "another platform's");
+        let mut one = pool.begin().await.unwrap();
+        let mut other = pool.begin().await.unwrap();
+        let first = take(&mut one).await.unwrap().expect("it waits");
+        let second = take(&mut other).await.unwrap().expect("there are two");
+        assert_ne!(first.id, second.id);
+        done(&mut one, first.id).await.unwrap();
+        one.commit().await.unwrap();
+        other.rollback().await.unwrap();
+        assert_eq!(backlog(&pool).await.unwrap(), 1, "what was rolled back waits again");
+        assert!(!accept(&mut conn, "slack", "d1", &body).await.unwrap(), "a repeat after the end");
+    }
+}

@@ -148,3 +148,79 @@ pub async fn give_up(pool: &PgPool, worker: &str) -> sqlx::Result<u64> {
     .await?;
     Ok(given.rows_affected())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::job::JobState;
+    use crate::store::attempt::{AttemptOutcome, Intent, Outcome, write_intents, write_outcomes};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A running batch with one queued job.
+    async fn one_job(pool: &PgPool) {
+        let rows = "insert into batch (action, risk, plan, digest, submitter, state, requirements,
+                 platform, channel)
+             values ('reboot', 'disruptive', '{}', decode(repeat('00', 32), 'hex'), 'alice',
+                 'running', '[]', 'console', 'metal');
+             insert into job (batch_id, host, owner, datacenter, rack, sku, wave, state)
+             select id, 'web01', 'web', 'fra1', 'r1', 's1', 0, 'queued' from batch";
+        sqlx::raw_sql(rows).execute(pool).await.unwrap();
+    }
+
+    async fn take_one(pool: &PgPool, worker: &str, lease: Duration) -> Option<Leased> {
+        take(pool, worker, 10, lease).await.unwrap().pop()
+    }
+
+    fn intent(leased: &Leased) -> Intent {
+        Intent { job: leased.job, epoch: leased.epoch, step: 0, try_number: 1 }
+    }
+
+    fn success(leased: &Leased, attempt: i64) -> Outcome {
+        Outcome {
+            attempt,
+            job: leased.job,
+            epoch: leased.epoch,
+            outcome: AttemptOutcome::Succeeded,
+            error: None,
+            job_state: JobState::Succeeded,
+            step: 1,
+        }
+    }
+
+    #[sqlx::test]
+    async fn a_lease_is_exclusive_until_it_ends_and_a_stale_epoch_writes_nothing(pool: PgPool) {
+        one_job(&pool).await;
+        let old = take_one(&pool, "a", LONG).await.expect("it is queued");
+        assert!(take_one(&pool, "b", LONG).await.is_none());
+        let attempt = write_intents(&pool, "a", &[intent(&old)]).await.unwrap()[&old.job];
+        assert_eq!(give_up(&pool, "a").await.unwrap(), 1);
+
+        let new = take_one(&pool, "b", LONG).await.expect("its lease has ended");
+        assert!(new.epoch.0 > old.epoch.0);
+        assert_eq!((new.open_attempt, new.tries), (Some(attempt), 1));
+        assert!(write_intents(&pool, "a", &[intent(&old)]).await.unwrap().is_empty());
+        assert!(write_outcomes(&pool, "a", &[success(&old, attempt)]).await.unwrap().is_empty());
+        let open = "select count(*) from attempt where outcome is null";
+        let open: i64 = sqlx::query_scalar(open).fetch_one(&pool).await.unwrap();
+        assert_eq!(open, 1, "a stale outcome closes nothing");
+
+        let written = write_outcomes(&pool, "b", &[success(&new, attempt)]).await.unwrap();
+        assert_eq!(written, [new.job]);
+        assert!(take_one(&pool, "a", LONG).await.is_none(), "it has ended");
+    }
+
+    #[sqlx::test]
+    async fn an_ended_lease_writes_no_intent_and_is_not_extended(pool: PgPool) {
+        one_job(&pool).await;
+        let leased = take_one(&pool, "a", LONG).await.expect("it is queued");
+        let mine = [(leased.job, leased.epoch)];
+        assert_eq!(heartbeat(&pool, "a", &mine, LONG).await.unwrap(), [leased.job]);
+        assert!(heartbeat(&pool, "b", &mine, LONG).await.unwrap().is_empty());
+        let older = [(leased.job, Epoch(leased.epoch.0 - 1))];
+        assert!(heartbeat(&pool, "a", &older, LONG).await.unwrap().is_empty());
+        give_up(&pool, "a").await.unwrap();
+        assert!(heartbeat(&pool, "a", &mine, LONG).await.unwrap().is_empty());
+        assert!(write_intents(&pool, "a", &[intent(&leased)]).await.unwrap().is_empty());
+    }
+}

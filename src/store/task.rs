@@ -181,3 +181,45 @@ async fn keep_turn(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(60);
+
+    #[sqlx::test]
+    async fn a_turn_is_one_process_s_until_it_ends(pool: PgPool) {
+        let take = |owner: &'static str| take_turn(&pool, "t", owner, LEASE);
+        let first = take("a").await.unwrap().expect("nobody has it");
+        assert_eq!(take("b").await.unwrap(), None);
+        assert_eq!(take("a").await.unwrap(), Some(first), "renewed under the same epoch");
+        give_up_turns(&pool, "a").await.unwrap();
+        let second = take("b").await.unwrap().expect("it was given up");
+        assert!(second.0 > first.0);
+        assert_eq!(take("a").await.unwrap(), None);
+        take_turn(&pool, "u", "b", Duration::ZERO).await.unwrap();
+        let expired = take_turn(&pool, "u", "a", LEASE).await.unwrap();
+        assert!(expired.is_some(), "its owner died");
+    }
+
+    #[sqlx::test]
+    async fn a_round_that_lost_its_turn_is_dropped(pool: PgPool) {
+        let stop = CancellationToken::new();
+        let turns = Turns { pool: pool.clone(), owner: "a".into(), stop: stop.clone() };
+        let (stolen, ending) = (pool.clone(), stop.clone());
+        let round = move |turn: Turn| {
+            let (pool, stop) = (stolen.clone(), ending.clone());
+            async move {
+                assert!(turn.holds());
+                stop.cancel();
+                sqlx::query("update task set owner = 'b', epoch = epoch + 1")
+                    .execute(&pool)
+                    .await?;
+                std::future::pending().await
+            }
+        };
+        let rounds = run_rounds(turns, "t", LEASE, None, round);
+        tokio::time::timeout(TURN, rounds).await.expect("it would hang for ever");
+    }
+}
