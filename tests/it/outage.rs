@@ -36,10 +36,15 @@ impl OwnServer {
     }
 
     /// `kill -9` of the server; what it had promised must still be there when it is back.
-    fn kill9(&mut self) {
+    async fn kill9(&mut self) {
         let file = self.folder.path().join("postgres/data/postmaster.pid");
         let text = std::fs::read_to_string(file).unwrap();
-        signal("KILL", text.lines().next().unwrap());
+        let pid = text.lines().next().unwrap();
+        signal("KILL", pid);
+        // A dead process works in no folder. Until then the cluster would try to stop it in order.
+        while std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         drop(self.cluster.take());
     }
 
@@ -112,7 +117,7 @@ async fn postgres_is_killed_in_the_middle_of_a_batch_and_recovers() {
     let card = reboot_web(&world, &process).await;
     for acts in [rand::random_range(5..30), rand::random_range(35..70)] {
         world.acts_reach(acts).await;
-        server.kill9();
+        server.kill9().await;
         tokio::time::sleep(Duration::from_millis(rand::random_range(0..3_000))).await;
         server.start_again().await;
     }
