@@ -111,9 +111,12 @@ mod tests {
     async fn a_delivery_is_taken_once_and_by_one(pool: PgPool) {
         let body = serde_json::json!({});
         let mut conn = pool.acquire().await.unwrap();
-        assert!(accept(&mut conn, "slack", "d1", &body).await.unwrap());
-        assert!(!accept(&mut conn, "slack", "d1", &body).await.unwrap(), "a repeat");
-        assert!(accept(&mut conn, "discord", "d1", &body).await.unwrap(), "another platform's");
+        assert!(accept(&mut conn, "slack", "U1", "d1", &body).await.unwrap());
+        assert!(!accept(&mut conn, "slack", "U1", "d1", &body).await.unwrap(), "a repeat");
+        assert!(
+            accept(&mut conn, "discord", "U1", "d1", &body).await.unwrap(),
+            "another platform's"
+        );
         let mut one = pool.begin().await.unwrap();
         let mut other = pool.begin().await.unwrap();
         let first = take(&mut one).await.unwrap().expect("it waits");
@@ -123,6 +126,9 @@ mod tests {
         one.commit().await.unwrap();
         other.rollback().await.unwrap();
         assert_eq!(backlog(&pool).await.unwrap(), 1, "what was rolled back waits again");
-        assert!(!accept(&mut conn, "slack", "d1", &body).await.unwrap(), "a repeat after the end");
+        assert!(
+            !accept(&mut conn, "slack", "U1", "d1", &body).await.unwrap(),
+            "a repeat after the end"
+        );
     }
 }

@@ -20,6 +20,13 @@ use super::process::{CHANNEL, TestDatabase};
 /// As many as a small and a large submission need; more than 128 lock the fleet.
 const HOSTS: usize = 400;
 
+/// People who submit at the same instant.
+const RACERS: usize = 16;
+
+fn racer_login(number: usize) -> String {
+    format!("racer{number}")
+}
+
 struct Door {
     pools: [PgPool; 2],
     app: Arc<App>,
@@ -39,7 +46,13 @@ impl Door {
         let listen = ([127, 0, 0, 1], 0).into();
         let toml = fleet::metalbot_toml(listen, "http://127.0.0.1:1", "none");
         std::fs::write(file("metalbot.toml"), toml).unwrap();
-        std::fs::write(file("people.toml"), fleet::people_toml(None)).unwrap();
+        let mut people = fleet::people_toml(None);
+        for racer in 0..RACERS {
+            let login = racer_login(racer);
+            people += &format!("[[person]]\nlogin = \"{login}\"\nname = \"{login}\"\n");
+            people += "groups = [\"sre\"]\n";
+        }
+        std::fs::write(file("people.toml"), people).unwrap();
         let mut hosts = "name,owner,datacenter,rack,sku,bmc,credentials,groups\n".to_owned();
         for number in 1..=HOSTS {
             hosts += &format!("n{number:03},web-owners,fra1,r11,s,10.0.0.1:{number},rack,web\n");
@@ -79,8 +92,9 @@ impl Door {
     /// Delivers these submissions at the same instant, each in a transaction of its own; returns
     /// the state of each and clears the field.
     async fn race(&self, submissions: &[String]) -> Vec<String> {
-        for text in submissions {
-            self.say("alice", text).await;
+        // One person's deliveries are worked on one after the other: racers are different people.
+        for (racer, text) in submissions.iter().enumerate() {
+            self.say(&racer_login(racer), text).await;
         }
         let barrier = Arc::new(Barrier::new(submissions.len()));
         let racers = (0..submissions.len()).map(|number| {
@@ -96,20 +110,20 @@ impl Door {
             racer.await.unwrap();
         }
         self.invariants().await;
-        let states: Vec<(i64, String)> =
-            sqlx::query_as("select id, state from batch order by id desc limit $1")
+        let states: Vec<(i64, String, String)> =
+            sqlx::query_as("select id, state, submitter from batch order by id desc limit $1")
                 .bind(submissions.len() as i64)
                 .fetch_all(&self.pools[0])
                 .await
                 .unwrap();
-        for (id, state) in &states {
+        for (id, state, submitter) in &states {
             if state == "awaiting_approval" {
-                self.say("alice", &format!("/metal cancel {id}")).await;
+                self.say(submitter, &format!("/metal cancel {id}")).await;
                 assert!(work_on_next(&self.pools[0], &self.app, &self.decoders).await.unwrap());
             }
         }
         assert_eq!(self.count("select count(*) from job where state = 'held'").await, 0);
-        states.into_iter().map(|(_, state)| state).collect()
+        states.into_iter().map(|(_, state, _)| state).collect()
     }
 
     async fn invariants(&self) {
