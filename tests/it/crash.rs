@@ -1,6 +1,9 @@
 //! `kill -9`, SIGSTOP and SIGTERM in the middle of batches: nothing is lost, and by the rack's own
 //! log nothing is done twice.
 
+// The lint knows tests by their attribute, and not the functions that they share.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 

@@ -3,6 +3,9 @@
 //!
 //! Invariant: no process and no database outlives its test, not even one that panics.
 
+// The lint knows tests by their attribute, and not the functions that they share.
+#![allow(clippy::unwrap_used)]
+
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
