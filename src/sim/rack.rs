@@ -202,27 +202,12 @@ exit $status
 
     fn kill(&mut self) {
         let Some(mut process) = self.process.take() else { return };
-        // The group holds the shell, the simulator and any chassis script that is running.
-        let group = format!("kill -s KILL -- -{}", process.id());
-        let killed = Command::new("sh").args(["-c", &group]).stderr(Stdio::null()).status();
-        if !killed.is_ok_and(|status| status.success()) {
-            tracing::warn!("the rack's processes had ended before they were stopped");
-        }
+        // At the end of the pipe the watch kills the simulator, and the shell ends after it: its
+        // ports are free then. A chassis script that is running ends by itself.
+        drop(process.stdin.take());
         if let Err(error) = process.wait() {
             tracing::warn!(%error, "cannot wait for the rack's process");
         }
-        // The simulator is the shell's child, not ours: it is gone when its port is free.
-        let Some(address) = self.bmcs.iter().find(|bmc| bmc.fault.is_none()).map(|b| b.address)
-        else {
-            return;
-        };
-        for _ in 0..200 {
-            if std::net::UdpSocket::bind((address, self.port)).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        tracing::warn!(%address, port = self.port, "the rack's port is still in use");
     }
 }
 
