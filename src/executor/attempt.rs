@@ -275,6 +275,8 @@ impl<'a> Run<'a> {
         step: usize,
     ) -> Result<(), Stale> {
         let Leased { job, epoch, .. } = self.leased;
+        // A BMC's own words may hold what PostgreSQL cannot store.
+        let error = error.map(|(kind, text)| (kind, text.replace('\0', "")));
         let row = Outcome { attempt, job, epoch, outcome, error, job_state, step };
         self.journal.outcome(row).await
     }

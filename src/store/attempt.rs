@@ -128,7 +128,8 @@ pub async fn write_outcomes(
                update attempt set outcome = reported.outcome, outcome_at = now(),
                    error_kind = reported.error_kind, error = reported.error
                from reported join mine on mine.id = reported.job_id
-               where attempt.id = reported.attempt_id and attempt.outcome is null)
+               where attempt.id = reported.attempt_id and attempt.job_id = reported.job_id
+                 and attempt.outcome is null)
            update job set state = reported.state, step = reported.step,
                error_kind = case when reported.state <> 'succeeded'
                             then coalesce(reported.error_kind, job.error_kind) end,
