@@ -12,7 +12,7 @@ use sqlx::{PgPool, PgTransaction};
 use tokio_util::sync::CancellationToken;
 
 use super::submit::Submitted;
-use super::{App, Ask, Error, backoff, decide, query, steer, submit};
+use super::{App, Ask, Error, decide, query, steer, submit};
 use crate::command::{self, Command, Reply};
 use crate::domain::approval::Verdict;
 use crate::domain::ids::BatchId;
@@ -33,6 +33,9 @@ pub type Decoders = HashMap<&'static str, Decode>;
 
 /// Tries of a delivery that always fails for a reason of ours; about a quarter of an hour.
 const MOST_ATTEMPTS: i32 = 20;
+
+/// Longest wait between two tries.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// How long the loop sleeps when nobody wakes it.
 const POLL: Duration = Duration::from_secs(1);
@@ -79,7 +82,8 @@ pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx
     let attempts = delivery.attempts;
     tracing::error!(delivery = delivery.id, attempts, error = failure, "a delivery failed");
     if attempts < MOST_ATTEMPTS {
-        inbox::postpone(pool, delivery.id, backoff(attempts), &failure).await?;
+        inbox::postpone(pool, delivery.id, outbox::wait_after(attempts, LONGEST_WAIT), &failure)
+            .await?;
     } else {
         // It would hold up everything that its sender says from now on.
         inbox::give_up(pool, delivery.id, &failure).await?;

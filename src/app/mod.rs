@@ -3,7 +3,6 @@
 //! transaction, so that a delivery and all its effects commit together or not at all.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::command::{Catalog, CommandError, Limits};
 use crate::domain::approval::ApprovalRule;
@@ -103,9 +102,4 @@ impl From<ApplyError> for Error {
             ApplyError::Database(error) => error.into(),
         }
     }
-}
-
-/// Waits between tries of something that failed for a reason of ours: 1 s, 2 s, 4 s ... 60 s.
-fn backoff(attempts: i32) -> Duration {
-    Duration::from_secs(1 << attempts.clamp(0, 6).cast_unsigned()).min(Duration::from_secs(60))
 }

@@ -2,7 +2,7 @@
 //! place where people can be switched without a password; no configuration leads here.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -12,24 +12,20 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use tokio::net::TcpListener;
 
 use super::roles::Roles;
 use super::serve::{Database, stop_signal};
 use super::service::{Entry, Extras, Service};
+use super::site::Site;
 use super::story;
-use crate::config::Config;
 use crate::console::{self, ConsoleState};
-use crate::sim::fleet::{self, PEOPLE};
-use crate::sim::jira::SimJira;
-use crate::sim::rack::Rack;
+use crate::sim::fleet::PEOPLE;
 use crate::telemetry;
 
 /// Who a visitor is at first.
 const FIRST: &str = "alice";
 /// Second number of the rack's loopback addresses.
 const SUBNET: u8 = 77;
-const JIRA_TOKEN: &str = "demo";
 
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
@@ -48,31 +44,6 @@ pub struct DemoArgs {
     /// What to log, and how much: `info`, `metalbot=debug`.
     #[arg(long, default_value = "warn")]
     log: String,
-}
-
-/// The simulated site: machines, ticket system, and the configuration that serves them.
-pub struct Site {
-    pub rack: Rack,
-    pub jira: SimJira,
-    pub config: Config,
-}
-
-impl Site {
-    /// Starts the machines and the ticket system, and writes the configuration into `folder`.
-    pub async fn start(folder: &Path, listen: SocketAddr, subnet: u8) -> anyhow::Result<Site> {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
-        let servers = fleet::servers(subnet);
-        let rack = Rack::start(&folder.join("rack"), 0, fleet::bmcs(&servers)).await?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let jira = SimJira::start(listener, JIRA_TOKEN)?;
-        let file = folder.join("metalbot.toml");
-        std::fs::write(folder.join("hosts.csv"), fleet::inventory_csv(&servers, rack.port()))?;
-        std::fs::write(folder.join("people.toml"), fleet::people_toml(None))?;
-        std::fs::write(&file, fleet::metalbot_toml(listen, &jira.url(), JIRA_TOKEN))?;
-        let config = Config::load(&file)?;
-        Ok(Site { rack, jira, config })
-    }
 }
 
 /// What the demo adds to the service: the switch between people.

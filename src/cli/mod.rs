@@ -11,6 +11,7 @@ mod migrate;
 pub mod roles;
 mod serve;
 pub mod service;
+pub mod site;
 pub mod story;
 
 use roles::Roles;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use sqlx::PgPool;
 
-use super::demo::Site;
+use super::site::Site;
 use crate::sim::person::{Person, Seen};
 use crate::store;
 

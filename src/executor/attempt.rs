@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Executor;
 use super::journal::{Journal, Stale};
-use super::worker::LeaseClock;
+use super::lease_clock::LeaseClock;
 use crate::bmc::{Class, NO_PERMIT, Permit};
 use crate::domain::host::Host;
 use crate::domain::job::{JobEvent, JobState, next};

@@ -15,6 +15,7 @@ use crate::domain::host::{Host, HostName};
 
 pub mod attempt;
 pub mod journal;
+mod lease_clock;
 pub mod rollout;
 pub mod worker;
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::Executor;
 use super::attempt::run_job;
 use super::journal::Journal;
+use super::lease_clock::LeaseClock;
 use crate::domain::ids::{BatchId, Epoch, JobId};
 use crate::domain::workflow::Plan;
 use crate::store::wake::Wake;
@@ -23,31 +24,6 @@ const POLL: Duration = Duration::from_millis(500);
 const GATHER: Duration = Duration::from_millis(5);
 /// Plans kept in memory; more than this many running batches read theirs again.
 const PLANS: usize = 256;
-
-/// Until when a lease is certainly ours, by this process's monotonic clock: a process that was
-/// frozen finds it in the past. Every act asks it at the last moment, because what speaks with a
-/// BMC goes on when the task that waits for it has been ended.
-#[derive(Debug)]
-pub struct LeaseClock(Mutex<Instant>);
-
-impl LeaseClock {
-    fn new(until: Instant) -> Self {
-        LeaseClock(Mutex::new(until))
-    }
-
-    fn extend(&self, until: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
-    }
-
-    fn revoke(&self) {
-        self.extend(Instant::now());
-    }
-
-    /// Whether the lease certainly stands now.
-    pub fn holds(&self) -> bool {
-        Instant::now() < *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A lease that a task of this process works under.
 struct Mine {

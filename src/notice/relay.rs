@@ -51,7 +51,7 @@ impl NoticeRelay {
                 Ok(()) => {}
                 Err(ChatError::Transient(error)) => {
                     tracing::warn!(%batch, error, "a card was not shown");
-                    let wait = wait_after(card.attempts);
+                    let wait = outbox::wait_after(card.attempts, LONGEST_WAIT);
                     store::card::postpone(&self.pool, batch, wait, &error).await?;
                 }
                 Err(ChatError::Rejected(error)) => {
@@ -103,7 +103,7 @@ impl NoticeRelay {
             Ok(()) => outbox::sent(&mut *self.pool.acquire().await?, pending.id).await?,
             Err(ChatError::Transient(error)) => {
                 tracing::warn!(key = pending.key, error, "a notice was not sent");
-                let wait = wait_after(pending.attempts);
+                let wait = outbox::wait_after(pending.attempts, LONGEST_WAIT);
                 outbox::postpone(&self.pool, pending.id, wait, &error).await?;
             }
             Err(ChatError::Rejected(error)) => {
@@ -162,8 +162,4 @@ async fn run_all(
         first = first.and(result);
     }
     first
-}
-
-fn wait_after(attempts: i32) -> Duration {
-    Duration::from_secs(1 << attempts.clamp(0, 6).cast_unsigned()).min(LONGEST_WAIT)
 }

@@ -182,6 +182,11 @@ pub async fn refused(pool: &PgPool, id: i64, error: &str) -> sqlx::Result<()> {
     Ok(())
 }
 
+/// How long to wait after this many failed tries: 1 s, 2 s, 4 s ... up to `longest`.
+pub fn wait_after(attempts: i32, longest: Duration) -> Duration {
+    Duration::from_secs(1 << attempts.clamp(0, 16)).min(longest)
+}
+
 /// How many rows wait to be sent.
 pub async fn backlog(pool: &PgPool) -> sqlx::Result<i64> {
     sqlx::query_scalar!(

@@ -72,7 +72,9 @@ impl TicketRelay {
                 }
                 Err(Failed::Jira(error)) => {
                     tracing::warn!(ticket = pending.fingerprint, %error, "a ticket was not filed");
-                    let wait = error.retry_after().unwrap_or_else(|| wait_after(pending.attempts));
+                    let wait = error
+                        .retry_after()
+                        .unwrap_or_else(|| outbox::wait_after(pending.attempts, LONGEST_WAIT));
                     outbox::postpone(&self.pool, pending.id, wait, &error.to_string()).await?;
                 }
                 Err(Failed::Internal(error)) => return Err(error),
@@ -231,8 +233,4 @@ enum Failed {
     Jira(#[from] JiraError),
     #[error(transparent)]
     Internal(#[from] anyhow::Error),
-}
-
-fn wait_after(attempts: i32) -> Duration {
-    Duration::from_secs(1 << attempts.clamp(0, 9).cast_unsigned()).min(LONGEST_WAIT)
 }

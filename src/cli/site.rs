@@ -1,0 +1,39 @@
+//! The simulated site that demo and tests are served from: machines, tickets, configuration.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+
+use crate::config::Config;
+use crate::sim::fleet;
+use crate::sim::jira::SimJira;
+use crate::sim::rack::Rack;
+
+const JIRA_TOKEN: &str = "demo";
+
+/// The simulated site: machines, ticket system, and the configuration that serves them.
+pub struct Site {
+    pub rack: Rack,
+    pub jira: SimJira,
+    pub config: Config,
+}
+
+impl Site {
+    /// Starts the machines and the ticket system, and writes the configuration into `folder`.
+    pub async fn start(folder: &Path, listen: SocketAddr, subnet: u8) -> anyhow::Result<Site> {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+        let servers = fleet::servers(subnet);
+        let rack = Rack::start(&folder.join("rack"), 0, fleet::bmcs(&servers)).await?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let jira = SimJira::start(listener, JIRA_TOKEN)?;
+        let file = folder.join("metalbot.toml");
+        std::fs::write(folder.join("hosts.csv"), fleet::inventory_csv(&servers, rack.port()))?;
+        std::fs::write(folder.join("people.toml"), fleet::people_toml(None))?;
+        std::fs::write(&file, fleet::metalbot_toml(listen, &jira.url(), JIRA_TOKEN))?;
+        let config = Config::load(&file)?;
+        Ok(Site { rack, jira, config })
+    }
+}
