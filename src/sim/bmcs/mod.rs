@@ -13,7 +13,6 @@ mod socket;
 mod wire;
 mod world;
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -244,28 +243,23 @@ fn send(socket: &Socket, event: &Event) {
 /// Events that wait for their time; those of the same time stay in order.
 #[derive(Default)]
 struct Due {
-    order: std::collections::BinaryHeap<Reverse<(Instant, u64)>>,
-    events: BTreeMap<u64, Event>,
+    events: BTreeMap<(Instant, u64), Event>,
     added: u64,
 }
 
 impl Due {
     fn add(&mut self, event: Event) {
         self.added += 1;
-        self.order.push(Reverse((event.at, self.added)));
-        self.events.insert(self.added, event);
+        self.events.insert((event.at, self.added), event);
     }
 
     fn next(&self) -> Option<Instant> {
-        self.order.peek().map(|Reverse((at, _))| *at)
+        self.events.first_key_value().map(|((at, _), _)| *at)
     }
 
     fn take(&mut self, now: Instant) -> Option<Event> {
-        if self.next()? > now {
-            return None;
-        }
-        let Reverse((_, number)) = self.order.pop()?;
-        self.events.remove(&number)
+        self.next().filter(|at| *at <= now)?;
+        self.events.pop_first().map(|(_, event)| event)
     }
 }
 

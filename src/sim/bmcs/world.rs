@@ -14,6 +14,9 @@ use super::behaviour::{Behaviour, Noise};
 use super::chassis::Deed;
 use super::controller::{Controller, Moment, Tally};
 
+/// Length of the RMCP header with the session header.
+const HEADER: usize = 16;
+
 /// One thing that a BMC did to its host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Act {
@@ -132,8 +135,11 @@ impl World {
         self.noise += 1;
         let cut = |length: usize| answer[..length % answer.len()].to_vec();
         let mut flipped = answer.to_vec();
-        // The first bytes of RMCP are neither authenticated nor of any meaning.
-        let place = 4 + turn % (answer.len() - 4);
+        // The first bytes of RMCP mean nothing, and nothing protects the body of the key exchange:
+        // a flipped bit there is another answer, which UDP's checksum has to keep away.
+        let sealed = answer[5] & 0xc0 != 0;
+        let flippable = if sealed { answer.len() - 4 } else { HEADER - 4 };
+        let place = 4 + turn % flippable;
         flipped[place] ^= 1 << (turn / answer.len() % 8);
         let random = (0..turn % 200).map(|_| self.random.random()).collect();
         [cut(2 * turn), cut(2 * turn + 1), flipped, random]

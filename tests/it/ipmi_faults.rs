@@ -1,0 +1,379 @@
+//! The failures that every fleet sees, as scripted faults against our IPMI client.
+//!
+//! Whatever happens on the way, the BMCs' log is the judge: an act that was reported as done was
+//! done once, an unknown one at most once, any other not at all.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use metalbot::bmc::ipmi::{Credentials, Ipmi, Options};
+use metalbot::bmc::{Bmc, BmcError, BootOverride, Class, Power};
+use metalbot::domain::secret::Secret;
+use metalbot::domain::workflow::{BootDevice, PowerTo};
+use metalbot::sim::bmcs::{Behaviour, Bmcs, CREDENTIALS, Cipher, Deed, Noise, Soft};
+use metalbot::sim::rack::{PASSWORD, USER};
+
+const TIMEOUT: Duration = Duration::from_millis(1000);
+
+fn start(count: usize, behaviour: Behaviour) -> Bmcs {
+    Bmcs::start(0, count, behaviour, 7).unwrap()
+}
+
+fn client() -> Ipmi {
+    let credentials = Credentials {
+        user: USER.into(),
+        password: Secret::new(PASSWORD),
+        privilege: Default::default(),
+    };
+    let options = Options {
+        timeout: TIMEOUT,
+        min_interval: Duration::from_millis(1),
+        ..Options::default()
+    };
+    Ipmi::new(BTreeMap::from([(CREDENTIALS.to_owned(), credentials)]), options)
+}
+
+/// A lease that outlives every test.
+fn later() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(60)
+}
+
+async fn cycle(client: &Ipmi, bmcs: &Bmcs, bmc: usize) -> Result<(), BmcError> {
+    client.set_power(&bmcs.host(bmc), PowerTo::Cycle, later()).await
+}
+
+async fn read_all(client: &Ipmi, bmcs: &Bmcs, count: usize) -> Vec<Result<Power, BmcError>> {
+    let hosts: Vec<_> = (0..count).map(|bmc| bmcs.host(bmc)).collect();
+    join_all(hosts.iter().map(|host| client.power(host))).await
+}
+
+/// Cycles every host, and holds what is reported against the log. Gives how many are done and how
+/// many unknown; any other error is none of a bad network and fails the test, save `excused` ones.
+async fn cycle_all(
+    client: &Ipmi,
+    bmcs: &Bmcs,
+    count: usize,
+    excused: &[&str],
+) -> (usize, usize) {
+    bmcs.clear_acts();
+    let results = join_all((0..count).map(|bmc| cycle(client, bmcs, bmc))).await;
+    let (mut done, mut unknown) = (0, 0);
+    for (bmc, result) in results.into_iter().enumerate() {
+        let cycles = bmcs.deeds(bmc).len();
+        match result {
+            Ok(()) => {
+                assert_eq!(cycles, 1, "BMC {bmc} is reported done");
+                done += 1;
+            }
+            Err(error) if error.class() == Class::Unknown => {
+                assert!(cycles <= 1, "BMC {bmc} acted {cycles} times");
+                unknown += 1;
+            }
+            Err(error) => {
+                assert_eq!(cycles, 0, "BMC {bmc} acted, and the error says otherwise: {error}");
+                assert!(excused.contains(&error.kind()), "BMC {bmc}: {error}");
+            }
+        }
+    }
+    assert!(bmcs.acts().iter().all(|act| act.deed == Deed::Cycle));
+    (done, unknown)
+}
+
+fn no_session_is_open(bmcs: &Bmcs, count: usize) {
+    let open: Vec<usize> = (0..count).filter(|bmc| bmcs.open_sessions(*bmc) > 0).collect();
+    assert!(open.is_empty(), "sessions of {open:?} were left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_per_cent_of_loss() {
+    let (client, bmcs) = (client(), start(300, Behaviour { drop: 0.05, ..Behaviour::default() }));
+    let read = read_all(&client, &bmcs, 300).await;
+    let good = read.iter().filter(|result| **result == Ok(Power::On)).count();
+    assert!(good >= 298, "{good} of 300");
+    let (done, unknown) = cycle_all(&client, &bmcs, 300, &["bmc_unreachable"]).await;
+    // One reply in twenty is lost, and nothing can bring that one back.
+    assert!(done >= 265 && done + unknown >= 298, "{done} done, {unknown} unknown");
+    assert!((0..300).any(|bmc| bmcs.tally(bmc).repeated > 0), "no control was sent again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_per_cent_of_duplicates() {
+    let behaviour = Behaviour { duplicate: 0.05, ..Behaviour::default() };
+    let (client, bmcs) = (client(), start(300, behaviour));
+    assert!(read_all(&client, &bmcs, 300).await.iter().all(|read| *read == Ok(Power::On)));
+    assert_eq!(cycle_all(&client, &bmcs, 300, &[]).await, (300, 0));
+    no_session_is_open(&bmcs, 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_that_are_overtaken() {
+    // Held back for less than the client waits before it asks again.
+    let late = Duration::from_millis(20);
+    let behaviour = Behaviour { hold: 0.2, duplicate: 0.2, late, ..Behaviour::default() };
+    let (client, bmcs) = (client(), start(200, behaviour));
+    assert!(read_all(&client, &bmcs, 200).await.iter().all(|read| *read == Ok(Power::On)));
+    assert_eq!(cycle_all(&client, &bmcs, 200, &[]).await, (200, 0));
+    no_session_is_open(&bmcs, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_that_come_after_the_question_was_asked_again() {
+    let late = Duration::from_millis(160);
+    let behaviour = Behaviour { hold: 0.2, late, ..Behaviour::default() };
+    let (client, bmcs) = (client(), start(200, behaviour));
+    // The state changes between the two reads, so that a reply of the first is a wrong one.
+    assert!(read_all(&client, &bmcs, 200).await.iter().all(|read| *read == Ok(Power::On)));
+    (0..200).for_each(|bmc| bmcs.set_power(bmc, Power::Off));
+    assert!(read_all(&client, &bmcs, 200).await.iter().all(|read| *read == Ok(Power::Off)));
+    (0..200).for_each(|bmc| bmcs.set_power(bmc, Power::On));
+    assert_eq!(cycle_all(&client, &bmcs, 200, &[]).await, (200, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_bmc_acts_once() {
+    let behaviour = Behaviour { delay: Duration::from_millis(250), ..Behaviour::default() };
+    let (client, bmcs) = (client(), start(20, behaviour));
+    assert_eq!(cycle_all(&client, &bmcs, 20, &[]).await, (20, 0));
+}
+
+#[tokio::test]
+async fn message_tag_zero() {
+    for ciphers in [&[Cipher::Three], &[Cipher::Seventeen]] {
+        let behaviour = Behaviour { tag_zero: true, ciphers, ..Behaviour::default() };
+        let (client, bmcs) = (client(), start(1, behaviour));
+        assert_eq!(client.power(&bmcs.host(0)).await, Ok(Power::On));
+        assert_eq!(cycle_all(&client, &bmcs, 1, &[]).await, (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn errors_of_two_bytes() {
+    let short = Behaviour { short_errors: true, tag_zero: true, ..Behaviour::default() };
+    let kind = async |behaviour: Behaviour| {
+        let (client, bmcs) = (client(), start(1, behaviour));
+        client.power(&bmcs.host(0)).await.unwrap_err().kind()
+    };
+    assert_eq!(kind(Behaviour { slots: 0, ..short.clone() }).await, "bmc_busy");
+    assert_eq!(kind(Behaviour { user: "root", ..short.clone() }).await, "bmc_credentials");
+    assert_eq!(kind(Behaviour { password: "another", ..short.clone() }).await, "bmc_credentials");
+    assert_eq!(kind(Behaviour { privilege: 2, ..short.clone() }).await, "bmc_privilege");
+    assert_eq!(kind(Behaviour { ciphers: &[], ..short.clone() }).await, "bmc_cipher");
+    let old = Behaviour { ciphers: &[Cipher::Three], ..short };
+    let bmcs = start(1, old);
+    assert_eq!(client().power(&bmcs.host(0)).await, Ok(Power::On), "suite 17 was refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_are_given_back() {
+    let (client, bmcs) = (client(), start(1, Behaviour { slots: 1, ..Behaviour::default() }));
+    let host = bmcs.host(0);
+    let all = join_all((0..20).map(|_| client.power(&host))).await;
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+    for _ in 0..5 {
+        cycle(&client, &bmcs, 0).await.unwrap();
+    }
+    let tally = bmcs.tally(0);
+    assert_eq!((tally.opened, tally.closed), (25, 25));
+    assert_eq!((tally.most_at_once, tally.turned_away), (1, 0));
+}
+
+#[tokio::test]
+async fn slots_that_others_hold() {
+    let (client, bmcs) = (client(), start(1, Behaviour { slots: 0, ..Behaviour::default() }));
+    let error = cycle(&client, &bmcs, 0).await.unwrap_err();
+    assert_eq!((error.kind(), error.class()), ("bmc_busy", Class::Transient));
+    bmcs.behave(0, Behaviour::default());
+    assert_eq!(cycle_all(&client, &bmcs, 1, &[]).await, (1, 0));
+}
+
+#[tokio::test]
+async fn another_password_or_user_takes_no_slot_and_is_not_tried_again() {
+    let stranger = Behaviour { slots: 1, ..Behaviour::default() };
+    for behaviour in [
+        Behaviour { password: "another", ..stranger.clone() },
+        Behaviour { user: "root", ..stranger.clone() },
+    ] {
+        let (client, bmcs) = (client(), start(1, behaviour));
+        for turn in 0..5 {
+            let before = bmcs.heard();
+            let error = cycle(&client, &bmcs, 0).await.unwrap_err();
+            assert_eq!((error.kind(), error.class()), ("bmc_credentials", Class::Rejected));
+            // Accounts are locked after some failures: one try a call is enough.
+            assert!(bmcs.heard() - before <= 3, "turn {turn}");
+        }
+        assert_eq!(bmcs.tally(0).turned_away, 0);
+        bmcs.behave(0, stranger.clone());
+        assert_eq!(cycle_all(&client, &bmcs, 1, &[]).await, (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_privilege_that_is_refused() {
+    for late_refusal in [false, true] {
+        let behaviour = Behaviour { privilege: 2, late_refusal, ..Behaviour::default() };
+        let (client, bmcs) = (client(), start(1, behaviour));
+        let error = cycle(&client, &bmcs, 0).await.unwrap_err();
+        assert_eq!((error.kind(), error.class()), ("bmc_privilege", Class::Rejected));
+        assert!(bmcs.acts().is_empty());
+        assert_eq!(bmcs.tally(0).controls, 0, "nothing was asked without the privilege");
+        no_session_is_open(&bmcs, 1);
+        if late_refusal {
+            assert_eq!(client.power(&bmcs.host(0)).await, Ok(Power::On), "reading needs less");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_busy_bmc_is_asked_again_and_acts_once() {
+    let (client, bmcs) = (client(), start(1, Behaviour { busy: 2, ..Behaviour::default() }));
+    assert_eq!(cycle_all(&client, &bmcs, 1, &[]).await, (1, 0));
+    bmcs.behave(0, Behaviour { busy: 9, ..Behaviour::default() });
+    assert_eq!(cycle_all(&client, &bmcs, 1, &["bmc_busy"]).await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_host_that_is_off_refuses_a_cycle() {
+    let (client, bmcs) = (client(), start(1, Behaviour::default()));
+    bmcs.set_power(0, Power::Off);
+    let error = cycle(&client, &bmcs, 0).await.unwrap_err();
+    assert!(matches!(error, BmcError::Refused { code: 0xd5, .. }), "{error}");
+    assert!(bmcs.acts().is_empty());
+}
+
+#[tokio::test]
+async fn a_soft_off_that_is_ignored() {
+    let (client, bmcs) =
+        (client(), start(1, Behaviour { soft: Soft::Ignored, ..Behaviour::default() }));
+    let host = bmcs.host(0);
+    client.set_power(&host, PowerTo::Soft, later()).await.unwrap();
+    assert_eq!(client.power(&host).await, Ok(Power::On));
+    client.set_power(&host, PowerTo::Off, later()).await.unwrap();
+    assert_eq!(client.power(&host).await, Ok(Power::Off));
+    assert_eq!(bmcs.deeds(0), [Deed::Soft, Deed::Off]);
+
+    bmcs.behave(0, Behaviour { soft: Soft::Refused, ..Behaviour::default() });
+    bmcs.set_power(0, Power::On);
+    let error = client.set_power(&host, PowerTo::Soft, later()).await.unwrap_err();
+    assert!(matches!(error, BmcError::Refused { code: 0xcc, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_state_that_lags() {
+    // What is 10 s in a rack is shortened here.
+    let lag = Duration::from_millis(300);
+    let (client, bmcs) = (client(), start(1, Behaviour { lag, ..Behaviour::default() }));
+    let host = bmcs.host(0);
+    client.set_power(&host, PowerTo::Cycle, later()).await.unwrap();
+    let start = Instant::now();
+    let mut seen = vec![];
+    while start.elapsed() < lag * 3 {
+        let state = client.power(&host).await.unwrap();
+        if seen.last() != Some(&state) {
+            seen.push(state);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(seen, [Power::On, Power::Off, Power::On]);
+    assert_eq!(bmcs.deeds(0), [Deed::Cycle]);
+}
+
+#[tokio::test]
+async fn boot_flags_that_are_stale() {
+    let (client, bmcs) = (client(), start(1, Behaviour::default()));
+    let host = bmcs.host(0);
+    bmcs.leave_stale_boot_device(0);
+    assert_eq!(client.boot_device(&host).await, Ok(None));
+
+    let boot = BootOverride { device: BootDevice::Pxe, efi: true, persistent: false };
+    client.set_boot_device(&host, boot, later()).await.unwrap();
+    assert_eq!(client.boot_device(&host).await, Ok(Some(boot)));
+    cycle(&client, &bmcs, 0).await.unwrap();
+    assert_eq!(client.boot_device(&host).await, Ok(None), "used up by the boot");
+
+    // A BMC that refuses to keep the flags lets them expire; one that keeps them does not.
+    let boot_flags_expire = Duration::from_millis(100);
+    for keeps_boot_flags in [false, true] {
+        let behaviour = Behaviour { keeps_boot_flags, boot_flags_expire, ..Behaviour::default() };
+        let bmcs = start(1, behaviour);
+        let host = bmcs.host(0);
+        client.set_boot_device(&host, boot, later()).await.unwrap();
+        tokio::time::sleep(boot_flags_expire * 2).await;
+        let kept = client.boot_device(&host).await.unwrap().is_some();
+        assert_eq!(kept, keeps_boot_flags);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_and_cut_off_packets_of_every_length() {
+    for ciphers in [&[Cipher::Three], &[Cipher::Seventeen]] {
+        let behaviour = Behaviour { noise: Noise::Before, ciphers, ..Behaviour::default() };
+        let (client, bmcs) = (client(), start(100, behaviour));
+        assert!(read_all(&client, &bmcs, 100).await.iter().all(|read| *read == Ok(Power::On)));
+        assert_eq!(cycle_all(&client, &bmcs, 100, &[]).await, (100, 0));
+        no_session_is_open(&bmcs, 100);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_but_garbage_is_a_bmc_that_does_not_answer() {
+    let behaviour = Behaviour { noise: Noise::Instead, ..Behaviour::default() };
+    let (client, bmcs) = (client(), start(100, behaviour));
+    let start = Instant::now();
+    let read = read_all(&client, &bmcs, 100).await;
+    assert!(read.iter().all(Result::is_err));
+    let (done, unknown) =
+        cycle_all(&client, &bmcs, 100, &["bmc_unreachable", "bmc_protocol", "bmc_cipher"]).await;
+    assert_eq!((done, unknown), (0, 0), "nobody got as far as that");
+    assert!(start.elapsed() < TIMEOUT * 10, "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_turns_into_garbage_ends_in_time() {
+    let (client, bmcs) = (client(), start(1, Behaviour::default()));
+    for turn in 0..16 {
+        bmcs.clear_acts();
+        let act = cycle(&client, &bmcs, 0);
+        let spoil = async {
+            // Somewhere in the dialogue, which takes a millisecond or two here.
+            tokio::time::sleep(Duration::from_micros(150 * turn)).await;
+            bmcs.behave(0, Behaviour { noise: Noise::Instead, ..Behaviour::default() });
+        };
+        let start = Instant::now();
+        let (result, ()) = tokio::join!(act, spoil);
+        assert!(start.elapsed() < TIMEOUT * 5, "{:?}", start.elapsed());
+        let cycles = bmcs.deeds(0).len();
+        match result {
+            Ok(()) => assert_eq!(cycles, 1),
+            Err(error) if error.class() == Class::Unknown => assert!(cycles <= 1),
+            Err(_) => assert_eq!(cycles, 0),
+        }
+        bmcs.behave(0, Behaviour { session_timeout: Duration::ZERO, ..Behaviour::default() });
+        // The session that could not be closed is forgotten at the next datagram.
+        assert!(client.power(&bmcs.host(0)).await.is_err());
+        bmcs.behave(0, Behaviour::default());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_at_once() {
+    let behaviour = Behaviour {
+        delay: Duration::from_millis(5),
+        drop: 0.05,
+        duplicate: 0.05,
+        hold: 0.1,
+        late: Duration::from_millis(120),
+        noise: Noise::Before,
+        tag_zero: true,
+        short_errors: true,
+        busy: 1,
+        slots: 16,
+        ..Behaviour::default()
+    };
+    let (client, bmcs) = (client(), start(300, behaviour));
+    let excused = ["bmc_unreachable", "bmc_busy"];
+    for round in 0..3 {
+        let (done, unknown) = cycle_all(&client, &bmcs, 300, &excused).await;
+        assert!(done >= 240 && done + unknown >= 290, "{round}: {done} done, {unknown} unknown");
+    }
+}
