@@ -5,11 +5,11 @@ SHELL := /bin/bash
 export SQLX_OFFLINE ?= true
 
 # What demo and tests need beside Rust: a PostgreSQL server, BMCs that speak IPMI, and for the tests
-# a BMC client that is not ours and a browser.
+# two BMC clients that are not ours and a browser.
 DEMO_PACKAGES := postgresql openipmi
-TEST_PACKAGES := $(DEMO_PACKAGES) ipmitool chromium chromium-driver
+TEST_PACKAGES := $(DEMO_PACKAGES) ipmitool freeipmi-tools chromium chromium-driver
 
-.PHONY: help demo demo-script test lint queries install
+.PHONY: help demo demo-script test bench-fleet lint queries install
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo-script: install-demo ## Tell the demo's story without a person; fails if a 
 
 test: install-test ## Run every test
 	.ci/with-postgres cargo test --all-targets
+
+bench-fleet: install-test ## Measure the IPMI client beside ipmipower and ipmitool (6 minutes)
+	cargo bench --quiet --bench fleet
 
 lint: install-demo ## Formatting, clippy, documentation, queries against the schema
 	cargo fmt --check

@@ -24,12 +24,13 @@ use nix::sys::time::TimeValLike;
 const MOST_BMCS: usize = 40_000;
 const DELAYS: [u64; 2] = [0, 20];
 const RUNS: usize = 5;
-/// A console that takes longer is ended and counted as it stands.
-const PATIENCE: &str = "60";
+/// Seconds after which `ipmipower` and `ipmitool` are ended, and counted as they stand.
+const PATIENCE: u32 = 12;
 /// Hosts for `ipmitool`, which does some thirty a second.
-const IPMITOOL_HOSTS: usize = 60;
-/// From here on `ipmipower` runs out of file descriptors: one look is enough.
-const IPMIPOWER_FAILS: usize = 10_000;
+const IPMITOOL_HOSTS: usize = 40;
+/// From here on `ipmipower` loses hosts, waits for them in vain, or runs out of file descriptors:
+/// one look is enough.
+const IPMIPOWER_FAILS: usize = 5_000;
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -122,6 +123,9 @@ fn measure(command: &[&str]) -> anyhow::Result<()> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let cpu = (usage.user_time() + usage.system_time()).num_milliseconds();
     let said = String::from_utf8_lossy(&output.stdout);
+    if command.contains(&"ours") {
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    }
     let good = |line: &&str| {
         [": on", ": ok", "Power is on", "Power Control: Cycle"].iter().any(|it| line.ends_with(it))
     };
@@ -202,29 +206,31 @@ struct Outcome {
 
 impl Case {
     fn command(self, port: u16) -> anyhow::Result<Vec<String>> {
-        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let addresses = (0..self.hosts).map(bmcs::address);
         let program = match self.console {
             Console::Ours => {
                 let what = if self.cycle { "cycle" } else { "status" };
                 let exe = std::env::current_exe()?.display().to_string();
-                return Ok([vec![exe], words(&format!("ours {what} {} {port}", self.hosts))].concat());
+                return Ok(vec![
+                    exe,
+                    "ours".into(),
+                    what.into(),
+                    self.hosts.to_string(),
+                    port.to_string(),
+                ]);
             }
             Console::Ipmipower => {
-                let hosts: Vec<String> = addresses.map(|ip| format!("{ip}:{port}")).collect();
                 let what = if self.cycle { "--cycle" } else { "--stat" };
-                // A list of forty thousand is too long for one argument.
-                let list = std::env::temp_dir().join(format!("metalbot-bench-{port}"));
-                std::fs::write(&list, hosts.join(","))?;
+                // Each host is a socket: as many as the system lets it have.
                 format!(
                     "ulimit -n $(ulimit -Hn); timeout {PATIENCE} ipmipower -D LAN_2_0 -I 17 \
-                     -u {USER} -p {PASSWORD} {what} -h $(cat {list}); rm {list}",
-                    list = list.display()
+                     -u {USER} -p {PASSWORD} {what} -h '{}'",
+                    self.ranges(port).join(",")
                 )
             }
             Console::Ipmitool => {
                 let what = if self.cycle { "cycle" } else { "status" };
-                let hosts: Vec<String> = addresses.map(|ip| ip.to_string()).collect();
+                let addresses = (0..self.hosts).map(|bmc| bmcs::address(bmc).to_string());
+                let hosts: Vec<String> = addresses.collect();
                 format!(
                     "echo {} | tr ' ' '\\n' | timeout {PATIENCE} xargs -P 4 -I HOST ipmitool \
                      -I lanplus -C 17 -H HOST -p {port} -U {USER} -P {PASSWORD} \
@@ -234,6 +240,16 @@ impl Case {
             }
         };
         Ok(vec!["sh".into(), "-c".into(), program])
+    }
+
+    /// The hosts as `ipmipower` folds them; a full list would be too long for an argument.
+    fn ranges(self, port: u16) -> Vec<String> {
+        let block = |first: usize| {
+            let [a, b, c, d] = bmcs::address(first).octets();
+            let last = (self.hosts - first).min(256) - 1;
+            format!("{a}.{b}.{c}.[{d}-{last}]:{port}")
+        };
+        (0..self.hosts).step_by(256).map(block).collect()
     }
 
     fn run(self, bmcs: &mut Responder) -> anyhow::Result<Outcome> {
@@ -275,13 +291,15 @@ fn compare(counts: &[usize]) -> anyhow::Result<()> {
     let mut bmcs = Responder::start()?;
     let mut table = String::new();
     let mut medians = BTreeMap::new();
-    let head = "console    what    delay   hosts  hosts/s  CPU ms/host  packets/host  peak MiB  succeeded";
+    let head =
+        "console    what    delay   hosts  hosts/s  CPU ms/host  packets/host  peak MiB  succeeded";
     println!("{head}");
     for delay in DELAYS {
         for cycle in [false, true] {
             let consoles = [(Console::Ipmitool, &[IPMITOOL_HOSTS][..])];
-            let consoles =
-                consoles.into_iter().chain([Console::Ipmipower, Console::Ours].map(|it| (it, counts)));
+            let consoles = consoles
+                .into_iter()
+                .chain([Console::Ipmipower, Console::Ours].map(|it| (it, counts)));
             for (console, counts) in consoles {
                 for hosts in counts.iter().copied() {
                     let case = Case { console, cycle, delay, hosts };
@@ -304,12 +322,8 @@ fn compare(counts: &[usize]) -> anyhow::Result<()> {
         let ours = rate(Console::Ours, cycle, delay, 1_000)?;
         Some(ours / rate(console, cycle, delay, hosts)?)
     };
-    let largest = medians.get(&Case {
-        console: Console::Ours,
-        cycle: true,
-        delay: 0,
-        hosts: MOST_BMCS,
-    });
+    let largest =
+        medians.get(&Case { console: Console::Ours, cycle: true, delay: 0, hosts: MOST_BMCS });
     let ratios = [
         ("status_1000_vs_ipmipower_d0", against(Console::Ipmipower, 1_000, false, 0)),
         ("cycle_1000_vs_ipmipower_d0", against(Console::Ipmipower, 1_000, true, 0)),

@@ -83,15 +83,7 @@ fn ipmitool_takes_them_for_bmcs() {
         let pxe = Deed::Boot([0xa0, 0x04, 0, 0, 0]);
         assert_eq!(
             bmcs.deeds(1),
-            [
-                Deed::Cycle,
-                Deed::Soft,
-                Deed::On,
-                Deed::Reset,
-                Deed::Off,
-                Deed::Identify(7),
-                pxe
-            ]
+            [Deed::Cycle, Deed::Soft, Deed::On, Deed::Reset, Deed::Off, Deed::Identify(7), pxe]
         );
         assert_eq!(bmcs.deeds(0), []);
         let tally = bmcs.tally(1);
@@ -117,7 +109,10 @@ fn ipmipower_takes_them_for_bmcs() {
         let bmcs = speaking(cipher, 50);
         bmcs.set_power(7, Power::Off);
         let states = ipmipower(&bmcs, 50, suite, "--stat");
-        assert!(states.iter().enumerate().all(|(n, said)| (said == "on") == (n != 7)), "{states:?}");
+        assert!(
+            states.iter().enumerate().all(|(n, said)| (said == "on") == (n != 7)),
+            "{states:?}"
+        );
         bmcs.set_power(7, Power::On);
         let said = ipmipower(&bmcs, 50, suite, "--cycle");
         assert!(said.iter().all(|said| said == "ok"), "{said:?}");

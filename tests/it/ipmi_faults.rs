@@ -26,11 +26,8 @@ fn client() -> Ipmi {
         password: Secret::new(PASSWORD),
         privilege: Default::default(),
     };
-    let options = Options {
-        timeout: TIMEOUT,
-        min_interval: Duration::from_millis(1),
-        ..Options::default()
-    };
+    let options =
+        Options { timeout: TIMEOUT, min_interval: Duration::from_millis(1), ..Options::default() };
     Ipmi::new(BTreeMap::from([(CREDENTIALS.to_owned(), credentials)]), options)
 }
 
@@ -50,12 +47,7 @@ async fn read_all(client: &Ipmi, bmcs: &Bmcs, count: usize) -> Vec<Result<Power,
 
 /// Cycles every host, and holds what is reported against the log. Gives how many are done and how
 /// many unknown; any other error is none of a bad network and fails the test, save `excused` ones.
-async fn cycle_all(
-    client: &Ipmi,
-    bmcs: &Bmcs,
-    count: usize,
-    excused: &[&str],
-) -> (usize, usize) {
+async fn cycle_all(client: &Ipmi, bmcs: &Bmcs, count: usize, excused: &[&str]) -> (usize, usize) {
     bmcs.clear_acts();
     let results = join_all((0..count).map(|bmc| cycle(client, bmcs, bmc))).await;
     let (mut done, mut unknown) = (0, 0);

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::UdpSocket;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinHandle;
@@ -18,6 +19,9 @@ use tokio::task::JoinHandle;
 /// Sockets an address family. One default receive buffer holds some 270 small datagrams, and a
 /// thousand BMCs may answer at once.
 const SOCKETS: usize = 8;
+/// Bytes of a receive buffer, where the system allows as much: a machine that stands still for a
+/// moment must not lose the reply to an act, which nothing can bring back.
+const RECEIVE_BUFFER: usize = 2 << 20;
 /// Datagrams that may wait for one dialogue; more are dropped as the network would drop them.
 const WAITING: usize = 16;
 /// Larger than any packet of the commands spoken here.
@@ -96,6 +100,9 @@ impl Drop for Link {
 
 async fn open(any: IpAddr, peers: Arc<Peers>) -> io::Result<Port> {
     let socket = Arc::new(UdpSocket::bind((any, 0)).await?);
+    if let Err(error) = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER) {
+        tracing::debug!(%error, "cannot enlarge a receive buffer");
+    }
     let reader = tokio::spawn(run_reader(socket.clone(), peers));
     Ok(Port { socket, reader })
 }

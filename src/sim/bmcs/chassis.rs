@@ -43,13 +43,7 @@ const BOOT_PERSISTENT: u8 = 0x40;
 
 impl Chassis {
     pub fn new(on: bool) -> Chassis {
-        Chassis {
-            on,
-            changes: VecDeque::new(),
-            boot: [0; 5],
-            boot_set: None,
-            boot_stays: false,
-        }
+        Chassis { on, changes: VecDeque::new(), boot: [0; 5], boot_set: None, boot_stays: false }
     }
 
     /// Leaves a boot device behind without the bit that makes it valid, as real BMCs do.
@@ -75,12 +69,7 @@ impl Chassis {
     }
 
     /// Chassis Control, section 28.3: the completion code, and what was done.
-    pub fn control(
-        &mut self,
-        how: &Behaviour,
-        data: &[u8],
-        now: Instant,
-    ) -> Result<Deed, u8> {
+    pub fn control(&mut self, how: &Behaviour, data: &[u8], now: Instant) -> Result<Deed, u8> {
         let deed = match data.first().ok_or(TOO_SHORT)? & 0x0f {
             0 => Deed::Off,
             1 => Deed::On,

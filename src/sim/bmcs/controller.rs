@@ -242,14 +242,7 @@ impl Controller {
         let challenge = session.challenge.as_ref()?;
         let code = session.cipher.hash(
             moment.how.password.as_bytes(),
-            &[
-                &console,
-                id,
-                console_random,
-                &challenge.random,
-                &guid,
-                &challenge.role_and_name,
-            ],
+            &[&console, id, console_random, &challenge.random, &guid, &challenge.role_and_name],
         );
         let mut answer = head(0);
         answer.extend(challenge.random);
@@ -427,7 +420,13 @@ impl Controller {
                     .iter()
                     .flat_map(|cipher| {
                         let [authentication, integrity, confidentiality] = cipher.algorithms();
-                        [0xc0, cipher.id(), authentication, 0x40 | integrity, 0x80 | confidentiality]
+                        [
+                            0xc0,
+                            cipher.id(),
+                            authentication,
+                            0x40 | integrity,
+                            0x80 | confidentiality,
+                        ]
                     })
                     .collect();
                 let index = usize::from(request.data.get(2).map_or(0, |byte| byte & 0x3f));

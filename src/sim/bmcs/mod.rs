@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 pub use self::behaviour::{Behaviour, Noise, Soft};
 pub use self::chassis::Deed;
 pub use self::controller::Tally;
+use self::socket::Socket;
 pub use self::wire::Cipher;
 pub use self::world::Act;
-use self::socket::Socket;
 use self::world::{Event, Way, World};
 use crate::bmc::Power;
 use crate::domain::host::{BmcEndpoint, Host, HostName};
@@ -192,9 +192,9 @@ fn run(mut socket: Socket, world: &Mutex<World>, stop: &AtomicBool) {
     let mut due = Due::default();
     let mut fresh = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        let patience = due.next().map_or(LOOK_UP, |at| {
-            at.saturating_duration_since(Instant::now()).min(LOOK_UP)
-        });
+        let patience = due
+            .next()
+            .map_or(LOOK_UP, |at| at.saturating_duration_since(Instant::now()).min(LOOK_UP));
         if let Err(error) = socket.wait(patience) {
             tracing::error!(%error, "the simulated BMCs cannot wait for datagrams");
             return;

@@ -55,9 +55,8 @@ pub struct World {
 impl World {
     pub fn new(count: usize, behaviour: Behaviour, seed: u64) -> World {
         let behaviour = Arc::new(behaviour);
-        let bmcs = (0..count)
-            .map(|number| (behaviour.clone(), Controller::new(number as u32)))
-            .collect();
+        let bmcs =
+            (0..count).map(|number| (behaviour.clone(), Controller::new(number as u32))).collect();
         World { bmcs, acts: Vec::new(), heard: 0, random: StdRng::seed_from_u64(seed), noise: 0 }
     }
 
@@ -161,8 +160,10 @@ mod tests {
     const PEER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 40_000);
 
     fn open_request(tag: u8) -> Vec<u8> {
-        let body = [tag, 4, 0, 0, 1, 2, 3, 4, 0, 0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 8, 4, 0, 0, 0, 2, 0, 0,
-            8, 1, 0, 0, 0];
+        let body = [
+            tag, 4, 0, 0, 1, 2, 3, 4, 0, 0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 8, 4, 0, 0, 0, 2, 0, 0, 8,
+            1, 0, 0, 0,
+        ];
         let head = [6, 0, 0xff, 7, 6, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0];
         [&head[..], &body].concat()
     }
