@@ -13,7 +13,7 @@ use metalbot::sim::rack::{PASSWORD, USER};
 const SUITES: [(&str, Cipher); 2] = [("3", Cipher::Three), ("17", Cipher::Seventeen)];
 
 fn start(count: usize, behaviour: Behaviour) -> Bmcs {
-    Bmcs::start(0, count, behaviour, 1).unwrap()
+    Bmcs::start(0, count, behaviour, 1).expect("a UDP port is free")
 }
 
 /// BMCs that speak one cipher suite only, so that no console can evade it.
