@@ -30,8 +30,7 @@ fn client_with(timeout: Duration) -> Ipmi {
         password: Secret::new(PASSWORD),
         privilege: Default::default(),
     };
-    let options =
-        Options { timeout: TIMEOUT, min_interval: Duration::from_millis(1), ..Options::default() };
+    let options = Options { timeout, min_interval: Duration::from_millis(1), ..Options::default() };
     Ipmi::new(BTreeMap::from([(CREDENTIALS.to_owned(), credentials)]), options)
 }
 
