@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metalbot::bmc::ipmi::{Credentials, Ipmi, Options};
-use metalbot::bmc::{Bmc, Power};
+use metalbot::bmc::{Bmc, Permit, Power};
 use metalbot::domain::secret::Secret;
 use metalbot::domain::workflow::PowerTo;
 use metalbot::sim::bmcs::{self, Behaviour, Bmcs, CREDENTIALS, Deed};
@@ -94,8 +94,7 @@ fn run_ours(cycle: bool, count: usize, port: u16) -> anyhow::Result<()> {
                 tokio::spawn(async move {
                     let host = bmcs::host(number, port);
                     if cycle {
-                        let lease = tokio::time::Instant::now() + Duration::from_secs(60);
-                        client.set_power(&host, PowerTo::Cycle, lease).await
+                        client.set_power(&host, PowerTo::Cycle, &Permit::always()).await
                     } else {
                         client.power(&host).await.map(|power| assert_eq!(power, Power::On))
                     }

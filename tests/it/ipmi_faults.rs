@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use metalbot::bmc::ipmi::{Credentials, Ipmi, Options};
-use metalbot::bmc::{Bmc, BmcError, BootOverride, Class, Power};
+use metalbot::bmc::{Bmc, BmcError, BootOverride, Class, Permit, Power};
 use metalbot::domain::secret::Secret;
 use metalbot::domain::workflow::{BootDevice, PowerTo};
 use metalbot::sim::bmcs::{Behaviour, Bmcs, CREDENTIALS, Cipher, Deed, Noise, Soft};
@@ -34,13 +34,8 @@ fn client_with(timeout: Duration) -> Ipmi {
     Ipmi::new(BTreeMap::from([(CREDENTIALS.to_owned(), credentials)]), options)
 }
 
-/// A lease that outlives every test.
-fn later() -> tokio::time::Instant {
-    tokio::time::Instant::now() + Duration::from_secs(60)
-}
-
 async fn cycle(client: &Ipmi, bmcs: &Bmcs, bmc: usize) -> Result<(), BmcError> {
-    client.set_power(&bmcs.host(bmc), PowerTo::Cycle, later()).await
+    client.set_power(&bmcs.host(bmc), PowerTo::Cycle, &Permit::always()).await
 }
 
 async fn read_all(client: &Ipmi, bmcs: &Bmcs, count: usize) -> Vec<Result<Power, BmcError>> {
@@ -87,9 +82,9 @@ async fn five_per_cent_of_loss() {
     let good = read.iter().filter(|result| **result == Ok(Power::On)).count();
     assert!(good >= 298, "{good} of 300");
     let (done, unknown) = cycle_all(&client, &bmcs, 300, &["bmc_unreachable"]).await;
-    // One reply in twenty is lost, and nothing can bring that one back.
-    assert!(done >= 265 && done + unknown >= 298, "{done} done, {unknown} unknown");
-    assert!((0..300).any(|bmc| bmcs.tally(bmc).repeated > 0), "no control was sent again");
+    // One request and one reply in twenty is lost, and a control is never sent again.
+    assert!(done >= 240 && done + unknown >= 295, "{done} done, {unknown} unknown");
+    assert!((0..300).all(|bmc| bmcs.tally(bmc).repeated == 0), "a control was sent again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,8 +189,9 @@ async fn another_password_or_user_takes_no_slot_and_is_not_tried_again() {
             let before = bmcs.heard();
             let error = cycle(&client, &bmcs, 0).await.unwrap_err();
             assert_eq!((error.kind(), error.class()), ("bmc_credentials", Class::Rejected));
-            // Accounts are locked after some failures: one try a call is enough.
-            assert!(bmcs.heard() - before <= 3, "turn {turn}");
+            // Accounts are locked after some failures: one try a call is enough. On a busy machine
+            // some of its packets are sent twice.
+            assert!(bmcs.heard() - before <= 12, "turn {turn}");
         }
         assert_eq!(bmcs.tally(0).turned_away, 0);
         bmcs.behave(0, stranger.clone());
@@ -241,15 +237,15 @@ async fn a_soft_off_that_is_ignored() {
     let (client, bmcs) =
         (client(), start(1, Behaviour { soft: Soft::Ignored, ..Behaviour::default() }));
     let host = bmcs.host(0);
-    client.set_power(&host, PowerTo::Soft, later()).await.unwrap();
+    client.set_power(&host, PowerTo::Soft, &Permit::always()).await.unwrap();
     assert_eq!(client.power(&host).await, Ok(Power::On));
-    client.set_power(&host, PowerTo::Off, later()).await.unwrap();
+    client.set_power(&host, PowerTo::Off, &Permit::always()).await.unwrap();
     assert_eq!(client.power(&host).await, Ok(Power::Off));
     assert_eq!(bmcs.deeds(0), [Deed::Soft, Deed::Off]);
 
     bmcs.behave(0, Behaviour { soft: Soft::Refused, ..Behaviour::default() });
     bmcs.set_power(0, Power::On);
-    let error = client.set_power(&host, PowerTo::Soft, later()).await.unwrap_err();
+    let error = client.set_power(&host, PowerTo::Soft, &Permit::always()).await.unwrap_err();
     assert!(matches!(error, BmcError::Refused { code: 0xcc, .. }), "{error}");
 }
 
@@ -259,7 +255,7 @@ async fn a_state_that_lags() {
     let lag = Duration::from_millis(300);
     let (client, bmcs) = (client(), start(1, Behaviour { lag, ..Behaviour::default() }));
     let host = bmcs.host(0);
-    client.set_power(&host, PowerTo::Cycle, later()).await.unwrap();
+    client.set_power(&host, PowerTo::Cycle, &Permit::always()).await.unwrap();
     let start = Instant::now();
     let mut seen = vec![];
     while start.elapsed() < lag * 3 {
@@ -281,7 +277,7 @@ async fn boot_flags_that_are_stale() {
     assert_eq!(client.boot_device(&host).await, Ok(None));
 
     let boot = BootOverride { device: BootDevice::Pxe, efi: true, persistent: false };
-    client.set_boot_device(&host, boot, later()).await.unwrap();
+    client.set_boot_device(&host, boot, &Permit::always()).await.unwrap();
     assert_eq!(client.boot_device(&host).await, Ok(Some(boot)));
     cycle(&client, &bmcs, 0).await.unwrap();
     assert_eq!(client.boot_device(&host).await, Ok(None), "used up by the boot");
@@ -292,7 +288,7 @@ async fn boot_flags_that_are_stale() {
         let behaviour = Behaviour { keeps_boot_flags, boot_flags_expire, ..Behaviour::default() };
         let bmcs = start(1, behaviour);
         let host = bmcs.host(0);
-        client.set_boot_device(&host, boot, later()).await.unwrap();
+        client.set_boot_device(&host, boot, &Permit::always()).await.unwrap();
         tokio::time::sleep(boot_flags_expire * 2).await;
         let kept = client.boot_device(&host).await.unwrap().is_some();
         assert_eq!(kept, keeps_boot_flags);
