@@ -9,7 +9,7 @@ export SQLX_OFFLINE ?= true
 DEMO_PACKAGES := postgresql openipmi
 TEST_PACKAGES := $(DEMO_PACKAGES) ipmitool freeipmi-tools chromium chromium-driver
 
-.PHONY: help demo demo-script test bench-fleet lint queries install
+.PHONY: help demo demo-script test bench bench-fleet lint queries install
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,9 @@ demo-script: install-demo ## Tell the demo's story without a person; fails if a 
 	cargo run --release --quiet -- demo --script
 
 test: install-test ## Run every test
-	.ci/with-postgres cargo test --all-targets
+	.ci/with-postgres cargo test
+
+bench: bench-fleet ## Measure everything that has a budget
 
 bench-fleet: install-test ## Measure the IPMI client beside ipmipower and ipmitool (6 minutes)
 	cargo bench --quiet --bench fleet
