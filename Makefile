@@ -15,10 +15,10 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: install-demo ## Show everything on a simulated rack, in a browser
-	cargo run --release --quiet -- demo
+	cargo run --release -- demo
 
 demo-script: install-demo ## Tell the demo's story without a person; fails if a step goes wrong
-	cargo run --release --quiet -- demo --script
+	cargo run --release -- demo --script
 
 test: install-test ## Run every test
 	.ci/with-postgres cargo test

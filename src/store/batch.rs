@@ -212,7 +212,10 @@ pub async fn apply(
     batch.finished_at = times.finished_at;
     let detail = json!({ "from": before, "to": after, "reason": reason });
     audit::record(&mut *tx, actor, "batch.state", Some(batch.id), detail).await?;
-    card::touch(&mut *tx, batch.id).await?;
+    // A refusal is told to its submitter alone.
+    if after != BatchState::Refused {
+        card::touch(&mut *tx, batch.id).await?;
+    }
     ring(&mut *tx, Bell::Work).await?;
     Ok(())
 }
