@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -63,6 +63,10 @@ pub(super) async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
         true => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         false => args.listen,
     };
+    ensure!(
+        listen.ip().is_loopback(),
+        "the demo lets everybody be anybody: it listens on this machine only, not on {listen}"
+    );
     let folder = args.state.join(if args.script { "script" } else { "demo" });
     if args.script && folder.exists() {
         // The story begins with batch #1.

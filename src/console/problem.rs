@@ -39,16 +39,26 @@ impl IntoResponse for Problem {
 
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
-                tracing::warn!(%error, "the console cannot reach the database");
-                Problem::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "The database is away. Nothing was lost; try again in a moment.",
-                )
-            }
-            other => Problem::internal(&other),
+        if !is_away(&error) {
+            return Problem::internal(&error);
         }
+        tracing::warn!(%error, "the console cannot reach the database");
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The database is away. Nothing was lost; try again in a moment.",
+        )
+    }
+}
+
+/// Whether the database is not there, stops or starts, or has no connection left (PostgreSQL's
+/// appendix A, classes 57P and 53).
+fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
+        sqlx::Error::Database(answer) => {
+            answer.code().is_some_and(|code| code.starts_with("57P") || code == "53300")
+        }
+        _ => false,
     }
 }
 
