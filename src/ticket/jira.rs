@@ -310,6 +310,7 @@ fn judge(answer: Answer, effect: Effect) -> Result<Answer, JiraError> {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "Retry-After may be a date of the wall clock")]
 async fn read(mut response: Response) -> Answer {
     let status = response.status();
     let retry_after = response
