@@ -60,7 +60,8 @@ impl Caps {
             match full {
                 Some(((kind, name), cap)) => {
                     fit.kept_by.get_or_insert_with(|| {
-                        format!("{kind} {name} has {cap} hosts down, and no more may be")
+                        let hosts = if *cap == 1 { "host" } else { "hosts" };
+                        format!("{kind} {name} may have only {cap} {hosts} down at a time")
                     });
                 }
                 None => {
@@ -104,7 +105,7 @@ mod tests {
         let waiting = [1, 2, 3, 4].map(|n| (n, spot(if n < 4 { "r1" } else { "r2" }, "web")));
         let fit = caps.fit(&down, waiting, 10);
         assert_eq!(fit.start, [1, 4]);
-        let why = "rack fra1/r1 has 2 hosts down, and no more may be";
+        let why = "rack fra1/r1 may have only 2 hosts down at a time";
         assert_eq!(fit.kept_by.as_deref(), Some(why));
     }
 

@@ -595,6 +595,31 @@ async fn power_goes_off_softly_and_hard_after_the_wait_if_that_is_wanted() {
 }
 
 #[tokio::test]
+async fn a_full_rack_keeps_the_hosts_of_another_batch_waiting_and_the_card_says_so() {
+    let t = World::builder()
+        .rack()
+        .fault("web01", Fault::IgnoresSoftOff)
+        .append("[caps]\nrack = 1\n")
+        .start()
+        .await;
+    t.says(&t.alice, "/metal power-off web01 wait=10s").await;
+    t.says(&t.carol, "/metal reboot web02,db01").await;
+    for (batch, owner) in [(1, &t.bob), (2, &t.bob), (2, &t.dave)] {
+        // Nobody waits for the first batch to end.
+        let card = t.card(batch).await;
+        owner.reply("metal", &card.id, "approve").await.unwrap();
+    }
+    let why = "Waiting: rack fra1/r11 may have only 1 host down at a time";
+    t.card_when(2, |card| card.text.contains(why)).await;
+    assert_eq!(t.power("web02"), Power::On);
+    t.ended(1).await;
+    t.ended(2).await;
+    assert_eq!(t.acts("web02"), ["power 0", "power 1"]);
+    assert!(!t.card(2).await.text.contains("Waiting"));
+    t.finish().await;
+}
+
+#[tokio::test]
 async fn hosts_go_in_waves_and_never_more_at_a_time_than_allowed() {
     let t = World::with_rack().await;
     let asked = t.says(&t.alice, "/metal reboot web[01-06] wave=1,50% max-concurrent=2").await;
