@@ -20,8 +20,6 @@ pub const JOBS_RUNNING: &str = "metalbot_jobs_running";
 pub const COMMAND_SECONDS: &str = "metalbot_command_seconds";
 /// Seconds of one admission, locks included.
 pub const ADMISSION_SECONDS: &str = "metalbot_admission_seconds";
-/// Seconds of one request to a BMC; labels `request`, `result` (`ok` or the kind of failure).
-pub const BMC_REQUEST_SECONDS: &str = "metalbot_bmc_request_seconds";
 /// Deliveries that wait for an answer.
 pub const INBOX_WAITING: &str = "metalbot_inbox_waiting";
 /// Notices and tickets that wait to be sent.
@@ -74,7 +72,6 @@ pub fn install() -> Result<PrometheusHandle, TelemetryError> {
     describe_gauge!(JOBS_RUNNING, "Jobs that this process works on");
     describe_histogram!(COMMAND_SECONDS, "Time from delivery to answer");
     describe_histogram!(ADMISSION_SECONDS, "Time of one admission");
-    describe_histogram!(BMC_REQUEST_SECONDS, "Time of one request to a BMC");
     describe_gauge!(INBOX_WAITING, "Deliveries that wait for an answer");
     describe_gauge!(OUTBOX_WAITING, "Notices and tickets that wait to be sent");
     Ok(handle)
@@ -88,12 +85,12 @@ mod tests {
     fn metrics_are_rendered_with_their_help_and_buckets() {
         let handle = install().unwrap();
         metrics::counter!(JOBS_ENDED, "action" => "reboot", "state" => "failed").increment(2);
-        metrics::histogram!(BMC_REQUEST_SECONDS, "request" => "power").record(0.3);
+        metrics::histogram!(ADMISSION_SECONDS).record(0.3);
         let text = handle.render();
         for line in [
             "# TYPE metalbot_jobs_ended_total counter",
             "metalbot_jobs_ended_total{action=\"reboot\",state=\"failed\"} 2",
-            "metalbot_bmc_request_seconds_bucket{request=\"power\",le=\"0.5\"} 1",
+            "metalbot_admission_seconds_bucket{le=\"0.5\"} 1",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }

@@ -67,8 +67,3 @@ async fn listen(pool: &PgPool, wake: &Wake) -> sqlx::Result<()> {
         }
     }
 }
-
-/// Waits for a bell, or for the time at which a loop looks by itself.
-pub async fn heard(bell: &Notify, at_most: Duration) {
-    let _ = tokio::time::timeout(at_most, bell.notified()).await;
-}
