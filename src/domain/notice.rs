@@ -271,4 +271,7 @@ pub struct HostEvent {
     pub batch_state: BatchState,
     pub job_state: super::job::JobState,
     pub error: Option<String>,
+    /// Last entries of the BMC's own log when the job failed, oldest first.
+    #[serde(default)]
+    pub bmc_events: Vec<String>,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use sqlx::{PgConnection, PgTransaction};
+use sqlx::{PgConnection, PgPool, PgTransaction};
 
 use super::lock::ClaimLock;
 use super::{audit, card, corrupt};
@@ -260,7 +260,7 @@ pub async fn history(
 ) -> sqlx::Result<BTreeMap<HostName, Vec<HostEvent>>> {
     let names: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
     let rows = sqlx::query!(
-        r#"select asked.host as "host!", j.batch_id, j.state as job_state, j.error,
+        r#"select asked.host as "host!", j.batch_id, j.state as job_state, j.error, j.bmc_events,
                   b.action, b.submitter, b.state as batch_state
            from unnest($1::text[]) as asked (host)
            cross join lateral (
@@ -281,7 +281,20 @@ pub async fn history(
             batch_state: row.batch_state.parse::<BatchState>().map_err(corrupt)?,
             job_state: row.job_state.parse::<JobState>().map_err(corrupt)?,
             error: row.error,
+            bmc_events: row.bmc_events.unwrap_or_default(),
         });
     }
     Ok(history)
+}
+
+/// Keeps what the BMC's log said when a job failed; one that was released meanwhile keeps nothing.
+pub async fn keep_bmc_events(pool: &PgPool, job: JobId, events: &[String]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update job set bmc_events = $2 where id = $1 and state in ('failed', 'quarantined')",
+        job.0,
+        events
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
 }

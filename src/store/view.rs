@@ -142,6 +142,8 @@ pub struct FailedHost {
     pub step: usize,
     /// Attempts of all its steps, repeats included.
     pub attempts: i64,
+    /// Last entries of the BMC's own log, oldest first; empty when they could not be read.
+    pub bmc_events: Vec<String>,
 }
 
 /// The hosts of a batch that failed in one way.
@@ -151,7 +153,7 @@ pub async fn failed_hosts(
     kind: &str,
 ) -> sqlx::Result<Vec<FailedHost>> {
     sqlx::query!(
-        r#"select host, datacenter, rack, sku, error, step,
+        r#"select host, datacenter, rack, sku, error, step, bmc_events,
                   (select count(*) from attempt where attempt.job_id = job.id) as "attempts!"
            from job
            where batch_id = $1 and error_kind = $2 and state in ('failed', 'quarantined')
@@ -171,6 +173,7 @@ pub async fn failed_hosts(
             error: row.error.unwrap_or_default(),
             step: usize::try_from(row.step).map_err(corrupt)?,
             attempts: row.attempts,
+            bmc_events: row.bmc_events.unwrap_or_default(),
         })
     })
     .collect()
