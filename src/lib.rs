@@ -41,6 +41,7 @@ pub mod app;
 
 pub mod bmc;
 pub mod executor;
+pub mod preflight;
 pub mod step;
 
 pub mod chat;

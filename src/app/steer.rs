@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::PgTransaction;
 
 use super::decide::end;
-use super::submit::{count_by_owner, existing};
+use super::submit::existing;
 use super::{App, Ask, Error};
-use crate::domain::approval;
+use crate::domain::approval::{self, count_by_owner};
 use crate::domain::batch::{BatchEvent, BatchState};
 use crate::domain::host::{HostName, fold};
 use crate::domain::ids::BatchId;

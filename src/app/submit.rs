@@ -1,13 +1,13 @@
 //! From a typed request to a stored batch, or to a stored refusal that says who holds the hosts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use sqlx::PgTransaction;
 
 use super::{App, Ask, Error};
 use crate::command::Submit;
-use crate::domain::approval;
+use crate::domain::approval::{self, count_by_owner};
 use crate::domain::batch::{BatchEvent, BatchState};
 use crate::domain::host::{Host, HostName};
 use crate::domain::ids::BatchId;
@@ -18,7 +18,8 @@ use crate::domain::workflow::{Plan, digest};
 use crate::identity::authz::{Verb, authorise};
 use crate::store::batch::{Batch, NewBatch};
 use crate::store::job::NewJob;
-use crate::store::{self, claim, lock};
+use crate::store::wake::{Bell, ring};
+use crate::store::{self, card, claim, lock};
 use crate::telemetry;
 
 /// What became of a submission.
@@ -73,12 +74,12 @@ pub async fn submit(
         return refuse(tx, app, ask, request, &mut batch, found).await;
     }
     store::job::insert(tx, &claim_lock, batch.id, &jobs, JobState::Held).await?;
-    if needed.requirements.is_empty() {
-        let nobody = Some("no approval is needed");
-        store::batch::apply(tx, &mut batch, BatchEvent::Approve, &ask.actor(), nobody).await?;
+    if plan.checks.is_empty() {
+        store::batch::pass_checks(tx, &mut batch, &needed, &ask.actor()).await?;
     } else {
-        store::batch::set_expiry(tx, &mut batch, needed.expires).await?;
-        store::batch::apply(tx, &mut batch, BatchEvent::AskApproval, &ask.actor(), None).await?;
+        // `executor::checker` goes on from here.
+        card::touch(tx, batch.id).await?;
+        ring(tx, Bell::Work).await?;
     }
     Ok(Submitted::Accepted(batch.id))
 }
@@ -151,17 +152,6 @@ pub(super) async fn existing(tx: &mut PgTransaction<'_>, id: BatchId) -> Result<
 
 pub(super) fn no_such_batch(id: BatchId) -> Error {
     Error::NotFound(format!("there is no batch {id}; `/metal list` shows the latest"))
-}
-
-/// How many hosts each owner group has.
-pub(super) fn count_by_owner<'a>(
-    owners: impl IntoIterator<Item = &'a str>,
-) -> BTreeMap<String, u32> {
-    let mut counts = BTreeMap::new();
-    for owner in owners {
-        *counts.entry(owner.to_owned()).or_default() += 1;
-    }
-    counts
 }
 
 /// A host can leave the inventory between the parsing and here, and between a batch and its retry.

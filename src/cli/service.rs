@@ -17,13 +17,15 @@ use tokio_util::sync::CancellationToken;
 use super::roles::Roles;
 use crate::app::intake::{Decode, Decoders, run_intake};
 use crate::app::{App, Reactions, decide, rooms};
+use crate::bmc::Bmc;
 use crate::bmc::ipmi::Ipmi;
 use crate::chat::Chat;
 use crate::command::{self, Catalog, Limits as CommandLimits};
 use crate::config::Config;
 use crate::console::{self, ConsoleChat, ConsoleOptions, ConsoleState};
 use crate::domain::secret::Secret;
-use crate::executor::{self, Executor, rollout, worker};
+use crate::executor::checker::{self, Checker};
+use crate::executor::{self, Executor, FindHost, rollout, worker};
 use crate::identity::{DirectoryHandle, password};
 use crate::inventory::Inventory;
 use crate::notice::relay::{self as notice_relay, NoticeRelay};
@@ -143,10 +145,23 @@ impl Service {
         wake: &Arc<Wake>,
     ) -> anyhow::Result<()> {
         let inventory = Arc::clone(&loaded.inventory);
+        let find_host: FindHost = Arc::new(move |name| inventory.get(name).cloned());
+        let bmc: Arc<dyn Bmc> = Arc::new(ipmi(config));
+        let checker = Checker {
+            pool: self.pool.clone(),
+            bmc: Arc::clone(&bmc),
+            find_host: Arc::clone(&find_host),
+            approvals: config.approval.clone(),
+        };
+        let (turns, bells) = (self.turns(), Arc::clone(wake));
+        self.tasks.spawn(async move {
+            let round = |turn| checker.round(turn);
+            run_rounds(turns, "checks", checker::PERIOD, Some(&bells.work), round).await;
+        });
         let executor = Executor {
             pool: self.pool.clone(),
-            bmc: Arc::new(ipmi(config)),
-            find_host: Arc::new(move |name| inventory.get(name).cloned()),
+            bmc,
+            find_host,
             worker: self.owner.clone(),
             limits: executor::Limits {
                 max_in_flight: config.executor.max_in_flight as usize,

@@ -138,8 +138,8 @@ pub(super) fn submit(
         args.iter().filter(|(name, value)| is_default(name, value)).map(|(name, _)| name.clone());
     let at_default = at_default.collect();
     let params = args.into_iter().map(|(name, value)| (name, value.text())).collect();
-    let (risk, action) = (action.risk, action.name.clone());
-    let plan = Plan { action, risk, params, at_default, steps, rollout };
+    let (risk, checks, action) = (action.risk, action.checks.clone(), action.name.clone());
+    let plan = Plan { action, risk, params, at_default, checks, steps, rollout };
     Ok(Submit { plan, hosts, reason })
 }
 

@@ -6,7 +6,7 @@ use super::check::COMMON_KEYS;
 use super::plan;
 use super::spec::{ActionSpec, ArgKind, ArgSpec, Catalog};
 use super::verbs::{self, VERBS, Verb};
-use crate::domain::workflow::Risk;
+use crate::domain::workflow::{Check, Risk};
 
 /// A page of help.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -37,6 +37,8 @@ pub struct ActionHelp {
     pub usage: String,
     pub summary: String,
     pub risk: Risk,
+    /// What is looked at before anybody is asked to approve.
+    pub checks: Vec<&'static str>,
     pub args: Vec<ArgHelp>,
     pub common: Vec<ArgHelp>,
     /// Titles of the steps when nothing but what is required is given.
@@ -125,6 +127,7 @@ fn action_help(action: &ActionSpec) -> ActionHelp {
         usage: format!("{name} HOSTS{required}{optional} [reason=TEXT] [wave=SIZES]"),
         summary: action.summary.clone(),
         risk: action.risk,
+        checks: action.checks.iter().copied().map(check_title).collect(),
         args: action.args.iter().map(|(arg, spec)| arg_help(arg, spec)).collect(),
         common: common(),
         steps: steps.into_iter().map(|step| step.title).collect(),
@@ -133,6 +136,12 @@ fn action_help(action: &ActionSpec) -> ActionHelp {
             format!("{name} web[01-12]{example} reason=\"kernel CVE-2026-1\""),
             format!("{name} @web!web03{example} wave=1,10%,50% max-fail=2"),
         ],
+    }
+}
+
+fn check_title(check: Check) -> &'static str {
+    match check {
+        Check::BmcConsole => "its BMC answers and lets us in",
     }
 }
 

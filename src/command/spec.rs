@@ -3,6 +3,7 @@
 //! ```text
 //! summary = "Turn hosts off"
 //! risk = "disruptive"                    # harmless | disruptive | destructive
+//! checks = ["bmc_console"]               # before anybody is asked; default none
 //!
 //! [args.wait]                            # kinds: duration, choice, flag, count
 //! kind = "duration"
@@ -27,7 +28,7 @@
 //! Invariant: a [`Catalog`] holds only actions that can be planned with every argument a person can
 //! give: each was, with every choice and with the ends of every range.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::COMMON_KEYS;
 use super::{plan, verbs};
-use crate::domain::workflow::Risk;
+use crate::domain::workflow::{Check, Risk};
 
 #[derive(rust_embed::Embed)]
 #[folder = "commands/"]
@@ -56,6 +57,7 @@ pub struct ActionSpec {
     pub name: String,
     pub summary: String,
     pub risk: Risk,
+    pub checks: BTreeSet<Check>,
     pub args: BTreeMap<String, ArgSpec>,
     pub steps: Vec<StepSpec>,
 }
@@ -129,6 +131,8 @@ pub struct SpecError {
 struct File {
     summary: String,
     risk: Risk,
+    #[serde(default)]
+    checks: BTreeSet<Check>,
     #[serde(default)]
     args: BTreeMap<String, ArgSpec>,
     steps: Vec<StepSpec>,
@@ -210,8 +214,8 @@ impl ActionSpec {
             spec.check()
                 .map_err(|(field, problem)| fail(Some(&format!("{key}.{field}")), problem))?;
         }
-        let File { summary, risk, args, steps } = content;
-        let action = ActionSpec { name: name.to_owned(), summary, risk, args, steps };
+        let File { summary, risk, checks, args, steps } = content;
+        let action = ActionSpec { name: name.to_owned(), summary, risk, checks, args, steps };
         plan::try_all(&action).map_err(|(key, problem)| fail(key.as_deref(), problem))?;
         Ok(action)
     }

@@ -111,6 +111,15 @@ pub struct Needed {
     pub expires: Duration,
 }
 
+/// How many hosts each owner group has.
+pub fn count_by_owner<'a>(owners: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, u32> {
+    let mut counts = BTreeMap::new();
+    for owner in owners {
+        *counts.entry(owner.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
 /// Finds the first matching rule for each owner group. No match means: one approval by the owner
 /// within [`DEFAULT_EXPIRY`].
 pub fn requirements(

@@ -104,6 +104,14 @@ pub enum Notice {
         dropped: Vec<HostName>,
         voided: Vec<String>,
     },
+    /// Hosts did not pass the checks.
+    LeftOut {
+        batch: BatchId,
+        submitter: String,
+        failures: Vec<Failure>,
+        /// Hosts that passed.
+        left: u32,
+    },
     Paused {
         batch: BatchId,
         by: Option<String>,
@@ -187,6 +195,8 @@ pub struct BatchView {
     pub max_fail: Option<String>,
     pub running: Vec<HostName>,
     pub failures: Vec<Failure>,
+    /// Hosts that did not pass the checks, and are not worked on.
+    pub left_out: Vec<Failure>,
     pub tickets: Vec<TicketView>,
     pub retry_of: Option<BatchId>,
     /// The plan digest in hexadecimal digits; buttons carry it.

@@ -127,6 +127,15 @@ impl PlannedStep {
     }
 }
 
+/// A read-only look at a host before anybody is asked to approve. `checks` in `commands/*.toml`
+/// names them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// The BMC opens a session with our credentials and tells the power state.
+    BmcConsole,
+}
+
 /// What is done to every host of a batch, and how fast.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Plan {
@@ -138,6 +147,9 @@ pub struct Plan {
     /// digest, which is for what will be done.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub at_default: BTreeSet<String>,
+    /// Hosts that do not pass them are left out before anybody is asked.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub checks: BTreeSet<Check>,
     pub steps: Vec<PlannedStep>,
     pub rollout: Rollout,
 }
@@ -188,6 +200,7 @@ mod tests {
             risk: Risk::Disruptive,
             params: BTreeMap::from([("wait".into(), "5m".into())]),
             at_default: BTreeSet::new(),
+            checks: BTreeSet::new(),
             steps: vec![PlannedStep {
                 title: "cut the power".into(),
                 action: StepAction::Power { to: PowerTo::Off },

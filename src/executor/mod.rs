@@ -1,6 +1,6 @@
 //! Carries out what was approved: waves of jobs, each a list of steps, every act journaled.
 //!
-//! The way of a job: [`rollout`] queues it, [`worker`] leases it and spawns [`attempt::run_job`],
+//! [`checker`] looks at the hosts of a new batch. The way of a job then: [`rollout`] queues it, [`worker`] leases it and spawns [`attempt::run_job`],
 //! which writes an intent to the [`journal`], acts, and writes the outcome. A worker that dies
 //! leaves an intent without outcome; whoever leases the job next asks the host what happened
 //! ([`attempt`]) before anything is repeated.
@@ -14,6 +14,7 @@ use crate::bmc::Bmc;
 use crate::domain::host::{Host, HostName};
 
 pub mod attempt;
+pub mod checker;
 pub mod journal;
 mod lease_clock;
 pub mod rollout;

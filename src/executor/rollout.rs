@@ -157,7 +157,7 @@ async fn tell_the_end(tx: &mut PgTransaction<'_>, batch: &Batch) -> anyhow::Resu
 
 /// Names the ticket of one kind of failure of one batch. The batch's time of birth keeps apart
 /// batches of the same number from different databases that file into the same Jira.
-fn fingerprint(batch: &Batch, failure: &Failure) -> String {
+pub(super) fn fingerprint(batch: &Batch, failure: &Failure) -> String {
     let BatchId(id) = batch.id;
     let born = batch.created_at.unix_timestamp_nanos();
     let hash = Sha256::digest(format!("{id} {born} {}", failure.kind));

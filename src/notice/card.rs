@@ -46,7 +46,7 @@ fn buttons(batch: &BatchView) -> Vec<Button> {
             button("Reject", decide("reject"), ButtonStyle::Danger),
             plain("Cancel", "cancel"),
         ],
-        BatchState::Scheduled => vec![plain("Cancel", "cancel")],
+        BatchState::Checking | BatchState::Scheduled => vec![plain("Cancel", "cancel")],
         BatchState::Running => vec![plain("Pause", "pause"), plain("Cancel", "cancel")],
         BatchState::Paused => vec![
             button("Resume", format!("resume {id}"), ButtonStyle::Primary),

@@ -9,7 +9,7 @@ use super::lock::ClaimLock;
 use super::task::interval;
 use super::wake::{Bell, ring};
 use super::{audit, card, corrupt};
-use crate::domain::approval::Requirement;
+use crate::domain::approval::{Needed, Requirement};
 use crate::domain::batch::{BatchEvent, BatchState, IllegalBatchEvent, next};
 use crate::domain::ids::BatchId;
 use crate::domain::principal::Actor;
@@ -220,8 +220,31 @@ pub async fn apply(
     Ok(())
 }
 
+/// Ends the checking of a batch: asks for approval or, where policy asks nobody, schedules it.
+pub async fn pass_checks(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    needed: &Needed,
+    actor: &Actor,
+) -> Result<(), ApplyError> {
+    if needed.requirements.is_empty() {
+        let nobody = Some("no approval is needed");
+        return apply(tx, batch, BatchEvent::Approve, actor, nobody).await;
+    }
+    set_expiry(tx, batch, needed.expires).await?;
+    apply(tx, batch, BatchEvent::AskApproval, actor, None).await
+}
+
+/// Batches whose hosts wait to be looked at, oldest first.
+pub async fn checking(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
+    sqlx::query_scalar!("select id from batch where state = 'checking' order by id")
+        .fetch_all(conn)
+        .await
+        .map(|ids| ids.into_iter().map(BatchId).collect())
+}
+
 /// Starts the clock of an approval.
-pub async fn set_expiry(
+async fn set_expiry(
     tx: &mut PgTransaction<'_>,
     batch: &mut Batch,
     after: std::time::Duration,

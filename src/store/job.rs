@@ -96,6 +96,32 @@ pub async fn apply(
     Ok(changed)
 }
 
+/// Takes hosts that did not pass the checks out of a batch: host, kind of trouble, error.
+pub async fn leave_out(
+    tx: &mut PgTransaction<'_>,
+    batch: BatchId,
+    unfit: &[(&HostName, &str, &str)],
+    actor: &Actor,
+) -> sqlx::Result<()> {
+    let hosts: Vec<HostName> = unfit.iter().map(|(host, ..)| (*host).clone()).collect();
+    apply(tx, batch, JobEvent::Skip, Some(&hosts), actor).await?;
+    let column = |of: fn(&(&HostName, &str, &str)) -> String| -> Vec<String> {
+        unfit.iter().map(of).collect()
+    };
+    sqlx::query!(
+        "update job set error_kind = found.kind, error = found.error
+         from unnest($2::text[], $3::text[], $4::text[]) as found (host, kind, error)
+         where job.batch_id = $1 and job.host = found.host",
+        batch.0,
+        &column(|(host, ..)| host.to_string()),
+        &column(|(_, kind, _)| (*kind).to_owned()),
+        &column(|(.., error)| (*error).to_owned())
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// Held jobs of the waves so far, in the order of their numbers, and where their hosts count.
 pub async fn waiting(
     tx: &mut PgTransaction<'_>,

@@ -59,7 +59,7 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
                 .collect(),
         })
         .collect();
-    let Plan { action, risk, params, at_default, steps, rollout } = batch.plan;
+    let Plan { action, risk, params, at_default, steps, rollout, .. } = batch.plan;
     Ok(Some(BatchView {
         id,
         action,
@@ -84,6 +84,7 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
         max_fail: rollout.max_fail.map(|size| size.to_string()),
         running,
         failures: failures(&mut *conn, id).await?,
+        left_out: left_out(&mut *conn, id).await?,
         tickets: tickets(&mut *conn, id).await?,
         retry_of: batch.retry_of,
         digest: batch.digest.to_string(),
@@ -92,10 +93,27 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
 
 /// Failed and quarantined hosts of a batch by kind of error.
 pub async fn failures(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Vec<Failure>> {
+    by_kind(conn, id, &[JobState::Failed, JobState::Quarantined]).await
+}
+
+/// Hosts that did not pass the checks by kind of error.
+pub async fn left_out(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Vec<Failure>> {
+    by_kind(conn, id, &[JobState::Skipped]).await
+}
+
+async fn by_kind(
+    conn: &mut PgConnection,
+    id: BatchId,
+    states: &[JobState],
+) -> sqlx::Result<Vec<Failure>> {
+    let states: Vec<String> = states.iter().map(|state| state.as_str().to_owned()).collect();
+    // Hosts that were dropped by a person are skipped as well, without an error.
     let rows = sqlx::query!(
         "select host, state, error_kind, error from job
-         where batch_id = $1 and state in ('failed', 'quarantined') order by host",
-        id.0
+         where batch_id = $1 and state = any($2) and (state <> 'skipped' or error is not null)
+         order by host",
+        id.0,
+        &states
     )
     .fetch_all(conn)
     .await?;
@@ -156,7 +174,7 @@ pub async fn failed_hosts(
         r#"select host, datacenter, rack, sku, error, step, bmc_events,
                   (select count(*) from attempt where attempt.job_id = job.id) as "attempts!"
            from job
-           where batch_id = $1 and error_kind = $2 and state in ('failed', 'quarantined')
+           where batch_id = $1 and error_kind = $2 and state in ('failed', 'quarantined', 'skipped')
            order by host"#,
         id.0,
         kind

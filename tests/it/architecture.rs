@@ -8,7 +8,7 @@ use metalbot::command::Catalog;
 use metalbot::notice::render::ChatTemplates;
 
 /// Each module and what of ours it may import beside itself. `cli` may import everything.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("domain", &[]),
     ("cluster", &[]),
     ("telemetry", &[]),
@@ -17,9 +17,10 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("bmc", &["domain"]),
     ("inventory", &["domain"]),
     ("identity", &["domain", "store"]),
+    ("preflight", &["domain", "bmc"]),
     ("step", &["domain", "bmc", "inventory"]),
     ("app", &["domain", "command", "store", "identity", "inventory", "telemetry"]),
-    ("executor", &["domain", "store", "step", "bmc", "telemetry"]),
+    ("executor", &["domain", "store", "preflight", "step", "bmc", "telemetry"]),
     ("chat", &["domain", "command", "app", "identity"]),
     ("console", &["domain", "command", "app", "identity", "chat"]),
     ("notice", &["domain", "store", "chat"]),

@@ -11,5 +11,6 @@ mod ipmi_faults;
 mod migrations;
 mod outage;
 mod overlap;
+mod preflight;
 mod process;
 mod story;

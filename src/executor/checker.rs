@@ -1,0 +1,158 @@
+//! Looks at the hosts of new batches before anybody is asked to approve. Hosts that do not pass are
+//! left out, with a ticket for each kind of trouble; the batch goes on with the others, or is
+//! refused when none is left.
+//!
+//! Invariant: nothing is written before all hosts of a batch were looked at, and then everything in
+//! one transaction. A process that dies in between leaves a batch that the next one looks at anew.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::{self, FuturesUnordered};
+use sqlx::{PgPool, PgTransaction};
+
+use super::FindHost;
+use super::rollout::fingerprint;
+use crate::bmc::Bmc;
+use crate::domain::approval::{self, ApprovalRule, count_by_owner};
+use crate::domain::batch::{BatchEvent, BatchState};
+use crate::domain::host::HostName;
+use crate::domain::ids::BatchId;
+use crate::domain::notice::{Audience, Failure, Notice};
+use crate::domain::principal::Actor;
+use crate::domain::workflow::{Check, Plan, digest};
+use crate::preflight::{Unfit, check};
+use crate::store::batch::Batch;
+use crate::store::task::Turn;
+use crate::store::{self, card, job, outbox, view};
+
+/// How often new batches are looked for.
+pub const PERIOD: Duration = Duration::from_millis(500);
+/// Hosts of one batch looked at at the same time.
+const PARALLEL: usize = 512;
+
+/// What the checker works with.
+#[derive(Clone)]
+pub struct Checker {
+    pub pool: PgPool,
+    pub bmc: Arc<dyn Bmc>,
+    pub find_host: FindHost,
+    pub approvals: Vec<ApprovalRule>,
+}
+
+impl Checker {
+    /// Works on all batches that wait, and on those that come meanwhile: a batch of ten thousand
+    /// silent BMCs must not hold up one of three hosts.
+    pub async fn round(&self, turn: Turn) -> anyhow::Result<bool> {
+        let mut known: HashSet<BatchId> = HashSet::new();
+        let mut under_way = FuturesUnordered::new();
+        while !turn.is_last() {
+            for id in store::batch::checking(&mut *self.pool.acquire().await?).await? {
+                if known.insert(id) {
+                    under_way.push(async move { (id, self.look_at(id).await) });
+                }
+            }
+            if under_way.is_empty() {
+                break;
+            }
+            let ended = tokio::time::timeout(PERIOD, under_way.next()).await;
+            if let Ok(Some((id, Err(error)))) = ended {
+                // One that this version cannot read must not hold up the others.
+                tracing::error!(batch = %id, error = format!("{error:#}"), "cannot be checked");
+            }
+        }
+        Ok(false)
+    }
+
+    async fn look_at(&self, id: BatchId) -> anyhow::Result<()> {
+        let mut conn = self.pool.acquire().await?;
+        let Some(batch) = store::batch::get(&mut conn, id).await? else { return Ok(()) };
+        let hosts = job::hosts(&mut conn, id).await?;
+        drop(conn);
+        let checks: Vec<Check> = batch.plan.checks.iter().copied().collect();
+        let looks = hosts.into_iter().map(|(host, _)| async {
+            let found = self.look_at_host(&checks, &host).await;
+            found.err().map(|unfit| (host, unfit))
+        });
+        let unfit: Vec<(HostName, Unfit)> = stream::iter(looks)
+            .buffer_unordered(PARALLEL)
+            .filter_map(|found| async { found })
+            .collect()
+            .await;
+        let mut tx = self.pool.begin().await?;
+        self.conclude(&mut tx, id, &unfit).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn look_at_host(&self, checks: &[Check], name: &HostName) -> Result<(), Unfit> {
+        let Some(host) = (self.find_host)(name) else {
+            let message = format!("{name} is not in the inventory any more");
+            return Err(Unfit { kind: "unknown_host", message });
+        };
+        for wanted in checks {
+            check(*wanted, &host, self.bmc.as_ref()).await?;
+        }
+        Ok(())
+    }
+
+    /// What follows from the looks, unless somebody cancelled the batch meanwhile.
+    async fn conclude(
+        &self,
+        tx: &mut PgTransaction<'_>,
+        id: BatchId,
+        unfit: &[(HostName, Unfit)],
+    ) -> anyhow::Result<()> {
+        let actor = Actor::system("checks");
+        let Some(mut batch) = store::batch::lock(tx, id).await? else { return Ok(()) };
+        if batch.state != BatchState::Checking {
+            return Ok(());
+        }
+        if !unfit.is_empty() {
+            let rows: Vec<(&HostName, &str, &str)> =
+                unfit.iter().map(|(host, why)| (host, why.kind, why.message.as_str())).collect();
+            job::leave_out(tx, id, &rows, &actor).await?;
+        }
+        let left = job::hosts(tx, id).await?;
+        if left.is_empty() {
+            let why = "no host passed the checks";
+            store::batch::apply(tx, &mut batch, BatchEvent::Refuse, &actor, Some(why)).await?;
+            // Its card is there already.
+            card::touch(tx, id).await?;
+        } else {
+            let Plan { action, risk, .. } = &batch.plan;
+            let by_owner = count_by_owner(left.iter().map(|(_, owner)| owner.as_str()));
+            let needed = approval::requirements(&self.approvals, action, *risk, &by_owner);
+            let smaller = digest(&batch.plan, left.iter().map(|(host, _)| host));
+            store::batch::change_plan(tx, &mut batch, smaller, needed.requirements.clone()).await?;
+            store::batch::pass_checks(tx, &mut batch, &needed, &actor).await?;
+        }
+        let failures = view::left_out(tx, id).await?;
+        tell(tx, &batch, failures, left.len()).await
+    }
+}
+
+async fn tell(
+    tx: &mut PgTransaction<'_>,
+    batch: &Batch,
+    failures: Vec<Failure>,
+    left: usize,
+) -> anyhow::Result<()> {
+    if failures.is_empty() {
+        return Ok(());
+    }
+    for failure in &failures {
+        outbox::ticket(tx, &fingerprint(batch, failure), batch.id, &failure.kind).await?;
+    }
+    let notice = Notice::LeftOut {
+        batch: batch.id,
+        submitter: batch.submitter.clone(),
+        failures,
+        left: u32::try_from(left).unwrap_or(u32::MAX),
+    };
+    let key = format!("batch:{}:checked", batch.id.0);
+    outbox::notice(tx, &key, &Audience::Thread { batch: batch.id }, &notice).await?;
+    Ok(())
+}
