@@ -76,8 +76,41 @@ pub async fn decide(
     Ok(())
 }
 
+/// An approving reaction. Another one beside it approves no second time.
+pub async fn react(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    id: BatchId,
+    name: &str,
+) -> Result<(), Error> {
+    let who = &ask.who.login;
+    let before = store::reaction::stands(tx, id, who, &app.reactions.approve).await?;
+    store::reaction::put(tx, id, who, name).await?;
+    if before {
+        return Ok(());
+    }
+    decide(tx, app, ask, id, Verdict::Approve, None, None).await
+}
+
+/// An approving reaction was taken away: the approval goes with the last of them.
+pub async fn take_back(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    id: BatchId,
+    name: &str,
+) -> Result<(), Error> {
+    let who = &ask.who.login;
+    store::reaction::take(tx, id, who, name).await?;
+    if store::reaction::stands(tx, id, who, &app.reactions.approve).await? {
+        return Ok(());
+    }
+    withdraw(tx, ask, id).await
+}
+
 /// Takes back a decision that has not decided anything yet.
-pub async fn withdraw(tx: &mut PgTransaction<'_>, ask: Ask<'_>, id: BatchId) -> Result<(), Error> {
+async fn withdraw(tx: &mut PgTransaction<'_>, ask: Ask<'_>, id: BatchId) -> Result<(), Error> {
     let batch = existing(tx, id).await?;
     if batch.state != BatchState::AwaitingApproval {
         return Ok(());

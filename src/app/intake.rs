@@ -12,7 +12,7 @@ use sqlx::{PgPool, PgTransaction};
 use tokio_util::sync::CancellationToken;
 
 use super::submit::Submitted;
-use super::{App, Ask, Error, decide, query, steer, submit};
+use super::{App, Ask, Error, decide, preference, preview, query, steer, submit};
 use crate::command::{self, Command, Reply};
 use crate::domain::approval::Verdict;
 use crate::domain::ids::BatchId;
@@ -116,7 +116,9 @@ async fn work_on(
             let user = inbound.who.id.clone();
             let platform = inbound.who.platform.clone();
             let audience = only(&user);
-            outbox::notice(tx, &key, &audience, &Notice::Unbound { platform, user }).await?;
+            let admins = app.policy.admins.iter().cloned().collect();
+            let notice = Notice::Unbound { platform, user, admins };
+            outbox::notice(tx, &key, &audience, &notice).await?;
         }
         return Ok(());
     };
@@ -182,24 +184,25 @@ async fn carry_out(
             run_command(tx, app, ask, command).await
         }
         What::Reaction { message, name, added } => {
-            let verdict = if app.reactions.approve.contains(name) {
-                Verdict::Approve
-            } else if app.reactions.reject.contains(name) {
-                Verdict::Reject
-            } else {
+            let approves = app.reactions.approve.contains(name);
+            if !approves && !app.reactions.reject.contains(name) {
                 return Ok(None);
-            };
+            }
             let Some(id) = batch_of(tx, ask, Some(message)).await? else { return Ok(None) };
-            if *added {
-                decide::decide(tx, app, ask, id, verdict, None, None).await?;
-            } else {
-                decide::withdraw(tx, ask, id).await?;
+            match (approves, *added) {
+                (true, true) => decide::react(tx, app, ask, id, name).await?,
+                (true, false) => decide::take_back(tx, app, ask, id, name).await?,
+                (false, true) => {
+                    decide::decide(tx, app, ask, id, Verdict::Reject, None, None).await?
+                }
+                // A rejection has ended the batch.
+                (false, false) => {}
             }
             Ok(None)
         }
-        What::Button { message, value } => {
+        What::Button { message, value, answer } => {
             let card = batch_of(tx, ask, Some(message)).await?;
-            press(tx, app, ask, card, value).await
+            press(tx, app, ask, card, value, answer.as_deref()).await
         }
     }
 }
@@ -230,6 +233,12 @@ async fn run_command(
             return Ok(Some(Notice::Hosts { expression, hosts }));
         }
         Command::Whoami => return Ok(Some(whoami(ask.who))),
+        Command::DryRun(request) => {
+            return preview::dry_run(tx, app, ask.who, &request).await.map(Some);
+        }
+        Command::Notify(change) => {
+            return preference::notify(tx, app, ask, change).await.map(Some);
+        }
         Command::Cancel(id) => steer::cancel(tx, app, ask, id).await?,
         Command::Pause(id) => steer::pause(tx, app, ask, id).await?,
         Command::Resume(id) => steer::resume(tx, app, ask, id).await?,
@@ -270,6 +279,7 @@ async fn press(
     ask: Ask<'_>,
     card: Option<BatchId>,
     value: &str,
+    answer: Option<&str>,
 ) -> Result<Option<Notice>, Error> {
     let stale = || Error::Conflict("that button is not valid here any more".into());
     let mut words = value.split(' ');
@@ -283,7 +293,8 @@ async fn press(
         "approve" | "reject" => {
             let verdict = if verb == "approve" { Verdict::Approve } else { Verdict::Reject };
             let seen = Some(seen.ok_or_else(stale)?);
-            decide::decide(tx, app, ask, id, verdict, seen, None).await?;
+            let reason = answer.filter(|_| verdict == Verdict::Reject).and_then(command::rejection);
+            decide::decide(tx, app, ask, id, verdict, seen, reason.as_deref()).await?;
             Ok(None)
         }
         "cancel" => run_command(tx, app, ask, Command::Cancel(id)).await,

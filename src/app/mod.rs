@@ -3,19 +3,24 @@
 //! transaction, so that a delivery and all its effects commit together or not at all.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::command::{Catalog, CommandError, Limits};
 use crate::domain::approval::ApprovalRule;
 use crate::domain::batch::IllegalBatchEvent;
 use crate::domain::inbound::Place;
+use crate::domain::notify::Call;
 use crate::domain::principal::{Actor, Principal};
 use crate::identity::DirectoryHandle;
 use crate::identity::authz::{Forbidden, Policy};
 use crate::inventory::Inventory;
 use crate::store::batch::ApplyError;
 
+pub mod ask;
 pub mod decide;
 pub mod intake;
+pub mod preference;
+pub mod preview;
 pub mod query;
 pub mod rooms;
 pub mod sessions;
@@ -32,6 +37,10 @@ pub struct App {
     pub approvals: Vec<ApprovalRule>,
     pub limits: Limits,
     pub reactions: Reactions,
+    /// How groups are called when they must act.
+    pub calls: Vec<Call>,
+    /// How long before the expiry of an approval those who must act are reminded.
+    pub remind_before: Duration,
 }
 
 /// Emoji names that count as decisions when put on a card.

@@ -163,18 +163,27 @@ pub async fn press(
     by: By<'_>,
     message: &str,
     value: &str,
+    answer: Option<&str>,
 ) -> Result<Taken, RoomError> {
     let key = by.key()?;
     if value.is_empty() || value.len() > MAX_VALUE || value.contains('\0') {
         return Err(RoomError::Malformed);
     }
+    let answer = answer.unwrap_or_default().trim();
+    if answer.len() > MAX_TEXT {
+        return Err(RoomError::TooLong(answer.len()));
+    }
+    if answer.contains('\0') {
+        return Err(RoomError::Unstorable);
+    }
+    let answer = (!answer.is_empty()).then(|| answer.to_owned());
     let id = message_id(message)?;
     let mut tx = pool.begin().await?;
     let spot = store::room::visible(&mut tx, id, by.login)
         .await?
         .filter(|spot| spot.has_card)
         .ok_or(RoomError::NoSuchMessage)?;
-    let what = What::Button { message: id.to_string(), value: value.into() };
+    let what = What::Button { message: id.to_string(), value: value.into(), answer };
     let taken = accept(&mut tx, by, key, spot.channel, spot.thread, what).await?;
     tx.commit().await?;
     Ok(if taken { Taken::Now } else { Taken::Before })
@@ -448,11 +457,11 @@ mod tests {
 
         let card = json!({ "tone": "waiting", "progress": null, "buttons": [] });
         let id = bot(&pool, "k", None, Some(&card)).await;
-        assert_eq!(press(&pool, by("alice", "p"), &id, "v").await.unwrap(), Taken::Now);
-        assert_eq!(press(&pool, by("alice", "p"), &id, "v").await.unwrap(), Taken::Before);
+        assert_eq!(press(&pool, by("alice", "p"), &id, "v", None).await.unwrap(), Taken::Now);
+        assert_eq!(press(&pool, by("alice", "p"), &id, "v", None).await.unwrap(), Taken::Before);
         assert_eq!(inbox(&pool).await.len(), 3);
         assert!(matches!(
-            press(&pool, by("alice", "q"), "1", "v").await,
+            press(&pool, by("alice", "q"), "1", "v", None).await,
             Err(RoomError::NoSuchMessage)
         ));
     }
@@ -485,7 +494,7 @@ mod tests {
         assert_eq!(list(&pool, "bob", "metal", None).await.unwrap().len(), 0);
         let bob = by("bob", "1");
         assert!(matches!(react(&pool, bob, &id, "x", true).await, Err(RoomError::NoSuchMessage)));
-        assert!(matches!(press(&pool, bob, &id, "v").await, Err(RoomError::NoSuchMessage)));
+        assert!(matches!(press(&pool, bob, &id, "v", None).await, Err(RoomError::NoSuchMessage)));
         assert!(matches!(
             say(&pool, bob, "metal", Some(&id), "hi").await,
             Err(RoomError::NoSuchMessage)

@@ -155,7 +155,7 @@ pub(super) fn no_such_batch(id: BatchId) -> Error {
 }
 
 /// A host can leave the inventory between the parsing and here, and between a batch and its retry.
-fn known_hosts<'a>(app: &'a App, names: &[HostName]) -> Result<Vec<&'a Host>, Error> {
+pub(super) fn known_hosts<'a>(app: &'a App, names: &[HostName]) -> Result<Vec<&'a Host>, Error> {
     let (mut known, mut gone) = (Vec::with_capacity(names.len()), Vec::new());
     for name in names {
         match app.inventory.get(name) {
@@ -171,7 +171,12 @@ fn known_hosts<'a>(app: &'a App, names: &[HostName]) -> Result<Vec<&'a Host>, Er
 }
 
 /// The command that asks for the same plan on other hosts; arguments at their defaults are left out.
-fn command_line(app: &App, plan: &Plan, hosts: &[HostName], reason: Option<&str>) -> String {
+pub(super) fn command_line(
+    app: &App,
+    plan: &Plan,
+    hosts: &[HostName],
+    reason: Option<&str>,
+) -> String {
     let mut line = format!("/metal {} {}", plan.action, crate::domain::host::fold(hosts));
     let defaults = app.catalog.get(&plan.action).map(|spec| &spec.args);
     for (name, value) in &plan.params {

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::inbound::Place;
 
-/// A message to people. The text is CommonMark; what people typed has been escaped in it.
+/// A message to people. The text is CommonMark; what people typed has been escaped in it. A strong
+/// text `@name` is a mention of a person by login, or of a group.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Message {
     pub markdown: String,
@@ -52,6 +53,8 @@ pub struct Button {
     /// Comes back in `What::Button`.
     pub value: String,
     pub style: ButtonStyle,
+    /// What the person is asked before the press is sent; they may leave it empty.
+    pub ask: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -85,6 +88,18 @@ pub trait Chat: Send + Sync + 'static {
         key: &str,
         message: &Message,
     ) -> Result<String, ChatError>;
+
+    /// Posts a message to one user alone. Here as one that only they see in the channel of `near`;
+    /// a platform that has direct messages sends one.
+    async fn direct(
+        &self,
+        near: &Place,
+        user: &str,
+        key: &str,
+        message: &Message,
+    ) -> Result<String, ChatError> {
+        self.post(near, Some(user), key, message).await
+    }
 
     /// Replaces the content of a message.
     async fn update(&self, at: &Place, id: &str, message: &Message) -> Result<(), ChatError>;

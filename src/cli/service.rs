@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::roles::Roles;
 use crate::app::intake::{Decode, Decoders, run_intake};
-use crate::app::{App, Reactions, decide, rooms};
+use crate::app::{App, Reactions, ask, decide, rooms};
 use crate::bmc::Bmc;
 use crate::bmc::ipmi::Ipmi;
 use crate::chat::Chat;
@@ -28,7 +28,7 @@ use crate::executor::checker::{self, Checker};
 use crate::executor::{self, Executor, FindHost, rollout, worker};
 use crate::identity::{DirectoryHandle, password};
 use crate::inventory::Inventory;
-use crate::notice::relay::{self as notice_relay, NoticeRelay};
+use crate::notice::relay::{self as notice_relay, FindAccount, NoticeRelay};
 use crate::notice::render::ChatTemplates;
 use crate::store::task::{Turns, run_rounds};
 use crate::store::wake::{Wake, run_listener};
@@ -130,7 +130,7 @@ impl Service {
             service.start_worker(config, &loaded, &wake)?;
         }
         if roles.relay {
-            service.start_relays(config, &loaded, &wake)?;
+            service.start_relays(config, &loaded, &app, &wake)?;
         }
         if roles.web {
             service.start_web(config, &app, &wake, extras).await?;
@@ -170,6 +170,11 @@ impl Service {
             },
         };
         self.tasks.spawn(worker::run_worker(executor, Arc::clone(wake), self.stop.clone()));
+        let (turns, pool) = (self.turns(), self.pool.clone());
+        self.tasks.spawn(async move {
+            let round = |_| rollout::tell_failures(&pool);
+            run_rounds(turns, "failures", Duration::from_secs(1), None, round).await;
+        });
         let (turns, wake, pool) = (self.turns(), Arc::clone(wake), self.pool.clone());
         let caps = config.caps;
         self.tasks.spawn(async move {
@@ -183,6 +188,7 @@ impl Service {
         &mut self,
         config: &Config,
         loaded: &Loaded,
+        app: &Arc<App>,
         wake: &Arc<Wake>,
     ) -> anyhow::Result<()> {
         let channels = config.console.channels.iter().map(|channel| channel.name.clone());
@@ -191,6 +197,7 @@ impl Service {
             pool: self.pool.clone(),
             chats: Arc::new(HashMap::from([(rooms::PLATFORM, console)])),
             templates: Arc::clone(&loaded.chat_templates),
+            find_account: find_account(loaded.directory.clone()),
         };
         let (turns, bells) = (self.turns(), Arc::clone(wake));
         self.tasks.spawn(async move {
@@ -207,6 +214,11 @@ impl Service {
                 run_rounds(turns, "tickets", period, Some(&bells.outbox), round).await;
             });
         }
+        let (turns, pool, app) = (self.turns(), self.pool.clone(), Arc::clone(app));
+        self.tasks.spawn(async move {
+            let round = |_| async { Ok(ask::call_approvers(&pool, &app).await? > 0) };
+            run_rounds(turns, "approvers", Duration::from_secs(1), None, round).await;
+        });
         let (turns, pool) = (self.turns(), self.pool.clone());
         self.tasks.spawn(async move {
             let round = |_| async { Ok(decide::expire_overdue(&pool).await? > 0) };
@@ -365,7 +377,13 @@ fn app(config: &Config, loaded: &Loaded) -> App {
             approve: config.chat.approve_reactions.clone(),
             reject: config.chat.reject_reactions.clone(),
         },
+        calls: config.chat.call.clone(),
+        remind_before: config.chat.remind_before,
     }
+}
+
+fn find_account(directory: DirectoryHandle) -> FindAccount {
+    Arc::new(move |login, platform| directory.current().account(login, platform).map(str::to_owned))
 }
 
 /// Completions by byte offsets, as the console counts; commands count characters.

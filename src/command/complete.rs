@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::check::{COMMON_KEYS, normal_key};
 use super::hosts::is_operator;
+use super::notify;
 use super::spec::{ActionSpec, ArgKind, Catalog};
 use super::verbs::{self, VERBS};
 use crate::domain::host::HostSource;
@@ -140,6 +141,25 @@ impl List<'_> {
                 }
                 VERBS.iter().for_each(|verb| self.offer(0, verb.name, "", verb.summary));
             }
+            ("dry-run", []) => {
+                for action in catalog.actions() {
+                    self.offer(0, &action.name, " ", &action.summary);
+                }
+            }
+            ("dry-run", [action, rest @ ..]) => {
+                if let Some(action) = catalog.get(&normal_key(action)) {
+                    self.action(action, rest, inventory);
+                }
+            }
+            ("notify", [first, ..]) if first.eq_ignore_ascii_case("here") => {
+                notify::HERE.iter().for_each(|(key, help)| self.choices(key, help));
+            }
+            ("notify", words) => {
+                if words.is_empty() {
+                    self.offer(0, "here", " ", "what this channel is told");
+                }
+                notify::mine().for_each(|(key, help)| self.choices(key, help));
+            }
             ("list", []) => self.offer(0, "mine", "", "only your own batches"),
             ("status", []) => {
                 self.offer(0, "host", " ", "what is going on with hosts");
@@ -149,6 +169,21 @@ impl List<'_> {
             }
             ("status" | "drop", [_, ..]) | ("release" | "hosts", _) => self.hosts(inventory),
             _ => {}
+        }
+    }
+
+    /// A key, and behind its `=` the words of `help`, such as `dm, thread or off`.
+    fn choices(&mut self, key: &str, help: &str) {
+        match self.typed.split_once('=') {
+            None => self.offer(0, key, "=", help),
+            Some((typed, _)) if normal_key(typed) == key && !help.contains("such as") => {
+                let skip = typed.chars().count() + 1;
+                let words = help.split(|c: char| !c.is_alphanumeric());
+                words
+                    .filter(|word| !word.is_empty() && *word != "or")
+                    .for_each(|word| self.offer(skip, word, " ", key));
+            }
+            Some(_) => {}
         }
     }
 
@@ -258,6 +293,16 @@ mod tests {
             ("reboot web[01-|", &[]),
             ("reboot reason=\"a |", &[]),
             ("list |", &["list mine"]),
+            ("dry-run po|", &["dry-run power-off ", "dry-run power-on "]),
+            (
+                "dry-run reboot web01 mode=|",
+                &["dry-run reboot web01 mode=hard ", "dry-run reboot web01 mode=soft "],
+            ),
+            ("notify h|", &["notify here "]),
+            ("notify waves=|", &["notify waves=dm ", "notify waves=thread ", "notify waves=off "]),
+            ("notify here v|", &["notify here verbosity="]),
+            ("notify here verbosity=s|", &["notify here verbosity=summary "]),
+            ("notify here actions=|", &[]),
             ("help id|", &["help identify"]),
             ("status h|", &["status host "]),
             ("drop 1 db08|", &["drop 1 db08"]),

@@ -27,6 +27,10 @@ pub enum Problem {
 
     #[error("there is no command or action {:?}", short(.word))]
     UnknownVerb { word: String, near: Vec<String> },
+    #[error("there is no action {:?}", short(.word))]
+    UnknownAction { word: String, near: Vec<String> },
+    #[error("the action is missing")]
+    MissingAction { usage: &'static str },
     #[error("there is no help on {:?}", short(.word))]
     UnknownTopic { word: String, near: Vec<String> },
     #[error("{:?} does not belong here", short(.word))]
@@ -131,12 +135,14 @@ impl CommandError {
             }
             P::UnclosedQuote => Some("close it, or write \\ before a quote that is meant".into()),
             P::TrailingBackslash => Some("write \\\\ for a backslash".into()),
-            P::UnknownVerb { near, .. } | P::UnknownTopic { near, .. } => {
+            P::UnknownVerb { near, .. }
+            | P::UnknownAction { near, .. }
+            | P::UnknownTopic { near, .. } => {
                 did_you_mean(near, "").or_else(|| Some("try: help".into()))
             }
-            P::Unexpected { usage, .. } | P::MissingBatch { usage } => {
-                Some(format!("write: {usage}"))
-            }
+            P::Unexpected { usage, .. }
+            | P::MissingBatch { usage }
+            | P::MissingAction { usage } => Some(format!("write: {usage}")),
             P::NotABatch { .. } => Some("write for example 42 or #42".into()),
             P::UnknownKey { known, near, .. } => did_you_mean(near, "")
                 .or_else(|| Some(format!("its parameters are {}", known.join(", ")))),

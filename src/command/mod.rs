@@ -13,6 +13,7 @@ mod error;
 mod help;
 mod hosts;
 mod lex;
+mod notify;
 mod parse;
 mod plan;
 mod reply;
@@ -24,8 +25,9 @@ pub use complete::{Completion, complete};
 pub use error::{CommandError, Problem};
 pub use help::{ActionHelp, ArgHelp, HelpPage, VerbHelp, help};
 pub use hosts::node_set;
+pub use notify::Notify;
 pub use parse::understand;
-pub use reply::{Reply, thread_reply};
+pub use reply::{Reply, rejection, thread_reply};
 pub use spec::{ActionSpec, ArgKind, ArgSpec, Catalog, SpecError};
 pub use verbs::{VERBS, Verb};
 
@@ -70,6 +72,9 @@ pub enum Command {
         hosts: Vec<HostName>,
     },
     Whoami,
+    /// Asks what a submission would do.
+    DryRun(Submit),
+    Notify(Notify),
 }
 
 /// A request to do something to hosts.

@@ -3,6 +3,7 @@
 //! ```text
 //! command = [ "/metal" ] [ verb | action ]                nothing at all asks for help
 //! verb    = one of `verbs::VERBS`, each with its own usage
+//!           `dry-run` is followed by an action
 //! action  = name { host-words | key "=" value | "--" flag }
 //! ```
 //!
@@ -16,7 +17,7 @@ use super::error::{CommandError, Problem, near};
 use super::lex::{self, Mark, Word};
 use super::spec::{ActionSpec, ArgKind, Catalog};
 use super::verbs::{self, VERBS, Verb};
-use super::{Command, Limits, MAX_REASON, hosts, reply};
+use super::{Command, Limits, MAX_REASON, Submit, hosts, notify, reply};
 use crate::domain::host::{HostName, HostSource};
 use crate::domain::ids::BatchId;
 
@@ -47,7 +48,7 @@ pub fn understand(
         return Line { verb, rest, catalog, inventory, limits }.command();
     }
     match catalog.get(&normal) {
-        Some(action) => submit(action, rest, inventory, limits),
+        Some(action) => submit(action, rest, inventory, limits).map(Command::Submit),
         None => {
             let near = near(&normal, names(catalog));
             Err(Problem::UnknownVerb { word: typed, near }.at(name.column))
@@ -78,7 +79,7 @@ fn reject(marks: &[Mark]) -> Result<Command, CommandError> {
         .trim_end_matches([':', ','])
         .parse()
         .map_err(|_| Problem::NotABatch { word: word.clone() }.at(column))?;
-    let reason = reply::rejection(&lex::text(rest));
+    let reason = reply::reason(&lex::text(rest));
     let chars = reason.as_deref().map_or(0, |reason| reason.chars().count());
     if chars > MAX_REASON {
         let column = split_raw(rest).0.first().map(|&(_, column)| column);
@@ -95,7 +96,7 @@ fn submit(
     words: &[Word],
     inventory: &dyn HostSource,
     limits: &Limits,
-) -> Result<Command, CommandError> {
+) -> Result<Submit, CommandError> {
     let mut given = Vec::new();
     let mut set: Vec<&[Mark]> = Vec::new();
     for word in words {
@@ -119,7 +120,7 @@ fn submit(
             None => set.push(&word.marks),
         }
     }
-    check::submit(action, &hosts::join(&set), given, inventory, limits).map(Command::Submit)
+    check::submit(action, &hosts::join(&set), given, inventory, limits)
 }
 
 fn is_option(word: &Word) -> bool {
@@ -139,6 +140,8 @@ impl Line<'_> {
     fn command(&self) -> Result<Command, CommandError> {
         match self.verb.name {
             "help" => self.help(),
+            "dry-run" => self.dry_run(),
+            "notify" => notify::read(self.verb, self.rest, self.catalog).map(Command::Notify),
             "status" => self.status(),
             "list" => match self.rest {
                 [] => Ok(Command::List { mine: false }),
@@ -182,6 +185,18 @@ impl Line<'_> {
             }
             [_, word, ..] => Err(self.unexpected(word)),
         }
+    }
+
+    fn dry_run(&self) -> Result<Command, CommandError> {
+        let Some((name, rest)) = self.rest.split_first() else {
+            return Err(Problem::MissingAction { usage: self.verb.usage }.nowhere());
+        };
+        let normal = check::normal_key(&name.text());
+        let Some(action) = self.catalog.get(&normal) else {
+            let near = near(&normal, self.catalog.actions().map(|action| action.name.as_str()));
+            return Err(Problem::UnknownAction { word: name.text(), near }.at(name.column));
+        };
+        submit(action, rest, self.inventory, self.limits).map(Command::DryRun)
     }
 
     /// A number is a batch; anything else is hosts, with or without the word `host`.
@@ -240,7 +255,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::testing::rack;
-    use super::super::{Request, Submit, submission};
+    use super::super::{Notify, Request, submission};
     use super::*;
     use crate::domain::host::fold;
     use crate::domain::rollout::Size;
@@ -290,6 +305,8 @@ mod tests {
                 C::Hosts { expression: "@db!db[03-08]".into(), hosts: hosts(&["db01", "db02"]) },
             ),
             ("whoami", C::Whoami),
+            ("notify", C::Notify(Notify::Show)),
+            ("dry-run Reboot web01", C::DryRun(asked("reboot web01"))),
             ("reject 42", C::Reject { batch: no, reason: None }),
             ("Reject #42 because it's late", C::Reject { batch: no, reason: why("it's late") }),
             ("reject 42: no", C::Reject { batch: no, reason: why("no") }),
@@ -297,7 +314,7 @@ mod tests {
         ] {
             assert_eq!(read(text), Ok(command), "{text:?}");
         }
-        assert_eq!(VERBS.len(), 13, "each verb stands in the list above");
+        assert_eq!(VERBS.len(), 15, "each verb stands in the list above");
     }
 
     #[test]
@@ -354,6 +371,12 @@ mod tests {
             ("release db01 x=y", "column 14: \"x=y\" does not belong here; write: release HOSTS"),
             ("list yours", "column 6: \"yours\" does not belong here; write: list [mine]"),
             ("whoami really", "column 8: \"really\" does not belong here; write: whoami"),
+            ("dry-run", "the action is missing; write: dry-run ACTION HOSTS [name=value ...]"),
+            ("dry-run rebot web01", "column 9: there is no action \"rebot\"; did you mean reboot?"),
+            (
+                "dry-run reboot web01 wait=5",
+                "column 22: wait cannot be \"5\"; write a duration such as 5m, from 10s to 1h",
+            ),
             ("drop 42", "no hosts are named; write for example web[01-12] or @group"),
             ("reboot", "no hosts are named; write for example web[01-12] or @group"),
             ("status host", "no hosts are named; write for example web[01-12] or @group"),

@@ -27,13 +27,17 @@ pub fn thread_reply(text: &str) -> Option<Reply> {
         _ => {}
     }
     let rest = strip_word(text, "reject")?;
-    // A rejection must not fail for the length of its reason.
-    let reason = rejection(rest).map(|reason| reason.chars().take(MAX_REASON).collect());
-    Some(Reply::Reject { reason })
+    Some(Reply::Reject { reason: rejection(rest) })
+}
+
+/// The reason that somebody gave for a rejection, cut to [`MAX_REASON`]: a rejection must not fail
+/// for the length of its reason.
+pub fn rejection(text: &str) -> Option<String> {
+    reason(text).map(|reason| reason.chars().take(MAX_REASON).collect())
 }
 
 /// The reason in what follows `reject`, as one line.
-pub(super) fn rejection(rest: &str) -> Option<String> {
+pub(super) fn reason(rest: &str) -> Option<String> {
     let rest = rest.trim().trim_start_matches([':', ',']).trim();
     let rest = strip_word(rest, "because").unwrap_or(rest);
     let rest = rest.strip_prefix("reason=").unwrap_or(rest);

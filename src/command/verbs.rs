@@ -19,8 +19,14 @@ const fn verb(
 }
 
 /// All of them, in the order of the help page.
-pub const VERBS: [Verb; 13] = [
+pub const VERBS: [Verb; 15] = [
     verb("help", "help [TOPIC]", "Show what can be asked", &["help", "help reboot"]),
+    verb(
+        "dry-run",
+        "dry-run ACTION HOSTS [name=value ...]",
+        "Show what a command would do, and who must approve it",
+        &["dry-run reboot web[01-12]"],
+    ),
     verb(
         "status",
         "status BATCH, or status host HOSTS",
@@ -47,6 +53,16 @@ pub const VERBS: [Verb; 13] = [
     ),
     verb("release", "release HOSTS", "Let quarantined hosts go", &["release web03"]),
     verb("hosts", "hosts HOSTS", "Show what a set of hosts means", &["hosts @web!web[01-03]"]),
+    verb(
+        "notify",
+        "notify [TOPIC=dm|thread|off ...], or notify here [verbosity=...]",
+        "Show or choose what you are told, and what this channel is told",
+        &[
+            "notify",
+            "notify complete=dm waves=off",
+            "notify here actions=reboot verbosity=failures",
+        ],
+    ),
     verb("whoami", "whoami", "Show who you are to Metalbot", &["whoami"]),
 ];
 

@@ -74,6 +74,9 @@ impl Config {
                 }
             }
         }
+        for (index, call) in self.chat.call.iter().enumerate() {
+            known(format!("chat.call.{index}.group"), &call.group);
+        }
         for owner in owners {
             known("inventory: owner of hosts".into(), owner);
         }
@@ -129,6 +132,21 @@ impl Config {
             problems.push(format!("log.filter: {error}"));
         }
         problems.extend(self.check_channels());
+        for (index, call) in self.chat.call.iter().enumerate() {
+            let channels = &self.console.channels;
+            match &call.channel {
+                None if call.mention.is_none() => {
+                    problems.push(format!("chat.call.{index}: give mention, channel or both"));
+                }
+                Some(name)
+                    if call.platform == "console"
+                        && !channels.iter().any(|channel| channel.name == *name) =>
+                {
+                    problems.push(format!("chat.call.{index}.channel: there is no {name:?}"));
+                }
+                _ => {}
+            }
+        }
         for name in &self.chat.reject_reactions {
             if self.chat.approve_reactions.contains(name) {
                 problems.push(format!("chat.reject_reactions: {name} also approves"));

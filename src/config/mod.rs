@@ -22,6 +22,7 @@ use crate::bmc::ipmi;
 use crate::domain::approval::ApprovalRule;
 use crate::domain::caps::Caps;
 use crate::domain::human_duration;
+use crate::domain::notify::Call;
 use crate::domain::secret::Secret;
 use crate::identity::authz::AllowRule;
 use crate::telemetry::LogFormat;
@@ -238,12 +239,18 @@ pub struct Admin {
     pub groups: BTreeSet<String>,
 }
 
-/// `[chat]`: emoji names without colons.
+/// `[chat]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Chat {
+    /// Emoji names without colons.
     pub approve_reactions: Vec<String>,
     pub reject_reactions: Vec<String>,
+    /// How long before the expiry of an approval those who must act are reminded.
+    #[serde(with = "human_duration")]
+    pub remind_before: Duration,
+    /// How groups are called when they must act.
+    pub call: Vec<Call>,
 }
 
 impl Default for Chat {
@@ -251,6 +258,8 @@ impl Default for Chat {
         Chat {
             approve_reactions: vec!["white_check_mark".into(), "+1".into()],
             reject_reactions: vec!["x".into()],
+            remind_before: Duration::from_secs(15 * 60),
+            call: Vec::new(),
         }
     }
 }

@@ -217,6 +217,8 @@ struct Press {
     delivery: String,
     message: String,
     value: String,
+    /// What the person wrote when the button asked.
+    answer: Option<String>,
 }
 
 async fn press(
@@ -228,7 +230,8 @@ async fn press(
     let login = &signed.who.login;
     state.rate.check(login)?;
     let by = By { login, delivery: &given.delivery };
-    rooms::press(&state.options.pool, by, &given.message, &given.value).await?;
+    let answer = given.answer.as_deref();
+    rooms::press(&state.options.pool, by, &given.message, &given.value, answer).await?;
     Ok(StatusCode::ACCEPTED)
 }
 

@@ -38,6 +38,12 @@ pub enum What {
     ThreadReply { text: String },
     /// An emoji put on a message or taken from it; `name` without colons.
     Reaction { message: String, name: String, added: bool },
-    /// A button of a card; `value` is what we gave the button.
-    Button { message: String, value: String },
+    /// A button of a card; `value` is what we gave the button, `answer` what the person wrote when
+    /// they were asked for something.
+    Button {
+        message: String,
+        value: String,
+        #[serde(default)]
+        answer: Option<String>,
+    },
 }

@@ -6,12 +6,14 @@
 pub mod approval;
 pub mod batch;
 pub mod caps;
+pub mod digest;
 pub mod host;
 pub mod human_duration;
 pub mod ids;
 pub mod inbound;
 pub mod job;
 pub mod notice;
+pub mod notify;
 pub mod overlap;
 pub mod principal;
 pub mod rollout;

@@ -4,10 +4,12 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::approval::Requirement;
 use super::batch::BatchState;
 use super::host::HostName;
 use super::ids::BatchId;
 use super::inbound::Place;
+use super::notify::{ChannelSetting, Preferences};
 use super::overlap::Held;
 
 /// Who is to see a notice.
@@ -20,6 +22,25 @@ pub enum Audience {
     Only { place: Place, user: String },
     /// The thread under the batch's card.
     Thread { batch: BatchId },
+    /// One person alone, by direct message. `near` names the platform, and the channel for a
+    /// platform without direct messages.
+    Person { login: String, near: Place },
+}
+
+impl Audience {
+    /// Names the way on which notices follow one another. An answer to one person has none: it
+    /// waits for nothing.
+    pub fn lane(&self) -> Option<String> {
+        match self {
+            Audience::Only { .. } => None,
+            Audience::Thread { batch } => Some(format!("thread:{}", batch.0)),
+            Audience::Place { place } => {
+                let thread = place.thread.as_deref().unwrap_or_default();
+                Some(format!("place:{}/{}/{thread}", place.platform, place.channel))
+            }
+            Audience::Person { login, near } => Some(format!("person:{}/{login}", near.platform)),
+        }
+    }
 }
 
 /// A notice. The serialised `kind` names its template.
@@ -39,6 +60,9 @@ pub enum Notice {
     Unbound {
         platform: String,
         user: String,
+        /// Groups of those who can be asked.
+        #[serde(default)]
+        admins: Vec<String>,
     },
     Help {
         page: serde_json::Value,
@@ -62,6 +86,16 @@ pub enum Notice {
         name: String,
         groups: Vec<String>,
     },
+    /// What the person and the channel prefer to be told.
+    Notify {
+        mine: Preferences,
+        here: ChannelSetting,
+        changed: bool,
+    },
+    /// What a command would do.
+    DryRun {
+        preview: Box<Preview>,
+    },
     /// A submission that was stored as refused.
     Refused {
         batch: BatchId,
@@ -75,6 +109,23 @@ pub enum Notice {
     /// A request of the person that changed nothing, with the reason.
     NotDone {
         message: String,
+    },
+    /// Those who must act are called: when the approval is asked for, and once before it expires.
+    ApprovalWanted {
+        batch: BatchId,
+        action: String,
+        hosts: Vec<HostName>,
+        submitter: String,
+        reason: Option<String>,
+        /// Where the batch's card is.
+        channel: String,
+        /// What is still lacking.
+        lacking: Vec<ApprovalView>,
+        /// Groups that are called by name.
+        groups: Vec<String>,
+        #[serde(with = "time::serde::rfc3339::option")]
+        expires_at: Option<OffsetDateTime>,
+        reminder: bool,
     },
     Approved {
         batch: BatchId,
@@ -132,9 +183,33 @@ pub enum Notice {
         by: String,
         hosts: Vec<HostName>,
     },
+    /// Hosts of a batch that goes on have failed since the last such notice.
+    Failing {
+        batch: BatchId,
+        submitter: String,
+        named: bool,
+        failures: Vec<Failure>,
+        /// Of all so far, and of how many hosts.
+        failed: u32,
+        total: u32,
+    },
+    /// A wave is done and the next one begins.
+    WaveEnded {
+        batch: BatchId,
+        submitter: String,
+        named: bool,
+        /// 1-based number of the wave that is done.
+        wave: u32,
+        waves: u32,
+        succeeded: u32,
+        failed: u32,
+        total: u32,
+    },
     Completed {
         batch: BatchId,
         submitter: String,
+        #[serde(default = "yes")]
+        named: bool,
         state: BatchState,
         succeeded: u32,
         seconds: u64,
@@ -148,6 +223,60 @@ pub enum Notice {
         hosts: Vec<HostName>,
         tagged: Vec<String>,
     },
+    /// Many notices of one lane in one.
+    Digest {
+        count: u32,
+        lines: Vec<DigestLine>,
+    },
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Notices of a digest that say the same of different batches.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DigestLine {
+    /// As of the notices.
+    pub kind: String,
+    /// What they have in common besides, such as a state or a kind of failure.
+    pub detail: Option<String>,
+    pub batches: Vec<BatchId>,
+    pub hosts: Vec<HostName>,
+    /// People who acted or are meant.
+    pub people: Vec<String>,
+    /// Whatever else is named: errors, reasons, tickets.
+    pub items: Vec<String>,
+}
+
+/// What a command would do if it were given now.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Preview {
+    /// The command that does it.
+    pub command: String,
+    pub action: String,
+    pub risk: String,
+    /// Arguments that differ from their defaults, as a person would type them.
+    pub params: Vec<(String, String)>,
+    pub reason: Option<String>,
+    pub hosts: Vec<HostName>,
+    /// Hosts of each owner group.
+    pub owners: Vec<(String, u32)>,
+    pub datacenters: Vec<(String, u32)>,
+    pub steps: Vec<String>,
+    /// Hosts of each wave.
+    pub waves: Vec<u32>,
+    pub max_concurrent: Option<u32>,
+    pub max_fail: Option<String>,
+    /// Who holds hosts right now.
+    pub held: Vec<Held>,
+    pub free: Vec<HostName>,
+    /// Why the person may not do it.
+    pub forbidden: Option<String>,
+    /// Empty when nobody needs to approve.
+    pub approvals: Vec<ApprovalView>,
+    /// How long approvals would be waited for.
+    pub expires_secs: u64,
 }
 
 /// Hosts of a batch that failed in the same way.
@@ -212,6 +341,19 @@ pub struct ApprovalView {
     /// Groups whose members may approve.
     pub from: Vec<String>,
     pub approved_by: Vec<String>,
+}
+
+impl ApprovalView {
+    /// A part that nobody has approved yet.
+    pub fn lacking(part: &Requirement) -> ApprovalView {
+        ApprovalView {
+            owner: part.owner.clone(),
+            hosts: part.hosts,
+            quorum: part.quorum,
+            from: part.from.iter().cloned().collect(),
+            approved_by: Vec::new(),
+        }
+    }
 }
 
 /// Jobs of a batch by state.

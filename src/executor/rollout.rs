@@ -14,12 +14,13 @@ use crate::domain::batch::{BatchEvent, BatchState, Verdict};
 use crate::domain::caps::Caps;
 use crate::domain::ids::BatchId;
 use crate::domain::notice::{Audience, Failure, Notice};
+use crate::domain::notify::Topic;
 use crate::domain::principal::Actor;
 use crate::domain::rollout::Next;
 use crate::domain::workflow::Risk;
 use crate::store::batch::Batch;
 use crate::store::wake::{Bell, ring};
-use crate::store::{self, card, job, outbox, view};
+use crate::store::{self, card, job, outbox, telling, view};
 use crate::telemetry;
 
 /// How long a round may wait for others to finish before it looks again.
@@ -82,6 +83,7 @@ async fn advance(
         (Next::Queue(room), _) => queue(tx, caps, batch, room).await,
         (Next::NextWave, _) => {
             store::batch::open_next_wave(tx, batch).await?;
+            telling::wave(tx, batch).await?;
             Ok(true)
         }
         (Next::Pause { failed, allowed }, _) => {
@@ -142,17 +144,33 @@ async fn tell_the_end(tx: &mut PgTransaction<'_>, batch: &Batch) -> anyhow::Resu
         outbox::ticket(tx, &fingerprint, batch.id, &failure.kind).await?;
     }
     let took = batch.started_at.zip(batch.finished_at).map(|(start, end)| end - start);
-    let notice = Notice::Completed {
+    let key = format!("batch:{}:completed", batch.id.0);
+    telling::tell(tx, batch, Topic::Complete, &key, |named| Notice::Completed {
         batch: batch.id,
         submitter: batch.submitter.clone(),
+        named,
         state: batch.state,
         succeeded: counts.succeeded,
         seconds: took.map_or(0, |took| took.whole_seconds().unsigned_abs()),
-        failures,
-    };
-    let key = format!("batch:{}:completed", batch.id.0);
-    outbox::notice(tx, &key, &Audience::Thread { batch: batch.id }, &notice).await?;
+        failures: failures.clone(),
+    })
+    .await?;
     Ok(())
+}
+
+/// Tells of failures of batches that go on: many hosts in one notice. Returns whether there were any.
+pub async fn tell_failures(pool: &PgPool) -> anyhow::Result<bool> {
+    let failing = telling::failing(&mut *pool.acquire().await?).await?;
+    for id in &failing {
+        let mut tx = pool.begin().await?;
+        let batch = store::batch::lock(&mut tx, *id).await?.context("it is gone")?;
+        // Between the look and the lock it may have ended: its end tells of all.
+        if matches!(batch.state, BatchState::Running | BatchState::Paused) {
+            telling::failures(&mut tx, &batch).await?;
+        }
+        tx.commit().await?;
+    }
+    Ok(!failing.is_empty())
 }
 
 /// Names the ticket of one kind of failure of one batch. The batch's time of birth keeps apart

@@ -50,6 +50,8 @@ pub enum Verb<'a> {
     Steer { submitter: &'a str, owners: &'a BTreeSet<String> },
     /// Let quarantined hosts go.
     Release { owners: &'a BTreeSet<String> },
+    /// Choose what a channel is told.
+    Tune,
     /// Look at anything.
     Read,
 }
@@ -82,6 +84,8 @@ pub enum Forbidden {
     Steer { submitter: String, groups: BTreeSet<String> },
     #[error("only members of {} may release these hosts: ask one of them", list(.groups))]
     Release { groups: BTreeSet<String> },
+    #[error("only members of {} may choose what a channel is told: ask one of them", list(.groups))]
+    Tune { groups: BTreeSet<String> },
 }
 
 fn list(groups: &BTreeSet<String>) -> String {
@@ -111,6 +115,14 @@ pub fn authorise(
             let groups = owners_and_admins(policy, owners);
             if who.login != submitter && !who.in_any(&groups) {
                 return Err(Forbidden::Steer { submitter: submitter.into(), groups });
+            }
+        }
+        Verb::Tune => {
+            // Whoever may have work done at all, since the channel is where it is told of.
+            let allowed = policy.allow.iter().map(|rule| rule.group.clone());
+            let groups: BTreeSet<String> = allowed.chain(policy.admins.iter().cloned()).collect();
+            if !who.in_any(&groups) {
+                return Err(Forbidden::Tune { groups });
             }
         }
         Verb::Release { owners } => {

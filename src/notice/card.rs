@@ -37,13 +37,17 @@ fn progress(batch: &BatchView) -> Option<Progress> {
 
 fn buttons(batch: &BatchView) -> Vec<Button> {
     let id = batch.id.0;
-    let button = |label: &str, value: String, style| Button { label: label.into(), value, style };
+    let button =
+        |label: &str, value: String, style| Button { label: label.into(), value, style, ask: None };
     let decide = |verb: &str| format!("{verb} {id} {}", batch.digest);
     let plain = |label: &str, verb: &str| button(label, format!("{verb} {id}"), ButtonStyle::Plain);
     match batch.state {
         BatchState::AwaitingApproval => vec![
             button("Approve", decide("approve"), ButtonStyle::Primary),
-            button("Reject", decide("reject"), ButtonStyle::Danger),
+            Button {
+                ask: Some("Why is it rejected?".into()),
+                ..button("Reject", decide("reject"), ButtonStyle::Danger)
+            },
             plain("Cancel", "cancel"),
         ],
         BatchState::Checking | BatchState::Scheduled => vec![plain("Cancel", "cancel")],

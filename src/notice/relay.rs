@@ -15,8 +15,9 @@ use crate::chat::{Chat, ChatError, Message};
 use crate::domain::inbound::Place;
 use crate::domain::notice::Audience;
 use crate::store::card::DirtyCard;
+use crate::store::lane::Room;
 use crate::store::outbox::PendingNotice;
-use crate::store::{self, outbox, view};
+use crate::store::{self, lane, outbox, view};
 
 /// How often the relay looks when nobody wakes it.
 pub const PERIOD: Duration = Duration::from_millis(250);
@@ -27,9 +28,15 @@ const PARALLEL: usize = 8;
 /// Rows read at once.
 const PAGE: i64 = 100;
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// More than this in one thread, at one place or to one person becomes a digest: people stop reading
+/// before, and platforms allow about one message a second.
+const ROOM: Room = Room { most: 20, window: Duration::from_secs(60) };
 
 /// The platforms that this process can post to, by name.
 pub type Chats = HashMap<&'static str, Arc<dyn Chat>>;
+
+/// Finds the platform's id of a person by login and platform.
+pub type FindAccount = Arc<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
 
 /// What the relay works with.
 #[derive(Clone)]
@@ -37,11 +44,13 @@ pub struct NoticeRelay {
     pub pool: PgPool,
     pub chats: Arc<Chats>,
     pub templates: Arc<ChatTemplates>,
+    pub find_account: FindAccount,
 }
 
 impl NoticeRelay {
     /// Sends what is due; `true` when there may be more.
     pub async fn round(&self) -> anyhow::Result<bool> {
+        lane::thin_out(&self.pool, ROOM).await?;
         let cards = store::card::dirty(&self.pool, PAGE).await?;
         let notices = outbox::due_notices(&self.pool, PAGE).await?;
         let any = !cards.is_empty() || !notices.is_empty();
@@ -127,6 +136,14 @@ impl NoticeRelay {
         let (place, only_to) = match (audience, &pending.thread) {
             (Audience::Place { place }, _) => (place.clone(), None),
             (Audience::Only { place, user }, _) => (place.clone(), Some(user.as_str())),
+            (Audience::Person { login, near }, _) => {
+                let Some(user) = (self.find_account)(login, &near.platform) else {
+                    let no = format!("{login} has no account on {}", near.platform);
+                    return Err(ChatError::Rejected(no));
+                };
+                let chat = self.chat(&near.platform)?;
+                return chat.direct(near, &user, &pending.key, &message).await.map(drop);
+            }
             (Audience::Thread { batch }, Some(thread)) => {
                 if thread.message_id.is_none() {
                     return Err(ChatError::Rejected(format!("{batch} has no card")));

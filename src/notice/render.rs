@@ -55,6 +55,7 @@ impl ChatTemplates {
         env.add_filter("hosts", |hosts: Vec<String>| {
             Value::from_safe_string(code(&folded(&hosts)))
         });
+        env.add_filter("batches", |ids: Vec<i64>| batches(&ids));
         env.add_filter("words", |text: String| text.replace('_', " "));
         env.add_filter("clock", clock);
         env.add_filter("duration", |seconds: u64| duration(seconds));
@@ -178,6 +179,20 @@ fn folded(hosts: &[String]) -> String {
     fold(&names)
 }
 
+/// Numbers of batches folded: `#1 to #3, #7`.
+fn batches(ids: &[i64]) -> String {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids.dedup();
+    let runs = ids.chunk_by(|one, next| one + 1 == *next).map(|run| match run {
+        [one] => format!("#{one}"),
+        [one, other] => format!("#{one}, #{other}"),
+        [first, .., last] => format!("#{first} to #{last}"),
+        [] => String::new(),
+    });
+    runs.collect::<Vec<_>>().join(", ")
+}
+
 /// `23 Nov 14:32 UTC` of an RFC 3339 time. With the day, since a message may be read on another one.
 fn clock(time: String) -> Result<String, minijinja::Error> {
     let time = OffsetDateTime::parse(&time, &Rfc3339).map_err(|error| {
@@ -236,6 +251,11 @@ mod tests {
             let events: Vec<Event<'_>> = Parser::new(&markdown).collect();
             assert_eq!(events[1], Event::Code(text.into()), "{text:?}");
         }
+    }
+
+    #[test]
+    fn batches_are_folded() {
+        assert_eq!(batches(&[7, 3, 1, 2, 2, 9, 10]), "#1 to #3, #7, #9, #10");
     }
 
     #[test]

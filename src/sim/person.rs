@@ -113,6 +113,17 @@ impl Person {
         self.post("/console/press", json!({ "message": message, "value": value })).await
     }
 
+    /// Presses a button that asks something, and answers.
+    pub async fn answer(
+        &self,
+        message: &str,
+        value: &str,
+        answer: &str,
+    ) -> anyhow::Result<StatusCode> {
+        let body = json!({ "message": message, "value": value, "answer": answer });
+        self.post("/console/press", body).await
+    }
+
     /// Posts with a delivery id of its own, unless the body brings one.
     pub async fn post(&self, path: &str, body: Value) -> anyhow::Result<StatusCode> {
         Ok(self.attempt(path, body).await?.0)

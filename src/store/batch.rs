@@ -368,3 +368,43 @@ pub async fn overdue(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
     .await?;
     Ok(ids.into_iter().map(BatchId).collect())
 }
+
+/// Batches whose approvers were not called yet, or are to be reminded: `before` the expiry, or when a
+/// quarter of the time is left if that is less.
+pub async fn to_call(
+    conn: &mut PgConnection,
+    before: std::time::Duration,
+) -> sqlx::Result<Vec<BatchId>> {
+    let ids = sqlx::query_scalar!(
+        "select id from batch
+         where state = 'awaiting_approval' and reminded_at is null
+           and (called_at is null
+                or expires_at - least($1::interval, (expires_at - called_at) / 4) <= now())
+         order by id limit 100",
+        interval(before) as _
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ids.into_iter().map(BatchId).collect())
+}
+
+/// Marks a locked batch as called, or as reminded of if it was called before: `true` for a reminder.
+/// `None`: there is nothing to be said now.
+pub async fn mark_called(
+    tx: &mut PgTransaction<'_>,
+    id: BatchId,
+    before: std::time::Duration,
+) -> sqlx::Result<Option<bool>> {
+    sqlx::query_scalar!(
+        r#"update batch set called_at = coalesce(called_at, now()),
+               reminded_at = case when called_at is not null then now() end
+           where id = $1 and reminded_at is null
+             and (called_at is null
+                  or expires_at - least($2::interval, (expires_at - called_at) / 4) <= now())
+           returning reminded_at is not null as "reminder!""#,
+        id.0,
+        interval(before) as _
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}

@@ -1,23 +1,35 @@
 //! Live claims: which batch holds a host.
 
-use sqlx::PgTransaction;
+use sqlx::{PgConnection, PgTransaction};
 
 use super::corrupt;
 use super::lock::ClaimLock;
+use crate::domain::host::HostName;
 use crate::domain::ids::BatchId;
 use crate::domain::overlap::Claim;
 
 /// Live claims on the locked hosts. No admission can change them before the transaction ends.
 pub async fn live(tx: &mut PgTransaction<'_>, lock: &ClaimLock) -> sqlx::Result<Vec<Claim>> {
+    read(tx, lock.hosts()).await
+}
+
+/// Live claims on hosts as they are seen now. They may change at once: for people, never for an
+/// admission.
+pub async fn seen(conn: &mut PgConnection, hosts: &[HostName]) -> sqlx::Result<Vec<Claim>> {
+    let hosts: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
+    read(conn, &hosts).await
+}
+
+async fn read(conn: &mut PgConnection, hosts: &[String]) -> sqlx::Result<Vec<Claim>> {
     sqlx::query!(
         "select job.host, job.state as job_state, batch.id, batch.state, batch.submitter
          from job join batch on batch.id = job.batch_id
          where job.host = any($1)
            and job.state in ('held', 'queued', 'running', 'quarantined')
          order by job.host",
-        lock.hosts()
+        hosts
     )
-    .fetch_all(&mut **tx)
+    .fetch_all(conn)
     .await?
     .into_iter()
     .map(|row| {

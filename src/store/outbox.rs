@@ -49,17 +49,25 @@ pub async fn notice(
     audience: &Audience,
     notice: &Notice,
 ) -> sqlx::Result<()> {
-    let batch = match audience {
-        Audience::Thread { batch } => Some(batch.0),
-        Audience::Place { .. } | Audience::Only { .. } => None,
+    let (batch, person) = match audience {
+        Audience::Thread { batch } => (Some(batch.0), None),
+        Audience::Person { login, .. } => (None, Some(login)),
+        Audience::Place { .. } | Audience::Only { .. } => (None, None),
     };
+    // A digest is not folded into another.
+    let whole = matches!(notice, Notice::Digest { .. });
     sqlx::query!(
-        "insert into outbox (kind, key, batch_id, audience, body) values ('notice', $1, $2, $3, $4)
+        "insert into outbox (kind, key, batch_id, audience, body, lane, alone)
+         values ('notice', $1, $2, $3, $4, $5,
+                 $6 or exists (select from preference where login = $7 and not digest))
          on conflict do nothing",
         key,
         batch,
         Json(audience) as _,
-        Json(notice) as _
+        Json(notice) as _,
+        audience.lane(),
+        whole,
+        person
     )
     .execute(&mut *conn)
     .await?;
@@ -85,8 +93,8 @@ pub async fn ticket(
     ring(conn, Bell::Outbox).await
 }
 
-/// Notices whose time has come, oldest first. One whose thread still waits for an older notice, or
-/// for its card, is left out: order within a thread is kept.
+/// Notices whose time has come, oldest first. One whose lane still waits for an older notice, or
+/// whose thread waits for its card, is left out: order within a lane is kept.
 pub async fn due_notices(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<PendingNotice>> {
     let rows = sqlx::query!(
         r#"select o.id, o.key, o.attempts, o.audience as "audience!", o.body,
@@ -95,13 +103,13 @@ pub async fn due_notices(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<Pendin
            left join batch b on b.id = o.batch_id
            left join card c on c.batch_id = o.batch_id
            where o.kind = 'notice' and o.sent_at is null and o.refused_at is null
-             and o.due_at <= now()
+             and o.folded_into is null and o.due_at <= now()
              and (o.batch_id is null or c.message_id is not null or c.refused_at is not null)
              and not exists (
                  select from outbox earlier
-                 where earlier.kind = 'notice' and earlier.batch_id = o.batch_id
-                   and earlier.id < o.id
-                   and earlier.sent_at is null and earlier.refused_at is null)
+                 where earlier.lane = o.lane and earlier.id < o.id
+                   and earlier.sent_at is null and earlier.refused_at is null
+                   and earlier.folded_into is null)
            order by o.id limit $1"#,
         at_most
     )
@@ -147,11 +155,15 @@ pub async fn due_tickets(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<Pendin
         .collect())
 }
 
-/// The other side has it.
+/// The other side has it, and with a digest all that is folded into it.
 pub async fn sent(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
-    sqlx::query!("update outbox set sent_at = now(), last_error = null where id = $1", id)
-        .execute(conn)
-        .await?;
+    sqlx::query!(
+        "update outbox set sent_at = now(), last_error = null
+         where id = $1 or folded_into = $1",
+        id
+    )
+    .execute(conn)
+    .await?;
     Ok(())
 }
 
@@ -173,7 +185,7 @@ pub async fn postpone(pool: &PgPool, id: i64, wait: Duration, error: &str) -> sq
 pub async fn refused(pool: &PgPool, id: i64, error: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "update outbox set attempts = attempts + 1, refused_at = now(), last_error = $2
-         where id = $1",
+         where id = $1 or folded_into = $1",
         id,
         error
     )

@@ -135,6 +135,17 @@ async fn by_kind(
     Ok(failures.into_values().collect())
 }
 
+/// Into how many waves a batch is cut.
+pub async fn waves(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<u32> {
+    let last = sqlx::query_scalar!(
+        r#"select coalesce(max(wave), 0) as "last!" from job where batch_id = $1"#,
+        id.0
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(last.cast_unsigned() + 1)
+}
+
 async fn tickets(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Vec<TicketView>> {
     let rows = sqlx::query!(
         "select jira_key, url, error_kind from ticket where batch_id = $1 order by id",

@@ -201,7 +201,7 @@ const host = {
   isFresh: (id) => freshThreads.has(id),
   openThread: (id) => go(messages.get(id)?.channel ?? channel, id),
   react: (message, name, on) => act('/console/react', { message: message.id, name, on }),
-  press: (message, value) => act('/console/press', { message: message.id, value }),
+  press: (message, value, answer) => act('/console/press', { message: message.id, value, answer }),
   retry(message) { messages.delete(message.id); say(message.text, message.channel, message.thread, message.delivery); },
   discard(message) { messages.delete(message.id); draw(); },
 };
@@ -338,7 +338,7 @@ function switchChannel(step) {
 }
 
 document.addEventListener('keydown', (event) => {
-  if (event.defaultPrevented || event.isComposing || $('help').open) return;
+  if (event.defaultPrevented || event.isComposing || document.querySelector('dialog[open]')) return;
   const { key } = event;
   const writing = event.target.matches?.('input, textarea, select');
   if (key === 'Escape') {

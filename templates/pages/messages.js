@@ -9,7 +9,7 @@ const FOLD_ABOVE = 420;
 
 /**
  * Makes the element of a message. `host` is what the message may ask for:
- * `{ me(), react(message, name, on), press(message, value), openThread(id), retry(message),
+ * `{ me(), react(message, name, on), press(message, value, answer), openThread(id), retry(message),
  *    discard(message), nameOf(login) }`.
  */
 export function messageElement(message, host, { inThread }) {
@@ -170,11 +170,12 @@ function patchButtons(node, buttons) {
   const root = node.parts.buttons;
   const known = new Map([...root.children].map((button) => [button.dataset.value, button]));
   const hadFocus = root.contains(document.activeElement);
-  setChildren(root, buttons.map(({ label, value, style }) => {
+  setChildren(root, buttons.map(({ label, value, style, ask }) => {
     const button = known.get(value) ?? el('button', {
       type: 'button', 'data-value': value, onclick: (event) => press(event.currentTarget, node),
     });
     button.className = `button ${style}`;
+    button.question = ask;
     setText(button, label);
     return button;
   }));
@@ -185,16 +186,33 @@ function patchButtons(node, buttons) {
 // A press in flight leaves the button focusable but dead, so that a double click is one delivery.
 async function press(button, node) {
   if (button.getAttribute('aria-disabled') === 'true') return;
+  const answer = button.question ? await ask(button.question, button) : '';
+  if (answer === null) return;
   button.setAttribute('aria-disabled', 'true');
   button.classList.add('busy');
   try {
-    await node.host.press(node.message, button.dataset.value);
+    await node.host.press(node.message, button.dataset.value, answer);
     // Usually the card changes and the button goes; if it stays, it may be pressed again.
     await new Promise((done) => setTimeout(done, 1500));
   } finally {
     button.removeAttribute('aria-disabled');
     button.classList.remove('busy');
   }
+}
+
+/** Asks for a line or two; `null` when the person thinks better of it. */
+function ask(question, button) {
+  return new Promise((answered) => {
+    const box = el('textarea', { rows: '3', maxlength: '500', 'aria-label': question });
+    const end = (answer) => { dialog.remove(); answered(answer); if (button.isConnected) button.focus(); };
+    const dialog = el('dialog', { class: 'help ask', 'aria-label': question, oncancel: () => end(null) },
+      el('h2', {}, question), box,
+      el('div', { class: 'buttons' },
+        el('button', { type: 'button', class: `${button.className} answer`, onclick: () => end(box.value) }, button.textContent),
+        el('button', { type: 'button', class: 'button plain', onclick: () => end(null) }, 'Back')));
+    document.body.append(dialog);
+    dialog.showModal();
+  });
 }
 
 function patchReactions(node) {

@@ -9,6 +9,7 @@ mod fleet;
 mod harness;
 mod ipmi_faults;
 mod migrations;
+mod notices;
 mod outage;
 mod overlap;
 mod preflight;

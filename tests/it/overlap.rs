@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metalbot::app::intake::{Decode, Decoders, work_on_next};
 use metalbot::app::rooms::{self, By};
@@ -75,6 +76,8 @@ impl Door {
                 reason_required: config.limits.reason_required,
             },
             reactions: Reactions { approve: vec![], reject: vec![] },
+            calls: Vec::new(),
+            remind_before: Duration::ZERO,
         };
         let decoders = HashMap::from([(rooms::PLATFORM, rooms::decode as Decode)]);
         Door {

@@ -25,6 +25,7 @@ async fn help_lists_everything_and_explains_an_action() {
     max-fail= pause when more hosts than this have failed
     Ask and decide: /metal with
     help [TOPIC] Show what can be asked
+    dry-run ACTION HOSTS [name=value ...] Show what a command would do, and who must approve it
     status BATCH, or status host HOSTS Show a batch, or what is going on with hosts
     list [mine] List the latest batches
     approve BATCH Approve a batch
@@ -36,6 +37,7 @@ async fn help_lists_everything_and_explains_an_action() {
     drop BATCH HOSTS Take hosts out of a batch that still waits
     release HOSTS Let quarantined hosts go
     hosts HOSTS Show what a set of hosts means
+    notify [TOPIC=dm|thread|off ...], or notify here [verbosity=...] Show or choose what you are told, and what this channel is told
     whoami Show who you are to Metalbot
     Name hosts:
     web01,db01 these two hosts

@@ -1,0 +1,68 @@
+//! What a command would do, without doing it. Reads only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::PgConnection;
+
+use super::submit::{command_line, known_hosts};
+use super::{App, Error};
+use crate::command::Submit;
+use crate::domain::approval::{self, count_by_owner};
+use crate::domain::notice::{ApprovalView, Notice, Preview};
+use crate::domain::overlap::overlap;
+use crate::domain::principal::Principal;
+use crate::identity::authz::{Verb, authorise};
+use crate::store::claim;
+
+/// The answer to `/metal dry-run`.
+pub async fn dry_run(
+    conn: &mut PgConnection,
+    app: &App,
+    who: &Principal,
+    request: &Submit,
+) -> Result<Notice, Error> {
+    let preview = Box::new(preview(conn, app, who, request).await?);
+    Ok(Notice::DryRun { preview })
+}
+
+/// What would happen to which hosts, who holds some of them now, whether the person may, and who
+/// would have to approve. All of it may be different a moment later: the submission looks again.
+pub async fn preview(
+    conn: &mut PgConnection,
+    app: &App,
+    who: &Principal,
+    request: &Submit,
+) -> Result<Preview, Error> {
+    let hosts = known_hosts(app, &request.hosts)?;
+    let by_owner = count_by_owner(hosts.iter().map(|host| host.owner.as_str()));
+    let mut by_datacenter: BTreeMap<String, u32> = BTreeMap::new();
+    for host in &hosts {
+        *by_datacenter.entry(host.datacenter.clone()).or_default() += 1;
+    }
+    let owners: BTreeSet<String> = by_owner.keys().cloned().collect();
+    let plan = &request.plan;
+    let may = authorise(&app.policy, who, Verb::Submit { action: &plan.action, owners: &owners });
+    let needed = approval::requirements(&app.approvals, &plan.action, plan.risk, &by_owner);
+    let found = overlap(&request.hosts, &claim::seen(conn, &request.hosts).await?);
+    let count = u32::try_from(hosts.len()).unwrap_or(u32::MAX);
+    let differs = |name: &String| !plan.at_default.contains(name);
+    Ok(Preview {
+        command: command_line(app, plan, &request.hosts, request.reason.as_deref()),
+        action: plan.action.clone(),
+        risk: plan.risk.to_string(),
+        params: plan.params.clone().into_iter().filter(|(name, _)| differs(name)).collect(),
+        reason: request.reason.clone(),
+        hosts: request.hosts.clone(),
+        owners: by_owner.into_iter().collect(),
+        datacenters: by_datacenter.into_iter().collect(),
+        steps: plan.steps.iter().map(|step| step.title.clone()).collect(),
+        waves: plan.rollout.wave_sizes(count),
+        max_concurrent: plan.rollout.max_concurrent,
+        max_fail: plan.rollout.max_fail.map(|size| size.to_string()),
+        held: found.held,
+        free: found.free,
+        forbidden: may.err().map(|forbidden| forbidden.to_string()),
+        approvals: needed.requirements.iter().map(ApprovalView::lacking).collect(),
+        expires_secs: needed.expires.as_secs(),
+    })
+}

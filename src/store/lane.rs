@@ -1,0 +1,206 @@
+//! Crowded lanes of the outbox: notices that would be too many messages become one digest.
+//!
+//! Invariant: notices are folded in the order in which they were queued, and a digest is queued in
+//! the transaction that folds them; they count as sent when the digest is.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+
+use super::task::interval;
+use super::{corrupt, outbox};
+use crate::domain::digest::{Pace, digest, pace};
+use crate::domain::notice::{Audience, Notice};
+
+/// Notices folded at once.
+const MOST_FOLDED: i64 = 1_000;
+
+/// How many messages may go out on one lane within a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    pub most: u32,
+    pub window: Duration,
+}
+
+/// Brings order into crowded lanes: folds what waits there, or lets it wait until there is room.
+/// Returns how many digests were queued. One process at a time may run it.
+pub async fn thin_out(pool: &PgPool, room: Room) -> sqlx::Result<usize> {
+    let crowded = sqlx::query!(
+        r#"select waiting.lane as "lane!", waiting.count as "waiting!", recent.count as "recent!"
+           from (select lane, count(*) from outbox
+                 where lane is not null and not alone
+                   and sent_at is null and refused_at is null and folded_into is null
+                 group by lane) as waiting,
+                lateral (select count(*) from outbox
+                         where lane = waiting.lane and sent_at > now() - $2::interval
+                           and folded_into is null) as recent
+           where waiting.count + recent.count > $1
+           order by waiting.lane limit 100"#,
+        i64::from(room.most),
+        interval(room.window) as _
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut digests = 0;
+    for row in crowded {
+        let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+        match pace(count(row.recent), count(row.waiting), room.most) {
+            Pace::Each => {}
+            Pace::Fold => digests += usize::from(fold(pool, &row.lane).await?),
+            Pace::Hold => hold(pool, &row.lane, room.window).await?,
+        }
+    }
+    Ok(digests)
+}
+
+/// Folds what waits in a lane behind whatever must not be folded.
+async fn fold(pool: &PgPool, lane: &str) -> sqlx::Result<bool> {
+    let mut tx = pool.begin().await?;
+    let rows = sqlx::query!(
+        r#"select id, audience as "audience!", body from outbox
+           where lane = $1 and sent_at is null and refused_at is null and folded_into is null
+             and id > coalesce((
+                 select max(id) from outbox
+                 where lane = $1 and alone and sent_at is null and refused_at is null), 0)
+           order by id limit $2 for update"#,
+        lane,
+        MOST_FOLDED
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let Some(first) = rows.first() else { return Ok(false) };
+    let audience: Audience = serde_json::from_value(first.audience.clone()).map_err(corrupt)?;
+    // A notice of a newer version is left to a process that can read it, with all behind it.
+    let notices: Vec<Notice> =
+        rows.iter().map_while(|row| serde_json::from_value(row.body.clone()).ok()).collect();
+    if notices.len() < 2 {
+        return Ok(false);
+    }
+    let (one, taken) = digest(&notices);
+    let ids: Vec<i64> = rows.iter().take(taken).map(|row| row.id).collect();
+    let key = format!("digest:{}", first.id);
+    outbox::notice(&mut tx, &key, &audience, &one).await?;
+    sqlx::query!(
+        "update outbox set folded_into = (select id from outbox where key = $2)
+         where id = any($1)",
+        &ids,
+        key
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// Lets a lane wait until the oldest message of the window is no longer in it.
+async fn hold(pool: &PgPool, lane: &str, window: Duration) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update outbox set due_at = greatest(due_at, (
+             select min(sent_at) + $2::interval from outbox
+             where lane = $1 and sent_at > now() - $2::interval and folded_into is null))
+         where id = (
+             select min(id) from outbox
+             where lane = $1 and sent_at is null and refused_at is null and folded_into is null)",
+        lane,
+        interval(window) as _
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::BatchId;
+    use crate::domain::inbound::Place;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn to_alice() -> Audience {
+        let near = Place { platform: "slack".into(), channel: "C1".into(), thread: None };
+        Audience::Person { login: "alice".into(), near }
+    }
+
+    async fn queue(pool: &PgPool, numbers: std::ops::RangeInclusive<i64>) {
+        let mut conn = pool.acquire().await.unwrap();
+        for number in numbers {
+            let notice = Notice::Resumed { batch: BatchId(number), by: "bob".into() };
+            outbox::notice(&mut conn, &format!("n{number}"), &to_alice(), &notice).await.unwrap();
+        }
+    }
+
+    /// Sends what is due until nothing is; returns what was sent.
+    async fn send(pool: &PgPool, room: Room) -> Vec<Notice> {
+        let mut sent = Vec::new();
+        loop {
+            thin_out(pool, room).await.unwrap();
+            let due = outbox::due_notices(pool, 100).await.unwrap();
+            if due.is_empty() {
+                return sent;
+            }
+            assert_eq!(due.len(), 1, "one lane, one at a time");
+            for pending in due {
+                let mut conn = pool.acquire().await.unwrap();
+                outbox::sent(&mut conn, pending.id).await.unwrap();
+                sent.push(pending.notice.unwrap());
+            }
+        }
+    }
+
+    fn batches(notice: &Notice) -> Vec<i64> {
+        match notice {
+            Notice::Resumed { batch, .. } => vec![batch.0],
+            Notice::Digest { lines, .. } => {
+                lines.iter().flat_map(|line| line.batches.iter().map(|batch| batch.0)).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[sqlx::test]
+    async fn a_storm_becomes_few_messages_in_order_and_nothing_is_lost(pool: PgPool) {
+        let room = Room { most: 5, window: MINUTE };
+        queue(&pool, 1..=3).await;
+        let first = send(&pool, room).await;
+        assert_eq!(first.iter().map(|n| batches(n).len()).collect::<Vec<_>>(), [1, 1, 1]);
+        queue(&pool, 4..=500).await;
+        let storm = send(&pool, room).await;
+        assert_eq!(storm.len(), 1, "{storm:?}");
+        let told: Vec<i64> = first.iter().chain(&storm).flat_map(batches).collect();
+        assert_eq!(told, (1..=500).collect::<Vec<i64>>());
+        let folded: i64 = sqlx::query_scalar(
+            "select count(*) from outbox where folded_into is not null and sent_at is not null",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        assert_eq!(folded, 497);
+        // One more fits, then the lane has had its fill and waits for the window to pass.
+        queue(&pool, 501..=501).await;
+        assert_eq!(send(&pool, room).await.len(), 1);
+        queue(&pool, 502..=510).await;
+        assert!(send(&pool, room).await.is_empty());
+        sqlx::query(
+            "update outbox set sent_at = sent_at - interval '2 minutes',
+                 due_at = due_at - interval '2 minutes'",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        let late: Vec<i64> = send(&pool, room).await.iter().flat_map(batches).collect();
+        assert_eq!(late, (502..=510).collect::<Vec<i64>>());
+        assert_eq!(outbox::backlog(&pool).await.unwrap(), 0);
+    }
+
+    #[sqlx::test]
+    async fn who_wants_no_digests_gets_none(pool: PgPool) {
+        sqlx::query("insert into preference values ('alice', 'dm', 'dm', 'dm', 'dm', false)")
+            .execute(&pool)
+            .await
+            .unwrap();
+        queue(&pool, 1..=9).await;
+        let sent = send(&pool, Room { most: 2, window: MINUTE }).await;
+        assert_eq!(sent.iter().map(|n| batches(n).len()).collect::<Vec<_>>(), [1; 9]);
+    }
+}
