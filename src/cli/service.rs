@@ -34,7 +34,7 @@ use crate::store::task::{Turns, run_rounds};
 use crate::store::wake::{Wake, run_listener};
 use crate::store::{self, audit, task};
 use crate::telemetry;
-use crate::ticket::jira::{Jira, Settings as JiraSettings};
+use crate::ticket::jira::Site;
 use crate::ticket::relay::{self as ticket_relay, Person, TicketRelay};
 use crate::ticket::render::TicketTemplates;
 
@@ -411,18 +411,14 @@ fn ticket_relay(
     jira: &crate::config::Jira,
     loaded: &Loaded,
 ) -> anyhow::Result<TicketRelay> {
-    let client = Jira::new(JiraSettings {
-        url: jira.url.clone(),
-        token: jira.token().clone(),
-        project: jira.project.clone(),
-        issue_type: jira.issue_type.clone(),
-        labels: jira.labels.clone(),
-        timeout: jira.timeout,
-    })?;
+    let sites = jira.sites().into_iter().map(Site::new).collect::<Result<Vec<_>, _>>()?;
+    let site = sites.into_iter().next().context("[jira] gives no site")?;
     let (directory, inventory) = (loaded.directory.clone(), Arc::clone(&loaded.inventory));
     Ok(TicketRelay {
         pool,
-        jira: client,
+        jira: site,
+        project: jira.project.clone(),
+        issue_type: jira.issue_type.clone(),
         labels: jira.labels.clone(),
         templates: Arc::clone(&loaded.ticket_templates),
         find_person: Arc::new(move |login| {

@@ -111,23 +111,18 @@ impl Config {
         }
         // A lease is renewed a few times before it ends; shorter ones would end under load.
         let seconds = Duration::from_secs;
-        let mut durations = vec![
+        let durations = [
             ("executor.lease", self.executor.lease, seconds(2)),
             ("ipmi.timeout", self.ipmi.timeout, Duration::from_millis(10)),
         ];
-        durations.extend(self.jira.iter().map(|jira| ("jira.timeout", jira.timeout, seconds(1))));
         for (key, _, least) in durations.into_iter().filter(|(_, value, least)| value < least) {
             problems.push(format!("{key}: must be at least {}", humantime::format_duration(least)));
         }
-        let urls = [
-            ("http.public_url", self.http.public_url.as_ref()),
-            ("jira.url", self.jira.as_ref().map(|jira| &jira.url)),
-        ];
-        for (key, url) in urls {
-            if url.is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
-                problems.push(format!("{key}: must begin with http:// or https://"));
-            }
+        let url = self.http.public_url.as_ref();
+        if url.is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+            problems.push("http.public_url: must begin with http:// or https://".into());
         }
+        problems.extend(self.jira.iter().flat_map(|jira| jira.problems()));
         if let Err(error) = telemetry::check_filter(&self.log.filter) {
             problems.push(format!("log.filter: {error}"));
         }

@@ -9,6 +9,7 @@
 //! over `[database]`.
 
 mod check;
+mod jira;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,8 @@ use crate::domain::notify::Call;
 use crate::domain::secret::Secret;
 use crate::identity::authz::AllowRule;
 use crate::telemetry::LogFormat;
+
+pub use jira::{Jira, JiraSite};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -262,45 +265,6 @@ impl Default for Chat {
             call: Vec::new(),
         }
     }
-}
-
-/// `[jira]`: where triage tickets go.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Jira {
-    /// Base URL.
-    pub url: String,
-    token: Option<Secret>,
-    token_file: Option<PathBuf>,
-    token_env: Option<String>,
-    /// Key of the project.
-    pub project: String,
-    #[serde(default = "issue_type")]
-    pub issue_type: String,
-    #[serde(default = "labels")]
-    pub labels: Vec<String>,
-    /// Of one request.
-    #[serde(default = "jira_timeout", with = "human_duration")]
-    pub timeout: Duration,
-}
-
-impl Jira {
-    /// Personal access token.
-    pub fn token(&self) -> &Secret {
-        self.token.as_ref().expect("reading refuses a section without one")
-    }
-}
-
-fn issue_type() -> String {
-    "Task".into()
-}
-
-fn labels() -> Vec<String> {
-    vec!["metalbot".into()]
-}
-
-fn jira_timeout() -> Duration {
-    Duration::from_secs(10)
 }
 
 /// `[commands]` or `[templates]`: a folder whose files add to the compiled-in ones or override them.

@@ -4,4 +4,3 @@
 pub mod jira;
 pub mod relay;
 pub mod render;
-pub mod wiki;

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use serde_json::Map;
 use sqlx::PgPool;
 
-use super::jira::{Issue, Jira, JiraError, NewIssue};
+use super::jira::{Body, Issue, JiraError, NewIssue, Site};
 use super::render::{TicketContext, TicketHost, TicketPerson, TicketTemplates};
 use crate::domain::host::{Host, HostName, fold};
 use crate::domain::notice::{Audience, Notice};
@@ -47,7 +48,9 @@ pub type FindHost = Arc<dyn Fn(&HostName) -> Option<Host> + Send + Sync>;
 #[derive(Clone)]
 pub struct TicketRelay {
     pub pool: PgPool,
-    pub jira: Jira,
+    pub jira: Site,
+    pub project: String,
+    pub issue_type: String,
     pub labels: Vec<String>,
     pub templates: Arc<TicketTemplates>,
     pub find_person: FindPerson,
@@ -103,10 +106,15 @@ impl TicketRelay {
                 let context = self.context(pending, &batch, &hosts, &people);
                 let text = self.templates.failure(&context).context("ticket template")?;
                 let new = NewIssue {
+                    project: self.project.clone(),
+                    issue_type: self.issue_type.clone(),
                     summary: text.summary,
-                    description: text.description,
-                    labels: self.labels.clone(),
-                    fingerprint_label: label,
+                    body: Body::markdown(text.body),
+                    labels: self.labels.iter().cloned().chain([label]).collect(),
+                    components: Vec::new(),
+                    priority: None,
+                    assignee: None,
+                    fields: Map::new(),
                 };
                 if !turn.holds() {
                     return Err(anyhow::anyhow!("the turn was lost before the create").into());

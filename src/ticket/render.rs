@@ -1,7 +1,7 @@
 //! Turns the facts of a failure into the words of a ticket, by the templates of
 //! `templates/tickets/`. They are compiled in; a site folder may override each of them.
 //!
-//! Invariant: in a `.wiki` template every value is escaped as it is written, without the template
+//! Invariant: in a `.md` template every value is escaped as it is written, without the template
 //! asking for it; only `mention`, `link` and `mono` give markup, and they escape what they are
 //! given. A template that does not render is found when it is loaded, not when a host fails.
 
@@ -11,12 +11,12 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Output, State, UndefinedBehavior, Value};
 use serde::Serialize;
 
-use super::wiki;
+use super::jira;
 
 const COMPILED_IN: [(&str, &str); 3] = [
     ("summary.txt", include_str!("../../templates/tickets/summary.txt")),
-    ("body.wiki", include_str!("../../templates/tickets/body.wiki")),
-    ("advice.wiki", include_str!("../../templates/tickets/advice.wiki")),
+    ("body.md", include_str!("../../templates/tickets/body.md")),
+    ("advice.md", include_str!("../../templates/tickets/advice.md")),
 ];
 
 /// What a failure ticket says.
@@ -71,11 +71,11 @@ pub struct TicketHost {
     pub attempts: u32,
 }
 
-/// Words of a ticket: a plain summary and a description in wiki text.
+/// Words of a ticket: a plain summary and a body in Markdown.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rendered {
     pub summary: String,
-    pub description: String,
+    pub body: String,
 }
 
 /// A template that cannot be used. Its message names the file.
@@ -99,18 +99,18 @@ impl TicketTemplates {
     pub fn load(site: Option<&Path>) -> Result<TicketTemplates, RenderError> {
         let mut env = Environment::new();
         env.set_undefined_behavior(UndefinedBehavior::Strict);
-        env.set_auto_escape_callback(|name| match name.ends_with(".wiki") {
-            true => AutoEscape::Custom("wiki".into()),
+        env.set_auto_escape_callback(|name| match name.ends_with(".md") {
+            true => AutoEscape::Custom("markdown".into()),
             false => AutoEscape::None,
         });
         env.set_formatter(write_value);
-        env.add_function("mention", |account: &str| {
-            Value::from_safe_string(wiki::mention(account))
+        env.add_function("mention", |account: &str, name: &str| {
+            Value::from_safe_string(jira::mention(account, name))
         });
         env.add_function("link", |text: &str, url: &str| {
-            Value::from_safe_string(wiki::link(text, url))
+            Value::from_safe_string(jira::link(text, url))
         });
-        env.add_function("mono", |text: &str| Value::from_safe_string(mono(text)));
+        env.add_function("mono", |text: &str| Value::from_safe_string(jira::mono(text)));
         // The built-in ones escape for HTML or JSON, or not at all.
         for name in ["safe", "escape", "e", "tojson"] {
             env.remove_filter(name);
@@ -140,14 +140,8 @@ impl TicketTemplates {
                 template.render(Value::from(Serde(context))).map_err(|e| broken(name, &e))?;
             Ok::<_, RenderError>(text.trim().to_owned())
         };
-        Ok(Rendered { summary: render("summary.txt")?, description: render("body.wiki")? })
+        Ok(Rendered { summary: render("summary.txt")?, body: render("body.md")? })
     }
-}
-
-/// Fixed width; nothing where there is no text.
-fn mono(text: &str) -> String {
-    let text = wiki::escape(text.trim());
-    if text.is_empty() { text } else { format!("{{{{{text}}}}}") }
 }
 
 fn write_value(
@@ -162,7 +156,7 @@ fn write_value(
     let written = match state.auto_escape() {
         AutoEscape::None => out.write_str(&text),
         _ if value.is_safe() => out.write_str(&text),
-        _ => out.write_str(&wiki::escape(&text)),
+        _ => out.write_str(&jira::escape(&text)),
     };
     written.map_err(minijinja::Error::from)
 }
@@ -209,6 +203,8 @@ fn example() -> TicketContext {
 
 #[cfg(test)]
 mod tests {
+    use pulldown_cmark::{Options, Parser, html};
+
     use super::*;
 
     fn built_in() -> TicketTemplates {
@@ -219,31 +215,33 @@ mod tests {
     fn a_ticket_says_what_a_technician_needs() {
         let ticket = built_in().failure(&example()).unwrap();
         insta::assert_snapshot!(ticket.summary, @"reboot failed on 2 hosts (bmc_unreachable): web[01-02] [batch #42]");
-        insta::assert_snapshot!(ticket.description, @r#"
-        h3. What was asked
-        * *reboot* in batch [&#35;42|https://metalbot.example/batches/42]
-        * Asked by [~alice]
-        * Approved by Bob
-        * Reason: kernel CVE&#45;2026-1
+        insta::assert_snapshot!(ticket.body, @r"
+        ### What was asked
+        - **reboot** in batch [\#42](<https://metalbot.example/batches/42>)
+        - Asked by [Alice](<mention:alice>)
+        - Approved by Bob
+        - Reason: kernel CVE\-2026\-1
 
-        h3. What failed
-        * Failure: {{bmc_unreachable}} in step {{power}}
-        * Last error: the BMC at 10.0.0.7 does not answer
-        * 2 hosts: web&#91;01-02&#93;
+        ### What failed
+        - Failure: `bmc_unreachable` in step `power`
+        - Last error: the BMC at 10\.0\.0\.7 does not answer
+        - 2 hosts: web\[01\-02\]
 
-        h3. Hosts
-        ||Host||Datacenter||Rack||SKU||BMC||Attempts||Last error||
-        | web01 | fra1 | r12 | r640 | 10.0.0.7 | 3 | the BMC at 10.0.0.7 does not answer |
-        | web02 | fra1 | r12 | r640 | 10.0.0.7 | 3 | the BMC at 10.0.0.7 does not answer |
+        ### Hosts
 
-        h3. What to check
-        * Is the management port's link up, and is its cable in the right switch port and VLAN?
-        * Does {{ping}} reach the BMC address of the table from the management network? Is the address still the BMC's?
-        * Does the BMC answer after a cold reset from its console, or after the power cords were out for 30 seconds?
+        | Host | Datacenter | Rack | SKU | BMC | Attempts | Last error |
+        |---|---|---|---|---|---|---|
+        | web01 | fra1 | r12 | r640 | 10\.0\.0\.7 | 3 | the BMC at 10\.0\.0\.7 does not answer |
+        | web02 | fra1 | r12 | r640 | 10\.0\.0\.7 | 3 | the BMC at 10\.0\.0\.7 does not answer |
+
+        ### What to check
+        - Is the management port's link up, and is its cable in the right switch port and VLAN?
+        - Does `ping` reach the BMC address of the table from the management network? Is the address still the BMC's?
+        - Does the BMC answer after a cold reset from its console, or after the power cords were out for 30 seconds?
 
         ----
-        Filed by Metalbot. When the hosts are mended, {{/metal retry 42}} runs them again.
-        "#);
+        Filed by Metalbot. When the hosts are mended, `/metal retry 42` runs them again.
+        ");
     }
 
     #[test]
@@ -264,8 +262,8 @@ mod tests {
             "other",
         ] {
             let context = TicketContext { error_kind: kind.into(), ..example() };
-            let text = templates.failure(&context).unwrap().description;
-            let (_, advice) = text.split_once("h3. What to check\n* ").unwrap();
+            let text = templates.failure(&context).unwrap().body;
+            let (_, advice) = text.split_once("### What to check\n- ").unwrap();
             assert!(seen.insert(advice.to_owned()), "{kind}");
         }
     }
@@ -301,10 +299,14 @@ mod tests {
             advice: Some(text()),
         };
         let ticket = built_in().failure(&context).unwrap();
-        for active in ["[~", "{html", "https://", "!i", "\nh1.", "<b>", "x|y"] {
-            assert!(!ticket.description.contains(active), "{active}: {}", ticket.description);
+        let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH;
+        let mut page = String::new();
+        html::push_html(&mut page, Parser::new_ext(&ticket.body, options));
+        for active in ["<b>", "<h1", "<img", "href=\"https:"] {
+            assert!(!page.contains(active), "{active}: {page}");
         }
-        let row = ticket.description.lines().find(|l| l.starts_with("| ")).unwrap();
+        assert_eq!(page.matches("<a ").count(), 2, "submitter and approver: {page}");
+        let row = ticket.body.lines().filter(|l| l.starts_with("| ")).nth(1).unwrap();
         assert_eq!(row.matches('|').count(), 8);
     }
 
@@ -313,8 +315,8 @@ mod tests {
         let mut context = example();
         context.submitter_account = None;
         context.hosts[0].rack = String::new();
-        let text = built_in().failure(&context).unwrap().description;
-        assert!(text.contains("* Asked by Alice\n"), "{text}");
+        let text = built_in().failure(&context).unwrap().body;
+        assert!(text.contains("- Asked by Alice\n"), "{text}");
         assert!(text.contains("| fra1 |  | r640 |"), "{text}");
     }
 
@@ -323,20 +325,19 @@ mod tests {
         let mut context = example();
         context.hosts = vec![context.hosts[0].clone(); 500];
         context.host_count = 500;
-        let text = built_in().failure(&context).unwrap().description;
-        assert_eq!(text.lines().filter(|l| l.starts_with("| ")).count(), 60);
+        let text = built_in().failure(&context).unwrap().body;
+        assert_eq!(text.lines().filter(|l| l.starts_with("| ")).count(), 61);
         assert!(text.contains("440 more are named above."));
-        assert!(text.len() < super::super::jira::MAX_TEXT);
     }
 
     #[test]
     fn a_site_overrides_one_file_and_its_mistakes_are_found_at_once() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("advice.wiki");
-        std::fs::write(&file, "\n* Call {{ submitter }}: {{ hosts_folded }}").unwrap();
+        let file = folder.path().join("advice.md");
+        std::fs::write(&file, "\n- Call {{ submitter }}: {{ hosts_folded }}").unwrap();
         let ticket =
             TicketTemplates::load(Some(folder.path())).unwrap().failure(&example()).unwrap();
-        assert!(ticket.description.contains("* Call Alice: web&#91;01-02&#93;"));
+        assert!(ticket.body.contains("- Call Alice: web\\[01\\-02\\]"));
         for wrong in [
             "{{ nosuch }}",
             "{% if %}",
@@ -346,7 +347,7 @@ mod tests {
         ] {
             std::fs::write(&file, wrong).unwrap();
             let error = TicketTemplates::load(Some(folder.path())).unwrap_err();
-            assert!(error.to_string().contains("advice.wiki"), "{wrong}: {error}");
+            assert!(error.to_string().contains("advice.md"), "{wrong}: {error}");
         }
     }
 }

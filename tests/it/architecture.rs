@@ -25,7 +25,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("console", &["domain", "command", "app", "identity", "chat"]),
     ("notice", &["domain", "store", "chat"]),
     ("ticket", &["domain", "store"]),
-    ("config", &["domain", "identity", "bmc", "telemetry"]),
+    ("config", &["domain", "identity", "bmc", "ticket", "telemetry"]),
     // The adapters' wire types.
     ("sim", &["domain", "bmc"]),
     ("lib", &[]),

@@ -196,16 +196,11 @@ pub(super) async fn search_post(
 }
 
 fn answer_search(world: &World, search: &Search) -> Response {
-    let Some((project, label)) = parse_jql(&search.jql) else {
+    let Some(label) = parse_jql(&search.jql) else {
         return refusal(StatusCode::BAD_REQUEST, &["Error in the JQL Query."], &[]);
     };
-    if !world.site.projects.contains(&project) {
-        let text = format!("The value '{project}' does not exist for the field 'project'.");
-        return refusal(StatusCode::BAD_REQUEST, &[&text], &[]);
-    }
-    // Newest first, as Jira sorts without an ORDER BY.
-    let matching = |t: &&Ticket| t.project == project && t.labels.contains(&label);
-    let all: Vec<&Ticket> = world.tickets.iter().rev().filter(matching).collect();
+    let matching = |t: &&Ticket| t.labels.contains(&label);
+    let all: Vec<&Ticket> = world.tickets.iter().filter(matching).collect();
     let size = search.max_results.min(1000);
     let issues: Vec<Value> =
         all.iter().skip(search.start_at).take(size).map(|t| as_issue(t)).collect();
@@ -215,17 +210,14 @@ fn answer_search(world: &World, search: &Search) -> Response {
     .into_response()
 }
 
-/// `project = X AND labels = "y"`, values quoted or not; nothing else.
-fn parse_jql(jql: &str) -> Option<(String, String)> {
-    let (project, label) = jql.split_once(" AND ")?;
-    let value = |clause: &str, field: &str| {
-        let value = clause.trim().strip_prefix(field)?.trim_start().strip_prefix('=')?.trim();
-        let quoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
-        let value = quoted.unwrap_or(value);
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        (!value.is_empty() && value.chars().all(plain)).then(|| value.to_owned())
-    };
-    Some((value(project, "project")?, value(label, "labels")?))
+/// `labels = "y" ORDER BY created ASC`, the value quoted or not; nothing else.
+fn parse_jql(jql: &str) -> Option<String> {
+    let clause = jql.trim().strip_suffix("ORDER BY created ASC")?.trim_end();
+    let value = clause.strip_prefix("labels")?.trim_start().strip_prefix('=')?.trim();
+    let quoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+    let value = quoted.unwrap_or(value);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (!value.is_empty() && value.chars().all(plain)).then(|| value.to_owned())
 }
 
 pub(super) async fn add_comment(
