@@ -21,16 +21,16 @@ demo-script: install-demo ## Tell the demo's story without a person; fails if a 
 	cargo run --release -- demo --script
 
 test: install-test ## Run every test
-	.ci/with-postgres cargo test
+	.ci/with-postgres cargo test --features failpoints
 
 bench: bench-fleet ## Measure everything that has a budget
 
-bench-fleet: install-test ## Measure the IPMI client beside ipmipower and ipmitool (6 minutes)
+bench-fleet: install-test ## Measure the IPMI client beside its peers, and the executor (8 minutes)
 	cargo bench --quiet --bench fleet
 
 lint: install-demo ## Formatting, clippy, documentation, queries against the schema
 	cargo fmt --check
-	cargo clippy --all-targets --quiet -- -D warnings
+	cargo clippy --all-targets --all-features --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 	.ci/queries check
 

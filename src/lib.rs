@@ -51,6 +51,7 @@ pub mod ticket;
 
 pub mod cluster;
 pub mod config;
+pub mod failpoint;
 pub mod telemetry;
 
 pub mod cli;

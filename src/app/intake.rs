@@ -20,6 +20,7 @@ use crate::domain::inbound::{Inbound, What};
 use crate::domain::notice::{Audience, Notice};
 use crate::domain::principal::Principal;
 use crate::domain::workflow::Digest;
+use crate::failpoint::{Point, reach};
 use crate::store::inbox::Delivery;
 use crate::store::wake::Wake;
 use crate::store::{card, inbox, outbox};
@@ -71,7 +72,9 @@ pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx
     let failure = match worked {
         Ok(Ok(())) => {
             inbox::done(&mut tx, delivery.id).await?;
+            reach(Point::InboxBeforeCommit);
             tx.commit().await?;
+            reach(Point::InboxAfterCommit);
             metrics::histogram!(telemetry::COMMAND_SECONDS).record(started.elapsed());
             return Ok(true);
         }

@@ -26,6 +26,7 @@ use crate::console::{self, ConsoleChat, ConsoleOptions, ConsoleState};
 use crate::domain::secret::Secret;
 use crate::executor::checker::{self, Checker};
 use crate::executor::{self, Executor, FindHost, rollout, worker};
+use crate::failpoint::{Point, reach};
 use crate::identity::{DirectoryHandle, password};
 use crate::inventory::Inventory;
 use crate::notice::relay::{self as notice_relay, FindAccount, NoticeRelay};
@@ -229,6 +230,9 @@ impl Service {
             let round = |_| async {
                 let mut tx = pool.begin().await?;
                 let sealed = audit::seal(&mut tx, SEALED_AT_ONCE).await?;
+                if sealed > 0 {
+                    reach(Point::SealBeforeCommit);
+                }
                 tx.commit().await?;
                 Ok(sealed > 0)
             };

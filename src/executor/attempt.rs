@@ -13,6 +13,7 @@ use crate::bmc::{Class, NO_PERMIT, Permit};
 use crate::domain::host::Host;
 use crate::domain::job::{JobEvent, JobState, next};
 use crate::domain::workflow::{Plan, PlannedStep};
+use crate::failpoint::{Point, reach};
 use crate::step::{self, Probe, Step, StepContext, StepError};
 use crate::store::attempt::{AttemptOutcome, Intent, Outcome};
 use crate::store::lease::Leased;
@@ -133,12 +134,16 @@ impl<'a> Run<'a> {
             step: self.leased.step,
             try_number: self.leased.tries,
         };
+        reach(Point::JobBeforeIntent);
         let id = self.journal.intent(intent).await?;
         // The process may have been frozen since the intent was written.
         if !self.lease.holds() {
             return Err(Stale);
         }
-        match step.run(cx).await {
+        reach(Point::JobAfterIntent);
+        let ran = step.run(cx).await;
+        reach(Point::JobAfterAct);
+        match ran {
             Ok(()) => self.succeeded(id).await,
             // The lease ended on the way, and nothing was done: whoever has the job now, or next,
             // need not ask the host.
@@ -278,7 +283,9 @@ impl<'a> Run<'a> {
         // A BMC's own words may hold what PostgreSQL cannot store.
         let error = error.map(|(kind, text)| (kind, text.replace('\0', "")));
         let row = Outcome { attempt, job, epoch, outcome, error, job_state, step };
-        self.journal.outcome(row).await
+        self.journal.outcome(row).await?;
+        reach(Point::JobAfterOutcome);
+        Ok(())
     }
 }
 

@@ -23,6 +23,7 @@ use crate::domain::ids::BatchId;
 use crate::domain::notice::{Audience, Failure, Notice};
 use crate::domain::principal::Actor;
 use crate::domain::workflow::{Check, Plan, digest};
+use crate::failpoint::{Point, reach};
 use crate::preflight::{Unfit, check};
 use crate::store::batch::Batch;
 use crate::store::task::Turn;
@@ -83,6 +84,7 @@ impl Checker {
             .await;
         let mut tx = self.pool.begin().await?;
         self.conclude(&mut tx, id, &unfit).await?;
+        reach(Point::CheckerBeforeCommit);
         tx.commit().await?;
         Ok(())
     }

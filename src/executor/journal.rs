@@ -2,14 +2,19 @@
 //!
 //! A write that meets a database that is away is repeated until it is back. That is safe: rows are
 //! written only for jobs whose epoch still stands, and a caller that hears [`Stale`] does not act.
+//! A row that the database refuses for what it is holds up no other: its job is quarantined, or
+//! else left to whoever leases it next.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::domain::ids::JobId;
-use crate::store::attempt::{Intent, Outcome, write_intents, write_outcomes};
+use crate::domain::job::{JobEvent, JobState, next};
+use crate::failpoint::{Point, reach};
+use crate::store::attempt::{AttemptOutcome, Intent, Outcome, write_intents, write_outcomes};
 
 /// Rows of one statement at most.
 const GROUP: usize = 500;
@@ -20,7 +25,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Wait before a failed write is repeated.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// The job is another worker's by now.
+/// The job is another worker's by now, or nobody's: leave it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the lease of this job is lost")]
 pub struct Stale;
@@ -39,23 +44,30 @@ impl Journal {
     pub fn start(pool: PgPool, worker: String) -> Self {
         let (intents, intents_in) = mpsc::channel(4 * GROUP);
         let (outcomes, outcomes_in) = mpsc::channel(4 * GROUP);
-        let (intent_pool, intent_worker) = (pool.clone(), worker.clone());
-        tokio::spawn(run_writer(intents_in, move |group: Vec<Intent>| {
-            let (pool, worker) = (intent_pool.clone(), intent_worker.clone());
+        let worker: Arc<str> = worker.into();
+        let (intent_pool, intent_worker) = (pool.clone(), Arc::clone(&worker));
+        let write_intents = move |group: Vec<Intent>| {
+            let (pool, worker) = (intent_pool.clone(), Arc::clone(&intent_worker));
             async move {
                 let written = write_intents(&pool, &worker, &group).await?;
+                reach(Point::JournalIntentWritten);
                 Ok(group.iter().map(|row| written.get(&row.job).copied().ok_or(Stale)).collect())
             }
-        }));
-        tokio::spawn(run_writer(outcomes_in, move |group: Vec<Outcome>| {
-            let (pool, worker) = (pool.clone(), worker.clone());
+        };
+        // Nothing was done yet: whoever leases the job next can begin anew.
+        tokio::spawn(run_writer(intents_in, write_intents, |_| None));
+        let write_outcomes = move |group: Vec<Outcome>| {
+            let (pool, worker) = (pool.clone(), Arc::clone(&worker));
             async move {
+                reach(Point::JournalBeforeOutcome);
                 let mut written: Vec<JobId> = write_outcomes(&pool, &worker, &group).await?;
+                reach(Point::JournalOutcomeWritten);
                 written.sort();
                 let ours = |row: &Outcome| written.binary_search(&row.job).map(drop);
                 Ok(group.iter().map(|row| ours(row).map_err(|_| Stale)).collect())
             }
-        }));
+        };
+        tokio::spawn(run_writer(outcomes_in, write_outcomes, |row| Some(quarantine(row))));
         Journal { intents, outcomes }
     }
 
@@ -70,6 +82,18 @@ impl Journal {
     }
 }
 
+/// What is written instead of an outcome that cannot be written.
+fn quarantine(refused: &Outcome) -> Outcome {
+    let told = "the journal refused the outcome: look at the host, then release it";
+    Outcome {
+        outcome: AttemptOutcome::Unknown,
+        error: Some(("journal_refused".into(), told.into())),
+        job_state: next(JobState::Running, JobEvent::Quarantine)
+            .expect("a running job can be quarantined"),
+        ..refused.clone()
+    }
+}
+
 async fn ask<T, R>(to: &mpsc::Sender<Entry<T, R>>, row: T) -> Result<R, Stale> {
     let (reply, answer) = oneshot::channel();
     to.send((row, reply)).await.map_err(|_| Stale)?;
@@ -79,6 +103,7 @@ async fn ask<T, R>(to: &mpsc::Sender<Entry<T, R>>, row: T) -> Result<R, Stale> {
 async fn run_writer<T: Clone, R, F>(
     mut entries: mpsc::Receiver<Entry<T, R>>,
     write: impl Fn(Vec<T>) -> F,
+    instead: impl Fn(&T) -> Option<T>,
 ) where
     F: Future<Output = sqlx::Result<Vec<Result<R, Stale>>>>,
 {
@@ -91,19 +116,174 @@ async fn run_writer<T: Clone, R, F>(
             group.push(more);
         }
         let (rows, replies): (Vec<T>, Vec<_>) = group.drain(..).unzip();
-        let answers = loop {
-            match tokio::time::timeout(SILENCE, write(rows.clone())).await {
-                Ok(Ok(answers)) => break answers,
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, rows = rows.len(), "the journal cannot be written");
-                }
-                Err(_) => tracing::warn!(rows = rows.len(), "the journal's database is silent"),
-            }
-            tokio::time::sleep(RETRY).await;
-        };
+        let answers = write_group(&rows, &write, &instead).await;
         for (reply, answer) in replies.into_iter().zip(answers) {
             // A job task that was stopped meanwhile has nobody to answer to.
             let _ = reply.send(answer);
         }
+    }
+}
+
+/// Writes the rows; halves find those that are refused, and for these alone goes what is written
+/// `instead`, if anything.
+async fn write_group<T: Clone, R, F>(
+    rows: &[T],
+    write: &impl Fn(Vec<T>) -> F,
+    instead: &impl Fn(&T) -> Option<T>,
+) -> Vec<Result<R, Stale>>
+where
+    F: Future<Output = sqlx::Result<Vec<Result<R, Stale>>>>,
+{
+    let mut answers = Vec::with_capacity(rows.len());
+    let mut parts = vec![rows];
+    while let Some(part) = parts.pop() {
+        match (persist(part, write).await, part) {
+            (Ok(written), _) => answers.extend(written),
+            (Err(error), [row]) => {
+                tracing::error!(%error, "the journal refuses a row");
+                if let Some(row) = instead(row)
+                    && let Err(error) = persist(&[row], write).await
+                {
+                    tracing::error!(%error, "the journal refuses to quarantine a job");
+                }
+                answers.push(Err(Stale));
+            }
+            (Err(_), part) => {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
+            }
+        }
+    }
+    answers
+}
+
+/// Repeats a write until the database takes it, or refuses it for what it is.
+async fn persist<T: Clone, R, F>(
+    rows: &[T],
+    write: &impl Fn(Vec<T>) -> F,
+) -> sqlx::Result<Vec<Result<R, Stale>>>
+where
+    F: Future<Output = sqlx::Result<Vec<Result<R, Stale>>>>,
+{
+    loop {
+        match tokio::time::timeout(SILENCE, write(rows.to_vec())).await {
+            Ok(Err(error)) if !is_refusal(&error) => {
+                tracing::warn!(%error, rows = rows.len(), "the journal cannot be written");
+            }
+            Ok(written_or_refused) => return written_or_refused,
+            Err(_) => tracing::warn!(rows = rows.len(), "the journal's database is silent"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Whether the same rows would be refused again, by their values or by the schema. Anything else is
+/// a database that is away, busy, starting, read-only for a moment, or short of something.
+fn is_refusal(error: &sqlx::Error) -> bool {
+    match error {
+        // Classes of SQLSTATE, PostgreSQL's appendix A: feature not supported, data exception,
+        // integrity violation, syntax error or access rule, program limit, raised by a function.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            ["0A", "22", "23", "42", "54", "P0"].iter().any(|class| code.starts_with(class))
+        }),
+        sqlx::Error::Encode(_)
+        | sqlx::Error::Decode(_)
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::TypeNotFound { .. } => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::Epoch;
+
+    const BATCH: &str = "insert into batch (action, risk, plan, digest, submitter, state,
+             requirements, platform, channel)
+         values ('reboot', 'disruptive', '{}', decode(repeat('00', 32), 'hex'), 'alice', 'running',
+             '[]', 'console', 'metal');
+         insert into job (batch_id, host, owner, datacenter, rack, sku, wave, state, epoch, worker,
+             lease_until)
+         select 1, 'web' || n, 'web', 'fra1', 'r1', 's1', 0, 'running', 1, 'w',
+             now() + interval '1 hour'
+         from generate_series(1, 9) as n;";
+
+    fn intent(job: i64) -> Intent {
+        Intent { job: JobId(job), epoch: Epoch(1), step: 0, try_number: 1 }
+    }
+
+    fn failure(job: i64, attempt: i64, error: &str) -> Outcome {
+        Outcome {
+            attempt,
+            job: JobId(job),
+            epoch: Epoch(1),
+            outcome: AttemptOutcome::Failed,
+            error: Some(("bmc_refused".into(), error.into())),
+            job_state: JobState::Failed,
+            step: 0,
+        }
+    }
+
+    async fn states(pool: &PgPool) -> Vec<String> {
+        let states = "select concat_ws(' ', job.state, job.error_kind, attempt.outcome)
+             from job join attempt on job_id = job.id order by job.id";
+        sqlx::query_scalar(states).fetch_all(pool).await.unwrap()
+    }
+
+    #[sqlx::test]
+    async fn a_refused_outcome_quarantines_its_job_and_holds_up_no_other(pool: PgPool) {
+        sqlx::raw_sql(BATCH).execute(&pool).await.unwrap();
+        sqlx::raw_sql("alter table attempt add check (error not like '%poison%')")
+            .execute(&pool)
+            .await
+            .unwrap();
+        let journal = Journal::start(pool.clone(), "w".into());
+        let write = async |job: i64| {
+            let attempt = journal.intent(intent(job)).await?;
+            let error = if job % 4 == 0 { "a poison" } else { "fine" };
+            journal.outcome(failure(job, attempt, error)).await
+        };
+        let answers = futures_util::future::join_all((1..=9).map(write)).await;
+        for (job, answer) in (1..).zip(answers) {
+            assert_eq!(answer, if job % 4 == 0 { Err(Stale) } else { Ok(()) }, "job {job}");
+        }
+        let mut expected = ["failed bmc_refused failed"; 9];
+        expected[3] = "quarantined journal_refused unknown";
+        expected[7] = expected[3];
+        assert_eq!(states(&pool).await, expected);
+    }
+
+    #[sqlx::test]
+    async fn a_refused_intent_leaves_its_job_to_the_next_worker(pool: PgPool) {
+        sqlx::raw_sql(BATCH).execute(&pool).await.unwrap();
+        let check = "alter table attempt add check (job_id <> 5)";
+        sqlx::raw_sql(check).execute(&pool).await.unwrap();
+        let journal = Journal::start(pool.clone(), "w".into());
+        let answers =
+            futures_util::future::join_all((1..=9).map(|job| journal.intent(intent(job)))).await;
+        for (job, answer) in (1..).zip(answers) {
+            assert_eq!(answer.is_err(), job == 5, "job {job}: {answer:?}");
+        }
+        assert_eq!(states(&pool).await.len(), 8);
+    }
+
+    #[sqlx::test]
+    async fn a_database_that_may_get_better_refuses_nothing(pool: PgPool) {
+        for (statement, refusal) in [
+            ("select 'x'::int", true),
+            ("insert into attempt (job_id) values (1)", true),
+            ("select missing from attempt", true),
+            ("begin read only; delete from attempt", false),
+            ("do $$ begin raise sqlstate '57P03'; end $$", false),
+            ("do $$ begin raise sqlstate '53100'; end $$", false),
+        ] {
+            let error = sqlx::raw_sql(statement).execute(&pool).await.unwrap_err();
+            assert_eq!(is_refusal(&error), refusal, "{statement}: {error}");
+            sqlx::raw_sql("rollback").execute(&pool).await.unwrap();
+        }
+        pool.close().await;
+        let error = sqlx::raw_sql("select 1").execute(&pool).await.unwrap_err();
+        assert!(!is_refusal(&error), "{error}");
     }
 }

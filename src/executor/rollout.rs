@@ -18,6 +18,7 @@ use crate::domain::notify::Topic;
 use crate::domain::principal::Actor;
 use crate::domain::rollout::Next;
 use crate::domain::workflow::Risk;
+use crate::failpoint::{Point, reach};
 use crate::store::batch::Batch;
 use crate::store::wake::{Bell, ring};
 use crate::store::{self, card, job, outbox, telling, view};
@@ -48,7 +49,11 @@ async fn look_at(pool: &PgPool, caps: &Caps, id: BatchId) -> anyhow::Result<bool
     if moved {
         store::batch::ask_attention(&mut tx, &[id]).await?;
     }
+    reach(Point::RolloutBeforeCommit);
     tx.commit().await?;
+    if batch.state.is_final() {
+        reach(Point::RolloutAfterFold);
+    }
     Ok(moved)
 }
 
@@ -131,6 +136,7 @@ async fn finish(
         _ => Verdict::SomeFailed,
     };
     store::batch::apply(tx, batch, BatchEvent::Finish(verdict), actor, None).await?;
+    reach(Point::RolloutWhileFolding);
     tell_the_end(tx, batch).await
 }
 

@@ -14,6 +14,7 @@ use super::journal::Journal;
 use super::lease_clock::LeaseClock;
 use crate::domain::ids::{BatchId, Epoch, JobId};
 use crate::domain::workflow::Plan;
+use crate::failpoint::{Point, reach};
 use crate::store::wake::Wake;
 use crate::store::{batch, lease};
 use crate::telemetry;
@@ -128,6 +129,9 @@ async fn start_jobs(
     let asked = Instant::now();
     let limits = executor.limits;
     let leased = lease::take(&executor.pool, &executor.worker, room, limits.lease).await?;
+    if !leased.is_empty() {
+        reach(Point::LeaseTaken);
+    }
     for leased in leased {
         let plan = match plan_of(executor, plans, leased.batch).await {
             Ok(plan) => plan,

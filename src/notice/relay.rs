@@ -14,6 +14,7 @@ use super::render::ChatTemplates;
 use crate::chat::{Chat, ChatError, Message};
 use crate::domain::inbound::Place;
 use crate::domain::notice::Audience;
+use crate::failpoint::{Point, reach};
 use crate::store::card::DirtyCard;
 use crate::store::lane::Room;
 use crate::store::outbox::PendingNotice;
@@ -95,11 +96,15 @@ impl NoticeRelay {
         let id = match &dirty.message_id {
             Some(id) => {
                 chat.update(&place, id, &message).await?;
+                reach(Point::CardAfterUpdate);
                 id.clone()
             }
             None => {
                 let key = format!("card:{}", dirty.batch.0);
-                chat.post(&place, None, &key, &message).await?
+                reach(Point::CardBeforePost);
+                let id = chat.post(&place, None, &key, &message).await?;
+                reach(Point::CardAfterPost);
+                id
             }
         };
         store::card::shown(&self.pool, dirty.batch, &id, dirty.version, EDIT_PAUSE)
@@ -160,7 +165,10 @@ impl NoticeRelay {
             }
         };
         let chat = self.chat(&place.platform)?;
-        chat.post(&place, only_to, &pending.key, &message).await.map(drop)
+        reach(Point::NoticeBeforePost);
+        chat.post(&place, only_to, &pending.key, &message).await?;
+        reach(Point::NoticeAfterPost);
+        Ok(())
     }
 
     /// A platform that this configuration lacks may come back with the next one.

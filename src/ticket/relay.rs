@@ -18,6 +18,7 @@ use super::render::{TicketContext, TicketHost, TicketPerson, TicketTemplates};
 use crate::domain::host::{Host, HostName, fold};
 use crate::domain::notice::{Audience, Notice};
 use crate::domain::principal::Actor;
+use crate::failpoint::{Point, reach};
 use crate::store::batch::Batch;
 use crate::store::outbox::PendingTicket;
 use crate::store::task::Turn;
@@ -119,7 +120,10 @@ impl TicketRelay {
                 if !turn.holds() {
                     return Err(anyhow::anyhow!("the turn was lost before the create").into());
                 }
-                self.jira.create(&new).await?
+                reach(Point::TicketBeforeCreate);
+                let issue = self.jira.create(&new).await?;
+                reach(Point::TicketAfterCreate);
+                issue
             }
         };
         self.watch(&issue, &people).await;

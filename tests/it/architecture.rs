@@ -8,10 +8,11 @@ use metalbot::command::Catalog;
 use metalbot::notice::render::ChatTemplates;
 
 /// Each module and what of ours it may import beside itself. `cli` may import everything.
-const MAY_IMPORT: [(&str, &[&str]); 19] = [
+const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("domain", &[]),
     ("cluster", &[]),
     ("telemetry", &[]),
+    ("failpoint", &[]),
     ("command", &["domain"]),
     ("store", &["domain"]),
     ("bmc", &["domain"]),
@@ -19,12 +20,12 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("identity", &["domain", "store"]),
     ("preflight", &["domain", "bmc"]),
     ("step", &["domain", "bmc", "inventory"]),
-    ("app", &["domain", "command", "store", "identity", "inventory", "telemetry"]),
-    ("executor", &["domain", "store", "preflight", "step", "bmc", "telemetry"]),
+    ("app", &["domain", "command", "store", "identity", "inventory", "telemetry", "failpoint"]),
+    ("executor", &["domain", "store", "preflight", "step", "bmc", "telemetry", "failpoint"]),
     ("chat", &["domain", "command", "app", "identity"]),
     ("console", &["domain", "command", "app", "identity", "chat"]),
-    ("notice", &["domain", "store", "chat"]),
-    ("ticket", &["domain", "store"]),
+    ("notice", &["domain", "store", "chat", "failpoint"]),
+    ("ticket", &["domain", "store", "failpoint"]),
     ("config", &["domain", "identity", "bmc", "ticket", "telemetry"]),
     // The adapters' wire types.
     ("sim", &["domain", "bmc"]),

@@ -21,7 +21,7 @@ use metalbot::sim::jira::SimJira;
 use metalbot::sim::person::Person;
 use metalbot::sim::rack::Rack;
 use metalbot::store;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio::net::TcpListener;
 
 pub const CHANNEL: &str = "metal";
@@ -142,6 +142,11 @@ impl World {
 
     /// Starts `metalbot serve` and returns when its web door is open.
     pub async fn serve(&self) -> Process {
+        self.serve_until(None).await
+    }
+
+    /// The same, to die at a fail-point.
+    pub async fn serve_until(&self, failpoint: Option<&str>) -> Process {
         let number = self.processes.fetch_add(1, Ordering::Relaxed);
         let log = self.folder.path().join(format!("serve-{number}.log"));
         let child = Command::new(env!("CARGO_BIN_EXE_metalbot"))
@@ -149,6 +154,7 @@ impl World {
             .arg(self.folder.path().join("metalbot.toml"))
             .env("DATABASE_URL", &self.database_url)
             .env_remove("RUST_LOG")
+            .envs(failpoint.map(|point| ("METALBOT_FAILPOINT", point)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
@@ -157,6 +163,16 @@ impl World {
         let mut process = Process { child, log, base: String::new() };
         process.wait_until_open().await;
         process
+    }
+
+    /// Adds an action to the site's. Only processes that start later know it.
+    pub fn add_action(&self, name: &str, toml: &str) {
+        let folder = self.folder.path().join("commands");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(name).with_extension("toml"), toml).unwrap();
+        let config = self.folder.path().join("metalbot.toml");
+        let known = fs::read_to_string(&config).unwrap();
+        fs::write(&config, known + "\n[commands]\nfolder = \"commands\"\n").unwrap();
     }
 
     /// `host`'s power-offs and power-ons so far, by the rack's own log.
@@ -176,6 +192,21 @@ impl World {
             assert!(started.elapsed() < LONG, "the rack never came to {wanted} acts");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// The one value of a query.
+    pub async fn one<T>(&self, query: &str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+    {
+        let query = AssertSqlSafe(query.to_owned());
+        sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// The values of a query.
+    pub async fn all(&self, query: &str) -> Vec<String> {
+        let query = AssertSqlSafe(query.to_owned());
+        sqlx::query_scalar(query).fetch_all(&self.pool).await.unwrap()
     }
 
     /// What was done to a host, for a test that fails.
@@ -254,8 +285,18 @@ impl Process {
         fs::read_to_string(Path::new(&self.log)).unwrap_or_default()
     }
 
+    /// How it has ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     pub async fn sign_in(&self, login: &str) -> Person {
-        Person::sign_in(&self.base, login, PASSWORD).await.unwrap()
+        self.try_sign_in(login).await.unwrap()
+    }
+
+    /// The same of a process that may die meanwhile.
+    pub async fn try_sign_in(&self, login: &str) -> anyhow::Result<Person> {
+        Person::sign_in(&self.base, login, PASSWORD).await
     }
 
     /// Nothing of the process is asked: it is gone at once.

@@ -4,13 +4,15 @@
 // The lint knows tests by their attribute, and not the functions that they share.
 #![allow(clippy::unwrap_used)]
 
+mod points;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use metalbot::sim::person::Seen;
 use metalbot::store;
 
-use super::process::{CHANNEL, LONG, Process, Setup, World};
+use crate::process::{CHANNEL, LONG, Process, Setup, World};
 
 /// An approved reboot of all forty web hosts.
 pub async fn reboot_web(world: &World, process: &Process) -> Seen {

@@ -1,0 +1,135 @@
+//! Places where a test lets the process die, to prove that nothing is lost there.
+//!
+//! Only a build with the cargo feature `failpoints` has them; in any other build [`reach`] is
+//! empty. There `METALBOT_FAILPOINT=job.after_act` ends the process where that point is first
+//! reached, and `job.after_act*3` where it is reached for the third time: at once, as `kill -9`
+//! would, with nothing closed and nothing written.
+//!
+//! Invariant: every await of a job's life that follows or precedes something durable, and every
+//! moment of a relay between the other side's having something and our knowing it, has its point.
+
+/// Where a process can be made to die.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Point {
+    /// A delivery's effects are written, and not committed.
+    InboxBeforeCommit,
+    /// It is committed, and nobody was woken.
+    InboxAfterCommit,
+    /// All hosts of a batch were looked at, and nothing that follows is committed.
+    CheckerBeforeCommit,
+    /// A round of the rollout is written, and not committed.
+    RolloutBeforeCommit,
+    /// A batch is final, and its notice and tickets are not written.
+    RolloutWhileFolding,
+    /// A batch is final and committed.
+    RolloutAfterFold,
+    /// Jobs are leased, and no task works on them.
+    LeaseTaken,
+    JobBeforeIntent,
+    /// An intent is durable, and its job does not know yet.
+    JournalIntentWritten,
+    /// A job may act, and has not.
+    JobAfterIntent,
+    /// The BMC has acted, and nothing is written.
+    JobAfterAct,
+    JournalBeforeOutcome,
+    /// An outcome is durable, and its job does not know yet.
+    JournalOutcomeWritten,
+    /// Between two steps, or after the last.
+    JobAfterOutcome,
+    CardBeforePost,
+    /// A card is in chat, and we have not recorded where.
+    CardAfterPost,
+    CardAfterUpdate,
+    NoticeBeforePost,
+    /// A notice is in chat, and waits in the outbox still.
+    NoticeAfterPost,
+    TicketBeforeCreate,
+    /// A ticket is in Jira, and we know no ticket.
+    TicketAfterCreate,
+    /// Rows of the audit are in the chain, and not committed.
+    SealBeforeCommit,
+}
+
+impl Point {
+    pub const ALL: [Point; 22] = [
+        Point::InboxBeforeCommit,
+        Point::InboxAfterCommit,
+        Point::CheckerBeforeCommit,
+        Point::RolloutBeforeCommit,
+        Point::RolloutWhileFolding,
+        Point::RolloutAfterFold,
+        Point::LeaseTaken,
+        Point::JobBeforeIntent,
+        Point::JournalIntentWritten,
+        Point::JobAfterIntent,
+        Point::JobAfterAct,
+        Point::JournalBeforeOutcome,
+        Point::JournalOutcomeWritten,
+        Point::JobAfterOutcome,
+        Point::CardBeforePost,
+        Point::CardAfterPost,
+        Point::CardAfterUpdate,
+        Point::NoticeBeforePost,
+        Point::NoticeAfterPost,
+        Point::TicketBeforeCreate,
+        Point::TicketAfterCreate,
+        Point::SealBeforeCommit,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Point::InboxBeforeCommit => "inbox.before_commit",
+            Point::InboxAfterCommit => "inbox.after_commit",
+            Point::CheckerBeforeCommit => "checker.before_commit",
+            Point::RolloutBeforeCommit => "rollout.before_commit",
+            Point::RolloutWhileFolding => "rollout.while_folding",
+            Point::RolloutAfterFold => "rollout.after_fold",
+            Point::LeaseTaken => "lease.taken",
+            Point::JobBeforeIntent => "job.before_intent",
+            Point::JournalIntentWritten => "journal.intent_written",
+            Point::JobAfterIntent => "job.after_intent",
+            Point::JobAfterAct => "job.after_act",
+            Point::JournalBeforeOutcome => "journal.before_outcome",
+            Point::JournalOutcomeWritten => "journal.outcome_written",
+            Point::JobAfterOutcome => "job.after_outcome",
+            Point::CardBeforePost => "card.before_post",
+            Point::CardAfterPost => "card.after_post",
+            Point::CardAfterUpdate => "card.after_update",
+            Point::NoticeBeforePost => "notice.before_post",
+            Point::NoticeAfterPost => "notice.after_post",
+            Point::TicketBeforeCreate => "ticket.before_create",
+            Point::TicketAfterCreate => "ticket.after_create",
+            Point::SealBeforeCommit => "seal.before_commit",
+        }
+    }
+}
+
+/// Nothing happens in a build without fail-points.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub fn reach(_: Point) {}
+
+/// Ends the process if it is to die here.
+#[cfg(feature = "failpoints")]
+pub fn reach(point: Point) {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    static ARMED: LazyLock<Option<(Point, AtomicU32)>> = LazyLock::new(|| {
+        let text = std::env::var("METALBOT_FAILPOINT").ok()?;
+        let (name, times) = text.split_once('*').unwrap_or((&text, "1"));
+        let point = Point::ALL.into_iter().find(|point| point.as_str() == name);
+        match (point, times.parse()) {
+            (Some(point), Ok(times)) => Some((point, AtomicU32::new(times))),
+            _ => panic!("METALBOT_FAILPOINT={text} names no fail-point"),
+        }
+    });
+    if let Some((armed, left)) = &*ARMED
+        && *armed == point
+        && left.fetch_sub(1, Ordering::Relaxed) == 1
+    {
+        eprintln!("dies at {}", point.as_str());
+        std::process::abort();
+    }
+}
