@@ -204,8 +204,7 @@ async fn carry_out(
             Ok(None)
         }
         What::Button { message, value, answer } => {
-            let card = batch_of(tx, ask, Some(message)).await?;
-            press(tx, app, ask, card, value, answer.as_deref()).await
+            press(tx, app, ask, message, value, answer.as_deref()).await
         }
     }
 }
@@ -244,7 +243,7 @@ async fn run_command(
         }
         Command::Cancel(id) => steer::cancel(tx, app, ask, id).await?,
         Command::Pause(id) => steer::pause(tx, app, ask, id).await?,
-        Command::Resume(id) => steer::resume(tx, app, ask, id).await?,
+        Command::Resume(id) => steer::resume(tx, app, ask, id, None).await?,
         Command::Drop { batch, hosts } => steer::drop_hosts(tx, app, ask, batch, &hosts).await?,
         Command::Release(hosts) => {
             steer::release(tx, app, ask, &hosts).await?;
@@ -275,12 +274,13 @@ fn whoami(who: &Principal) -> Notice {
     }
 }
 
-/// A button's value is `verb batch [digest]`; it must sit on that batch's card.
+/// A button's value is `verb batch [seen]`: what the person saw when they pressed it, which is the
+/// plan's digest or the pause's number. It must sit on that batch's card or in the thread under it.
 async fn press(
     tx: &mut PgTransaction<'_>,
     app: &App,
     ask: Ask<'_>,
-    card: Option<BatchId>,
+    message: &str,
     value: &str,
     answer: Option<&str>,
 ) -> Result<Option<Notice>, Error> {
@@ -288,21 +288,28 @@ async fn press(
     let mut words = value.split(' ');
     let verb = words.next().unwrap_or_default();
     let id: BatchId = words.next().and_then(|id| id.parse().ok()).ok_or_else(stale)?;
-    if card != Some(id) {
+    let thread = ask.place.thread.as_deref();
+    if batch_of(tx, ask, Some(message)).await? != Some(id)
+        && batch_of(tx, ask, thread).await? != Some(id)
+    {
         return Err(stale());
     }
-    let seen = words.next().map(|text| Digest::parse(text).ok_or_else(stale)).transpose()?;
+    let seen = words.next();
     match verb {
         "approve" | "reject" => {
             let verdict = if verb == "approve" { Verdict::Approve } else { Verdict::Reject };
-            let seen = Some(seen.ok_or_else(stale)?);
+            let seen = Some(seen.and_then(Digest::parse).ok_or_else(stale)?);
             let reason = answer.filter(|_| verdict == Verdict::Reject).and_then(command::rejection);
             decide::decide(tx, app, ask, id, verdict, seen, reason.as_deref()).await?;
             Ok(None)
         }
         "cancel" => run_command(tx, app, ask, Command::Cancel(id)).await,
         "pause" => run_command(tx, app, ask, Command::Pause(id)).await,
-        "resume" => run_command(tx, app, ask, Command::Resume(id)).await,
+        "resume" => {
+            let seen = seen.and_then(|pause| pause.parse().ok()).ok_or_else(stale)?;
+            steer::resume(tx, app, ask, id, Some(seen)).await?;
+            Ok(None)
+        }
         "retry" => run_command(tx, app, ask, Command::Retry(id)).await,
         _ => Err(stale()),
     }

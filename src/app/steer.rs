@@ -43,19 +43,26 @@ pub async fn pause(
     let mut batch = steerable(tx, app, ask, id).await?.0;
     let reason = format!("paused by {}", ask.who.login);
     store::batch::apply(tx, &mut batch, BatchEvent::Pause, &ask.actor(), Some(&reason)).await?;
-    let notice =
-        Notice::Paused { batch: id, by: Some(ask.who.login.clone()), failed: 0, allowed: 0 };
+    let by = Some(ask.who.login.clone());
+    let notice = Notice::Paused { batch: id, pause: batch.pauses, by, failed: 0, allowed: 0 };
     tell(tx, ask, id, &notice).await
 }
 
-/// Goes on with a paused batch; the failures so far no longer count against its budget.
+/// Goes on with a paused batch; the failures so far no longer count against its budget. `seen` is
+/// the number of the pause that the person saw, where the door can tell.
 pub async fn resume(
     tx: &mut PgTransaction<'_>,
     app: &App,
     ask: Ask<'_>,
     id: BatchId,
+    seen: Option<i32>,
 ) -> Result<(), Error> {
     let mut batch = steerable(tx, app, ask, id).await?.0;
+    if batch.state == BatchState::Paused && seen.is_some_and(|seen| seen != batch.pauses) {
+        return Err(Error::Conflict(format!(
+            "{id} went on after that and was paused again: look at its card, then decide"
+        )));
+    }
     store::batch::apply(tx, &mut batch, BatchEvent::Resume, &ask.actor(), None).await?;
     let counts = store::job::state_counts(tx, id).await?;
     let failures = counts.failed + counts.quarantined;

@@ -14,7 +14,7 @@ pub struct Message {
     pub card: Option<Card>,
 }
 
-/// The live part of a batch's message.
+/// The live part of a batch's message, or what a notice in its thread offers to do.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Card {
     pub tone: Tone,

@@ -236,9 +236,21 @@ mod tests {
     fn the_order_of_first_appearance_is_kept() {
         let by = |who: &str| who.to_owned();
         let notices = [
-            Notice::Paused { batch: BatchId(2), by: Some(by("bob")), failed: 0, allowed: 0 },
+            Notice::Paused {
+                batch: BatchId(2),
+                pause: 1,
+                by: Some(by("bob")),
+                failed: 0,
+                allowed: 0,
+            },
             Notice::Resumed { batch: BatchId(2), by: by("bob") },
-            Notice::Paused { batch: BatchId(2), by: Some(by("eve")), failed: 0, allowed: 0 },
+            Notice::Paused {
+                batch: BatchId(2),
+                pause: 2,
+                by: Some(by("eve")),
+                failed: 0,
+                allowed: 0,
+            },
         ];
         let (Notice::Digest { lines, .. }, 3) = digest(&notices) else { panic!() };
         let kinds: Vec<&str> = lines.iter().map(|line| &line.kind[..]).collect();

@@ -165,6 +165,9 @@ pub enum Notice {
     },
     Paused {
         batch: BatchId,
+        /// Which pause of the batch it is: its button goes on from this one alone.
+        #[serde(default)]
+        pause: i32,
         by: Option<String>,
         failed: u32,
         allowed: u32,
@@ -320,6 +323,9 @@ pub struct BatchView {
     pub waves: u32,
     /// The cap that keeps hosts from starting, for people.
     pub kept_by: Option<String>,
+    /// How often it was paused so far.
+    #[serde(default)]
+    pub pauses: i32,
     pub max_concurrent: Option<u32>,
     pub max_fail: Option<String>,
     pub running: Vec<HostName>,

@@ -94,8 +94,9 @@ async fn advance(
         (Next::Pause { failed, allowed }, _) => {
             let why = format!("{failed} failed, at most {allowed} may");
             store::batch::apply(tx, batch, BatchEvent::Pause, &actor, Some(&why)).await?;
-            let notice = Notice::Paused { batch: batch.id, by: None, failed, allowed };
-            let key = format!("batch:{}:paused:{}", batch.id.0, batch.failures_excused);
+            let pause = batch.pauses;
+            let notice = Notice::Paused { batch: batch.id, pause, by: None, failed, allowed };
+            let key = format!("batch:{}:paused:{pause}", batch.id.0);
             outbox::notice(tx, &key, &Audience::Thread { batch: batch.id }, &notice).await?;
             Ok(true)
         }

@@ -2,11 +2,35 @@
 
 use crate::chat::{Button, ButtonStyle, Card, Progress, Tone};
 use crate::domain::batch::BatchState;
-use crate::domain::notice::BatchView;
+use crate::domain::ids::BatchId;
+use crate::domain::notice::{BatchView, Notice};
 
 /// The live part of a batch's message.
 pub fn card(batch: &BatchView) -> Card {
     Card { tone: tone(batch), progress: progress(batch), buttons: buttons(batch) }
+}
+
+/// What a notice in a thread offers to do about what it tells, if anything.
+pub fn offer(notice: &Notice) -> Option<Card> {
+    let (tone, buttons) = match notice {
+        Notice::Paused { batch, pause, .. } => {
+            (Tone::Warning, vec![resume(*batch, *pause), cancel(*batch)])
+        }
+        _ => return None,
+    };
+    Some(Card { tone, progress: None, buttons })
+}
+
+fn button(label: &str, value: String, style: ButtonStyle) -> Button {
+    Button { label: label.into(), value, style, ask: None }
+}
+
+fn resume(batch: BatchId, pause: i32) -> Button {
+    button("Resume", format!("resume {} {pause}", batch.0), ButtonStyle::Primary)
+}
+
+fn cancel(batch: BatchId) -> Button {
+    button("Cancel", format!("cancel {}", batch.0), ButtonStyle::Plain)
 }
 
 fn tone(batch: &BatchView) -> Tone {
@@ -37,8 +61,6 @@ fn progress(batch: &BatchView) -> Option<Progress> {
 
 fn buttons(batch: &BatchView) -> Vec<Button> {
     let id = batch.id.0;
-    let button =
-        |label: &str, value: String, style| Button { label: label.into(), value, style, ask: None };
     let decide = |verb: &str| format!("{verb} {id} {}", batch.digest);
     let plain = |label: &str, verb: &str| button(label, format!("{verb} {id}"), ButtonStyle::Plain);
     match batch.state {
@@ -48,14 +70,11 @@ fn buttons(batch: &BatchView) -> Vec<Button> {
                 ask: Some("Why is it rejected?".into()),
                 ..button("Reject", decide("reject"), ButtonStyle::Danger)
             },
-            plain("Cancel", "cancel"),
+            cancel(batch.id),
         ],
-        BatchState::Checking | BatchState::Scheduled => vec![plain("Cancel", "cancel")],
-        BatchState::Running => vec![plain("Pause", "pause"), plain("Cancel", "cancel")],
-        BatchState::Paused => vec![
-            button("Resume", format!("resume {id}"), ButtonStyle::Primary),
-            plain("Cancel", "cancel"),
-        ],
+        BatchState::Checking | BatchState::Scheduled => vec![cancel(batch.id)],
+        BatchState::Running => vec![plain("Pause", "pause"), cancel(batch.id)],
+        BatchState::Paused => vec![resume(batch.id, batch.pauses), cancel(batch.id)],
         BatchState::PartlyFailed | BatchState::Failed if batch.counts.failed > 0 => {
             vec![plain("Retry failed", "retry")]
         }

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use sqlx::PgPool;
 
-use super::card::card;
+use super::card::{card, offer};
 use super::render::ChatTemplates;
 use crate::chat::{Chat, ChatError, Message};
 use crate::domain::inbound::Place;
@@ -137,7 +137,12 @@ impl NoticeRelay {
             .templates
             .notice(notice)
             .map_err(|error| ChatError::Rejected(error.to_string()))?;
-        let message = Message { markdown, card: None };
+        // A button must sit in the thread of its batch.
+        let card = match audience {
+            Audience::Thread { .. } => offer(notice),
+            _ => None,
+        };
+        let message = Message { markdown, card };
         let (place, only_to) = match (audience, &pending.thread) {
             (Audience::Place { place }, _) => (place.clone(), None),
             (Audience::Only { place, user }, _) => (place.clone(), Some(user.as_str())),

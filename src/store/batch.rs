@@ -34,6 +34,8 @@ pub struct Batch {
     pub failures_excused: i32,
     /// What keeps hosts from starting although it is their turn.
     pub kept_by: Option<String>,
+    /// How often it was paused so far.
+    pub pauses: i32,
     pub created_at: OffsetDateTime,
     pub expires_at: Option<OffsetDateTime>,
     pub started_at: Option<OffsetDateTime>,
@@ -79,6 +81,7 @@ struct Row {
     wave: i32,
     failures_excused: i32,
     kept_by: Option<String>,
+    pauses: i32,
     created_at: OffsetDateTime,
     expires_at: Option<OffsetDateTime>,
     started_at: Option<OffsetDateTime>,
@@ -107,6 +110,7 @@ impl TryFrom<Row> for Batch {
             wave: row.wave,
             failures_excused: row.failures_excused,
             kept_by: row.kept_by,
+            pauses: row.pauses,
             created_at: row.created_at,
             expires_at: row.expires_at,
             started_at: row.started_at,
@@ -161,7 +165,7 @@ pub async fn get(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Option<Ba
         Row,
         r#"select id, plan as "plan: Json<Plan>", digest, submitter, reason, state, state_reason,
                   requirements as "requirements: Json<Vec<Requirement>>", platform, channel,
-                  retry_of, wave, failures_excused, kept_by, created_at, expires_at, started_at, finished_at,
+                  retry_of, wave, failures_excused, kept_by, pauses, created_at, expires_at, started_at, finished_at,
                   coalesce(expires_at <= now(), false) as "overdue!"
            from batch where id = $1"#,
         id.0
@@ -192,13 +196,14 @@ pub async fn apply(
 ) -> Result<(), ApplyError> {
     let before = batch.state;
     let after = next(before, event)?;
-    let times = sqlx::query!(
+    let row = sqlx::query!(
         "update batch set state = $2, state_reason = $3, attention = true, kept_by = null,
+             pauses = pauses + case when $2 = 'paused' then 1 else 0 end,
              started_at = case when $2 = 'running' then coalesce(started_at, now())
                           else started_at end,
              finished_at = case when $4 then now() else finished_at end
          where id = $1
-         returning started_at, finished_at",
+         returning started_at, finished_at, pauses",
         batch.id.0,
         after.as_str(),
         reason,
@@ -208,8 +213,9 @@ pub async fn apply(
     .await?;
     batch.state = after;
     batch.state_reason = reason.map(str::to_owned);
-    batch.started_at = times.started_at;
-    batch.finished_at = times.finished_at;
+    batch.pauses = row.pauses;
+    batch.started_at = row.started_at;
+    batch.finished_at = row.finished_at;
     let detail = json!({ "from": before, "to": after, "reason": reason });
     audit::record(&mut *tx, actor, "batch.state", Some(batch.id), detail).await?;
     // A refusal is told to its submitter alone.

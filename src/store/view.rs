@@ -80,6 +80,7 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
         wave: batch.wave.cast_unsigned() + 1,
         waves: waves.cast_unsigned(),
         kept_by: batch.kept_by,
+        pauses: batch.pauses,
         max_concurrent: rollout.max_concurrent,
         max_fail: rollout.max_fail.map(|size| size.to_string()),
         running,

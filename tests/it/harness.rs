@@ -189,6 +189,20 @@ impl World {
         self.result_of(who, who.press(&card.id, &value)).await
     }
 
+    /// A person presses a button of the newest message with this text in a batch's thread; returns
+    /// what they are told.
+    pub async fn presses_in_thread(
+        &self,
+        who: &Person,
+        batch: i64,
+        text: &str,
+        button: &str,
+    ) -> String {
+        let notice = self.notice(batch, text).await;
+        let value = notice.button(button).unwrap_or_else(|| panic!("no {button}: {notice:?}"));
+        self.result_of(who, who.press(&notice.id, &value)).await
+    }
+
     /// A person puts an emoji on a batch's card, or takes it away; returns what they are told.
     pub async fn reacts(&self, who: &Person, batch: i64, name: &str, on: bool) -> String {
         let card = self.card(batch).await;
@@ -263,11 +277,16 @@ impl World {
 
     /// What Metalbot says in a batch's thread to everybody, once some message there has this text.
     pub async fn heard(&self, batch: i64, text: &str) -> String {
+        self.notice(batch, text).await.text
+    }
+
+    /// The newest message to everybody in a batch's thread that has this text, once there is one.
+    pub async fn notice(&self, batch: i64, text: &str) -> Seen {
         let head = self.card_when(batch, |_| true).await.id;
         let said = self.alice.wait_for(METAL, Some(&head), PATIENCE, text, |message| {
             message.thread.is_some() && !message.only_you && message.text.contains(text)
         });
-        said.await.unwrap().text
+        said.await.unwrap()
     }
 
     /// The words with which a batch's end was announced, as soon as it has ended.

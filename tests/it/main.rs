@@ -14,4 +14,5 @@ mod outage;
 mod overlap;
 mod preflight;
 mod process;
+mod rollout;
 mod story;

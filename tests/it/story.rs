@@ -718,6 +718,7 @@ async fn a_person_may_pause_and_end_what_runs() {
     insta::assert_snapshot!(t.says(&t.bob, "/metal pause 1").await, @r"
     -- in the thread
     #1 is paused by @bob. Hosts at work are finished, no other is started. /metal resume 1 goes on, /metal cancel 1 ends it.
+    [Resume] [Cancel]
     ");
     insta::assert_snapshot!(t.says(&t.bob, "/metal pause 1").await, @"
     -- in the channel, only to them
