@@ -24,6 +24,10 @@ pub const ADMISSION_SECONDS: &str = "metalbot_admission_seconds";
 pub const INBOX_WAITING: &str = "metalbot_inbox_waiting";
 /// Notices and tickets that wait to be sent.
 pub const OUTBOX_WAITING: &str = "metalbot_outbox_waiting";
+/// Triage tickets that have not ended; label `state`: `waiting` for Jira, `refused` by it, `open`.
+pub const TICKETS: &str = "metalbot_tickets";
+/// People concerned by open tickets whom Jira does not know.
+pub const TICKETS_UNTAGGED: &str = "metalbot_tickets_untagged_people";
 
 /// How a log line is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -74,6 +78,8 @@ pub fn install() -> Result<PrometheusHandle, TelemetryError> {
     describe_histogram!(ADMISSION_SECONDS, "Time of one admission");
     describe_gauge!(INBOX_WAITING, "Deliveries that wait for an answer");
     describe_gauge!(OUTBOX_WAITING, "Notices and tickets that wait to be sent");
+    describe_gauge!(TICKETS, "Triage tickets that have not ended, by state");
+    describe_gauge!(TICKETS_UNTAGGED, "People concerned by open tickets whom Jira does not know");
     Ok(handle)
 }
 

@@ -7,7 +7,7 @@ use super::{App, Error};
 use crate::domain::host::HostName;
 use crate::domain::ids::BatchId;
 use crate::domain::notice::{HostView, Notice};
-use crate::store::{job, view};
+use crate::store::{job, mark, view};
 
 /// Lines of `/metal list`.
 const LISTED: i64 = 15;
@@ -40,7 +40,8 @@ pub async fn hosts(
             hosts.len()
         )));
     }
-    let mut history = job::history(conn, hosts, HISTORY).await?;
+    let mut history = job::history(&mut *conn, hosts, HISTORY).await?;
+    let marks = mark::of_hosts(conn, hosts).await?;
     let hosts = hosts
         .iter()
         .filter_map(|name| app.inventory.get(name))
@@ -50,6 +51,7 @@ pub async fn hosts(
             datacenter: host.datacenter.clone(),
             rack: host.rack.clone(),
             sku: host.sku.clone(),
+            mark: marks.iter().find(|mark| mark.host == host.name).cloned(),
             history: history.remove(&host.name).unwrap_or_default(),
         })
         .collect();

@@ -13,8 +13,12 @@ mod serve;
 pub mod service;
 pub mod site;
 pub mod story;
+mod ticketing;
+mod tickets;
 
 use roles::Roles;
+
+use crate::domain::ids::BatchId;
 
 /// Metal as a Service from chat: batches of server actions, approved in the thread, driven over
 /// IPMI.
@@ -52,6 +56,11 @@ enum Command {
         #[command(subcommand)]
         command: AuditCommand,
     },
+    /// Look at the triage tickets.
+    Tickets {
+        #[command(subcommand)]
+        command: TicketsCommand,
+    },
     /// Read a password from standard input and print what the directory file keeps of it.
     HashPassword,
 }
@@ -63,6 +72,32 @@ enum AuditCommand {
         #[command(flatten)]
         config: ConfigFile,
         /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TicketsCommand {
+    /// List the tickets that wait for Jira, are refused by it, or are open.
+    List {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Also those that have ended.
+        #[arg(long)]
+        all: bool,
+        /// Print a JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say which rule takes which failed host of a batch, and on which ticket it is or would be.
+    Explain {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Number of the batch.
+        #[arg(long)]
+        batch: BatchId,
+        /// Print a JSON array.
         #[arg(long)]
         json: bool,
     },
@@ -87,6 +122,12 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
             Command::CheckConfig { config } => check::check(&config.config),
             Command::Audit { command: AuditCommand::Verify { config, json } } => {
                 audit::verify(&config.config, json).await
+            }
+            Command::Tickets { command: TicketsCommand::List { config, all, json } } => {
+                tickets::list(&config.config, all, json).await
+            }
+            Command::Tickets { command: TicketsCommand::Explain { config, batch, json } } => {
+                tickets::explain(&config.config, batch, json).await
             }
             Command::HashPassword => check::hash_password(),
         }

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::roles::Roles;
+use super::ticketing::ticket_tasks;
 use crate::app::intake::{Decode, Decoders, run_intake};
 use crate::app::{App, Reactions, ask, decide, rooms};
 use crate::bmc::Bmc;
@@ -35,9 +36,9 @@ use crate::store::task::{Turns, run_rounds};
 use crate::store::wake::{Wake, run_listener};
 use crate::store::{self, audit, task};
 use crate::telemetry;
-use crate::ticket::jira::Site;
-use crate::ticket::relay::{self as ticket_relay, Person, TicketRelay};
+use crate::ticket::relay as ticket_relay;
 use crate::ticket::render::TicketTemplates;
+use crate::ticket::sync as ticket_sync;
 
 /// Loops that work on deliveries, in each process.
 const INTAKES: usize = 4;
@@ -206,13 +207,17 @@ impl Service {
             let period = notice_relay::PERIOD;
             run_rounds(turns, "notices", period, Some(&bells.outbox), round).await;
         });
-        if let Some(jira) = &config.jira {
-            let relay = ticket_relay(self.pool.clone(), config, jira, loaded)?;
+        if let Some((relay, sync)) = ticket_tasks(self.pool.clone(), config, loaded)? {
             let (turns, bells) = (self.turns(), Arc::clone(wake));
             self.tasks.spawn(async move {
                 let round = |turn| relay.round(turn);
                 let period = ticket_relay::PERIOD;
                 run_rounds(turns, "tickets", period, Some(&bells.outbox), round).await;
+            });
+            let turns = self.turns();
+            self.tasks.spawn(async move {
+                let round = |turn| sync.round(turn);
+                run_rounds(turns, "ticket_sync", ticket_sync::PERIOD, None, round).await;
             });
         }
         let (turns, pool, app) = (self.turns(), self.pool.clone(), Arc::clone(app));
@@ -409,34 +414,6 @@ pub fn ipmi(config: &Config) -> Ipmi {
     Ipmi::new(config.bmc_credentials(), config.ipmi.clone())
 }
 
-fn ticket_relay(
-    pool: PgPool,
-    config: &Config,
-    jira: &crate::config::Jira,
-    loaded: &Loaded,
-) -> anyhow::Result<TicketRelay> {
-    let sites = jira.sites().into_iter().map(Site::new).collect::<Result<Vec<_>, _>>()?;
-    let site = sites.into_iter().next().context("[jira] gives no site")?;
-    let (directory, inventory) = (loaded.directory.clone(), Arc::clone(&loaded.inventory));
-    Ok(TicketRelay {
-        pool,
-        jira: site,
-        project: jira.project.clone(),
-        issue_type: jira.issue_type.clone(),
-        labels: jira.labels.clone(),
-        templates: Arc::clone(&loaded.ticket_templates),
-        find_person: Arc::new(move |login| {
-            let directory = directory.current();
-            Person {
-                name: directory.by_login(login).map_or_else(|| login.to_owned(), |who| who.name),
-                account: directory.jira_account(login).map(str::to_owned),
-            }
-        }),
-        find_host: Arc::new(move |name| inventory.get(name).cloned()),
-        public_url: config.public_url(),
-    })
-}
-
 /// Ready: the database answers, and knows all our tables.
 async fn ready(pool: PgPool) -> Result<&'static str, (axum::http::StatusCode, &'static str)> {
     let asked = tokio::time::timeout(Duration::from_secs(2), store::inbox::backlog(&pool)).await;
@@ -447,11 +424,20 @@ async fn ready(pool: PgPool) -> Result<&'static str, (axum::http::StatusCode, &'
 }
 
 async fn render_metrics(handle: PrometheusHandle, pool: PgPool) -> String {
-    let backlogs =
-        tokio::try_join!(store::inbox::backlog(&pool), store::outbox::backlog(&pool)).ok();
-    if let Some((inbox, outbox)) = backlogs {
+    let backlogs = tokio::try_join!(
+        store::inbox::backlog(&pool),
+        store::outbox::backlog(&pool),
+        store::ticket::counts(&pool)
+    );
+    if let Ok((inbox, outbox, tickets)) = backlogs {
         metrics::gauge!(telemetry::INBOX_WAITING).set(as_gauge(inbox));
         metrics::gauge!(telemetry::OUTBOX_WAITING).set(as_gauge(outbox));
+        for (state, count) in
+            [("waiting", tickets.waiting), ("refused", tickets.refused), ("open", tickets.open)]
+        {
+            metrics::gauge!(telemetry::TICKETS, "state" => state).set(as_gauge(count));
+        }
+        metrics::gauge!(telemetry::TICKETS_UNTAGGED).set(as_gauge(tickets.untagged));
     }
     handle.run_upkeep();
     handle.render()

@@ -142,6 +142,7 @@ impl Config {
                 _ => {}
             }
         }
+        problems.extend(self.ticket_problems());
         for name in &self.chat.reject_reactions {
             if self.chat.approve_reactions.contains(name) {
                 problems.push(format!("chat.reject_reactions: {name} also approves"));

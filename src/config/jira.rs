@@ -13,7 +13,7 @@ use crate::domain::secret::Secret;
 use crate::ticket::jira::{Auth, Dialect, SiteSettings};
 
 /// By which routes call the site of `[jira]` itself.
-const DEFAULT_SITE: &str = "default";
+pub(super) const DEFAULT_SITE: &str = "default";
 
 /// `[jira]`
 #[derive(Clone, Debug, Deserialize)]

@@ -11,6 +11,7 @@
 mod check;
 mod jira;
 mod read;
+mod tickets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -25,6 +26,7 @@ use crate::domain::caps::Caps;
 use crate::domain::human_duration;
 use crate::domain::notify::Call;
 use crate::domain::secret::Secret;
+use crate::domain::triage::{RouteRule, TicketPolicy};
 use crate::identity::authz::AllowRule;
 use crate::telemetry::LogFormat;
 
@@ -85,6 +87,11 @@ pub struct Config {
     pub chat: Chat,
     /// Without it no tickets are filed.
     pub jira: Option<Jira>,
+    /// Where failures go; the first match holds, and `[jira]` itself takes the rest.
+    #[serde(default)]
+    pub route: Vec<RouteRule>,
+    #[serde(default)]
+    pub tickets: TicketPolicy,
     #[serde(default)]
     pub commands: Folder,
     #[serde(default)]

@@ -213,6 +213,8 @@ impl SecretSource<'_> {
 mod tests {
     use std::time::Duration;
 
+    use crate::domain::triage::TicketPolicy;
+
     use super::*;
 
     const LEAST: &str = "directory.file = \"people.toml\"\ninventory.file = \"hosts.csv\"\n";
@@ -438,6 +440,10 @@ mod tests {
             (format!("{:?}", full.limits), format!("{:?}", config.limits)),
             (format!("{:?}", full.chat), format!("{:?}", config.chat)),
             (format!("{:?}", full.log), format!("{:?}", config.log)),
+            (
+                format!("{:?}", TicketPolicy { operators: None, ..full.tickets }),
+                format!("{:?}", config.tickets),
+            ),
         ] {
             assert_eq!(full, default);
         }
@@ -463,7 +469,9 @@ mod tests {
                 continue;
             }
             let (header, heading) = match section.as_str() {
-                "allow" | "approval" => (format!("[{section}]"), format!("[[{section}]]")),
+                "allow" | "approval" | "route" => {
+                    (format!("[{section}]"), format!("[[{section}]]"))
+                }
                 "credentials" => ("credentials.default".into(), "[credentials.default]".into()),
                 _ => (section.clone(), format!("[{section}]")),
             };

@@ -3,6 +3,7 @@
 //! Invariants: a digest names every batch, host, person and ticket that its notices named, in the
 //! order in which they first came up; what does not fit into one digest is left for the next.
 
+use super::host::HostName;
 use super::ids::BatchId;
 use super::notice::{DigestLine, Failure, Notice};
 
@@ -96,6 +97,11 @@ fn said(notice: &Notice) -> Vec<DigestLine> {
         });
         failed.collect()
     };
+    let ticket = |kind: &str, batch: &BatchId, key: &String, hosts: &[HostName]| DigestLine {
+        hosts: hosts.to_vec(),
+        items: vec![key.clone()],
+        ..line(kind, batch)
+    };
     let one = match notice {
         Notice::Failing { batch, failures: failed, .. } => return failures(batch, failed),
         Notice::LeftOut { batch, failures: failed, .. } => {
@@ -137,11 +143,18 @@ fn said(notice: &Notice) -> Vec<DigestLine> {
         Notice::Released { batch, by: who, hosts } => {
             DigestLine { hosts: hosts.clone(), ..by("released", batch, who) }
         }
-        Notice::TicketFiled { batch, key, hosts, .. } => DigestLine {
-            hosts: hosts.clone(),
-            items: vec![key.clone()],
-            ..line("ticket_filed", batch)
-        },
+        Notice::TicketFiled { batch, key, hosts, .. } => ticket("ticket_filed", batch, key, hosts),
+        Notice::TicketAgain { batch, key, hosts, .. } => ticket("ticket_again", batch, key, hosts),
+        Notice::TicketDone { batch, key, answering, silent, .. } => {
+            let hosts: Vec<_> = answering.iter().chain(silent).cloned().collect();
+            ticket("ticket_done", batch, key, &hosts)
+        }
+        Notice::TicketDeclined { batch, key, hosts, .. } => {
+            ticket("ticket_declined", batch, key, hosts)
+        }
+        Notice::TicketTrouble { batch, problem, .. } => {
+            DigestLine { items: vec![problem.clone()], ..line("ticket_trouble", batch) }
+        }
         Notice::Digest { lines, .. } => return lines.clone(),
         // Answers to one person are never folded: they have no lane.
         Notice::Error { .. }
@@ -164,7 +177,6 @@ fn said(notice: &Notice) -> Vec<DigestLine> {
 mod tests {
     use super::*;
     use crate::domain::batch::BatchState;
-    use crate::domain::host::HostName;
 
     fn host(name: &str) -> HostName {
         name.parse().unwrap()

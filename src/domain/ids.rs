@@ -15,6 +15,11 @@ pub struct BatchId(pub i64);
 #[serde(transparent)]
 pub struct JobId(pub i64);
 
+/// Number of a triage ticket in our own books; Jira's key comes later.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TicketId(pub i64);
+
 /// Fencing number of a lease. Every new lease of a job gets a higher one, and a write that carries
 /// an older one changes nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -24,6 +29,12 @@ pub struct Epoch(pub i64);
 impl fmt::Display for BatchId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{}", self.0)
+    }
+}
+
+impl fmt::Display for TicketId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod approval;
 pub mod batch;
 pub mod caps;
+pub mod cluster;
 pub mod digest;
 pub mod host;
 pub mod human_duration;
@@ -18,4 +19,5 @@ pub mod overlap;
 pub mod principal;
 pub mod rollout;
 pub mod secret;
+pub mod triage;
 pub mod workflow;

@@ -11,6 +11,7 @@ use super::ids::BatchId;
 use super::inbound::Place;
 use super::notify::{ChannelSetting, Preferences};
 use super::overlap::Held;
+use super::triage::Act;
 
 /// Who is to see a notice.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -231,6 +232,46 @@ pub enum Notice {
         count: u32,
         lines: Vec<DigestLine>,
     },
+    /// Hosts failed that a ticket of before is for.
+    TicketAgain {
+        batch: BatchId,
+        key: String,
+        url: String,
+        error: String,
+        hosts: Vec<HostName>,
+        act: Act,
+    },
+    /// Jira says that it is mended, and the hosts were asked.
+    TicketDone {
+        batch: BatchId,
+        submitter: String,
+        key: String,
+        url: String,
+        /// Hosts whose BMC answers.
+        answering: Vec<HostName>,
+        /// Hosts whose BMC does not, and what the first of them says.
+        silent: Vec<HostName>,
+        problem: Option<String>,
+        /// Whether the batch can be retried; hosts that were left out of it cannot.
+        retry: bool,
+    },
+    /// Jira says that nobody will mend it.
+    TicketDeclined {
+        batch: BatchId,
+        submitter: String,
+        key: String,
+        url: String,
+        resolution: String,
+        hosts: Vec<HostName>,
+    },
+    /// A ticket needs an operator.
+    TicketTrouble {
+        batch: BatchId,
+        /// Key and address, where the ticket was filed all the same.
+        key: Option<String>,
+        url: Option<String>,
+        problem: String,
+    },
 }
 
 fn yes() -> bool {
@@ -333,6 +374,9 @@ pub struct BatchView {
     /// Hosts that did not pass the checks, and are not worked on.
     pub left_out: Vec<Failure>,
     pub tickets: Vec<TicketView>,
+    /// Hosts still to be worked on that nobody will mend.
+    #[serde(default)]
+    pub marks: Vec<MarkView>,
     pub retry_of: Option<BatchId>,
     /// The plan digest in hexadecimal digits; buttons carry it.
     pub digest: String,
@@ -391,9 +435,32 @@ impl StateCounts {
 /// A triage ticket as people see it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TicketView {
+    /// Empty while it waits to be filed.
     pub key: String,
     pub url: String,
     pub kind: String,
+    /// Jira's own word, such as `In Progress`.
+    #[serde(default)]
+    pub status: Option<String>,
+    #[serde(default)]
+    pub assignee: Option<String>,
+    /// Why it is not filed yet.
+    #[serde(default)]
+    pub waits: Option<String>,
+    /// It waits for an operator, not only for Jira.
+    #[serde(default)]
+    pub refused: bool,
+}
+
+/// A host whose ticket was closed as not to be mended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MarkView {
+    pub host: HostName,
+    /// Of the ticket.
+    pub key: String,
+    pub url: String,
+    /// In Jira's words.
+    pub resolution: String,
 }
 
 /// One line of `/metal list`.
@@ -416,6 +483,8 @@ pub struct HostView {
     pub datacenter: String,
     pub rack: String,
     pub sku: String,
+    #[serde(default)]
+    pub mark: Option<MarkView>,
     /// Batches that worked on it, newest first.
     pub history: Vec<HostEvent>,
 }

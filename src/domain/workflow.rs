@@ -109,6 +109,14 @@ pub enum StepAction {
     },
 }
 
+impl StepAction {
+    /// What `run` calls it in `commands/*.toml`.
+    pub fn name(&self) -> String {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        value["run"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
 /// A step with its limits.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PlannedStep {
@@ -134,6 +142,14 @@ impl PlannedStep {
 pub enum Check {
     /// The BMC opens a session with our credentials and tells the power state.
     BmcConsole,
+}
+
+impl Check {
+    /// What `checks` calls it in `commands/*.toml`.
+    pub fn name(self) -> String {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        value.as_str().unwrap_or_default().to_owned()
+    }
 }
 
 /// What is done to every host of a batch, and how fast.

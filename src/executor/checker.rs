@@ -14,7 +14,6 @@ use futures_util::stream::{self, FuturesUnordered};
 use sqlx::{PgPool, PgTransaction};
 
 use super::FindHost;
-use super::rollout::fingerprint;
 use crate::bmc::Bmc;
 use crate::domain::approval::{self, ApprovalRule, count_by_owner};
 use crate::domain::batch::{BatchEvent, BatchState};
@@ -146,7 +145,8 @@ async fn tell(
         return Ok(());
     }
     for failure in &failures {
-        outbox::ticket(tx, &fingerprint(batch, failure), batch.id, &failure.kind).await?;
+        let key = format!("batch:{}:left_out:{}", batch.id.0, failure.kind);
+        outbox::ticket(tx, &key, batch.id, &failure.kind).await?;
     }
     let notice = Notice::LeftOut {
         batch: batch.id,

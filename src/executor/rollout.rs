@@ -7,13 +7,12 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use sha2::{Digest, Sha256};
 use sqlx::{PgPool, PgTransaction};
 
 use crate::domain::batch::{BatchEvent, BatchState, Verdict};
 use crate::domain::caps::Caps;
 use crate::domain::ids::BatchId;
-use crate::domain::notice::{Audience, Failure, Notice};
+use crate::domain::notice::{Audience, Notice};
 use crate::domain::notify::Topic;
 use crate::domain::principal::Actor;
 use crate::domain::rollout::Next;
@@ -147,8 +146,8 @@ async fn tell_the_end(tx: &mut PgTransaction<'_>, batch: &Batch) -> anyhow::Resu
     metrics::counter!(telemetry::BATCHES_ENDED, "state" => batch.state.as_str()).increment(1);
     let failures = view::failures(tx, batch.id).await?;
     for failure in &failures {
-        let fingerprint = fingerprint(batch, failure);
-        outbox::ticket(tx, &fingerprint, batch.id, &failure.kind).await?;
+        let key = format!("batch:{}:failed:{}", batch.id.0, failure.kind);
+        outbox::ticket(tx, &key, batch.id, &failure.kind).await?;
     }
     let took = batch.started_at.zip(batch.finished_at).map(|(start, end)| end - start);
     let key = format!("batch:{}:completed", batch.id.0);
@@ -178,13 +177,4 @@ pub async fn tell_failures(pool: &PgPool) -> anyhow::Result<bool> {
         tx.commit().await?;
     }
     Ok(!failing.is_empty())
-}
-
-/// Names the ticket of one kind of failure of one batch. The batch's time of birth keeps apart
-/// batches of the same number from different databases that file into the same Jira.
-pub(super) fn fingerprint(batch: &Batch, failure: &Failure) -> String {
-    let BatchId(id) = batch.id;
-    let born = batch.created_at.unix_timestamp_nanos();
-    let hash = Sha256::digest(format!("{id} {born} {}", failure.kind));
-    hex::encode(&hash[..8])
 }

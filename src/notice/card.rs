@@ -16,6 +16,10 @@ pub fn offer(notice: &Notice) -> Option<Card> {
         Notice::Paused { batch, pause, .. } => {
             (Tone::Warning, vec![resume(*batch, *pause), cancel(*batch)])
         }
+        Notice::TicketDone { batch, retry: true, .. } => {
+            let retry = format!("retry {}", batch.0);
+            (Tone::Waiting, vec![button("Retry failed", retry, ButtonStyle::Primary)])
+        }
         _ => return None,
     };
     Some(Card { tone, progress: None, buttons })

@@ -163,6 +163,10 @@ expires = "1h"
 url = "{jira}"
 token = "{jira_token}"
 project = "OPS"
+
+[tickets]
+look_every = "1s"
+doubt = "2s"
 "#
     )
 }

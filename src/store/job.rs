@@ -324,3 +324,20 @@ pub async fn keep_bmc_events(pool: &PgPool, job: JobId, events: &[String]) -> sq
     .await?;
     Ok(())
 }
+
+/// Whether a retry of the batch would take up one of these hosts.
+pub async fn any_failed(
+    conn: &mut PgConnection,
+    batch: BatchId,
+    hosts: &[HostName],
+) -> sqlx::Result<bool> {
+    let names: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
+    sqlx::query_scalar!(
+        r#"select exists (select from job where batch_id = $1 and state = 'failed'
+                          and host = any($2)) as "any!""#,
+        batch.0,
+        &names
+    )
+    .fetch_one(conn)
+    .await
+}

@@ -20,6 +20,7 @@ pub mod job;
 pub mod lane;
 pub mod lease;
 pub mod lock;
+pub mod mark;
 pub mod outbox;
 pub mod preference;
 pub mod reaction;
@@ -28,6 +29,9 @@ pub mod session;
 pub mod task;
 pub mod telling;
 pub mod ticket;
+pub mod ticket_host;
+pub mod ticket_look;
+pub mod ticket_work;
 pub mod view;
 pub mod wake;
 

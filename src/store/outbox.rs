@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sqlx::types::Json;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, PgTransaction};
 
 use super::task::interval;
 use super::wake::{Bell, ring};
@@ -32,11 +32,10 @@ pub struct Thread {
     pub message_id: Option<String>,
 }
 
-/// A ticket that waits to be filed.
+/// Failures of one kind that no ticket is for yet.
 #[derive(Debug)]
 pub struct PendingTicket {
     pub id: i64,
-    pub fingerprint: String,
     pub batch: BatchId,
     pub error_kind: String,
     pub attempts: i32,
@@ -74,17 +73,17 @@ pub async fn notice(
     ring(conn, Bell::Outbox).await
 }
 
-/// Queues a ticket for one kind of failure of a batch.
+/// Queues one kind of failure of a batch, to be put on a ticket. `key` makes it recognisable.
 pub async fn ticket(
     conn: &mut PgConnection,
-    fingerprint: &str,
+    key: &str,
     batch: BatchId,
     error_kind: &str,
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into outbox (kind, key, batch_id, body) values ('ticket', $1, $2, $3)
          on conflict do nothing",
-        fingerprint,
+        key,
         batch.0,
         Value::from(error_kind)
     )
@@ -132,10 +131,10 @@ pub async fn due_notices(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<Pendin
         .collect())
 }
 
-/// Tickets whose time has come, oldest first.
+/// Failures whose time has come, oldest first.
 pub async fn due_tickets(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<PendingTicket>> {
     let rows = sqlx::query!(
-        r#"select id, key, batch_id as "batch_id!", body as "body!: Json<String>", attempts
+        r#"select id, batch_id as "batch_id!", body as "body!: Json<String>", attempts
            from outbox
            where kind = 'ticket' and sent_at is null and refused_at is null and due_at <= now()
            order by id limit $1"#,
@@ -147,12 +146,22 @@ pub async fn due_tickets(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<Pendin
         .into_iter()
         .map(|row| PendingTicket {
             id: row.id,
-            fingerprint: row.key,
             batch: BatchId(row.batch_id),
             error_kind: row.body.0,
             attempts: row.attempts,
         })
         .collect())
+}
+
+/// Locks a row that waits until the transaction ends; `false` when it waits no more.
+pub async fn take(tx: &mut PgTransaction<'_>, id: i64) -> sqlx::Result<bool> {
+    let row = sqlx::query!(
+        "select id from outbox where id = $1 and sent_at is null and refused_at is null for update",
+        id
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(row.is_some())
 }
 
 /// The other side has it, and with a digest all that is folded into it.

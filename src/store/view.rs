@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use sqlx::PgConnection;
 
 use super::batch::{self, Batch};
-use super::{corrupt, decision, job};
+use super::{corrupt, decision, job, mark, ticket};
 use crate::domain::approval::Verdict;
 use crate::domain::batch::BatchState;
 use crate::domain::host::HostName;
 use crate::domain::ids::BatchId;
 use crate::domain::job::JobState;
-use crate::domain::notice::{ApprovalView, BatchLine, BatchView, Failure, TicketView};
+use crate::domain::notice::{ApprovalView, BatchLine, BatchView, Failure};
 use crate::domain::workflow::Plan;
 
 /// Everything that a card or `/metal status` shows.
@@ -86,7 +86,8 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
         running,
         failures: failures(&mut *conn, id).await?,
         left_out: left_out(&mut *conn, id).await?,
-        tickets: tickets(&mut *conn, id).await?,
+        tickets: ticket::views(&mut *conn, id).await?,
+        marks: mark::of_batch(&mut *conn, id).await?,
         retry_of: batch.retry_of,
         digest: batch.digest.to_string(),
     }))
@@ -145,68 +146,6 @@ pub async fn waves(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<u32> {
     .fetch_one(conn)
     .await?;
     Ok(last.cast_unsigned() + 1)
-}
-
-async fn tickets(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Vec<TicketView>> {
-    let rows = sqlx::query!(
-        "select jira_key, url, error_kind from ticket where batch_id = $1 order by id",
-        id.0
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| TicketView { key: row.jira_key, url: row.url, kind: row.error_kind })
-        .collect())
-}
-
-/// One failed host, as a ticket tells a technician.
-#[derive(Clone, Debug)]
-pub struct FailedHost {
-    pub host: HostName,
-    pub datacenter: String,
-    pub rack: String,
-    pub sku: String,
-    pub error: String,
-    /// Index of the step that failed.
-    pub step: usize,
-    /// Attempts of all its steps, repeats included.
-    pub attempts: i64,
-    /// Last entries of the BMC's own log, oldest first; empty when they could not be read.
-    pub bmc_events: Vec<String>,
-}
-
-/// The hosts of a batch that failed in one way.
-pub async fn failed_hosts(
-    conn: &mut PgConnection,
-    id: BatchId,
-    kind: &str,
-) -> sqlx::Result<Vec<FailedHost>> {
-    sqlx::query!(
-        r#"select host, datacenter, rack, sku, error, step, bmc_events,
-                  (select count(*) from attempt where attempt.job_id = job.id) as "attempts!"
-           from job
-           where batch_id = $1 and error_kind = $2 and state in ('failed', 'quarantined', 'skipped')
-           order by host"#,
-        id.0,
-        kind
-    )
-    .fetch_all(conn)
-    .await?
-    .into_iter()
-    .map(|row| {
-        Ok(FailedHost {
-            host: row.host.parse().map_err(corrupt)?,
-            datacenter: row.datacenter,
-            rack: row.rack,
-            sku: row.sku,
-            error: row.error.unwrap_or_default(),
-            step: usize::try_from(row.step).map_err(corrupt)?,
-            attempts: row.attempts,
-            bmc_events: row.bmc_events.unwrap_or_default(),
-        })
-    })
-    .collect()
 }
 
 /// The newest batches, of one submitter or of all.

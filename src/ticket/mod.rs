@@ -1,6 +1,15 @@
-//! Triage tickets: one for each kind of failure of a batch, which names the hosts and tags the
-//! people.
+//! From failed hosts to the right team's Jira queue and back.
+//!
+//! [`place`] decides which ticket a failure belongs to, in our own books; [`relay`] writes tickets
+//! to Jira; [`sync`] reads what became of them. [`explain`] says what the rules would do.
 
+mod comment;
+pub mod explain;
+mod facts;
+mod filing;
 pub mod jira;
+mod place;
 pub mod relay;
 pub mod render;
+mod signature;
+pub mod sync;

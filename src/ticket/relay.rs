@@ -1,36 +1,45 @@
-//! Files the tickets that wait in the outbox. Nothing else waits for Jira: while it is away tickets
-//! are late, and are filed once when it is back.
+//! Writes tickets to Jira. Nothing else waits for Jira: while it is away tickets are late, and are
+//! filed once and in their order when it is back.
 //!
-//! Creating is not idempotent in Jira. A create of unknown outcome, and one that a dead process may
-//! have sent, is settled by a search for the ticket's own label before anything is sent again. A
-//! process that stood still between its search and its create has lost its turn, and creates nothing.
+//! Creating is not idempotent in Jira, and its search may lag behind. So a create is marked in our
+//! books before it is sent. One whose answer was lost, or that a dead process may have sent, is a
+//! doubt: the ticket's own label is searched for, again and again, until [`TicketPolicy::doubt`] is
+//! over; only then it is sent again. There is exactly one ticket, provided that Jira carries out a
+//! create and shows it in a search within that time. A comment of unknown outcome is not repeated:
+//! the ticket's text says all that it says.
+//!
+//! A process that stood still before a create has lost its turn, and creates nothing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use serde_json::Map;
+use anyhow::{Context, anyhow};
 use sqlx::PgPool;
 
-use super::jira::{Body, Issue, JiraError, NewIssue, Site};
-use super::render::{TicketContext, TicketHost, TicketPerson, TicketTemplates};
-use crate::domain::host::{Host, HostName, fold};
+use super::comment::Comment;
+use super::facts::{Facts, People};
+use super::filing::Filed;
+use super::jira::{Body, Category, Change, JiraError, Site};
+use super::place;
+use super::render::{TicketPerson, TicketTemplates};
+use crate::domain::host::{Host, HostName};
+use crate::domain::inbound::Place;
 use crate::domain::notice::{Audience, Notice};
 use crate::domain::principal::Actor;
-use crate::failpoint::{Point, reach};
-use crate::store::batch::Batch;
-use crate::store::outbox::PendingTicket;
+use crate::domain::triage::{Routes, TicketPolicy};
 use crate::store::task::Turn;
-use crate::store::ticket::Filed;
-use crate::store::view::FailedHost;
-use crate::store::{self, audit, card, outbox, view};
+use crate::store::ticket::MoveTo;
+use crate::store::ticket_work::{self, Work};
+use crate::store::{audit, outbox, ticket};
 
 /// How often the relay looks when nobody wakes it.
 pub const PERIOD: Duration = Duration::from_secs(1);
-/// Rows of a ticket's table of hosts.
-const TABLE: usize = 50;
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// After a refusal: somebody may have mended Jira or the configuration.
+const REFUSED_WAIT: Duration = Duration::from_secs(3600);
+/// Tickets of one round.
+const PAGE: i64 = 20;
 
 /// What a ticket needs to know of a person.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,10 +58,10 @@ pub type FindHost = Arc<dyn Fn(&HostName) -> Option<Host> + Send + Sync>;
 #[derive(Clone)]
 pub struct TicketRelay {
     pub pool: PgPool,
-    pub jira: Site,
-    pub project: String,
-    pub issue_type: String,
-    pub labels: Vec<String>,
+    /// The default one first.
+    pub sites: Vec<Site>,
+    pub routes: Routes,
+    pub policy: TicketPolicy,
     pub templates: Arc<TicketTemplates>,
     pub find_person: FindPerson,
     pub find_host: FindHost,
@@ -60,189 +69,334 @@ pub struct TicketRelay {
     pub public_url: String,
 }
 
-impl TicketRelay {
-    /// Files what is due; `true` when there may be more.
-    pub async fn round(&self, turn: Turn) -> anyhow::Result<bool> {
-        let due = outbox::due_tickets(&self.pool, 20).await?;
-        for pending in &due {
-            if turn.is_last() {
-                return Ok(true);
-            }
-            match self.file(pending, &turn).await {
-                Ok(()) => {}
-                Err(Failed::Jira(error @ JiraError::Rejected { .. })) => {
-                    tracing::error!(ticket = pending.fingerprint, %error, "Jira refuses a ticket");
-                    outbox::refused(&self.pool, pending.id, &error.to_string()).await?;
-                }
-                Err(Failed::Jira(error)) => {
-                    tracing::warn!(ticket = pending.fingerprint, %error, "a ticket was not filed");
-                    let wait = error
-                        .retry_after()
-                        .unwrap_or_else(|| outbox::wait_after(pending.attempts, LONGEST_WAIT));
-                    outbox::postpone(&self.pool, pending.id, wait, &error.to_string()).await?;
-                }
-                Err(Failed::Internal(error)) => return Err(error),
-            }
-        }
-        Ok(!due.is_empty())
-    }
+/// Why a ticket is not as it should be yet.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failed {
+    #[error(transparent)]
+    Jira(#[from] JiraError),
+    /// A create may or may not have happened; it is looked for again after this time.
+    #[error("it is not known whether Jira has filed the ticket; looking for it")]
+    Doubt(Duration),
+    #[error(transparent)]
+    Internal(#[from] anyhow::Error),
+}
 
-    async fn file(&self, pending: &PendingTicket, turn: &Turn) -> Result<(), Failed> {
-        let mut conn = self.pool.acquire().await.context("database")?;
-        let batch = store::batch::get(&mut conn, pending.batch).await.context("batch")?;
-        let batch = batch.context("a ticket for a batch that is gone")?;
-        let hosts = view::failed_hosts(&mut conn, pending.batch, &pending.error_kind)
-            .await
-            .context("failed hosts")?;
-        let approvers = view::approvers(&mut conn, &batch).await.context("approvers")?;
-        drop(conn);
-
-        let label = format!("metalbot-{}", pending.fingerprint);
-        // The first try may have been that of a process that died before it could count it.
-        let found = self.jira.find_by_label(&label).await?;
-        let people = self.people(&batch, &approvers);
-        let issue = match found {
-            Some(issue) => issue,
-            None => {
-                let context = self.context(pending, &batch, &hosts, &people);
-                let text = self.templates.failure(&context).context("ticket template")?;
-                let new = NewIssue {
-                    project: self.project.clone(),
-                    issue_type: self.issue_type.clone(),
-                    summary: text.summary,
-                    body: Body::markdown(text.body),
-                    labels: self.labels.iter().cloned().chain([label]).collect(),
-                    components: Vec::new(),
-                    priority: None,
-                    assignee: None,
-                    fields: Map::new(),
-                };
-                if !turn.holds() {
-                    return Err(anyhow::anyhow!("the turn was lost before the create").into());
-                }
-                reach(Point::TicketBeforeCreate);
-                let issue = self.jira.create(&new).await?;
-                reach(Point::TicketAfterCreate);
-                issue
-            }
-        };
-        self.watch(&issue, &people).await;
-        self.remember(pending, &hosts, &issue, &people).await?;
-        Ok(())
-    }
-
-    /// Submitter first, then the approvers, each once.
-    fn people(&self, batch: &Batch, approvers: &[String]) -> Vec<Person> {
-        let mut seen = BTreeSet::new();
-        std::iter::once(&batch.submitter)
-            .chain(approvers)
-            .filter(|login| seen.insert(login.as_str()))
-            .map(|login| (self.find_person)(login))
-            .collect()
-    }
-
-    fn context(
-        &self,
-        pending: &PendingTicket,
-        batch: &Batch,
-        hosts: &[FailedHost],
-        people: &[Person],
-    ) -> TicketContext {
-        let names: Vec<HostName> = hosts.iter().map(|failed| failed.host.clone()).collect();
-        let first = hosts.first();
-        let step = first.and_then(|failed| batch.plan.steps.get(failed.step));
-        let (submitter, approvers) = match people {
-            [submitter, approvers @ ..] => (Some(submitter), approvers),
-            [] => (None, people),
-        };
-        TicketContext {
-            action: batch.plan.action.clone(),
-            batch: batch.id.to_string(),
-            batch_url: format!("{}/batches/{}", self.public_url, batch.id.0),
-            submitter: submitter.map_or_else(|| batch.submitter.clone(), |who| who.name.clone()),
-            submitter_account: submitter.and_then(|who| who.account.clone()),
-            approvers: approvers
-                .iter()
-                .map(|who| TicketPerson { name: who.name.clone(), account: who.account.clone() })
-                .collect(),
-            reason: batch.reason.clone().unwrap_or_default(),
-            error_kind: pending.error_kind.clone(),
-            error: first.map(|failed| failed.error.clone()).unwrap_or_default(),
-            step: step.map(|step| step.title.clone()).unwrap_or_default(),
-            hosts_folded: fold(&names),
-            host_count: hosts.len(),
-            hosts: hosts.iter().take(TABLE).map(|failed| self.row(failed)).collect(),
-            advice: None,
-        }
-    }
-
-    fn row(&self, failed: &FailedHost) -> TicketHost {
-        TicketHost {
-            name: failed.host.to_string(),
-            datacenter: failed.datacenter.clone(),
-            rack: failed.rack.clone(),
-            sku: failed.sku.clone(),
-            bmc: (self.find_host)(&failed.host).map(|host| host.bmc.address).unwrap_or_default(),
-            error: failed.error.clone(),
-            attempts: u32::try_from(failed.attempts).unwrap_or(u32::MAX),
-        }
-    }
-
-    /// Makes the people watchers. The mention in the text has told them already, so that an account
-    /// that Jira does not know delays nothing.
-    async fn watch(&self, issue: &Issue, people: &[Person]) {
-        for account in people.iter().filter_map(|who| who.account.as_deref()) {
-            if let Err(error) = self.jira.add_watcher(&issue.key, account).await {
-                tracing::warn!(ticket = issue.key, account, %error, "cannot add a watcher");
-            }
-        }
-    }
-
-    /// The ticket, the notice of it and the end of the outbox row, together.
-    async fn remember(
-        &self,
-        pending: &PendingTicket,
-        hosts: &[FailedHost],
-        issue: &Issue,
-        people: &[Person],
-    ) -> anyhow::Result<()> {
-        let names: Vec<HostName> = hosts.iter().map(|failed| failed.host.clone()).collect();
-        let filed = Filed {
-            fingerprint: &pending.fingerprint,
-            batch: pending.batch,
-            error_kind: &pending.error_kind,
-            key: &issue.key,
-            url: &issue.url,
-            hosts: &names,
-        };
-        let mut tx = self.pool.begin().await?;
-        if store::ticket::insert(&mut tx, &filed).await? {
-            let notice = Notice::TicketFiled {
-                batch: pending.batch,
-                key: issue.key.clone(),
-                url: issue.url.clone(),
-                error: hosts.first().map(|failed| failed.error.clone()).unwrap_or_default(),
-                hosts: names.clone(),
-                tagged: people.iter().map(|who| who.name.clone()).collect(),
-            };
-            let audience = Audience::Thread { batch: pending.batch };
-            let key = format!("ticket:{}", pending.fingerprint);
-            outbox::notice(&mut tx, &key, &audience, &notice).await?;
-            let detail = serde_json::json!({ "key": issue.key, "hosts": names });
-            let actor = Actor::system("tickets");
-            audit::record(&mut tx, &actor, "ticket.filed", Some(pending.batch), detail).await?;
-            card::touch(&mut tx, pending.batch).await?;
-        }
-        outbox::sent(&mut tx, pending.id).await?;
-        tx.commit().await?;
-        Ok(())
+impl From<sqlx::Error> for Failed {
+    fn from(error: sqlx::Error) -> Self {
+        Failed::Internal(error.into())
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-enum Failed {
-    #[error(transparent)]
-    Jira(#[from] JiraError),
-    #[error(transparent)]
-    Internal(#[from] anyhow::Error),
+impl TicketRelay {
+    /// Puts failures onto tickets and writes to Jira what is due; `true` when there may be more.
+    pub async fn round(&self, turn: Turn) -> anyhow::Result<bool> {
+        let placed = place::place_all(&self.pool, &self.routes, &self.policy).await?;
+        let due = ticket_work::due(&self.pool, PAGE).await?;
+        let (mut away, mut written) = (BTreeSet::new(), false);
+        for work in &due {
+            if turn.is_last() {
+                return Ok(true);
+            }
+            let site = self.site_name(work).to_owned();
+            if away.contains(&site) {
+                continue;
+            }
+            match self.write(work, &turn).await {
+                Ok(()) => written = true,
+                Err(Failed::Jira(error @ JiraError::Rejected { .. })) => {
+                    self.refused(work, &error).await?;
+                    if error.is_about_access() {
+                        away.insert(site);
+                    }
+                }
+                Err(error) => {
+                    let wait = self.wait(work, &error);
+                    let error = format!("{error:#}");
+                    tracing::warn!(ticket = work.fingerprint, error, "a ticket is late");
+                    ticket_work::postpone(&self.pool, work, wait, &error).await?;
+                    away.insert(site);
+                }
+            }
+        }
+        Ok(placed || written)
+    }
+
+    fn wait(&self, work: &Work, error: &Failed) -> Duration {
+        match error {
+            Failed::Doubt(wait) => *wait,
+            Failed::Jira(JiraError::Unknown { .. }) => Duration::from_secs(1),
+            Failed::Jira(error) => error
+                .retry_after()
+                .unwrap_or_else(|| outbox::wait_after(work.attempts, LONGEST_WAIT)),
+            Failed::Internal(_) => outbox::wait_after(work.attempts, LONGEST_WAIT),
+        }
+    }
+
+    fn site_name<'a>(&'a self, work: &'a Work) -> &'a str {
+        work.target.as_ref().map_or(&self.routes.default.site, |target| &target.site)
+    }
+
+    pub(super) fn site(&self, name: &str) -> anyhow::Result<&Site> {
+        let found = self.sites.iter().find(|site| site.name() == name);
+        found.with_context(|| format!("no Jira site {name:?} is configured"))
+    }
+
+    /// Brings one ticket up to date in Jira.
+    async fn write(&self, work: &Work, turn: &Turn) -> Result<(), Failed> {
+        let site = self.site(self.site_name(work))?;
+        let facts = Facts::read(&mut *self.pool.acquire().await?, work).await?;
+        let people = self.people(site, work, &facts).await?;
+        let (key, shown) = match &work.key {
+            Some(key) => (key.clone(), work.shown),
+            None => {
+                let Some(filed) = self.file(site, work, &facts, &people, turn).await? else {
+                    return Ok(());
+                };
+                let shown = filed.shown;
+                let key = filed.issue.key.clone();
+                self.remember(work, &facts, &people, &filed).await?;
+                self.watch(site, &key, &people).await;
+                (key, shown)
+            }
+        };
+        if shown < work.version {
+            self.update(site, work, &key, &facts, &people).await?;
+            if work.key.is_some() {
+                self.watch(site, &key, &people).await;
+            }
+        }
+        self.comments(site, work, &key, &people, turn).await?;
+        if let Some(to) = work.move_to {
+            self.transition(site, work, &key, to).await?;
+        }
+        Ok(())
+    }
+
+    /// The people concerned, tagged where Jira knows their account. Those whom it does not know are
+    /// written down for operators.
+    async fn people(&self, site: &Site, work: &Work, facts: &Facts) -> Result<People, Failed> {
+        let mut people = People::new();
+        let mut untagged = Vec::new();
+        for login in facts.logins() {
+            let Person { name, account } = (self.find_person)(&login);
+            let known = match &account {
+                None => false,
+                Some(account) => match site.knows_account(account).await {
+                    Ok(known) => known,
+                    // We may not ask: then it is as the directory says.
+                    Err(JiraError::Rejected { .. }) => true,
+                    Err(error) => return Err(error.into()),
+                },
+            };
+            if !known {
+                tracing::warn!(ticket = work.fingerprint, login, ?account, "nobody in Jira");
+                untagged.push(login.clone());
+            }
+            people.insert(login, TicketPerson { name, account: account.filter(|_| known) });
+        }
+        if untagged != work.untagged {
+            ticket_work::set_untagged(&self.pool, work.id, &untagged).await?;
+        }
+        Ok(people)
+    }
+
+    /// Makes the people watchers. The mention in the text has told them already, so that a failure
+    /// here delays nothing.
+    async fn watch(&self, site: &Site, key: &str, people: &People) {
+        for account in people.values().filter_map(|who| who.account.as_deref()) {
+            if let Err(error) = site.add_watcher(key, account).await {
+                tracing::warn!(ticket = key, account, %error, "cannot add a watcher");
+            }
+        }
+    }
+
+    async fn update(
+        &self,
+        site: &Site,
+        work: &Work,
+        key: &str,
+        facts: &Facts,
+        people: &People,
+    ) -> Result<(), Failed> {
+        let context = self.context(work, facts, people, work.left_out.as_deref());
+        let text = self.templates.failure(&context).context("ticket template")?;
+        let change = Change {
+            summary: Some(text.summary),
+            body: Some(Body::markdown(text.body)),
+            ..Change::default()
+        };
+        match site.update(key, &change).await {
+            Ok(()) => {}
+            // Its comments may still be taken: a closed ticket is often kept from changes.
+            Err(error @ JiraError::Rejected { .. }) if !error.is_about_access() => {
+                tracing::warn!(ticket = key, %error, "a ticket's text cannot be changed");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        ticket_work::shown(&self.pool, work.id, work.version).await?;
+        Ok(())
+    }
+
+    async fn comments(
+        &self,
+        site: &Site,
+        work: &Work,
+        key: &str,
+        people: &People,
+        turn: &Turn,
+    ) -> Result<(), Failed> {
+        while let Some(pending) = ticket_work::next_comment(&self.pool, work.id).await? {
+            if pending.tried {
+                tracing::warn!(ticket = key, "a comment's outcome is unknown; it is not repeated");
+                ticket_work::comment_done(&self.pool, pending.id).await?;
+                continue;
+            }
+            let comment: Comment = serde_json::from_value(pending.body).context("a comment")?;
+            let text = self.comment(&comment, people)?;
+            ticket_work::comment_begins(&self.pool, pending.id).await?;
+            if !turn.holds() {
+                return Err(anyhow!("the turn was lost before a comment").into());
+            }
+            match site.comment(key, &Body::markdown(text)).await {
+                Ok(()) | Err(JiraError::Unknown { .. }) => {}
+                Err(error @ JiraError::Rejected { .. }) if !error.is_about_access() => {
+                    tracing::warn!(ticket = key, %error, "Jira refuses a comment");
+                }
+                Err(error) => {
+                    ticket_work::comment_failed(&self.pool, pending.id).await?;
+                    return Err(error.into());
+                }
+            }
+            ticket_work::comment_done(&self.pool, pending.id).await?;
+        }
+        Ok(())
+    }
+
+    async fn transition(
+        &self,
+        site: &Site,
+        work: &Work,
+        key: &str,
+        to: MoveTo,
+    ) -> Result<(), Failed> {
+        let names = match to {
+            MoveTo::Open => &self.policy.reopen_by,
+            MoveTo::Closed => &self.policy.close_by,
+        };
+        for name in names {
+            match site.transition(key, name).await {
+                Ok(true) => return Ok(ticket_work::moved(&self.pool, work.id).await?),
+                Ok(false) => {}
+                Err(error @ JiraError::Rejected { .. }) if !error.is_about_access() => {
+                    tracing::warn!(ticket = key, name, %error, "Jira refuses a transition");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let states = site.states(&[key.to_owned()]).await?;
+        let closed = states.first().is_some_and(|state| state.category == Category::Done);
+        if states.is_empty() || closed != (to == MoveTo::Closed) {
+            let what = if to == MoveTo::Open { "opens" } else { "closes" };
+            let problem =
+                format!("no transition of {key} {what} it: Jira offers none of {names:?}");
+            let url = work.url.as_deref().unwrap_or_default();
+            self.tell_operators(work, Some((key, url)), &problem).await?;
+        }
+        ticket_work::moved(&self.pool, work.id).await?;
+        Ok(())
+    }
+
+    /// The ticket and the notices of it, together.
+    async fn remember(
+        &self,
+        work: &Work,
+        facts: &Facts,
+        people: &People,
+        filed: &Filed,
+    ) -> Result<(), Failed> {
+        let issue = &filed.issue;
+        let mut tx = self.pool.begin().await?;
+        let place = (&issue.key[..], &issue.url[..]);
+        let left_out = filed.left_out.as_deref();
+        if !ticket_work::created(&mut tx, work.id, place, filed.shown, left_out).await? {
+            return Ok(());
+        }
+        for (batch, approvers) in &facts.batches {
+            let hosts = facts.hosts_of(batch.id);
+            if hosts.is_empty() {
+                continue;
+            }
+            let tagged = std::iter::once(&batch.submitter).chain(approvers);
+            let error = facts.newest().map(|host| host.failure.error.clone()).unwrap_or_default();
+            let detail = serde_json::json!({ "key": issue.key, "hosts": hosts });
+            let mut seen = BTreeSet::new();
+            let notice = Notice::TicketFiled {
+                batch: batch.id,
+                key: issue.key.clone(),
+                url: issue.url.clone(),
+                error,
+                hosts,
+                tagged: tagged
+                    .filter(|login| seen.insert(login.as_str()))
+                    .filter_map(|login| people.get(login))
+                    .map(|who| who.name.clone())
+                    .collect(),
+            };
+            let key = format!("ticket:{}:filed:{}", work.fingerprint, batch.id.0);
+            outbox::notice(&mut tx, &key, &Audience::Thread { batch: batch.id }, &notice).await?;
+            let actor = Actor::system("tickets");
+            audit::record(&mut tx, &actor, "ticket.filed", Some(batch.id), detail).await?;
+        }
+        ticket::touch_cards(&mut tx, work.id).await?;
+        tx.commit().await?;
+        if let Some(left_out) = &filed.left_out {
+            let problem = format!("Jira did not take all of it: {left_out}");
+            self.tell_operators(work, Some(place), &problem).await?;
+        }
+        Ok(())
+    }
+
+    /// Jira refuses the ticket for good: operators hear of it once.
+    async fn refused(&self, work: &Work, error: &JiraError) -> anyhow::Result<()> {
+        tracing::error!(ticket = work.fingerprint, %error, "Jira refuses a ticket");
+        let wait = if error.is_about_access() { LONGEST_WAIT } else { REFUSED_WAIT };
+        let error = error.to_string();
+        if work.key.is_some() {
+            return Ok(ticket_work::postpone(&self.pool, work, wait, &error).await?);
+        }
+        let mut tx = self.pool.begin().await?;
+        ticket_work::refused(&mut tx, work.id, wait, &error).await?;
+        tx.commit().await?;
+        match work.refused {
+            true => Ok(()),
+            false => self.tell_operators(work, None, &error).await,
+        }
+    }
+
+    /// In the operators' channel, or else in the thread of the batch.
+    async fn tell_operators(
+        &self,
+        work: &Work,
+        filed: Option<(&str, &str)>,
+        problem: &str,
+    ) -> anyhow::Result<()> {
+        let name = filed.map_or(&work.fingerprint[..], |(key, _)| key);
+        tracing::warn!(ticket = name, problem, "a ticket needs a look");
+        let notice = Notice::TicketTrouble {
+            batch: work.batch,
+            key: filed.map(|(key, _)| key.to_owned()),
+            url: filed.map(|(_, url)| url.to_owned()),
+            problem: problem.trim_end_matches('.').to_owned(),
+        };
+        let channel = self.policy.operators.as_deref().and_then(|place| place.split_once('/'));
+        let audience = match channel {
+            Some((platform, channel)) => Audience::Place {
+                place: Place { platform: platform.into(), channel: channel.into(), thread: None },
+            },
+            None => Audience::Thread { batch: work.batch },
+        };
+        let key = format!("ticket:{}:trouble:{}", work.fingerprint, work.version);
+        outbox::notice(&mut *self.pool.acquire().await?, &key, &audience, &notice).await?;
+        Ok(())
+    }
 }

@@ -360,7 +360,7 @@ async fn markup_in_a_reason_stays_text() {
     t.replies(&t.bob, 3, "approve").await;
     t.ended(3).await;
     let ticket = t.tickets(1).await.remove(0);
-    let asked = ticket.description.lines().find(|line| line.contains("Reason")).unwrap();
+    let asked = ticket.description.lines().find(|line| line.contains("reason:")).unwrap();
     for markup in ["[~carol", "{color", "!pic", "[link", "{{m", "|c|", "**bold"] {
         assert!(!asked.contains(markup), "{markup}: {asked}");
     }

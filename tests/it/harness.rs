@@ -384,6 +384,12 @@ impl World {
         self.quiet().await;
         let unsent = "select count(*) from outbox where sent_at is null and refused_at is null";
         self.until_none("rows of the outbox that are not sent", unsent).await;
+        // What a ticket is filed with is told afterwards.
+        let unfiled = "select count(*) from ticket where jira_key is null and refused_at is null
+                or jira_key is not null and shown < version
+                or exists (select from ticket_comment where sent_at is null)";
+        self.until_none("tickets that are not filed", unfiled).await;
+        self.until_none("rows of the outbox that are not sent", unsent).await;
         let leased = "select count(*) from job where state = 'running' or lease_until > now()
                 and state not in ('succeeded', 'failed', 'quarantined', 'cancelled', 'skipped')";
         self.until_none("leases that live", leased).await;
@@ -396,8 +402,12 @@ impl World {
         drop(conn);
         for (what, query) in [
             (
-                "refused by chat or Jira",
+                "refused by chat",
                 "select key || ': ' || last_error from outbox where refused_at is not null",
+            ),
+            (
+                "refused by Jira",
+                "select fingerprint || ': ' || last_error from ticket where refused_at is not null",
             ),
             (
                 "failed deliveries",

@@ -767,29 +767,33 @@ async fn each_kind_of_failure_gets_one_ticket_that_tags_who_asked() {
     let credentials = tickets.iter().find(|ticket| ticket.summary.contains("credentials"));
     insta::assert_snapshot!(credentials.unwrap().description, @r"
     h3. What was asked
-    * *reboot* in batch [&#35;1|http://127.x.0.1:[port]/batches/1]
-    * Asked by [~alice]
-    * Approved by [~bob]
-    * Reason: kernel CVE&#45;2026-1
+
+    * *reboot* in batch [&#35;1|http://127.x.0.1:[port]/batches/1] &#40;thread in console &#35;metal&#41;, asked by [~alice], approved by [~bob], reason: kernel CVE&#45;2026-1
 
     h3. What failed
-    * Failure: {{bmc_credentials}} in step {{cut the power}}
+
+    * Failure: {{bmc_credentials}} in {{cut the power}}
     * Last error: the BMC at 127.x.1.9:[port] refused the user name or password
     * 2 hosts: web&#91;09-10&#93;
+    * In common: rack fra1/r11
 
     h3. Hosts
-    ||Host||Datacenter||Rack||SKU||BMC||Attempts||Last error||
-    | web09 | fra1 | r11 | c6-large | 127.x.1.9:[port] | 1 | the BMC at 127.x.1.9:[port] refused the user name or password |
-    | web10 | fra1 | r11 | c6-large | 127.x.1.10:[port] | 1 | the BMC at 127.x.1.10:[port] refused the user name or password |
+
+    || Host || Datacenter || Rack || SKU || BMC || Attempts || Last error ||
+    | web09 | fra1 | r11 | c6-large | 127.x.1.9:[port] | 1, [time] UTC | the BMC at 127.x.1.9:[port] refused the user name or password |
+    | web10 | fra1 | r11 | c6-large | 127.x.1.10:[port] | 1, [time] UTC | the BMC at 127.x.1.10:[port] refused the user name or password |
 
     h3. What to check
-    * Does the BMC still have the service account, enabled for IPMI over LAN?
-    * Was the BMC reset to factory settings or replaced? Then set the password again from the vault.
+
+    * Does the BMC still have the service account, enabled for IPMI over LAN&#63;
+    * Was the BMC reset to factory settings or replaced&#63; Then set the password again from the vault.
 
     ----
+
     Filed by Metalbot. When the hosts are mended, {{/metal retry 1}} runs them again.
     ");
-    let card = t.card_when(1, |card| card.text.contains("OPS-2")).await;
+    let both = |text: &str| text.contains("OPS-1 (Open)") && text.contains("OPS-2 (Open)");
+    let card = t.card_when(1, |card| both(&card.text)).await;
     assert!(credentials.unwrap().description.contains("/batches/1]"));
     assert_eq!(t.alice.leads_to("/batches/1").await.unwrap(), format!("/#/metal/{}", card.id));
     insta::assert_snapshot!(told(&card), @r"
@@ -799,7 +803,7 @@ async fn each_kind_of_failure_gets_one_ticket_that_tags_who_asked() {
     2 of 5 done · 3 failed
     web[09-10] the BMC at 127.x.1.9:[port] refused the user name or password
     web07 the BMC at 127.x.1.7:[port] does not answer
-    Tickets: OPS-1, OPS-2
+    Tickets: OPS-1 (Open), OPS-2 (Open)
     Reason: kernel CVE-2026-1
     Asked by @alice · approved by @bob · disruptive
     [Retry failed]

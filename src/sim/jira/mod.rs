@@ -183,11 +183,12 @@ fn lock(shared: &Mutex<World>) -> MutexGuard<'_, World> {
 fn router(shared: Shared) -> Router {
     Router::new()
         .route("/rest/api/2/issue", post(rest::create))
-        .route("/rest/api/2/issue/{key}", get(rest::read_issue))
+        .route("/rest/api/2/issue/{key}", get(rest::read_issue).put(rest::change))
         .route("/rest/api/2/issue/{key}/comment", post(rest::add_comment))
         .route("/rest/api/2/issue/{key}/watchers", get(rest::read_watchers).post(rest::add_watcher))
         .route("/rest/api/2/search", get(rest::search_get).post(rest::search_post))
         .route("/rest/api/2/myself", get(rest::myself))
+        .route("/rest/api/2/user", get(rest::read_user))
         .route("/", get(pages::list))
         .route("/browse/{key}", get(pages::ticket))
         .layer(middleware::from_fn_with_state(shared.clone(), gate))

@@ -141,6 +141,45 @@ pub(super) async fn read_issue(State(shared): State<Shared>, Path(key): Path<Str
     }
 }
 
+/// Takes summary and description anew.
+pub(super) async fn change(
+    State(shared): State<Shared>,
+    Path(key): Path<String>,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Response {
+    let Json(body) = match body {
+        Ok(body) => body,
+        Err(rejection) => return unreadable(&rejection),
+    };
+    match lock(&shared).tickets.iter_mut().find(|t| t.key == key) {
+        Some(ticket) => {
+            if let Some(text) = body["fields"]["summary"].as_str() {
+                ticket.summary = text.to_owned();
+            }
+            if let Some(text) = body["fields"]["description"].as_str() {
+                ticket.description = text.to_owned();
+            }
+            StatusCode::NO_CONTENT.into_response()
+        }
+        None => no_such_issue(),
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct WhichUser {
+    username: String,
+}
+
+pub(super) async fn read_user(
+    State(shared): State<Shared>,
+    Query(WhichUser { username }): Query<WhichUser>,
+) -> Response {
+    match lock(&shared).site.people.as_ref().is_none_or(|people| people.contains(&username)) {
+        true => Json(json!({ "name": username, "active": true })).into_response(),
+        false => refusal(StatusCode::NOT_FOUND, &["The user named does not exist"], &[]),
+    }
+}
+
 fn as_issue(ticket: &Ticket) -> Value {
     let moment = format_description!(
         "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]+0000"

@@ -1,0 +1,73 @@
+//! Hosts that nobody will mend: their ticket was closed so. A mark goes when the host succeeds.
+
+use sqlx::{PgConnection, PgTransaction};
+
+use super::corrupt;
+use crate::domain::host::HostName;
+use crate::domain::ids::{BatchId, TicketId};
+use crate::domain::notice::MarkView;
+
+/// Marks the ticket's hosts that have not succeeded since.
+pub async fn set(tx: &mut PgTransaction<'_>, ticket: TicketId) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into host_mark (host, ticket_id)
+         select distinct job.host, ticket_host.ticket_id
+         from ticket_host join job on job.id = job_id
+         where ticket_host.ticket_id = $1 and mended_at is null
+         on conflict (host) do update set ticket_id = excluded.ticket_id, marked_at = now()",
+        ticket.0
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Takes the marks of a ticket away: it is open again.
+pub async fn clear_of(tx: &mut PgTransaction<'_>, ticket: TicketId) -> sqlx::Result<()> {
+    sqlx::query!("delete from host_mark where ticket_id = $1", ticket.0).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// Takes the marks of hosts away.
+pub async fn clear(tx: &mut PgTransaction<'_>, hosts: &[HostName]) -> sqlx::Result<()> {
+    let names: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
+    sqlx::query!("delete from host_mark where host = any($1)", &names).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// The marked ones of these hosts.
+pub async fn of_hosts(conn: &mut PgConnection, hosts: &[HostName]) -> sqlx::Result<Vec<MarkView>> {
+    let names: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
+    sqlx::query!(
+        r#"select host, jira_key as "key!", url as "url!", resolution
+           from host_mark join ticket on ticket.id = ticket_id
+           where host = any($1) and jira_key is not null order by host"#,
+        &names
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(|row| {
+        Ok(MarkView {
+            host: row.host.parse().map_err(corrupt)?,
+            key: row.key,
+            url: row.url,
+            resolution: row.resolution.unwrap_or_default(),
+        })
+    })
+    .collect()
+}
+
+/// The marked hosts of a batch that are still to be worked on.
+pub async fn of_batch(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<Vec<MarkView>> {
+    let hosts = sqlx::query_scalar!(
+        "select job.host from job join host_mark on host_mark.host = job.host
+         where batch_id = $1 and state in ('held', 'queued', 'running')",
+        batch.0
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let hosts: Result<Vec<HostName>, _> =
+        hosts.into_iter().map(|host| host.parse().map_err(corrupt)).collect();
+    of_hosts(conn, &hosts?).await
+}

@@ -1,0 +1,36 @@
+//! What a comment is about. It is worded when it is sent, by `templates/tickets/`.
+
+use serde::{Deserialize, Serialize};
+use sqlx::PgTransaction;
+
+use crate::domain::host::{HostName, fold};
+use crate::domain::ids::{BatchId, TicketId};
+use crate::store::ticket;
+
+/// The serialised `kind` names its template.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Comment {
+    /// Hosts have failed in the same way.
+    Again { batch: BatchId, action: String, submitter: String, hosts: Vec<HostName>, error: String },
+    /// Every host of the ticket has succeeded since.
+    Mended { batches: Vec<BatchId>, hosts: Vec<HostName> },
+}
+
+impl Comment {
+    /// What it says, apart from in which batch: two that say the same are one.
+    fn facts(&self) -> String {
+        match self {
+            Comment::Again { hosts, action, error, .. } => {
+                format!("again {action} {} {error}", fold(hosts))
+            }
+            Comment::Mended { hosts, .. } => format!("mended {}", fold(hosts)),
+        }
+    }
+
+    /// Queues it, unless the ticket's last one says the same.
+    pub async fn queue(&self, tx: &mut PgTransaction<'_>, ticket: TicketId) -> sqlx::Result<bool> {
+        let body = serde_json::to_value(self).unwrap_or_default();
+        ticket::comment(tx, ticket, &body, &self.facts()).await
+    }
+}

@@ -1,0 +1,217 @@
+//! Collects what a ticket says, from our books, the directory and the inventory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::PgConnection;
+use time::macros::format_description;
+use time::{OffsetDateTime, UtcOffset};
+
+use super::comment::Comment;
+use super::relay::TicketRelay;
+use super::render::{
+    AgainContext, BatchLink, MendedContext, TicketBatch, TicketContext, TicketEvents, TicketHost,
+    TicketPerson,
+};
+use crate::domain::cluster::Shared;
+use crate::domain::host::{HostName, fold};
+use crate::domain::ids::BatchId;
+use crate::store::batch::Batch;
+use crate::store::ticket_host::{HurtHost, hosts};
+use crate::store::ticket_work::Work;
+use crate::store::{self, ticket, view};
+
+/// Batches that a ticket tells of; what came before is only counted.
+const BATCHES: usize = 20;
+/// Rows of a ticket's table of hosts.
+const TABLE: usize = 60;
+/// Hosts whose BMC's log is quoted, and lines of each.
+const LOGS: usize = 5;
+const LOG_LINES: usize = 8;
+
+/// What our books know of a ticket.
+pub struct Facts {
+    /// The newest first.
+    pub batches: Vec<(Batch, Vec<String>)>,
+    pub more_batches: usize,
+    pub hosts: Vec<HurtHost>,
+    pub shared: Option<Shared>,
+}
+
+impl Facts {
+    pub async fn read(conn: &mut PgConnection, work: &Work) -> anyhow::Result<Facts> {
+        let ids = ticket::batches(&mut *conn, work.id).await?;
+        let mut batches = Vec::new();
+        for id in ids.iter().rev().take(BATCHES) {
+            if let Some(batch) = store::batch::get(&mut *conn, *id).await? {
+                let approvers = view::approvers(&mut *conn, &batch).await?;
+                batches.push((batch, approvers));
+            }
+        }
+        let more_batches = ids.len().saturating_sub(BATCHES);
+        let hosts = hosts(&mut *conn, work.id).await?;
+        let shared = ticket::shared(&mut *conn, work.id).await?;
+        Ok(Facts { batches, more_batches, hosts, shared })
+    }
+
+    /// Logins of the people concerned: who asked and who approved, each once.
+    pub fn logins(&self) -> BTreeSet<String> {
+        let people = self.batches.iter().flat_map(|(batch, approvers)| {
+            std::iter::once(&batch.submitter).chain(approvers).cloned()
+        });
+        people.collect()
+    }
+
+    /// The hosts that failed in one batch and not in a later one.
+    pub fn hosts_of(&self, batch: BatchId) -> Vec<HostName> {
+        let mine = self.hosts.iter().filter(|host| host.batch == batch);
+        mine.map(|host| host.failure.host.clone()).collect()
+    }
+
+    /// The last of the errors.
+    pub fn newest(&self) -> Option<&HurtHost> {
+        self.hosts.iter().max_by_key(|host| (host.batch, std::cmp::Reverse(&host.failure.host)))
+    }
+}
+
+/// The people concerned by login, as they are named and, where Jira knows them, tagged.
+pub type People = BTreeMap<String, TicketPerson>;
+
+impl TicketRelay {
+    /// What the ticket says. `left_out` tells what Jira did not take.
+    pub(super) fn context(
+        &self,
+        work: &Work,
+        facts: &Facts,
+        people: &People,
+        left_out: Option<&str>,
+    ) -> TicketContext {
+        let person = |login: &String| {
+            let unknown = || TicketPerson { name: login.clone(), account: None };
+            people.get(login).cloned().unwrap_or_else(unknown)
+        };
+        let batches = facts.batches.iter().map(|(batch, approvers)| TicketBatch {
+            id: batch.id.to_string(),
+            url: self.batch_url(batch.id),
+            place: format!("{} #{}", batch.platform, batch.channel),
+            action: batch.plan.action.clone(),
+            submitter: person(&batch.submitter),
+            approvers: approvers.iter().map(person).collect(),
+            reason: batch.reason.clone().unwrap_or_default(),
+        });
+        let names = facts.hosts.iter().map(|host| &host.failure.host);
+        let mended = facts.hosts.iter().filter(|host| host.mended).map(|host| &host.failure.host);
+        let newest = facts.newest().map(|host| &host.failure);
+        let logs = facts.hosts.iter().filter(|host| !host.bmc_events.is_empty());
+        TicketContext {
+            batches: batches.collect(),
+            more_batches: facts.more_batches,
+            error_kind: work.error_kind.clone(),
+            error: newest.map(|failure| failure.error.clone()).unwrap_or_default(),
+            source: newest.map(|failure| failure.source.to_string()).unwrap_or_default(),
+            shared: facts
+                .shared
+                .as_ref()
+                .filter(|_| facts.hosts.len() > 1)
+                .map(|shared| format!("{} {}", shared.dimension.as_str(), shared.value)),
+            hosts_folded: fold(names),
+            mended_folded: fold(mended),
+            host_count: facts.hosts.len(),
+            hosts: facts.hosts.iter().take(TABLE).map(|host| self.row(host)).collect(),
+            events: logs
+                .take(LOGS)
+                .map(|host| {
+                    let from = host.bmc_events.len().saturating_sub(LOG_LINES);
+                    let lines = host.bmc_events[from..].join("\n");
+                    TicketEvents { host: host.failure.host.to_string(), lines }
+                })
+                .collect(),
+            left_out: left_out.map(str::to_owned),
+            retry: facts.batches.first().map_or(work.batch, |(batch, _)| batch.id).0.to_string(),
+        }
+    }
+
+    fn row(&self, host: &HurtHost) -> TicketHost {
+        let failure = &host.failure;
+        let known = (self.find_host)(&failure.host);
+        TicketHost {
+            name: failure.host.to_string(),
+            datacenter: failure.datacenter.clone(),
+            rack: failure.rack.clone(),
+            sku: failure.sku.clone(),
+            bmc: known.map(|host| host.bmc.address).unwrap_or_default(),
+            error: failure.error.clone(),
+            attempts: u32::try_from(host.attempts).unwrap_or(u32::MAX),
+            tried: tried(host.first_try, host.last_try),
+        }
+    }
+
+    fn batch_url(&self, batch: BatchId) -> String {
+        format!("{}/batches/{}", self.public_url, batch.0)
+    }
+
+    /// The words of a comment.
+    pub(super) fn comment(&self, comment: &Comment, people: &People) -> anyhow::Result<String> {
+        Ok(match comment {
+            Comment::Again { batch, action, submitter, hosts, error } => {
+                let unknown = || TicketPerson { name: submitter.clone(), account: None };
+                self.templates.again(&AgainContext {
+                    batch: batch.to_string(),
+                    batch_url: self.batch_url(*batch),
+                    action: action.clone(),
+                    submitter: people.get(submitter).cloned().unwrap_or_else(unknown),
+                    hosts_folded: fold(hosts),
+                    error: error.clone(),
+                })?
+            }
+            Comment::Mended { batches, hosts } => {
+                let link = |batch: &BatchId| BatchLink {
+                    id: batch.to_string(),
+                    url: self.batch_url(*batch),
+                };
+                self.templates.mended(&MendedContext {
+                    batches: batches.iter().map(link).collect(),
+                    hosts_folded: fold(hosts),
+                })?
+            }
+        })
+    }
+}
+
+/// `23 Nov 14:02 to 14:05 UTC`
+fn tried(first: Option<OffsetDateTime>, last: Option<OffsetDateTime>) -> String {
+    let day = format_description!("[day padding:none] [month repr:short] [hour]:[minute]");
+    let clock = format_description!("[hour]:[minute]");
+    let Some(first) = first.map(|time| time.to_offset(UtcOffset::UTC)) else {
+        return String::new();
+    };
+    let last = last.map(|time| time.to_offset(UtcOffset::UTC)).unwrap_or(first);
+    let until = match last - first < time::Duration::minutes(1) {
+        true => Ok(String::new()),
+        false if last.date() == first.date() => last.format(&clock).map(|t| format!(" to {t}")),
+        false => last.format(&day).map(|t| format!(" to {t}")),
+    };
+    match (first.format(&day), until) {
+        (Ok(from), Ok(until)) => format!("{from}{until} UTC"),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn times_of_attempts() {
+        let at = |time| Some(time);
+        let first = datetime!(2026-11-23 14:02:10 UTC);
+        assert_eq!(tried(None, None), "");
+        assert_eq!(tried(at(first), None), "23 Nov 14:02 UTC");
+        assert_eq!(tried(at(first), at(datetime!(2026-11-23 14:02:40 UTC))), "23 Nov 14:02 UTC");
+        let later = datetime!(2026-11-23 16:05 +1);
+        assert_eq!(tried(at(first), at(later)), "23 Nov 14:02 to 15:05 UTC");
+        let next_day = datetime!(2026-11-24 00:05 UTC);
+        assert_eq!(tried(at(first), at(next_day)), "23 Nov 14:02 to 24 Nov 00:05 UTC");
+    }
+}
