@@ -4,10 +4,12 @@ SHELL := /bin/bash
 # Builds need no database: the queries are checked against .sqlx.
 export SQLX_OFFLINE ?= true
 
-# What demo and tests need beside Rust: a PostgreSQL server, BMCs that speak IPMI, and for the tests
-# two BMC clients that are not ours and a browser.
-DEMO_PACKAGES := postgresql openipmi
-TEST_PACKAGES := $(DEMO_PACKAGES) ipmitool freeipmi-tools chromium chromium-driver
+# What demo and tests need beside Rust: OpenSSL for a library that links it, a PostgreSQL server,
+# BMCs that speak IPMI, and for the tests two BMC clients that are not ours, a browser and Python.
+DEMO_PACKAGES := pkg-config libssl-dev postgresql openipmi
+TEST_PACKAGES := $(DEMO_PACKAGES) ipmitool freeipmi-tools chromium chromium-driver python3-venv
+# Servers of PyPI that the tests talk to, in a Python environment of their own below target/.
+PEERS := jira820==0.12
 
 .PHONY: help demo demo-script test bench bench-fleet lint queries install
 
@@ -63,3 +65,8 @@ install-demo:
 
 install-test:
 	$(call install,$(TEST_PACKAGES))
+	@if [ "$$(cat target/peers/installed 2>/dev/null)" = "$(PEERS)" ]; then exit 0; fi; \
+	echo "Installing: $(PEERS)"; \
+	python3 -m venv --clear target/peers && \
+	target/peers/bin/pip install --quiet --disable-pip-version-check $(PEERS) && \
+	echo "$(PEERS)" >target/peers/installed

@@ -16,3 +16,5 @@ mod preflight;
 mod process;
 mod rollout;
 mod story;
+mod ticket_jira820;
+mod ticket_wire;

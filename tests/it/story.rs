@@ -767,26 +767,22 @@ async fn each_kind_of_failure_gets_one_ticket_that_tags_who_asked() {
     let credentials = tickets.iter().find(|ticket| ticket.summary.contains("credentials"));
     insta::assert_snapshot!(credentials.unwrap().description, @r"
     h3. What was asked
-
     * *reboot* in batch [&#35;1|http://127.x.0.1:[port]/batches/1] &#40;thread in console &#35;metal&#41;, asked by [~alice], approved by [~bob], reason: kernel CVE&#45;2026-1
 
     h3. What failed
-
     * Failure: {{bmc_credentials}} in {{cut the power}}
     * Last error: the BMC at 127.x.1.9:[port] refused the user name or password
     * 2 hosts: web&#91;09-10&#93;
     * In common: rack fra1/r11
 
     h3. Hosts
-
     || Host || Datacenter || Rack || SKU || BMC || Attempts || Last error ||
     | web09 | fra1 | r11 | c6-large | 127.x.1.9:[port] | 1, [time] UTC | the BMC at 127.x.1.9:[port] refused the user name or password |
     | web10 | fra1 | r11 | c6-large | 127.x.1.10:[port] | 1, [time] UTC | the BMC at 127.x.1.10:[port] refused the user name or password |
 
     h3. What to check
-
-    * Does the BMC still have the service account, enabled for IPMI over LAN&#63;
-    * Was the BMC reset to factory settings or replaced&#63; Then set the password again from the vault.
+    * Does the BMC still have the service account, enabled for IPMI over LAN?
+    * Was the BMC reset to factory settings or replaced? Then set the password again from the vault.
 
     ----
 

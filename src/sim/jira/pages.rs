@@ -5,8 +5,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use time::macros::format_description;
 
-use super::wiki::{html, to_html};
-use super::{Shared, Ticket, lock};
+use super::wiki::html;
+use super::{Dialect, Shared, Ticket, adf, lock, wiki};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #d8dce3; --soft: #f3f5f8; --dim: #5d6673; --link: #0b57c2;
@@ -68,11 +68,19 @@ pub(super) async fn ticket(State(shared): State<Shared>, Path(key): Path<String>
         let body = "<h1>No such ticket</h1><p><a href=\"/\">All tickets</a></p>";
         return page(StatusCode::NOT_FOUND, "No such ticket", body);
     };
+    let to_html = match world.site.dialect {
+        Dialect::DataCenter => wiki::to_html,
+        Dialect::Cloud => adf::to_html,
+    };
+    let resolution = ticket.resolution.as_ref().map(|name| format!(" ({})", html(name)));
+    let assignee = ticket.assignee.as_deref().unwrap_or("nobody");
     let mut body = format!(
-        "<p class=\"dim\">{} · {} · {} · filed {} UTC</p><h1>{}</h1>\n<div>",
+        "<p class=\"dim\">{} · {} · {}{} · assigned to {} · filed {} UTC</p><h1>{}</h1>\n<div>",
         html(&ticket.key),
         html(&ticket.issue_type),
         html(&ticket.status),
+        resolution.unwrap_or_default(),
+        html(assignee),
         filed(ticket),
         html(&ticket.summary),
     );

@@ -165,3 +165,117 @@ fn marks(style: &Style) -> Vec<Value> {
     let link = style.link.iter().map(|url| json!({ "type": "link", "attrs": { "href": url } }));
     plain.chain(link).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::body::{Body, MAX_TEXT, escape, mention};
+    use super::*;
+    use crate::sim::jira::check_document;
+
+    fn adf(markdown: &str) -> Value {
+        document(Body::markdown(markdown).blocks())
+    }
+
+    /// Every node of a kind, wherever it is.
+    fn nodes<'a>(node: &'a Value, kind: &str, out: &mut Vec<&'a Value>) {
+        if node["type"] == kind {
+            out.push(node);
+        }
+        node["content"].as_array().into_iter().flatten().for_each(|child| nodes(child, kind, out));
+    }
+
+    fn all<'a>(node: &'a Value, kind: &str) -> Vec<&'a Value> {
+        let mut out = Vec::new();
+        nodes(node, kind, &mut out);
+        out
+    }
+
+    #[test]
+    fn every_construct_has_its_node() {
+        let document = adf("\
+## Head
+**two** `four` [l](https://h/) [Al](<mention:5b10ac8d%3A1>) [No](<mention:a%20b>)
+
+3. c
+   - d
+
+| A |
+|---|
+| 1 |
+
+```
+raw
+```");
+        assert_eq!(check_document(&document), Ok(()));
+        let blocks: Vec<String> =
+            document["content"].as_array().unwrap().iter().map(Value::to_string).collect();
+        insta::assert_snapshot!(blocks.join("\n"), @r#"
+        {"attrs":{"level":2},"content":[{"text":"Head","type":"text"}],"type":"heading"}
+        {"content":[{"marks":[{"type":"strong"}],"text":"two","type":"text"},{"text":" ","type":"text"},{"marks":[{"type":"code"}],"text":"four","type":"text"},{"text":" ","type":"text"},{"marks":[{"attrs":{"href":"https://h/"},"type":"link"}],"text":"l","type":"text"},{"text":" ","type":"text"},{"attrs":{"id":"5b10ac8d:1","text":"@Al"},"type":"mention"},{"text":" ","type":"text"},{"text":"No","type":"text"}],"type":"paragraph"}
+        {"attrs":{"order":3},"content":[{"content":[{"content":[{"text":"c","type":"text"}],"type":"paragraph"},{"content":[{"content":[{"content":[{"text":"d","type":"text"}],"type":"paragraph"}],"type":"listItem"}],"type":"bulletList"}],"type":"listItem"}],"type":"orderedList"}
+        {"content":[{"content":[{"attrs":{},"content":[{"content":[{"text":"A","type":"text"}],"type":"paragraph"}],"type":"tableHeader"}],"type":"tableRow"},{"content":[{"attrs":{},"content":[{"content":[{"text":"1","type":"text"}],"type":"paragraph"}],"type":"tableCell"}],"type":"tableRow"}],"type":"table"}
+        {"content":[{"text":"raw","type":"text"}],"type":"codeBlock"}
+        "#);
+    }
+
+    #[test]
+    fn long_documents_are_cut_between_constructs() {
+        let row =
+            format!("| {} | {} |\n", mention("5b10:1", "Al \"x\""), escape(&"\"[|]".repeat(20)));
+        let table = format!("| A | B |\n|---|---|\n{}", row.repeat(400));
+        for markdown in
+            [table, "word ".repeat(20_000), "- item\n".repeat(9_000), "a\n\n".repeat(9_000)]
+        {
+            let document = adf(&markdown);
+            assert_eq!(check_document(&document), Ok(()));
+            let length = document.to_string().encode_utf16().count();
+            assert!(length <= MAX_TEXT && length > MAX_TEXT - 2_000, "{length}");
+            assert!(document.to_string().contains("too long for Jira"));
+        }
+    }
+
+    proptest! {
+        /// Whatever Markdown a site's template makes, Cloud takes the document.
+        #[test]
+        fn any_markdown_is_a_valid_document(
+            text in r#"([-*+>#|`~_\[\]()<>!:\\&;.\n 1ax]|\n\n|\n- |\n1\. |\n> |```|\*\*|~~|\|---\||<b>|https://h/|mention:a|\PC){0,60}"#,
+        ) {
+            prop_assert_eq!(check_document(&adf(&text)), Ok(()), "{:?}", text);
+        }
+
+        /// Whatever a user typed is one text without marks, and mentions nobody.
+        #[test]
+        fn foreign_text_stays_text(
+            text in r#"([{}\[\]()|*_+^~?!#@\\&<>;:.\-/ `=\nhbq1A]|\PC|https?://|mention:bob|\]\(){0,30}"#,
+        ) {
+            let value = escape(&text);
+            for template in [
+                value.clone(),
+                format!("- {value}"),
+                format!("> {value}"),
+                format!("| A |\n|---|\n| {value} |"),
+            ] {
+                let document = adf(&template);
+                prop_assert_eq!(check_document(&document), Ok(()));
+                prop_assert!(all(&document, "mention").is_empty());
+                for node in all(&document, "text") {
+                    prop_assert!(node.get("marks").is_none(), "{}", document);
+                }
+                for kind in ["heading", "rule", "codeBlock", "hardBreak"] {
+                    prop_assert!(all(&document, kind).is_empty(), "{}", document);
+                }
+            }
+        }
+
+        #[test]
+        fn a_mention_is_of_that_account(account in r"[A-Za-z0-9:_-]{1,40}", name in r"\PC{0,10}") {
+            let document = adf(&format!("Hi {}!", mention(&account, &name)));
+            prop_assert_eq!(check_document(&document), Ok(()));
+            let mentions = all(&document, "mention");
+            prop_assert_eq!(mentions.len(), 1);
+            prop_assert_eq!(mentions[0]["attrs"]["id"].as_str(), Some(account.as_str()));
+        }
+    }
+}

@@ -29,7 +29,8 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 pub(super) struct Wire {
     http: Client,
     base: Url,
-    secret: Secret,
+    /// What no error may show: the token, and the form in which it is sent.
+    hidden: Vec<Secret>,
 }
 
 impl Wire {
@@ -38,11 +39,11 @@ impl Wire {
         if settings.timeout.is_zero() {
             return Err(JiraError::wrong("the timeout is zero"));
         }
-        let (text, secret) = match &settings.auth {
-            Auth::Bearer(token) => (format!("Bearer {}", token.expose()), token),
+        let (text, hidden) = match &settings.auth {
+            Auth::Bearer(token) => (format!("Bearer {}", token.expose()), vec![token.clone()]),
             Auth::Basic { user, password } => {
-                let pair = format!("{user}:{}", password.expose());
-                (format!("Basic {}", STANDARD.encode(pair)), password)
+                let pair = STANDARD.encode(format!("{user}:{}", password.expose()));
+                (format!("Basic {pair}"), vec![password.clone(), Secret::new(pair)])
             }
         };
         let mut credentials = HeaderValue::try_from(text)
@@ -64,7 +65,7 @@ impl Wire {
             client = client.no_proxy();
         }
         let http = client.build().map_err(|e| unsent(&e, Effect::Repeatable))?;
-        Ok(Wire { http, base, secret: secret.clone() })
+        Ok(Wire { http, base, hidden })
     }
 
     /// The same client, for a library that reads by itself.
@@ -116,10 +117,9 @@ impl Wire {
 
     /// Foreign texts may repeat our token.
     fn redact(&self, error: JiraError) -> JiraError {
-        let token = self.secret.expose();
-        error.rewrite(|text| match token.is_empty() {
-            true => text.to_owned(),
-            false => text.replace(token, "(token)"),
+        error.rewrite(|text| {
+            let secrets = self.hidden.iter().map(Secret::expose).filter(|one| !one.is_empty());
+            secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "(token)"))
         })
     }
 }
