@@ -16,6 +16,12 @@ pub const BATCHES_ENDED: &str = "metalbot_batches_ended_total";
 pub const JOBS_ENDED: &str = "metalbot_jobs_ended_total";
 /// Jobs that this process works on now.
 pub const JOBS_RUNNING: &str = "metalbot_jobs_running";
+/// Requests to BMCs by what may be done after them; labels `request`, `outcome`: `done`, `transient`
+/// (nothing happened), `rejected`, `unknown` (it may have happened).
+pub const BMC_REQUESTS: &str = "metalbot_bmc_requests_total";
+/// Seconds of one request to a BMC, from the first packet of its session to the last; label
+/// `request`.
+pub const BMC_SECONDS: &str = "metalbot_bmc_request_seconds";
 /// Seconds from delivery to answer; label `door`.
 pub const COMMAND_SECONDS: &str = "metalbot_command_seconds";
 /// Seconds of one admission, locks included.
@@ -74,6 +80,8 @@ pub fn install() -> Result<PrometheusHandle, TelemetryError> {
     describe_counter!(BATCHES_ENDED, "Batches by the state that they ended in");
     describe_counter!(JOBS_ENDED, "Jobs by the state that they ended in");
     describe_gauge!(JOBS_RUNNING, "Jobs that this process works on");
+    describe_counter!(BMC_REQUESTS, "Requests to BMCs by what may be done after them");
+    describe_histogram!(BMC_SECONDS, "Time of one request to a BMC, session included");
     describe_histogram!(COMMAND_SECONDS, "Time from delivery to answer");
     describe_histogram!(ADMISSION_SECONDS, "Time of one admission");
     describe_gauge!(INBOX_WAITING, "Deliveries that wait for an answer");

@@ -83,6 +83,38 @@ pub struct DeviceInfo {
     pub ipmi: String,
 }
 
+/// One entry of a BMC's own event log, in words.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct BmcEvent {
+    /// By the BMC's clock, which may be wrong: `2026-11-23 14:02:11`.
+    pub at: String,
+    /// Kind and number of the sensor: `Power Supply 0x64`.
+    pub sensor: String,
+    pub event: String,
+    /// Whether it began or ended; not every entry says so.
+    pub asserted: Option<bool>,
+}
+
+impl fmt::Display for BmcEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BmcEvent { at, sensor, event, asserted } = self;
+        let end = match asserted {
+            Some(true) => ", asserted",
+            Some(false) => ", deasserted",
+            None => "",
+        };
+        write!(f, "{at} {sensor}: {event}{end}")
+    }
+}
+
+/// What a host's sensors say; `None` is what its BMC cannot tell.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Readings {
+    pub power_watts: Option<f64>,
+    /// Temperature of the air that comes in, in degrees Celsius.
+    pub inlet_celsius: Option<f64>,
+}
+
 /// Why a request to a BMC failed. Messages are for operators and never hold a secret.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BmcError {
@@ -171,4 +203,11 @@ pub trait Bmc: Send + Sync + 'static {
     ) -> Result<(), BmcError>;
 
     async fn device_info(&self, host: &Host) -> Result<DeviceInfo, BmcError>;
+
+    /// Reads the newest entries of the BMC's event log, at most `last`, oldest first. It ends in
+    /// time, perhaps with fewer.
+    async fn events(&self, host: &Host, last: usize) -> Result<Vec<BmcEvent>, BmcError>;
+
+    /// Reads power consumption and inlet temperature.
+    async fn readings(&self, host: &Host) -> Result<Readings, BmcError>;
 }

@@ -170,6 +170,7 @@ impl Service {
                 lease: config.executor.lease,
                 drain: config.executor.drain,
             },
+            log_reading: Default::default(),
         };
         self.tasks.spawn(worker::run_worker(executor, Arc::clone(wake), self.stop.clone()));
         let (turns, pool) = (self.turns(), self.pool.clone());

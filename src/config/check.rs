@@ -96,6 +96,7 @@ impl Config {
             ("database.max_connections", u64::from(self.database.max_connections)),
             ("console.session_hours", u64::from(self.console.session_hours)),
             ("ipmi.max_in_flight", self.ipmi.max_in_flight as u64),
+            ("ipmi.max_in_flight_per_datacenter", self.ipmi.max_in_flight_per_datacenter as u64),
             ("executor.max_in_flight", u64::from(self.executor.max_in_flight)),
             ("limits.max_hosts", u64::from(self.limits.max_hosts)),
             ("limits.max_text", self.limits.max_text as u64),

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Executor;
+use super::bmc_events;
 use super::journal::{Journal, Stale};
 use super::lease_clock::LeaseClock;
 use crate::bmc::{Class, NO_PERMIT, Permit};
@@ -251,6 +252,7 @@ impl<'a> Run<'a> {
         let told = Some((error.kind.to_owned(), error.message));
         self.write(attempt, outcome, told, after(event), self.leased.step).await?;
         count_end(after(event));
+        bmc_events::start_reading(self.executor, &self.leased, error.kind);
         Ok(Then::End)
     }
 

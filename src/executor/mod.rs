@@ -14,11 +14,14 @@ use crate::bmc::Bmc;
 use crate::domain::host::{Host, HostName};
 
 pub mod attempt;
+mod bmc_events;
 pub mod checker;
 pub mod journal;
 mod lease_clock;
 pub mod rollout;
 pub mod worker;
+
+pub use self::bmc_events::LogReading;
 
 /// Looks a host up in today's inventory.
 pub type FindHost = Arc<dyn Fn(&HostName) -> Option<Host> + Send + Sync>;
@@ -32,6 +35,7 @@ pub struct Executor {
     /// Name of this process, unique among the replicas.
     pub worker: String,
     pub limits: Limits,
+    pub log_reading: LogReading,
 }
 
 /// How much, and for how long.

@@ -290,7 +290,10 @@ fn emulation(bmcs: &[SimBmc]) -> String {
     let mut text = "mc_setbmc 0x20\n".to_owned();
     for (unit, _) in units(bmcs) {
         text += &format!(
-            "mc_add {unit:#04x} 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02\nmc_enable {unit:#04x}\n"
+            "mc_add {unit:#04x} 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02
+sel_enable {unit:#04x} 100 0x0a
+mc_enable {unit:#04x}
+"
         );
     }
     text

@@ -15,7 +15,7 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("failpoint", &[]),
     ("command", &["domain"]),
     ("store", &["domain"]),
-    ("bmc", &["domain"]),
+    ("bmc", &["domain", "telemetry"]),
     ("inventory", &["domain"]),
     ("identity", &["domain", "store"]),
     ("preflight", &["domain", "bmc"]),

@@ -92,6 +92,36 @@ fn ipmitool_takes_them_for_bmcs() {
 }
 
 #[test]
+fn ipmitool_reads_the_log_and_the_sensors() {
+    for (suite, cipher) in SUITES {
+        let bmcs = speaking(cipher, 4);
+        let tool = |args: &[&str]| ipmitool(&bmcs, 3, suite, args);
+        let log = tool(&["sel", "list"]);
+        assert_eq!(log.lines().count(), 6, "{log}");
+        assert!(log.contains("Power Supply #0x64 | Power Supply AC lost | Deasserted"), "{log}");
+        assert!(log.contains("Temperature #0x04 | Upper Critical going high | Asserted"), "{log}");
+        // It has the names of the sensors from their records.
+        assert!(tool(&["sel", "elist"]).contains("Temperature Inlet Temp | Upper Critical"));
+        assert!(tool(&["sel", "info"]).contains("Entries          : 6"));
+        let sdr = tool(&["sdr", "list"]);
+        for line in ["Inlet Temp       | 24 degrees C      | ok", "Pwr Consumption  | 216 Watts"] {
+            assert!(sdr.contains(line), "{sdr}");
+        }
+        let sensors = tool(&["sensor"]);
+        assert!(sensors.contains("Inlet Temp       | 24.000     | degrees C  | ok"), "{sensors}");
+        assert!(sensors.contains("47.000"), "the critical threshold: {sensors}");
+        let power = tool(&["dcmi", "power", "reading"]);
+        assert!(
+            power.contains("Instantaneous power reading:                   215 Watts"),
+            "{power}"
+        );
+        tool(&["sel", "clear"]);
+        assert!(tool(&["sel", "info"]).contains("Entries          : 0"));
+        assert!(ipmitool(&bmcs, 2, suite, &["sel", "info"]).contains("Entries          : 6"));
+    }
+}
+
+#[test]
 fn ipmitool_finds_the_cipher_suites_by_itself() {
     let bmcs = start(1, Behaviour::default());
     let address = bmcs.address(0);

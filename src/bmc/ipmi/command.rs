@@ -23,7 +23,8 @@ pub trait Command: IpmiCommand<Error = NotEnoughData> {
     const REPEAT: Repeat = Repeat::Harmless;
     /// Whether it changes the host, so that it needs a permit.
     const ACTS: bool = false;
-    /// Whether it needs more than the User level that every session starts with.
+    /// Whether it needs more than the User level that every session starts with. Some BMCs also
+    /// want more than the specification for what only reads.
     const RAISED: bool = true;
 }
 

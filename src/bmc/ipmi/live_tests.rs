@@ -178,6 +178,46 @@ async fn faults_are_told_apart() {
 }
 
 #[tokio::test]
+async fn the_log_is_read_as_ipmitool_writes_it() {
+    let world = World::start(79, 1, &[]).await;
+    let host = world.host(0);
+    assert_eq!(world.client.events(&host, 5).await, Ok(vec![]), "it begins empty");
+    // Revision, kind and number of the sensor, event type, data: as `ipmitool` reads them.
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("events");
+    let lines: Vec<String> = (0..40u8)
+        .map(|n| format!("0x04 0x08 {n:#04x} 0x6f 0x03 0xff 0xff # power supply\n"))
+        .chain(["0x04 0x01 0x04 0x01 0x59 0x2f 0x2d # hot\n".to_owned()])
+        .collect();
+    std::fs::write(&file, lines.concat()).unwrap();
+    world.ipmitool(0, &["sel", "add", file.to_str().unwrap()]);
+    let events = world.client.events(&host, 3).await.unwrap();
+    let said: Vec<String> =
+        events.iter().map(|event| format!("{}: {}", event.sensor, event.event)).collect();
+    let lost = "Power Supply input lost (AC/DC)";
+    assert_eq!(
+        said,
+        [
+            format!("Power Supply 0x26: {lost}"),
+            format!("Power Supply 0x27: {lost}"),
+            "Temperature 0x04: Upper Critical - going high".to_owned()
+        ]
+    );
+    assert_eq!(world.client.events(&host, 100).await.unwrap().len(), 41);
+    // A hole in the numbers.
+    world.ipmitool(0, &["sel", "delete", "0x28"]);
+    let events = world.client.events(&host, 2).await.unwrap();
+    assert_eq!(events[0].sensor, "Power Supply 0x26");
+}
+
+#[tokio::test]
+async fn a_bmc_without_sensors_says_nothing() {
+    let world = World::start(80, 1, &[]).await;
+    let readings = world.client.readings(&world.host(0)).await.unwrap();
+    assert_eq!(readings, Readings { power_watts: None, inlet_celsius: None });
+}
+
+#[tokio::test]
 async fn sessions_are_closed_so_that_slots_last() {
     let world = World::start(75, 1, &[]).await;
     for _ in 0..30 {

@@ -1,17 +1,24 @@
 //! BMCs over the network: an asynchronous RMCP+ (IPMI 2.0 LAN) client.
 //!
 //! Every call opens a session, does its one thing and closes the session. Invariants: at most one
-//! session a BMC at a time; no more than [`Options::max_in_flight`] over all BMCs; a session that
-//! was opened is closed even when the caller has gone away, because BMCs have few slots and free
-//! a forgotten one only after a minute.
+//! session a BMC at a time; no more than [`Options::max_in_flight`] over all BMCs, and than
+//! [`Options::max_in_flight_per_datacenter`] in each datacenter; a session that was opened is closed
+//! even when the caller has gone away, because BMCs have few slots and free a forgotten one only
+//! after a minute.
 //!
 //! `wire`, `rakp` and `command` are pure: packets, key exchange, commands. `transport` owns the
-//! sockets, `session` is the dialogue.
+//! sockets, `session` is the dialogue, `known` remembers BMCs, `room` limits; `sel` reads the event log, `sdr` and `readings` the sensors.
 
 mod command;
+mod known;
 mod rakp;
+mod readings;
+mod room;
+mod sdr;
+mod sel;
 mod session;
 mod transport;
+mod window;
 mod wire;
 
 #[cfg(test)]
@@ -19,34 +26,38 @@ mod dialogue_tests;
 #[cfg(test)]
 mod live_tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
-use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use self::command::{
     BootFlags, ChassisControl, ChassisIdentify, ChassisStatus, GetBootFlags, SetBootOption,
 };
+use self::known::{Known, Memory};
 use self::rakp::Suite;
+use self::room::Room;
 use self::session::{Login, OpenError, Pace, Session};
 use self::transport::Transport;
-use super::{Bmc, BmcError, BootOverride, DeviceInfo, Permit, Power};
+use super::{Bmc, BmcError, BmcEvent, BootOverride, Class, DeviceInfo, Permit, Power, Readings};
 use crate::domain::host::Host;
 use crate::domain::human_duration;
 use crate::domain::secret::Secret;
 use crate::domain::workflow::PowerTo;
+use crate::telemetry;
 
 const DEFAULT_PORT: u16 = 623;
 /// Longest user name and password, IPMI 2.0 sections 13.20 and 22.30.
 const USER_MAX: usize = 16;
 const PASSWORD_MAX: usize = 20;
+/// Longest walk through a BMC's log or sensors; it ends there with what was found.
+const LONGEST_WALK: Duration = Duration::from_secs(15);
 
 /// Privilege that sessions are raised to for anything beyond reading the power state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -95,6 +106,8 @@ pub struct Options {
     pub timeout: Duration,
     /// Most sessions open at once over all BMCs; at least 1.
     pub max_in_flight: usize,
+    /// Most sessions open at once in one datacenter; at least 1.
+    pub max_in_flight_per_datacenter: usize,
     /// Shortest time between two commands to one BMC.
     #[serde(deserialize_with = "human_duration::deserialize")]
     pub min_interval: Duration,
@@ -105,6 +118,7 @@ impl Default for Options {
         Options {
             timeout: Duration::from_secs(5),
             max_in_flight: 1024,
+            max_in_flight_per_datacenter: 1024,
             min_interval: Duration::from_millis(50),
         }
     }
@@ -116,29 +130,18 @@ pub struct Ipmi {
     credentials: BTreeMap<String, Credentials>,
     options: Options,
     transport: Arc<Transport>,
-    in_flight: Arc<Semaphore>,
-    /// What is known of each BMC; holding its lock is the right to open a session with it.
-    known: Mutex<HashMap<SocketAddr, Arc<tokio::sync::Mutex<Known>>>>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    /// The cipher suite of the last session.
-    suite: Option<Suite>,
-    /// When the last session ended.
-    ended: Option<Instant>,
+    room: Room,
+    known: Memory,
 }
 
 impl Ipmi {
     pub fn new(credentials: BTreeMap<String, Credentials>, options: Options) -> Self {
         Ipmi {
-            in_flight: Arc::new(Semaphore::new(
-                options.max_in_flight.clamp(1, Semaphore::MAX_PERMITS),
-            )),
+            room: Room::new(options.max_in_flight, options.max_in_flight_per_datacenter),
             credentials,
             options,
             transport: Arc::default(),
-            known: Mutex::default(),
+            known: Memory::default(),
         }
     }
 
@@ -147,37 +150,46 @@ impl Ipmi {
     /// From the first packet on this goes on in a task of its own, so that the session is closed
     /// even when the caller stops waiting.
     ///
-    /// `permit` is for what acts; a read needs none.
+    /// `request` names it for metrics; `permit` is for what acts, a read needs none.
     async fn within_session<T: Send + 'static>(
         &self,
+        request: &'static str,
         host: &Host,
         permit: Option<&Permit>,
         work: impl for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T, BmcError>>
         + Send
         + 'static,
     ) -> Result<T, BmcError> {
-        let login = self.login(host)?;
+        let mut login = self.login(host)?;
         let peer = resolve(&login).await?;
-        let mut known = self.known(peer).lock_owned().await;
+        let mut known = self.known.turn(peer).await;
+        login.timeout = known.timeout(login.timeout);
+        login.min_interval = known.interval(login.min_interval);
         if let Some(ended) = known.ended {
-            sleep_until(ended + self.options.min_interval).await;
+            sleep_until(ended + login.min_interval).await;
         }
-        let slot = self.in_flight.clone().acquire_owned().await.expect("it is never closed");
+        let place = self.room.enter(&host.datacenter).await;
         let transport = self.transport.clone();
         let address = login.address.clone();
         let permit_to_act = permit.cloned();
         let dialogue = tokio::spawn(async move {
-            let result = match open(&transport, peer, login, &mut known).await {
+            let started = Instant::now();
+            let (result, slow) = match open(&transport, peer, login, &mut known).await {
                 Ok(mut session) => {
                     session.permit = permit_to_act;
                     let result = work(&mut session).await;
+                    let slow = session.was_slow();
                     session.close().await;
-                    result
+                    (result, slow)
                 }
-                Err(error) => Err(error),
+                Err(error) => (Err(error), false),
             };
-            known.ended = Some(Instant::now());
-            drop(slot);
+            let error = result.as_ref().err();
+            let overworked =
+                matches!(error, Some(BmcError::Busy { .. } | BmcError::OutcomeUnknown { .. }));
+            known.learn(slow || overworked);
+            count(request, error, started.elapsed());
+            drop(place);
             result
         });
         match dialogue.await {
@@ -217,11 +229,19 @@ impl Ipmi {
             min_interval: self.options.min_interval,
         })
     }
+}
 
-    fn known(&self, peer: SocketAddr) -> Arc<tokio::sync::Mutex<Known>> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.entry(peer).or_default().clone()
-    }
+/// Counts a request by what may be done after it, and how long it took from its first packet on.
+fn count(request: &'static str, error: Option<&BmcError>, took: Duration) {
+    let outcome = match error.map(BmcError::class) {
+        None => "done",
+        Some(Class::Transient) => "transient",
+        Some(Class::Rejected) => "rejected",
+        Some(Class::Unknown) => "unknown",
+    };
+    metrics::counter!(telemetry::BMC_REQUESTS, "request" => request, "outcome" => outcome)
+        .increment(1);
+    metrics::histogram!(telemetry::BMC_SECONDS, "request" => request).record(took);
 }
 
 /// Opens a session under the cipher suite that worked last, else 17, else 3; and once more when
@@ -230,7 +250,7 @@ async fn open(
     transport: &Transport,
     peer: SocketAddr,
     login: Login,
-    known: &mut OwnedMutexGuard<Known>,
+    known: &mut Known,
 ) -> Result<Session, BmcError> {
     let mut suites = vec![Suite::Seventeen, Suite::Three];
     if known.suite == Some(Suite::Three) {
@@ -312,11 +332,12 @@ fn endpoint(address: &str) -> Result<Endpoint<'_>, BmcError> {
 #[async_trait]
 impl Bmc for Ipmi {
     async fn power(&self, host: &Host) -> Result<Power, BmcError> {
-        self.within_session(host, None, |session| Box::pin(session.run(ChassisStatus))).await
+        self.within_session("power", host, None, |session| Box::pin(session.run(ChassisStatus)))
+            .await
     }
 
     async fn set_power(&self, host: &Host, to: PowerTo, permit: &Permit) -> Result<(), BmcError> {
-        self.within_session(host, Some(permit), move |session| {
+        self.within_session("set_power", host, Some(permit), move |session| {
             Box::pin(session.run(ChassisControl(to)))
         })
         .await
@@ -331,15 +352,18 @@ impl Bmc for Ipmi {
         let seconds = u8::try_from(on_for.as_millis().div_ceil(1000)).map_err(|_| {
             BmcError::Misconfigured { detail: "the identify lamp lights for at most 255 s".into() }
         })?;
-        self.within_session(host, Some(permit), move |session| {
+        self.within_session("identify", host, Some(permit), move |session| {
             Box::pin(session.run(ChassisIdentify(seconds)))
         })
         .await
     }
 
     async fn boot_device(&self, host: &Host) -> Result<Option<BootOverride>, BmcError> {
-        let flags =
-            self.within_session(host, None, |session| Box::pin(session.run(GetBootFlags))).await?;
+        let flags = self
+            .within_session("boot_device", host, None, |session| {
+                Box::pin(session.run(GetBootFlags))
+            })
+            .await?;
         match flags {
             BootFlags::Unset => Ok(None),
             BootFlags::Set(boot) => Ok(Some(boot)),
@@ -356,7 +380,7 @@ impl Bmc for Ipmi {
         boot: BootOverride,
         permit: &Permit,
     ) -> Result<(), BmcError> {
-        self.within_session(host, Some(permit), move |session| {
+        self.within_session("set_boot_device", host, Some(permit), move |session| {
             Box::pin(async move {
                 match session.run(SetBootOption::KeepFlags).await {
                     // Not every BMC can do it; the flags then hold for 60 s.
@@ -371,11 +395,32 @@ impl Bmc for Ipmi {
 
     async fn device_info(&self, host: &Host) -> Result<DeviceInfo, BmcError> {
         let id = self
-            .within_session(host, None, |session| {
+            .within_session("device_info", host, None, |session| {
                 Box::pin(session.run(ipmi_rs_core::app::GetDeviceId))
             })
             .await?;
         Ok(command::device_info(&id))
+    }
+
+    async fn events(&self, host: &Host, last: usize) -> Result<Vec<BmcEvent>, BmcError> {
+        self.within_session("events", host, None, move |session| {
+            Box::pin(sel::read_last(session, last))
+        })
+        .await
+    }
+
+    async fn readings(&self, host: &Host) -> Result<Readings, BmcError> {
+        self.within_session("readings", host, None, |session| Box::pin(readings::read(session)))
+            .await
+    }
+}
+
+/// `None` where the BMC refuses the request: it does not have what was asked for.
+fn unless_refused<T>(result: Result<T, BmcError>) -> Result<Option<T>, BmcError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(BmcError::Refused { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

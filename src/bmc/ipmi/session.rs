@@ -13,6 +13,7 @@ use super::Privilege;
 use super::command::{CloseSession, Command, Repeat, SetSessionPrivilege};
 use super::rakp::{self, Exchange, Fault, Keys, Suite};
 use super::transport::Link;
+use super::window::Window;
 use super::wire::{self, Reply};
 use crate::bmc::{BmcError, Permit};
 use crate::domain::secret::Secret;
@@ -72,6 +73,7 @@ pub struct Session {
     rq_seq: u8,
     raised: bool,
     last_command: Option<Instant>,
+    course: Course,
     /// Commands that act are sent while it holds; without one, never.
     pub permit: Option<Permit>,
 }
@@ -94,13 +96,13 @@ impl Session {
             expect: wire::OPEN_RESPONSE,
             patience: login.timeout,
         };
-        let mut repeated = false;
+        let mut course = Course::default();
         let waits = |patience| match pace {
             Pace::Repeating => Waits::new(patience),
             Pace::Calm => Waits::once(patience),
         };
         let bmc_session = opening
-            .ask(&mut link, &mut repeated, waits, |bytes| {
+            .ask(&mut link, &mut course, waits, |bytes| {
                 rakp::open_response(bytes, tag, console_session, suite)
             })
             .await
@@ -133,7 +135,7 @@ impl Session {
             patience,
         };
         let proved = match rakp1
-            .ask(&mut link, &mut repeated, waits, |bytes| exchange.prove(bytes, tag + 1))
+            .ask(&mut link, &mut course, waits, |bytes| exchange.prove(bytes, tag + 1))
             .await
         {
             Ok(proved) => proved,
@@ -145,15 +147,15 @@ impl Session {
                         tracing::debug!(%error, address = login.address, "cannot say goodbye");
                     }
                 }
-                return Err(login.exchange_failed(failure, repeated));
+                return Err(login.exchange_failed(failure, course.repeated));
             }
         };
         let rakp3 =
             Handshake { send: (wire::RAKP3, proved.rakp3(tag + 2)), expect: wire::RAKP4, patience };
         let keys = rakp3
-            .ask(&mut link, &mut repeated, waits, |bytes| proved.confirm(bytes, tag + 2))
+            .ask(&mut link, &mut course, waits, |bytes| proved.confirm(bytes, tag + 2))
             .await
-            .map_err(|failure| login.exchange_failed(failure, repeated))?;
+            .map_err(|failure| login.exchange_failed(failure, course.repeated))?;
         Ok(Session {
             link,
             login,
@@ -165,6 +167,7 @@ impl Session {
             rq_seq: 0,
             raised: false,
             last_command: None,
+            course,
             permit: None,
         })
     }
@@ -183,6 +186,12 @@ impl Session {
         let result = self.complete(command, self.login.timeout).await;
         self.last_command = Some(Instant::now());
         result
+    }
+
+    /// Whether the BMC was busy, or took a good part of the patience for one reply. One lost packet
+    /// does not make it slow.
+    pub fn was_slow(&self) -> bool {
+        self.course.busy || self.course.slowest > self.login.timeout / 4
     }
 
     /// Closes the session, so that the BMC frees its slot. A lost reply is no failure: the BMC
@@ -221,6 +230,7 @@ impl Session {
         let reply = loop {
             let reply = self.exchange(&message, C::REPEAT, C::ACTS, timeout).await?;
             tries += 1;
+            self.course.busy |= reply.completion == NODE_BUSY;
             if reply.completion != NODE_BUSY || tries == NODE_BUSY_TRIES {
                 break reply;
             }
@@ -265,6 +275,7 @@ impl Session {
             Repeat::Harmless => Waits::new(timeout),
             Repeat::Never => Waits::once(timeout),
         };
+        let started = Instant::now();
         let mut sent = false;
         for wait in waits {
             if acts && !self.may_act() {
@@ -280,6 +291,7 @@ impl Session {
             let until = Instant::now() + wait;
             while let Ok(datagram) = timeout_at(until, self.link.receive()).await {
                 if let Some(reply) = self.reply_to(message, &datagram) {
+                    self.course.slowest = self.course.slowest.max(started.elapsed());
                     return Ok(reply);
                 }
             }
@@ -362,6 +374,17 @@ impl Login {
     }
 }
 
+/// How the dialogue went so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Course {
+    /// A message of the key exchange had to be sent again.
+    repeated: bool,
+    /// Longest time until a reply came.
+    slowest: Duration,
+    /// The BMC said that it was busy.
+    busy: bool,
+}
+
 /// A message of the key exchange and the payload type of its reply.
 struct Handshake {
     send: (u8, Vec<u8>),
@@ -379,13 +402,14 @@ impl Handshake {
     async fn ask<T>(
         &self,
         link: &mut Link,
-        repeated: &mut bool,
+        course: &mut Course,
         waits: impl Fn(Duration) -> Waits,
         read: impl Fn(&[u8]) -> Result<T, Fault>,
     ) -> Result<T, Failure> {
         let packet = wire::plain(self.send.0, &self.send.1);
+        let started = Instant::now();
         for (turn, wait) in waits(self.patience).enumerate() {
-            *repeated |= turn > 0;
+            course.repeated |= turn > 0;
             if let Err(error) = link.send(&packet).await {
                 tracing::debug!(%error, "cannot send");
             }
@@ -398,7 +422,10 @@ impl Handshake {
                 match read(payload) {
                     Err(Fault::Stranger) => {}
                     Err(fault) => return Err(Failure::Fault(fault)),
-                    Ok(value) => return Ok(value),
+                    Ok(value) => {
+                        course.slowest = course.slowest.max(started.elapsed());
+                        return Ok(value);
+                    }
                 }
             }
         }
@@ -444,61 +471,9 @@ fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(rand::random_range(0.9..1.1))
 }
 
-/// Sequence numbers that were received, IPMI 2.0 section 6.12.13: up to 16 away from the highest,
-/// each once.
-#[derive(Debug, Default)]
-struct Window {
-    highest: u32,
-    /// Bit n: `highest - n` was received.
-    seen: u32,
-}
-
-impl Window {
-    const REACH: u32 = 16;
-
-    fn admit(&mut self, sequence: u32) -> bool {
-        if sequence == 0 {
-            return false;
-        }
-        // The first number is the BMC's choice: 1 by the specification, others are met.
-        if self.highest == 0 {
-            *self = Window { highest: sequence, seen: 1 };
-            return true;
-        }
-        if sequence > self.highest {
-            let ahead = sequence - self.highest;
-            if ahead > Self::REACH {
-                return false;
-            }
-            *self = Window { highest: sequence, seen: self.seen << ahead | 1 };
-            return true;
-        }
-        let behind = self.highest - sequence;
-        if behind > Self::REACH || self.seen & 1 << behind != 0 {
-            return false;
-        }
-        self.seen |= 1 << behind;
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_window_takes_each_number_once_and_none_from_afar() {
-        let mut window = Window::default();
-        assert!(!window.admit(0));
-        assert!(window.admit(1));
-        assert!(!window.admit(1), "a duplicate");
-        assert!(window.admit(4));
-        assert!(window.admit(2), "overtaken");
-        assert!(!window.admit(2));
-        assert!(!window.admit(4 + 17), "too far ahead");
-        assert!(window.admit(4 + 16));
-        assert!(!window.admit(3), "too far behind");
-    }
 
     #[test]
     fn waits_grow_and_add_up_to_the_timeout() {

@@ -296,6 +296,18 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_cut_off_at_any_length_is_refused() {
+        for suite in [Suite::Three, Suite::Seventeen] {
+            let packet = sealed_reply(suite);
+            for length in 0..packet.len() {
+                let cut = &packet[..length];
+                assert_eq!(unseal(&keys(suite), 0xa1a2_a3a4, cut), Err(Garbled), "{length}");
+                assert_eq!(open_plain(cut), Err(Garbled), "{length}");
+            }
+        }
+    }
+
+    #[test]
     fn a_packet_without_protection_is_not_of_a_session() {
         let mut bare = header(IPMI, 0xa1a2_a3a4, 7, &chassis_status());
         assert_eq!(unseal(&keys(Suite::Three), 0xa1a2_a3a4, &bare), Err(Garbled));

@@ -46,6 +46,11 @@ pub struct Behaviour {
     /// Whether the boot flags can be told not to expire, and after which time they do otherwise.
     pub keeps_boot_flags: bool,
     pub boot_flags_expire: Duration,
+
+    /// Whether it knows DCMI's power reading.
+    pub dcmi: bool,
+    /// Most bytes of a sensor's record that it gives at a time; asked for more it refuses.
+    pub longest_read: usize,
 }
 
 /// What the operating system makes of a soft off.
@@ -92,6 +97,8 @@ impl Default for Behaviour {
             lag: Duration::ZERO,
             keeps_boot_flags: true,
             boot_flags_expire: Duration::from_secs(60),
+            dcmi: true,
+            longest_read: 0xff,
         }
     }
 }

@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 
 use super::behaviour::Behaviour;
 use super::chassis::{Chassis, DONE, Deed, TOO_SHORT};
+use super::storage::{self, Log};
 use super::wire::{self, Cipher, Hash, Keys, Packet, Request};
 
 const GUID_HEAD: [u8; 12] = *b"metalbot sim";
@@ -58,6 +59,7 @@ pub struct Tally {
 pub struct Controller {
     number: u32,
     pub chassis: Chassis,
+    pub log: Log,
     pub tally: Tally,
     sessions: Vec<Session>,
 }
@@ -109,6 +111,7 @@ impl Controller {
         Controller {
             number,
             chassis: Chassis::new(true),
+            log: Log::default(),
             tally: Tally::default(),
             sessions: Vec::new(),
         }
@@ -395,19 +398,37 @@ impl Controller {
                 operator?;
                 self.chassis.boot(how, data, now)
             }
-            _ => match self.without_session(how, request) {
-                (DONE, data) => Ok(data),
-                (completion, _) => Err(completion),
+            _ => match self.stored(moment, request) {
+                Some(answer) => answer,
+                None => match self.without_session(how, request) {
+                    (DONE, data) => Ok(data),
+                    (completion, _) => Err(completion),
+                },
             },
+        }
+    }
+
+    /// What is read from its log, its repository and its sensors.
+    fn stored(&mut self, moment: &Moment, request: &Request) -> Option<Result<Vec<u8>, u8>> {
+        let Request { netfn, command, data, .. } = request;
+        let on = self.chassis.is_on(moment.now);
+        match netfn {
+            0x0a => {
+                let log = self.log.run(*command, data);
+                log.or_else(|| storage::repository(moment.how, *command, data))
+            }
+            0x04 => storage::sensor(self.number, on, *command, data),
+            0x2c if moment.how.dcmi => storage::dcmi(self.number, on, *command, data),
+            _ => None,
         }
     }
 
     /// The commands that need no session.
     fn without_session(&self, how: &Behaviour, request: &Request) -> (u8, Vec<u8>) {
         match (request.netfn, request.command) {
-            // Get Device ID, section 20.1: IPMI 2.0, a chassis device.
+            // Get Device ID, section 20.1: IPMI 2.0, chassis, log, repository, sensors.
             (6, 0x01) => {
-                (DONE, vec![0x20, 0x01, 0x02, 0x15, 0x02, 0x80, 0x00, 0, 0, 0x01, 0x00, 0, 0, 0, 0])
+                (DONE, vec![0x20, 0x01, 0x02, 0x15, 0x02, 0x87, 0x00, 0, 0, 0x01, 0x00, 0, 0, 0, 0])
             }
             (6, 0x37) => (DONE, self.guid().to_vec()),
             // Get Channel Authentication Capabilities, section 22.13: channel 1, no IPMI 1.5

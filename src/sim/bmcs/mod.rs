@@ -10,6 +10,7 @@ mod behaviour;
 mod chassis;
 mod controller;
 mod socket;
+mod storage;
 mod wire;
 mod world;
 
@@ -25,6 +26,7 @@ pub use self::behaviour::{Behaviour, Noise, Soft};
 pub use self::chassis::Deed;
 pub use self::controller::Tally;
 use self::socket::Socket;
+pub use self::storage::Entry as LogEntry;
 pub use self::wire::Cipher;
 pub use self::world::Act;
 use self::world::{Event, Way, World};
@@ -104,6 +106,11 @@ impl Bmcs {
     /// Leaves PXE in a BMC's boot flags without the bit that makes them valid.
     pub fn leave_stale_boot_device(&self, bmc: usize) {
         self.world().bmcs[bmc].1.chassis.leave_stale_boot_device();
+    }
+
+    /// Replaces what stands in a BMC's event log.
+    pub fn set_log(&self, bmc: usize, entries: Vec<LogEntry>) {
+        self.world().bmcs[bmc].1.log.replace(entries);
     }
 
     /// Whether a host is on as its BMC reports it.
