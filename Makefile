@@ -11,7 +11,7 @@ TEST_PACKAGES := $(DEMO_PACKAGES) ipmitool freeipmi-tools chromium chromium-driv
 # Servers of PyPI that the tests talk to, in a Python environment of their own below target/.
 PEERS := jira820==0.12
 
-.PHONY: help demo demo-script test bench bench-fleet lint queries install
+.PHONY: help demo demo-script test bench bench-fleet fuzz lint queries install
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,16 @@ bench: bench-fleet ## Measure everything that has a budget
 
 bench-fleet: install-test ## Measure the IPMI client beside its peers, and the executor (8 minutes)
 	cargo bench --quiet --bench fleet
+
+# cargo-fuzz asks for a nightly compiler; the stable one has what it needs behind RUSTC_BOOTSTRAP.
+FUZZ_SECONDS ?= 120
+fuzz: ## Look for bytes that break the IPMI client or the simulated BMCs (needs cargo-fuzz)
+	@cargo fuzz --version >/dev/null 2>&1 || { \
+	    echo "cargo-fuzz is missing: cargo install cargo-fuzz" >&2; exit 1; }
+	for target in client responder; do \
+	    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target -- \
+	        -max_total_time=$(FUZZ_SECONDS) -max_len=1200 -use_value_profile=1 || exit 1; \
+	done
 
 lint: install-demo ## Formatting, clippy, documentation, queries against the schema
 	cargo fmt --check

@@ -17,6 +17,7 @@ use crate::inventory::Inventory;
 use crate::store::batch::ApplyError;
 
 pub mod ask;
+pub mod by_hand;
 pub mod decide;
 pub mod intake;
 pub mod preference;

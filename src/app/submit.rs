@@ -7,19 +7,20 @@ use sqlx::PgTransaction;
 
 use super::{App, Ask, Error};
 use crate::command::Submit;
-use crate::domain::approval::{self, count_by_owner};
+use crate::domain::approval::{self, Needed, count_by_owner};
 use crate::domain::batch::{BatchEvent, BatchState};
 use crate::domain::host::{Host, HostName};
 use crate::domain::ids::BatchId;
+use crate::domain::inbound::Place;
 use crate::domain::job::JobState;
 use crate::domain::notice::Notice;
 use crate::domain::overlap::{Overlap, overlap};
 use crate::domain::workflow::{Plan, digest};
-use crate::identity::authz::{Verb, authorise};
+use crate::identity::authz::{Authorised, Verb, authorise};
 use crate::store::batch::{Batch, NewBatch};
 use crate::store::job::NewJob;
 use crate::store::wake::{Bell, ring};
-use crate::store::{self, card, claim, lock};
+use crate::store::{self, claim, lock};
 use crate::telemetry;
 
 /// What became of a submission.
@@ -31,7 +32,18 @@ pub enum Submitted {
     Refused(Notice),
 }
 
-/// Admits a batch: all of its hosts, or none.
+/// What is to be admitted, once it is known who asks for it and who must approve.
+pub(super) struct Admission<'a> {
+    pub(super) request: &'a Submit,
+    /// The hosts of the request, in its order.
+    pub(super) hosts: Vec<&'a Host>,
+    pub(super) needed: Needed,
+    /// Where the batch's card appears.
+    pub(super) card: &'a Place,
+    pub(super) retry_of: Option<BatchId>,
+}
+
+/// Admits a batch that the person may submit: all of its hosts, or none.
 pub async fn submit(
     tx: &mut PgTransaction<'_>,
     app: &App,
@@ -46,7 +58,20 @@ pub async fn submit(
     let allowed =
         authorise(&app.policy, ask.who, Verb::Submit { action: &plan.action, owners: &owners })?;
     let needed = approval::requirements(&app.approvals, &plan.action, plan.risk, &by_owner);
+    let admission = Admission { request, hosts, needed, card: ask.place, retry_of };
+    admit(tx, app, ask, allowed, admission).await
+}
 
+/// Stores the batch, with its claims or as refused.
+pub(super) async fn admit(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    allowed: Authorised,
+    admission: Admission<'_>,
+) -> Result<Submitted, Error> {
+    let Admission { request, hosts, needed, card, retry_of } = admission;
+    let plan = &request.plan;
     let started = Instant::now();
     let claim_lock = lock::admission(tx, &request.hosts).await?;
     let found = overlap(&request.hosts, &claim::live(tx, &claim_lock).await?);
@@ -56,8 +81,8 @@ pub async fn submit(
         submitter: allowed.login(),
         reason: request.reason.as_deref(),
         requirements: &needed.requirements,
-        platform: &ask.place.platform,
-        channel: &ask.place.channel,
+        platform: &card.platform,
+        channel: &card.channel,
         retry_of,
     };
     let mut batch = store::batch::insert(tx, &claim_lock, &new, &ask.actor()).await?;
@@ -78,7 +103,7 @@ pub async fn submit(
         store::batch::pass_checks(tx, &mut batch, &needed, &ask.actor()).await?;
     } else {
         // `executor::checker` goes on from here.
-        card::touch(tx, batch.id).await?;
+        store::card::touch(tx, batch.id).await?;
         ring(tx, Bell::Work).await?;
     }
     Ok(Submitted::Accepted(batch.id))
@@ -133,7 +158,8 @@ async fn refuse(
         .collect::<Vec<_>>()
         .join("; ");
     store::batch::apply(tx, batch, BatchEvent::Refuse, &ask.actor(), Some(&reason)).await?;
-    let free_command = (!found.free.is_empty())
+    let in_chat = app.catalog.get(&request.plan.action).is_some();
+    let free_command = (!found.free.is_empty() && in_chat)
         .then(|| command_line(app, &request.plan, &found.free, request.reason.as_deref()));
     Ok(Submitted::Refused(Notice::Refused {
         batch: batch.id,

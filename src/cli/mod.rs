@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 mod audit;
+mod bmc;
 mod check;
 pub mod demo;
 mod migrate;
@@ -50,6 +51,11 @@ enum Command {
     CheckConfig {
         #[command(flatten)]
         config: ConfigFile,
+    },
+    /// Look at BMCs, or turn hosts on and off, from this shell.
+    Bmc {
+        #[command(subcommand)]
+        command: bmc::BmcCommand,
     },
     /// Look at the audit.
     Audit {
@@ -120,6 +126,7 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
             Command::Demo(args) => demo::demo(args).await,
             Command::Migrate { config } => migrate::migrate(&config.config).await,
             Command::CheckConfig { config } => check::check(&config.config),
+            Command::Bmc { command } => bmc::run(command).await,
             Command::Audit { command: AuditCommand::Verify { config, json } } => {
                 audit::verify(&config.config, json).await
             }

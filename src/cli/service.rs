@@ -371,7 +371,8 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     }
 }
 
-fn app(config: &Config, loaded: &Loaded) -> App {
+/// What the use cases know, of a configuration that was loaded.
+pub(super) fn app(config: &Config, loaded: &Loaded) -> App {
     App {
         catalog: loaded.catalog.clone(),
         inventory: Arc::clone(&loaded.inventory),
@@ -450,7 +451,12 @@ fn as_gauge(count: i64) -> f64 {
 
 /// A name that no other process has, now or after a restart.
 fn process_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = if host.trim().is_empty() { "metalbot" } else { host.trim() };
-    format!("{host}:{}:{:08x}", std::process::id(), rand::random::<u32>())
+    format!("{}:{}:{:08x}", machine_name(), std::process::id(), rand::random::<u32>())
+}
+
+/// The name of this machine, or ours where it has none.
+pub(super) fn machine_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "metalbot".into() } else { name.to_owned() }
 }

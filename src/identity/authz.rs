@@ -52,6 +52,8 @@ pub enum Verb<'a> {
     Release { owners: &'a BTreeSet<String> },
     /// Choose what a channel is told.
     Tune,
+    /// Give power commands from a shell, with nobody's approval.
+    ActByHand,
     /// Look at anything.
     Read,
 }
@@ -86,6 +88,8 @@ pub enum Forbidden {
     Release { groups: BTreeSet<String> },
     #[error("only members of {} may choose what a channel is told: ask one of them", list(.groups))]
     Tune { groups: BTreeSet<String> },
+    #[error("only members of {} may act by hand: ask one of them, or submit it in chat", list(.groups))]
+    ActByHand { groups: BTreeSet<String> },
 }
 
 fn list(groups: &BTreeSet<String>) -> String {
@@ -123,6 +127,11 @@ pub fn authorise(
             let groups: BTreeSet<String> = allowed.chain(policy.admins.iter().cloned()).collect();
             if !who.in_any(&groups) {
                 return Err(Forbidden::Tune { groups });
+            }
+        }
+        Verb::ActByHand => {
+            if !who.in_any(&policy.admins) {
+                return Err(Forbidden::ActByHand { groups: policy.admins.clone() });
             }
         }
         Verb::Release { owners } => {
@@ -251,6 +260,19 @@ mod tests {
             let verb = Verb::Release { owners: &owners };
             assert_eq!(authorise(&policy(), &who, verb).is_ok(), *release, "{who:?} {owners:?}");
         }
+    }
+
+    #[test]
+    fn only_administrators_act_by_hand() {
+        let table: &[(&[&str], bool)] =
+            &[(&["admins"], true), (&["sre", "web"], false), (&[], false), (&["*"], false)];
+        for (groups, expected) in table {
+            let answer = authorise(&policy(), &who("p", groups), Verb::ActByHand);
+            assert_eq!(answer.is_ok(), *expected, "{groups:?}");
+        }
+        let nobody = authorise(&Policy::default(), &who("p", &["admins"]), Verb::ActByHand);
+        let nobody = nobody.unwrap_err().to_string();
+        assert!(nobody.starts_with("only members of no group may act by hand"), "{nobody}");
     }
 
     #[test]

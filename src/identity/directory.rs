@@ -9,7 +9,8 @@
 //! name = "Alice Archer"
 //! password = "$argon2id$v=19$..."      # only for the console; without it no login there
 //! groups = ["sre"]
-//! accounts = { slack = "U123" }        # platform = user id; `console` is always the login
+//! accounts = { slack = "U123" }        # platform = user id; `console` is always the login, and
+//!                                      # `shell` is the user of the machine (`metalbot bmc power`)
 //! jira = "aarcher"                     # tagged in tickets
 //! disabled = false                     # true: nobody
 //! ```

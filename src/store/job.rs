@@ -221,6 +221,22 @@ pub async fn quarantined(
     .collect()
 }
 
+/// How each job of a batch stands, with its last error, by host.
+pub async fn ends(
+    conn: &mut PgConnection,
+    batch: BatchId,
+) -> sqlx::Result<Vec<(HostName, JobState, Option<String>)>> {
+    sqlx::query!("select host, state, error from job where batch_id = $1 order by host", batch.0)
+        .fetch_all(conn)
+        .await?
+        .into_iter()
+        .map(|row| {
+            let state = row.state.parse().map_err(corrupt)?;
+            Ok((row.host.parse().map_err(corrupt)?, state, row.error))
+        })
+        .collect()
+}
+
 /// Counts by state, for people.
 pub async fn state_counts(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<StateCounts> {
     let rows = sqlx::query!(

@@ -3,6 +3,7 @@
 
 mod architecture;
 mod bad_input;
+mod bmc;
 mod browser;
 mod crash;
 mod fleet;

@@ -9,7 +9,7 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -149,13 +149,9 @@ impl World {
     pub async fn serve_until(&self, failpoint: Option<&str>) -> Process {
         let number = self.processes.fetch_add(1, Ordering::Relaxed);
         let log = self.folder.path().join(format!("serve-{number}.log"));
-        let child = Command::new(env!("CARGO_BIN_EXE_metalbot"))
-            .args(["serve", "--config"])
-            .arg(self.folder.path().join("metalbot.toml"))
-            .env("DATABASE_URL", &self.database_url)
-            .env_remove("RUST_LOG")
+        let child = self
+            .command(&["serve"])
             .envs(failpoint.map(|point| ("METALBOT_FAILPOINT", point)))
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
             .spawn()
@@ -173,6 +169,31 @@ impl World {
         let config = self.folder.path().join("metalbot.toml");
         let known = fs::read_to_string(&config).unwrap();
         fs::write(&config, known + "\n[commands]\nfolder = \"commands\"\n").unwrap();
+    }
+
+    /// `metalbot` with the site's configuration.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_metalbot"));
+        command
+            .args(args)
+            .env("METALBOT_CONFIG", self.folder.path().join("metalbot.toml"))
+            .env("DATABASE_URL", &self.database_url)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `metalbot` to its end.
+    pub async fn metalbot(&self, args: &[&str]) -> Output {
+        let mut command = self.command(args);
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+
+    /// Changes a file of the site, such as `people.toml`.
+    pub fn change(&self, file: &str, change: impl FnOnce(String) -> String) {
+        let file = self.folder.path().join(file);
+        let before = fs::read_to_string(&file).unwrap();
+        fs::write(&file, change(before)).unwrap();
     }
 
     /// `host`'s power-offs and power-ons so far, by the rack's own log.

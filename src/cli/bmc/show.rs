@@ -1,0 +1,116 @@
+//! How answers of many hosts are shown: hosts that say the same stand together, folded.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::domain::host::{HostName, fold};
+
+/// What one host's BMC said, or why it said nothing.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub host: HostName,
+    pub result: Result<Said, Failed>,
+}
+
+/// For people, one or more lines, and as fields of a JSON object.
+#[derive(Clone, Debug)]
+pub struct Said {
+    pub text: String,
+    pub json: Value,
+}
+
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// Without the host's own address, so that hosts fold.
+    pub text: String,
+    pub kind: String,
+}
+
+impl Answer {
+    fn text(&self) -> &str {
+        match &self.result {
+            Ok(said) => &said.text,
+            Err(failed) => &failed.text,
+        }
+    }
+}
+
+/// Whether a host failed.
+pub fn any_failed(answers: &[Answer]) -> bool {
+    answers.iter().any(|answer| answer.result.is_err())
+}
+
+/// Lines like `web[01-38]: on`, in the order of their first host.
+pub fn grouped(answers: &[Answer]) -> String {
+    let mut groups: BTreeMap<&str, Vec<&HostName>> = BTreeMap::new();
+    for answer in answers {
+        groups.entry(answer.text()).or_default().push(&answer.host);
+    }
+    let mut groups: Vec<(&str, Vec<&HostName>)> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, hosts)| hosts.iter().min().copied());
+    let mut out = String::new();
+    for (text, hosts) in groups {
+        let hosts = fold(hosts);
+        match text.contains('\n') {
+            false => out += &format!("{hosts}: {text}\n"),
+            true => out += &format!("{hosts}:\n  {}\n", text.replace('\n', "\n  ")),
+        }
+    }
+    out
+}
+
+/// `{"hosts": [{"host": "web01", "power": "on"}, {"host": "web02", "error": ..., "kind": ...}]}`.
+pub fn as_json(answers: &[Answer]) -> Value {
+    let hosts = answers.iter().map(|answer| {
+        let mut fields = Map::from_iter([("host".to_owned(), json!(answer.host))]);
+        match &answer.result {
+            Ok(Said { json: Value::Object(said), .. }) => fields.extend(said.clone()),
+            Ok(Said { json, .. }) => fields.extend([("said".to_owned(), json.clone())]),
+            Err(Failed { text, kind }) => {
+                fields
+                    .extend([("error".to_owned(), json!(text)), ("kind".to_owned(), json!(kind))]);
+            }
+        }
+        Value::Object(fields)
+    });
+    json!({ "hosts": hosts.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(host: &str, result: Result<&str, &str>) -> Answer {
+        let result = match result {
+            Ok(text) => Ok(Said { text: text.into(), json: json!({ "power": text }) }),
+            Err(text) => Err(Failed { text: text.into(), kind: "bmc_unreachable".into() }),
+        };
+        Answer { host: host.parse().unwrap(), result }
+    }
+
+    #[test]
+    fn hosts_that_say_the_same_stand_together() {
+        let silent = Err("the BMC does not answer");
+        let answers = [
+            answer("web03", silent),
+            answer("web01", Ok("on")),
+            answer("web04", Ok("off")),
+            answer("web02", Ok("on")),
+            answer("web05", Ok("one\ntwo")),
+        ];
+        insta::assert_snapshot!(grouped(&answers), @r"
+        web[01-02]: on
+        web03: the BMC does not answer
+        web04: off
+        web05:
+          one
+          two
+        ");
+        assert!(any_failed(&answers) && !any_failed(&answers[1..]));
+        insta::assert_snapshot!(
+            as_json(&answers[..2]),
+            @r#"{"hosts":[{"error":"the BMC does not answer","host":"web03","kind":"bmc_unreachable"},{"host":"web01","power":"on"}]}"#
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! `metalbot bmc` as a process of its own, beside `metalbot serve` and the rack; and what the BMC's
+//! log says when a host fails.
+
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use metalbot::sim::rack::{self, Fault, Rack};
+use sqlx::Row as _;
+
+use crate::harness;
+use crate::process::{CHANNEL, LONG, Setup, World};
+
+fn said(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// The user that this test, and what it starts, runs as.
+fn me() -> String {
+    let output = Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// alice is the user of this machine, and SREs are administrators.
+fn alice_is_at_the_shell(world: &World) {
+    let account = format!("jira = \"alice\"\naccounts = {{ shell = \"{}\" }}", me());
+    world.change("people.toml", |toml| toml.replace("jira = \"alice\"", &account));
+    world.change("metalbot.toml", |toml| toml + "\n[admin]\ngroups = [\"sre\"]\n");
+}
+
+#[tokio::test]
+async fn bmcs_are_asked_without_a_database_or_a_service() {
+    let world = World::start(Setup::default()).await;
+    let status = world.metalbot(&["bmc", "status", "web[01-10]", "db01!web02"]).await;
+    assert_eq!(status.status.code(), Some(1), "two of them failed");
+    insta::assert_snapshot!(said(&status).0, @r"
+    db01,web[01,03-06,08,10]: on
+    web07: the BMC does not answer
+    web09: the BMC refused the user name or password
+    ");
+    let json = world.metalbot(&["bmc", "status", "web07,web08", "--json"]).await;
+    insta::assert_snapshot!(
+        said(&json).0.trim(),
+        @r#"{"hosts":[{"error":"the BMC does not answer","host":"web07","kind":"bmc_unreachable"},{"host":"web08","power":"on"}]}"#
+    );
+    let sel = world.metalbot(&["bmc", "sel", "web[01-02]", "--last", "3"]).await;
+    assert!(sel.status.success());
+    assert_eq!(said(&sel).0, "web[01-02]: the log is empty\n");
+    let sensors = world.metalbot(&["bmc", "sensors", "web01"]).await;
+    assert_eq!(said(&sensors).0, "web01: power unknown, inlet unknown\n");
+    let nobody = world.metalbot(&["bmc", "status", "web[41-42]"]).await;
+    let (out, error) = said(&nobody);
+    assert!(!nobody.status.success() && out.is_empty() && error.contains("web"), "{error}");
+}
+
+#[tokio::test]
+async fn power_by_hand_is_for_administrators_and_takes_a_claim() {
+    let world = World::start(Setup { broken: false, ..Setup::default() }).await;
+    let power = async |args: &[&str]| {
+        let output = world.metalbot(&[&["bmc", "power"][..], args].concat()).await;
+        let (out, error) = said(&output);
+        (output.status.success(), out, error)
+    };
+    let (done, _, why) = power(&["off", "web01", "--yes"]).await;
+    assert!(!done && why.contains("nobody of the directory has the account shell"), "{why}");
+    let account = format!("jira = \"alice\"\naccounts = {{ shell = \"{}\" }}", me());
+    world.change("people.toml", |toml| toml.replace("jira = \"alice\"", &account));
+    let (done, _, why) = power(&["off", "web01", "--yes"]).await;
+    assert!(!done && why.contains("only members of no group may act by hand"), "{why}");
+    world.change("metalbot.toml", |toml| toml + "\n[admin]\ngroups = [\"sre\"]\n");
+    let (done, _, why) = power(&["off", "web01"]).await;
+    assert!(!done && why.contains("give --yes"), "{why}");
+
+    let process = world.serve().await;
+    let carol = process.sign_in("carol").await;
+    carol.say(CHANNEL, "/metal reboot web[01-02]").await.unwrap();
+    let waits = |card: &metalbot::sim::person::Seen| !card.buttons().is_empty();
+    carol.card(CHANNEL, 1, LONG, waits).await.unwrap();
+    let (done, out, why) = power(&["off", "web[02-03]", "--yes"]).await;
+    assert!(!done && out.is_empty(), "{out}");
+    assert!(why.contains("web02: held by #1 of carol, awaiting approval"), "{why}");
+    assert_eq!(world.cycles("web03"), (0, 0), "all or nothing");
+
+    let args = ["cycle", "web[03-05]", "--yes", "--reason", "hung"];
+    let (done, out, progress) = power(&args).await;
+    assert!(done, "{progress}");
+    assert_eq!(out, "web[03-05]: done\n");
+    assert!(progress.contains("#3 succeeded: 3 of 3 hosts"), "{progress}");
+    assert!(["web03", "web04", "web05"].iter().all(|host| world.cycles(host) == (1, 1)));
+    // Everybody sees what was done by hand, and the audit says who did it.
+    let ended = |card: &metalbot::sim::person::Seen| card.text.contains("succeeded");
+    let card = carol.card(CHANNEL, 3, LONG, ended).await.unwrap();
+    assert!(card.text.contains("bmc-power") && card.text.contains("@alice"), "{}", card.text);
+    let row = sqlx::query(
+        "select actor, via from audit where batch_id = 3 and event = 'batch.submitted'",
+    )
+    .fetch_one(&world.pool)
+    .await
+    .unwrap();
+    let (actor, via): (String, String) = (row.get(0), row.get(1));
+    assert!(actor == "alice" && via.starts_with("shell #"), "{actor} by {via}");
+    let (done, out, _) = power(&["off", "web06", "--yes", "--json"]).await;
+    assert!(done);
+    assert_eq!(out.trim(), r#"{"hosts":[{"batch":4,"host":"web06","state":"succeeded"}]}"#);
+}
+
+#[tokio::test]
+async fn without_a_worker_the_hosts_are_held_until_it_is_interrupted() {
+    let world = World::start(Setup { broken: false, ..Setup::default() }).await;
+    alice_is_at_the_shell(&world);
+    // The schema comes with the first service.
+    drop(world.serve().await);
+    let mut child = world
+        .command(&["bmc", "power", "off", "web01", "--yes"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let held = "select count(*) from job where host = 'web01' and state = 'held'";
+    let started = Instant::now();
+    while sqlx::query_scalar::<_, i64>(held).fetch_one(&world.pool).await.unwrap() == 0 {
+        assert!(started.elapsed() < LONG);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let interrupt = format!("kill -s INT {}", child.id());
+    assert!(Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
+    let output = tokio::task::spawn_blocking(move || {
+        child.wait().unwrap();
+        child.wait_with_output().unwrap()
+    });
+    let output = output.await.unwrap();
+    assert!(!output.status.success());
+    assert!(said(&output).1.contains("#1 cancelled"), "{}", said(&output).1);
+    assert_eq!(sqlx::query_scalar::<_, i64>(held).fetch_one(&world.pool).await.unwrap(), 0);
+    assert_eq!(world.cycles("web01"), (0, 0));
+}
+
+#[tokio::test]
+async fn a_failed_host_keeps_what_its_bmc_has_logged() {
+    let t = harness::World::builder().rack().fault("web04", Fault::IgnoresSoftOff).start().await;
+    log_a_lost_power_supply(t.rack(), "web04");
+    t.says(&t.alice, "/metal power-off web[04,07] wait=10s").await;
+    t.replies(&t.bob, 1, "approve").await;
+    t.ended(1).await;
+    let kept = "select count(*) from job where host = 'web04' and bmc_events is null";
+    t.until_none("hosts whose log was not read", kept).await;
+    let answer = t.says(&t.alice, "/metal status host web04").await;
+    assert!(answer.contains("the host is still on at the deadline"), "{answer}");
+    assert!(
+        answer.contains("Power Supply 0x64: Power Supply input lost (AC/DC), asserted"),
+        "{answer}"
+    );
+    let others: i64 = sqlx::query_scalar(
+        "select count(*) from job where host = 'web07' and bmc_events is not null",
+    )
+    .fetch_one(&t.pool)
+    .await
+    .unwrap();
+    assert_eq!(others, 0, "a BMC that does not answer has nothing to say");
+    t.finish().await;
+}
+
+fn log_a_lost_power_supply(rack: &Rack, host: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events");
+    std::fs::write(&file, "0x04 0x08 0x64 0x6f 0x03 0xff 0xff # power supply\n").unwrap();
+    let address = rack.address(&host.parse().unwrap()).unwrap();
+    let (ip, port) = address.split_once(':').unwrap();
+    let output = Command::new("ipmitool")
+        .args(["-I", "lanplus", "-C", "3", "-U", rack::USER, "-P", rack::PASSWORD])
+        .args(["-H", ip, "-p", port, "sel", "add"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output).1);
+}
