@@ -28,6 +28,8 @@ pub const COMMAND_SECONDS: &str = "metalbot_command_seconds";
 pub const ADMISSION_SECONDS: &str = "metalbot_admission_seconds";
 /// Deliveries that wait for an answer.
 pub const INBOX_WAITING: &str = "metalbot_inbox_waiting";
+/// Deliveries that could not be read; label `platform`.
+pub const INBOX_UNREADABLE: &str = "metalbot_inbox_unreadable_total";
 /// Notices and tickets that wait to be sent.
 pub const OUTBOX_WAITING: &str = "metalbot_outbox_waiting";
 /// Triage tickets that have not ended; label `state`: `waiting` for Jira, `refused` by it, `open`.
@@ -85,6 +87,7 @@ pub fn install() -> Result<PrometheusHandle, TelemetryError> {
     describe_histogram!(COMMAND_SECONDS, "Time from delivery to answer");
     describe_histogram!(ADMISSION_SECONDS, "Time of one admission");
     describe_gauge!(INBOX_WAITING, "Deliveries that wait for an answer");
+    describe_counter!(INBOX_UNREADABLE, "Deliveries that could not be read; they are kept");
     describe_gauge!(OUTBOX_WAITING, "Notices and tickets that wait to be sent");
     describe_gauge!(TICKETS, "Triage tickets that have not ended, by state");
     describe_gauge!(TICKETS_UNTAGGED, "People concerned by open tickets whom Jira does not know");

@@ -16,14 +16,14 @@ use super::{App, Ask, Error, decide, preference, preview, query, steer, submit};
 use crate::command::{self, Command, Reply};
 use crate::domain::approval::Verdict;
 use crate::domain::ids::BatchId;
-use crate::domain::inbound::{Inbound, What};
+use crate::domain::inbound::{Inbound, Place, PlatformUser, What};
 use crate::domain::notice::{Audience, Notice};
 use crate::domain::principal::Principal;
 use crate::domain::workflow::Digest;
 use crate::failpoint::{Point, reach};
 use crate::store::inbox::Delivery;
 use crate::store::wake::Wake;
-use crate::store::{card, inbox, outbox};
+use crate::store::{account, card, inbox, outbox};
 use crate::telemetry;
 
 /// Turns a platform's raw delivery into what it means; the text says why it means nothing.
@@ -70,7 +70,7 @@ pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx
     let started = Instant::now();
     let worked = AssertUnwindSafe(work_on(&mut tx, app, decoders, &delivery)).catch_unwind().await;
     let failure = match worked {
-        Ok(Ok(())) => {
+        Ok(Ok(Worked::Done)) => {
             inbox::done(&mut tx, delivery.id).await?;
             reach(Point::InboxBeforeCommit);
             tx.commit().await?;
@@ -78,20 +78,59 @@ pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx
             metrics::histogram!(telemetry::COMMAND_SECONDS).record(started.elapsed());
             return Ok(true);
         }
+        Ok(Ok(Worked::Unreadable(why))) => {
+            tracing::error!(delivery = delivery.id, why, "a delivery could not be read");
+            let platform = delivery.platform.clone();
+            metrics::counter!(telemetry::INBOX_UNREADABLE, "platform" => platform).increment(1);
+            inbox::unreadable(&mut tx, delivery.id, &why).await?;
+            tx.commit().await?;
+            return Ok(true);
+        }
+        Ok(Ok(Worked::WhoIs(user))) => {
+            // The platform is asked with no transaction open; then the delivery's turn comes again.
+            drop(tx);
+            let Some(find) = app.addresses.get(user.platform.as_str()) else {
+                return fail(pool, &delivery, "no platform vouches for this user").await;
+            };
+            match find(user.clone()).await {
+                Ok(email) => {
+                    account::remember(pool, &user, email.as_deref()).await?;
+                    return Ok(true);
+                }
+                Err(why) => {
+                    let why = format!("cannot find out who {} is: {why}", user.id);
+                    return fail(pool, &delivery, &why).await;
+                }
+            }
+        }
         Ok(Err(error)) => error.to_string(),
         Err(_) => "panicked".to_owned(),
     };
     drop(tx);
+    fail(pool, &delivery, &failure).await
+}
+
+/// Tries the delivery again later, or never.
+async fn fail(pool: &PgPool, delivery: &Delivery, failure: &str) -> sqlx::Result<bool> {
     let attempts = delivery.attempts;
     tracing::error!(delivery = delivery.id, attempts, error = failure, "a delivery failed");
     if attempts < MOST_ATTEMPTS {
-        inbox::postpone(pool, delivery.id, outbox::wait_after(attempts, LONGEST_WAIT), &failure)
+        inbox::postpone(pool, delivery.id, outbox::wait_after(attempts, LONGEST_WAIT), failure)
             .await?;
     } else {
         // It would hold up everything that its sender says from now on.
-        inbox::give_up(pool, delivery.id, &failure).await?;
+        inbox::give_up(pool, delivery.id, failure).await?;
     }
     Ok(true)
+}
+
+/// What became of a delivery whose transaction may be committed.
+enum Worked {
+    Done,
+    /// It means nothing; kept in the inbox for a person to look at. Nobody can be answered.
+    Unreadable(String),
+    /// Nothing was done: the platform must say first who this is.
+    WhoIs(PlatformUser),
 }
 
 async fn work_on(
@@ -99,21 +138,22 @@ async fn work_on(
     app: &App,
     decoders: &Decoders,
     delivery: &Delivery,
-) -> sqlx::Result<()> {
+) -> sqlx::Result<Worked> {
     let Some(decode) = decoders.get(delivery.platform.as_str()) else {
         return Err(sqlx::Error::Protocol(format!("no door for {}", delivery.platform)));
     };
     let inbound = match decode(&delivery.body) {
         Ok(inbound) => inbound,
-        Err(why) => {
-            // Kept in the inbox for a person to look at; nobody can be answered.
-            tracing::error!(delivery = delivery.id, why, "a delivery could not be read");
-            return Ok(());
-        }
+        Err(why) => return Ok(Worked::Unreadable(why)),
     };
     let key = format!("{}:{}", inbound.who.platform, inbound.delivery);
     let only = |user: &str| Audience::Only { place: inbound.place.clone(), user: user.to_owned() };
-    let Some(who) = app.directory.current().person(&inbound.who) else {
+    let who = match person(tx, app, &inbound.who).await? {
+        Found::Person(who) => Some(who),
+        Found::Nobody => None,
+        Found::AskPlatform => return Ok(Worked::WhoIs(inbound.who)),
+    };
+    let Some(who) = who else {
         // Strangers may talk; only who asks for something is told that they are unknown.
         if matches!(inbound.what, What::Command { .. } | What::Button { .. }) {
             let user = inbound.who.id.clone();
@@ -123,7 +163,7 @@ async fn work_on(
             let notice = Notice::Unbound { platform, user, admins };
             outbox::notice(tx, &key, &audience, &notice).await?;
         }
-        return Ok(());
+        return Ok(Worked::Done);
     };
     // What a refused request wrote before it was refused goes away with the savepoint.
     let mut attempt = sqlx::Acquire::begin(&mut **tx).await?;
@@ -143,7 +183,31 @@ async fn work_on(
         let key = format!("{key}:answer");
         outbox::notice(tx, &key, &only(&inbound.who.id), &notice).await?;
     }
-    Ok(())
+    Ok(Worked::Done)
+}
+
+enum Found {
+    Person(Principal),
+    Nobody,
+    AskPlatform,
+}
+
+/// The person behind a user: by the directory's own mapping, else by an address that the platform
+/// has verified.
+async fn person(tx: &mut PgTransaction<'_>, app: &App, user: &PlatformUser) -> sqlx::Result<Found> {
+    let directory = app.directory.current();
+    if let Some(who) = directory.person(user) {
+        return Ok(Found::Person(who));
+    }
+    if !app.addresses.contains_key(user.platform.as_str()) {
+        return Ok(Found::Nobody);
+    }
+    Ok(match account::email(tx, user).await? {
+        None => Found::AskPlatform,
+        Some(email) => {
+            email.and_then(|email| directory.by_email(&email)).map_or(Found::Nobody, Found::Person)
+        }
+    })
 }
 
 /// What an error looks like to the person.
@@ -288,9 +352,10 @@ async fn press(
     let mut words = value.split(' ');
     let verb = words.next().unwrap_or_default();
     let id: BatchId = words.next().and_then(|id| id.parse().ok()).ok_or_else(stale)?;
-    let thread = ask.place.thread.as_deref();
+    let Place { platform, channel, thread } = ask.place;
     if batch_of(tx, ask, Some(message)).await? != Some(id)
-        && batch_of(tx, ask, thread).await? != Some(id)
+        && batch_of(tx, ask, thread.as_deref()).await? != Some(id)
+        && !card::is_on_its_way(tx, id, platform, channel).await?
     {
         return Err(stale());
     }

@@ -2,13 +2,17 @@
 //! changes, and queues what people should hear. Front doors ([`intake`] for chat) own the
 //! transaction, so that a delivery and all its effects commit together or not at all.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures_util::future::BoxFuture;
 
 use crate::command::{Catalog, CommandError, Limits};
 use crate::domain::approval::ApprovalRule;
 use crate::domain::batch::IllegalBatchEvent;
-use crate::domain::inbound::Place;
+use crate::domain::inbound::{Place, PlatformUser};
 use crate::domain::notify::Call;
 use crate::domain::principal::{Actor, Principal};
 use crate::identity::DirectoryHandle;
@@ -19,7 +23,9 @@ use crate::store::batch::ApplyError;
 pub mod ask;
 pub mod by_hand;
 pub mod decide;
+pub mod door;
 pub mod intake;
+pub mod posting;
 pub mod preference;
 pub mod preview;
 pub mod query;
@@ -28,8 +34,12 @@ pub mod sessions;
 pub mod steer;
 pub mod submit;
 
+/// Asks a platform for the address of a user of its own that it has verified. `None`: it vouches for
+/// none. The text says why it could not be asked.
+pub type FindEmail =
+    Arc<dyn Fn(PlatformUser) -> BoxFuture<'static, Result<Option<String>, String>> + Send + Sync>;
+
 /// What the use cases know besides the database.
-#[derive(Debug)]
 pub struct App {
     pub catalog: Catalog,
     pub inventory: Arc<Inventory>,
@@ -42,6 +52,14 @@ pub struct App {
     pub calls: Vec<Call>,
     /// How long before the expiry of an approval those who must act are reminded.
     pub remind_before: Duration,
+    /// The platforms that vouch for their users' addresses, by name.
+    pub addresses: HashMap<&'static str, FindEmail>,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("directory", &self.directory).finish_non_exhaustive()
+    }
 }
 
 /// Emoji names that count as decisions when put on a card.

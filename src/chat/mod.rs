@@ -1,10 +1,14 @@
 //! What Metalbot asks of a chat platform. Platforms hand in [`crate::domain::inbound::Inbound`] and
 //! take [`Message`]; nothing else about them passes this line.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::inbound::Place;
+
+pub mod slack;
 
 /// A message to people. The text is CommonMark; what people typed has been escaped in it. A strong
 /// text `@name` is a mention of a person by login, or of a group.
@@ -68,6 +72,9 @@ pub enum ButtonStyle {
 /// Why a message could not be delivered.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
+    /// The platform asks for patience, or its limits do; nothing was sent.
+    #[error("the chat platform wants {why} to wait for {wait:?}")]
+    Later { wait: Duration, why: String },
     /// Try again later; nothing is lost.
     #[error("the chat platform is unavailable: {0}")]
     Transient(String),
@@ -88,6 +95,12 @@ pub trait Chat: Send + Sync + 'static {
         key: &str,
         message: &Message,
     ) -> Result<String, ChatError>;
+
+    /// The user whom the platform knows by this address, of its own people around the place. A
+    /// platform that vouches for no addresses knows nobody.
+    async fn user_by_email(&self, _: &Place, _: &str) -> Result<Option<String>, ChatError> {
+        Ok(None)
+    }
 
     /// Posts a message to one user alone. Here as one that only they see in the channel of `near`;
     /// a platform that has direct messages sends one.

@@ -13,6 +13,7 @@ pub mod roles;
 mod serve;
 pub mod service;
 pub mod site;
+mod slack_door;
 pub mod story;
 mod ticketing;
 mod tickets;

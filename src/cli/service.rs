@@ -15,12 +15,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::roles::Roles;
+use super::slack_door;
 use super::ticketing::ticket_tasks;
 use crate::app::intake::{Decode, Decoders, run_intake};
 use crate::app::{App, Reactions, ask, decide, rooms};
 use crate::bmc::Bmc;
 use crate::bmc::ipmi::Ipmi;
 use crate::chat::Chat;
+use crate::chat::slack::socket::Connections;
+use crate::chat::slack::web_api::WebApi;
+use crate::chat::slack::{self, chat::SlackChat};
 use crate::command::{self, Catalog, Limits as CommandLimits};
 use crate::config::Config;
 use crate::console::{self, ConsoleChat, ConsoleOptions, ConsoleState};
@@ -30,7 +34,7 @@ use crate::executor::{self, Executor, FindHost, rollout, worker};
 use crate::failpoint::{Point, reach};
 use crate::identity::{DirectoryHandle, password};
 use crate::inventory::Inventory;
-use crate::notice::relay::{self as notice_relay, FindAccount, NoticeRelay};
+use crate::notice::relay::{self as notice_relay, FindAccount, FindEmail, NoticeRelay};
 use crate::notice::render::ChatTemplates;
 use crate::store::task::{Turns, run_rounds};
 use crate::store::wake::{Wake, run_listener};
@@ -127,15 +131,16 @@ impl Service {
             service.stop.clone(),
             run_listener(service.pool.clone(), Arc::clone(&wake)),
         ));
-        let app = Arc::new(app(config, &loaded));
+        let slack = slack_door::api(config)?;
+        let app = Arc::new(app(config, &loaded, slack.as_ref()));
         if roles.worker {
             service.start_worker(config, &loaded, &wake)?;
         }
         if roles.relay {
-            service.start_relays(config, &loaded, &app, &wake)?;
+            service.start_relays(config, &loaded, &app, &wake, slack.as_ref())?;
         }
         if roles.web {
-            service.start_web(config, &app, &wake, extras).await?;
+            service.start_web(config, &app, &wake, slack, extras).await?;
         }
         Ok(service)
     }
@@ -193,14 +198,21 @@ impl Service {
         loaded: &Loaded,
         app: &Arc<App>,
         wake: &Arc<Wake>,
+        slack: Option<&Arc<WebApi>>,
     ) -> anyhow::Result<()> {
         let channels = config.console.channels.iter().map(|channel| channel.name.clone());
         let console: Arc<dyn Chat> = Arc::new(ConsoleChat::new(self.pool.clone(), channels));
+        let mut chats = HashMap::from([(rooms::PLATFORM, console)]);
+        if let Some(api) = slack {
+            let slack: Arc<dyn Chat> = Arc::new(SlackChat::new(self.pool.clone(), Arc::clone(api)));
+            chats.insert(slack::PLATFORM, slack);
+        }
         let relay = NoticeRelay {
             pool: self.pool.clone(),
-            chats: Arc::new(HashMap::from([(rooms::PLATFORM, console)])),
+            chats: Arc::new(chats),
             templates: Arc::clone(&loaded.chat_templates),
             find_account: find_account(loaded.directory.clone()),
+            find_email: find_email(loaded.directory.clone()),
         };
         let (turns, bells) = (self.turns(), Arc::clone(wake));
         self.tasks.spawn(async move {
@@ -252,10 +264,13 @@ impl Service {
         config: &Config,
         app: &Arc<App>,
         wake: &Arc<Wake>,
+        slack: Option<Arc<WebApi>>,
         extras: Extras,
     ) -> anyhow::Result<()> {
-        let decoders: Arc<Decoders> =
-            Arc::new(HashMap::from([(rooms::PLATFORM, rooms::decode as Decode)]));
+        let decoders: Arc<Decoders> = Arc::new(HashMap::from([
+            (rooms::PLATFORM, rooms::decode as Decode),
+            (slack::PLATFORM, slack::decode::decode as Decode),
+        ]));
         for _ in 0..INTAKES {
             let (pool, app) = (self.pool.clone(), Arc::clone(app));
             let (decoders, wake) = (Arc::clone(&decoders), Arc::clone(wake));
@@ -265,11 +280,14 @@ impl Service {
             .await
             .with_context(|| format!("cannot listen on {} (http.listen)", config.http.listen))?;
         self.address = Some(listener.local_addr()?);
+        let slack = slack_door::open(config, slack, &self.pool, &self.stop);
+        let (connected, mut router) = (slack.connections, slack.pages);
+        self.tasks.spawn(slack.running);
         let pool = self.pool.clone();
         let metrics = extras.metrics.clone();
-        let mut router = Router::new()
+        router = router
             .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(move || ready(pool.clone())));
+            .route("/readyz", get(move || ready(pool.clone(), connected.clone())));
         if let Some(metrics) = metrics {
             let pool = self.pool.clone();
             let render = move || render_metrics(metrics.clone(), pool.clone());
@@ -372,8 +390,9 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
 }
 
 /// What the use cases know, of a configuration that was loaded.
-pub(super) fn app(config: &Config, loaded: &Loaded) -> App {
+pub(super) fn app(config: &Config, loaded: &Loaded, slack: Option<&Arc<WebApi>>) -> App {
     App {
+        addresses: slack_door::addresses(slack),
         catalog: loaded.catalog.clone(),
         inventory: Arc::clone(&loaded.inventory),
         directory: loaded.directory.clone(),
@@ -391,6 +410,10 @@ pub(super) fn app(config: &Config, loaded: &Loaded) -> App {
         calls: config.chat.call.clone(),
         remind_before: config.chat.remind_before,
     }
+}
+
+fn find_email(directory: DirectoryHandle) -> FindEmail {
+    Arc::new(move |login| directory.current().email(login).map(str::to_owned))
 }
 
 fn find_account(directory: DirectoryHandle) -> FindAccount {
@@ -416,8 +439,15 @@ pub fn ipmi(config: &Config) -> Ipmi {
     Ipmi::new(config.bmc_credentials(), config.ipmi.clone())
 }
 
-/// Ready: the database answers, and knows all our tables.
-async fn ready(pool: PgPool) -> Result<&'static str, (axum::http::StatusCode, &'static str)> {
+/// Ready: the database answers, and knows all our tables; deliveries of Slack can come in.
+async fn ready(
+    pool: PgPool,
+    slack: Option<Connections>,
+) -> Result<&'static str, (axum::http::StatusCode, &'static str)> {
+    if slack.is_some_and(|connections| !connections.any()) {
+        let why = "Slack is not connected\n";
+        return Err((axum::http::StatusCode::SERVICE_UNAVAILABLE, why));
+    }
     let asked = tokio::time::timeout(Duration::from_secs(2), store::inbox::backlog(&pool)).await;
     match asked {
         Ok(Ok(_)) => Ok("ready\n"),

@@ -119,9 +119,14 @@ impl Config {
         for (key, _, least) in durations.into_iter().filter(|(_, value, least)| value < least) {
             problems.push(format!("{key}: must be at least {}", humantime::format_duration(least)));
         }
-        let url = self.http.public_url.as_ref();
-        if url.is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
-            problems.push("http.public_url: must begin with http:// or https://".into());
+        let urls = [
+            ("http.public_url", self.http.public_url.as_ref()),
+            ("slack.api_url", self.slack.as_ref().map(|slack| &slack.api_url)),
+        ];
+        for (key, url) in urls {
+            if url.is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+                problems.push(format!("{key}: must begin with http:// or https://"));
+            }
         }
         problems.extend(self.jira.iter().flat_map(|jira| jira.problems()));
         if let Err(error) = telemetry::check_filter(&self.log.filter) {

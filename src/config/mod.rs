@@ -11,6 +11,7 @@
 mod check;
 mod jira;
 mod read;
+mod slack;
 mod tickets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ use crate::identity::authz::AllowRule;
 use crate::telemetry::LogFormat;
 
 pub use jira::{Jira, JiraSite};
+pub use slack::{Slack, SlackMode};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +87,8 @@ pub struct Config {
     pub approval: Vec<ApprovalRule>,
     #[serde(default)]
     pub chat: Chat,
+    /// Without it Slack is not spoken to.
+    pub slack: Option<Slack>,
     /// Without it no tickets are filed.
     pub jira: Option<Jira>,
     /// Where failures go; the first match holds, and `[jira]` itself takes the rest.

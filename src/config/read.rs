@@ -11,7 +11,7 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, SlackMode};
 use crate::domain::secret::Secret;
 use crate::identity::directory::toml_error;
 
@@ -152,6 +152,18 @@ fn resolve(config: &mut Config, base: &Path, env: &Environment) -> Vec<String> {
         };
         fetch(format!("credentials.{name}.password"), source, &mut one.password, true);
     }
+    if let Some(slack) = &mut config.slack {
+        let (socket, http) = (slack.mode == SlackMode::Socket, slack.mode == SlackMode::Http);
+        let (file, env) = (slack.bot_token_file.as_ref(), slack.bot_token_env.as_ref());
+        let source = SecretSource { given: slack.bot_token.take(), file, env };
+        fetch("slack.bot_token".into(), source, &mut slack.bot_token, true);
+        let (file, env) = (slack.app_token_file.as_ref(), slack.app_token_env.as_ref());
+        let source = SecretSource { given: slack.app_token.take(), file, env };
+        fetch("slack.app_token".into(), source, &mut slack.app_token, socket);
+        let (file, env) = (slack.signing_secret_file.as_ref(), slack.signing_secret_env.as_ref());
+        let source = SecretSource { given: slack.signing_secret.take(), file, env };
+        fetch("slack.signing_secret".into(), source, &mut slack.signing_secret, http);
+    }
     if let Some(jira) = &mut config.jira {
         let (file, env) = (jira.token_file.as_ref(), jira.token_env.as_ref());
         let source = SecretSource { given: jira.token.take(), file, env };
@@ -175,7 +187,8 @@ fn resolve(config: &mut Config, base: &Path, env: &Environment) -> Vec<String> {
     problems
 }
 
-/// The three ways to give a secret: itself, a file that holds it, a variable that holds it.
+/// The three ways to give a secret: itself, a file that holds it, a variable that holds it. Where
+/// none is used, a systemd credential of the key's name counts (systemd.exec(5), LoadCredential=).
 struct SecretSource<'a> {
     given: Option<Secret>,
     file: Option<&'a PathBuf>,
@@ -186,15 +199,23 @@ impl SecretSource<'_> {
     /// One line end at the end of a file is not part of the secret.
     fn resolve(self, key: &str, base: &Path, env: &Environment) -> Result<Option<Secret>, String> {
         let text = match (self.given, self.file, self.env) {
-            (None, None, None) => return Ok(None),
+            (None, None, None) => match env.get("CREDENTIALS_DIRECTORY") {
+                None => return Ok(None),
+                Some(folder) => match fs::read_to_string(Path::new(folder).join(key)) {
+                    Ok(text) => without_line_end(&text),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                    Err(error) => {
+                        return Err(format!("{key}: cannot read the systemd credential: {error}"));
+                    }
+                },
+            },
             (Some(secret), None, None) => secret,
             (None, Some(file), None) => {
                 let file = base.join(file);
                 let text = fs::read_to_string(&file).map_err(|error| {
                     format!("{key}_file: cannot read {}: {error}", file.display())
                 })?;
-                let text = text.strip_suffix('\n').unwrap_or(&text);
-                Secret::new(text.strip_suffix('\r').unwrap_or(text))
+                without_line_end(&text)
             }
             (None, None, Some(name)) => match env.get(name) {
                 Some(text) => Secret::new(text),
@@ -207,6 +228,11 @@ impl SecretSource<'_> {
             false => Ok(Some(text)),
         }
     }
+}
+
+fn without_line_end(text: &str) -> Secret {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    Secret::new(text.strip_suffix('\r').unwrap_or(text))
 }
 
 #[cfg(test)]
@@ -415,7 +441,19 @@ mod tests {
 
     /// The example with its commented keys, except the other two ways to give a secret.
     fn example_in_full() -> String {
-        let other_ways = ["url = \"postgres", "url_", "password", "token = ", "token_file"];
+        let other_ways = [
+            "url = \"postgres",
+            "url_",
+            "password",
+            "token = ",
+            "token_file",
+            "bot_token = ",
+            "bot_token_file",
+            "app_token = ",
+            "app_token_file",
+            "signing_secret = ",
+            "signing_secret_file",
+        ];
         let lines = EXAMPLE.lines().map(|line| match line.strip_prefix('#') {
             Some(key) if other_ways.iter().any(|way| key.starts_with(way)) => line,
             Some(key) if !key.is_empty() && !key.starts_with(' ') => key,
@@ -430,6 +468,7 @@ mod tests {
         assert_eq!((config.allow.len(), config.approval.len()), (2, 3));
         let full = example(&example_in_full()).unwrap();
         assert!(config.jira.is_none() && full.jira.is_some());
+        assert!(config.slack.is_none() && full.slack.is_some_and(|slack| slack.enabled));
         for (full, default) in [
             (format!("{:?}", full.database), format!("{:?}", config.database)),
             (format!("{:?}", full.http.listen), format!("{:?}", config.http.listen)),

@@ -9,7 +9,8 @@
 //! name = "Alice Archer"
 //! password = "$argon2id$v=19$..."      # only for the console; without it no login there
 //! groups = ["sre"]
-//! accounts = { slack = "U123" }        # platform = user id; `console` is always the login, and
+//! email = "alice@example.org"          # binds accounts of platforms that have verified it
+//! accounts = { slack = "T12/U34" }     # platform = user id; `console` is always the login, and
 //!                                      # `shell` is the user of the machine (`metalbot bmc power`)
 //! jira = "aarcher"                     # tagged in tickets
 //! disabled = false                     # true: nobody
@@ -44,6 +45,7 @@ struct Person {
     login: String,
     name: String,
     password: Option<String>,
+    email: Option<String>,
     #[serde(default)]
     groups: Vec<String>,
     #[serde(default)]
@@ -73,6 +75,8 @@ pub enum DirectoryProblem {
     SameLogin(String),
     #[error("{first} and {second} both have the {platform} account {id:?}")]
     SameAccount { platform: String, id: String, first: String, second: String },
+    #[error("{first} and {second} both have the address {email:?}")]
+    SameEmail { email: String, first: String, second: String },
     #[error("{login}: the console account is the login itself; leave it out")]
     ConsoleAccount { login: String },
     #[error("{login}: the password is not an argon2id hash; make one with a password tool")]
@@ -87,6 +91,8 @@ pub struct Directory {
     people: BTreeMap<String, Person>,
     /// Platform and user id to login.
     accounts: HashMap<(String, String), String>,
+    /// Address in small letters to login.
+    emails: HashMap<String, String>,
 }
 
 impl fmt::Debug for Directory {
@@ -138,6 +144,11 @@ impl Directory {
                     });
                 }
             }
+            if let Some(email) = person.email.as_ref().map(|email| email.to_lowercase())
+                && let Some(first) = directory.emails.insert(email.clone(), person.login.clone())
+            {
+                return Err(DirectoryProblem::SameEmail { email, first, second: person.login });
+            }
             let login = person.login.clone();
             if directory.people.insert(login.clone(), person).is_some() {
                 return Err(DirectoryProblem::SameLogin(login));
@@ -158,6 +169,11 @@ impl Directory {
         // A platform's user ids are few and short: building the key costs less than a second map.
         let login = self.accounts.get(&(user.platform.clone(), user.id.clone()))?;
         self.by_login(login)
+    }
+
+    /// The person with this address; only for addresses that somebody trusted has verified.
+    pub fn by_email(&self, email: &str) -> Option<Principal> {
+        self.by_login(self.emails.get(&email.to_lowercase())?)
     }
 
     pub fn by_login(&self, login: &str) -> Option<Principal> {
@@ -189,6 +205,11 @@ impl Directory {
     /// The account to tag in tickets.
     pub fn jira_account(&self, login: &str) -> Option<&str> {
         self.enabled(login)?.jira.as_deref()
+    }
+
+    /// The person's address.
+    pub fn email(&self, login: &str) -> Option<&str> {
+        self.enabled(login)?.email.as_deref()
     }
 
     /// The person's id on a platform, for mentions.
@@ -224,6 +245,9 @@ impl Person {
             if texts.iter().any(|text| text.trim().is_empty()) {
                 return Err(DirectoryProblem::Empty { login: login(), what });
             }
+        }
+        if self.email.as_deref().is_some_and(|email| email.trim().is_empty()) {
+            return Err(DirectoryProblem::Empty { login: login(), what: "email" });
         }
         if self.accounts.values().any(|id| id.trim().is_empty()) {
             return Err(DirectoryProblem::Empty { login: login(), what: "account" });
@@ -320,6 +344,7 @@ mod tests {
         [[person]]
         login = "alice"
         name = "Alice Archer"
+        email = "Alice@example.org"
         groups = ["sre", "web-owners"]
         accounts = { console = "alice", slack = "U1" }
         jira = "aarcher"
@@ -332,6 +357,7 @@ mod tests {
         name = "Gone"
         groups = ["web-owners", "past"]
         accounts = { slack = "U9" }
+        email = "gone@example.org"
         jira = "gone"
         disabled = true
     "#;
@@ -356,6 +382,10 @@ mod tests {
         {
             assert_eq!(login(platform, id), None, "{platform} {id}");
         }
+        let by_email = |email| directory.by_email(email).map(|who| who.login);
+        assert_eq!(by_email("alice@EXAMPLE.org").as_deref(), Some("alice"));
+        assert_eq!(by_email("gone@example.org"), None, "disabled");
+        assert_eq!(by_email(""), None);
         let alice = directory.by_login("alice").unwrap();
         assert_eq!(alice.name, "Alice Archer");
         assert!(alice.groups.contains("sre"));
@@ -392,6 +422,8 @@ mod tests {
             (person("groups = \"sre\""), "line 4: invalid type"),
             (person("") + &person(""), "two people with the login \"a\""),
             (two(slack, slack), "a and b both have the slack account \"U1\""),
+            (two("email = \"x@y\"", "email = \"X@Y\""), "a and b both have the address \"x@y\""),
+            (person("email = \"\""), "a has an empty email"),
             (person("accounts = { console = \"b\" }"), "the console account is the login itself"),
             (person("password = \"hunter2\""), "a: the password is not an argon2id hash"),
             (person("groups = [\"\"]"), "a has an empty group"),

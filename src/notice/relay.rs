@@ -39,6 +39,9 @@ pub type Chats = HashMap<&'static str, Arc<dyn Chat>>;
 /// Finds the platform's id of a person by login and platform.
 pub type FindAccount = Arc<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
 
+/// Finds the address of a person by login.
+pub type FindEmail = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// What the relay works with.
 #[derive(Clone)]
 pub struct NoticeRelay {
@@ -46,6 +49,7 @@ pub struct NoticeRelay {
     pub chats: Arc<Chats>,
     pub templates: Arc<ChatTemplates>,
     pub find_account: FindAccount,
+    pub find_email: FindEmail,
 }
 
 impl NoticeRelay {
@@ -59,6 +63,10 @@ impl NoticeRelay {
             let batch = card.batch;
             match self.show_card(&card).await {
                 Ok(()) => {}
+                Err(ChatError::Later { wait, why }) => {
+                    tracing::debug!(%batch, ?wait, why, "a card waits for its turn");
+                    store::card::defer(&self.pool, batch, wait).await?;
+                }
                 Err(ChatError::Transient(error)) => {
                     tracing::warn!(%batch, error, "a card was not shown");
                     let wait = outbox::wait_after(card.attempts, LONGEST_WAIT);
@@ -115,6 +123,10 @@ impl NoticeRelay {
     async fn deliver(&self, pending: PendingNotice) -> anyhow::Result<()> {
         match self.post(&pending).await {
             Ok(()) => outbox::sent(&mut *self.pool.acquire().await?, pending.id).await?,
+            Err(ChatError::Later { wait, why }) => {
+                tracing::debug!(key = pending.key, ?wait, why, "a notice waits for its turn");
+                outbox::defer(&self.pool, pending.id, wait).await?;
+            }
             Err(ChatError::Transient(error)) => {
                 tracing::warn!(key = pending.key, error, "a notice was not sent");
                 let wait = outbox::wait_after(pending.attempts, LONGEST_WAIT);
@@ -147,11 +159,15 @@ impl NoticeRelay {
             (Audience::Place { place }, _) => (place.clone(), None),
             (Audience::Only { place, user }, _) => (place.clone(), Some(user.as_str())),
             (Audience::Person { login, near }, _) => {
-                let Some(user) = (self.find_account)(login, &near.platform) else {
+                let chat = self.chat(&near.platform)?;
+                let mut user = (self.find_account)(login, &near.platform);
+                if let (None, Some(email)) = (&user, (self.find_email)(login)) {
+                    user = chat.user_by_email(near, &email).await?;
+                }
+                let Some(user) = user else {
                     let no = format!("{login} has no account on {}", near.platform);
                     return Err(ChatError::Rejected(no));
                 };
-                let chat = self.chat(&near.platform)?;
                 return chat.direct(near, &user, &pending.key, &message).await.map(drop);
             }
             (Audience::Thread { batch }, Some(thread)) => {

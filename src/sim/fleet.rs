@@ -107,6 +107,7 @@ pub fn people_toml(password: Option<&str>) -> String {
         let SitePerson { login, name, groups, .. } = person;
         toml += &format!("[[person]]\nlogin = \"{login}\"\nname = \"{name}\"\n");
         toml += &format!("groups = {groups:?}\njira = \"{login}\"\n");
+        toml += &format!("email = \"{login}@example.org\"\n");
         if let Some(hash) = password {
             toml += &format!("password = \"{hash}\"\n");
         }

@@ -7,3 +7,4 @@ pub mod fleet;
 pub mod jira;
 pub mod person;
 pub mod rack;
+pub mod slack;

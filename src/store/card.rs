@@ -99,6 +99,18 @@ pub async fn postpone(
     Ok(())
 }
 
+/// It is not the card's turn yet; nothing has failed.
+pub async fn defer(pool: &PgPool, batch: BatchId, wait: Duration) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update card set due_at = now() + $2 where batch_id = $1",
+        batch.0,
+        interval(wait)
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 /// The platform will never show the card.
 pub async fn refused(pool: &PgPool, batch: BatchId, error: &str) -> sqlx::Result<()> {
     sqlx::query!(
@@ -125,6 +137,27 @@ pub async fn message_of(
     .fetch_optional(pool)
     .await?;
     Ok(row.map(|row| (row.platform, row.channel, row.message_id)))
+}
+
+/// Whether the batch's card is on its way to this channel: people may see it, and act on it, a
+/// moment before its message is known here.
+pub async fn is_on_its_way(
+    conn: &mut PgConnection,
+    batch: BatchId,
+    platform: &str,
+    channel: &str,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (
+               select from card join batch on batch.id = card.batch_id
+               where card.batch_id = $1 and card.message_id is null
+                 and batch.platform = $2 and batch.channel = $3) as "is!""#,
+        batch.0,
+        platform,
+        channel
+    )
+    .fetch_one(conn)
+    .await
 }
 
 /// The batch whose card is this message, if it is one.

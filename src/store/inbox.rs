@@ -96,6 +96,15 @@ pub async fn give_up(pool: &PgPool, id: i64, error: &str) -> sqlx::Result<()> {
     Ok(())
 }
 
+/// The delivery means nothing that we know. It stays in the table as it came, with the reason, for
+/// an operator; nobody waits for it.
+pub async fn unreadable(conn: &mut PgConnection, id: i64, why: &str) -> sqlx::Result<()> {
+    sqlx::query!("update inbox set done_at = now(), last_error = $2 where id = $1", id, why)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// How many deliveries wait.
 pub async fn backlog(pool: &PgPool) -> sqlx::Result<i64> {
     sqlx::query_scalar!(r#"select count(*) as "count!" from inbox where done_at is null"#)

@@ -190,6 +190,14 @@ pub async fn postpone(pool: &PgPool, id: i64, wait: Duration, error: &str) -> sq
     Ok(())
 }
 
+/// It is not its turn yet; nothing has failed.
+pub async fn defer(pool: &PgPool, id: i64, wait: Duration) -> sqlx::Result<()> {
+    sqlx::query!("update outbox set due_at = now() + $2 where id = $1", id, interval(wait))
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
 /// The other side will never take it.
 pub async fn refused(pool: &PgPool, id: i64, error: &str) -> sqlx::Result<()> {
     sqlx::query!(

@@ -22,6 +22,7 @@ use metalbot::sim::fleet;
 use metalbot::sim::jira::{SimJira, Ticket};
 use metalbot::sim::person::{Person, Seen};
 use metalbot::sim::rack::{Fault, Rack};
+use metalbot::sim::slack::SimSlack;
 use metalbot::store;
 use reqwest::StatusCode;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -44,9 +45,16 @@ pub struct Builder {
     faults: Vec<(&'static str, Option<Fault>)>,
     toml: Vec<(String, String)>,
     more_toml: String,
+    slack: Option<&'static str>,
 }
 
 impl Builder {
+    /// The site has a Slack, whose deliveries come by this mode.
+    pub fn slack(mut self, mode: &'static str) -> Self {
+        self.slack = Some(mode);
+        self
+    }
+
     /// The site has machines: BMCs that answer. Without them nothing is at any BMC's address.
     pub fn rack(mut self) -> Self {
         self.rack = true;
@@ -102,6 +110,14 @@ impl Builder {
             assert!(toml.contains(old), "the configuration has no {old:?}:\n{toml}");
             toml = toml.replace(old, new);
         }
+        let slack = match self.slack {
+            Some(_) => Some(SimSlack::start().await.unwrap()),
+            None => None,
+        };
+        if let (Some(slack), Some(mode)) = (&slack, self.slack) {
+            toml += &slack.toml(mode);
+            slack.wait_for_acks(PATIENCE);
+        }
         let file = folder.path().join("metalbot.toml");
         std::fs::write(&file, toml + "\n" + &self.more_toml).unwrap();
         std::fs::write(folder.path().join("people.toml"), fleet::people_toml(None)).unwrap();
@@ -112,6 +128,11 @@ impl Builder {
         let service = Service::start(&config, &database_url, Roles::ALL, demo::extras()).await;
         let service = service.unwrap_or_else(|error| panic!("{error:#}"));
         let base = format!("http://{}", service.address.expect("a web door"));
+        match (&slack, self.slack) {
+            (Some(slack), Some("socket")) => slack.connected(1).await.unwrap(),
+            (Some(slack), _) => slack.use_http(&format!("{base}/slack/events")),
+            (None, _) => {}
+        }
         let pool = PgPoolOptions::new().max_connections(4).connect(&database_url).await.unwrap();
         let become_one =
             async |login| Person::become_one(&base, login).await.expect("a seat at the console");
@@ -123,6 +144,9 @@ impl Builder {
             base,
             pool,
             jira,
+            slack,
+            config,
+            database_url,
             service,
             rack,
             folder,
@@ -148,6 +172,9 @@ pub struct World {
     /// The test's own connections.
     pub pool: PgPool,
     pub jira: SimJira,
+    slack: Option<SimSlack>,
+    config: Config,
+    database_url: String,
     service: Service,
     rack: Option<Rack>,
     folder: TempDir,
@@ -168,7 +195,13 @@ impl World {
     }
 
     pub fn builder() -> Builder {
-        Builder { rack: false, faults: Vec::new(), toml: Vec::new(), more_toml: String::new() }
+        Builder {
+            rack: false,
+            faults: Vec::new(),
+            toml: Vec::new(),
+            more_toml: String::new(),
+            slack: None,
+        }
     }
 
     /// A person types in the channel; returns what they are told.
@@ -305,6 +338,18 @@ impl World {
         tickets
     }
 
+    /// The simulated Slack.
+    pub fn slack(&self) -> &SimSlack {
+        self.slack.as_ref().expect("a world with Slack")
+    }
+
+    /// Starts another process beside the first.
+    pub async fn replica(&self) -> Service {
+        let started =
+            Service::start(&self.config, &self.database_url, Roles::ALL, demo::extras()).await;
+        started.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
     /// The simulated machines.
     pub fn rack(&self) -> &Rack {
         self.rack.as_ref().expect("a world with a rack")
@@ -422,6 +467,9 @@ impl World {
         assert!(panics.is_empty(), "tasks panicked: {panics:#?}");
         self.pool.close().await;
         self.jira.stop().await;
+        if let Some(slack) = self.slack {
+            slack.stop().await;
+        }
         if let Some(rack) = self.rack {
             rack.stop();
         }

@@ -65,6 +65,7 @@ impl Door {
         let config = Config::load(&file("metalbot.toml")).unwrap();
         let loaded = service::load(&config).unwrap();
         let app = App {
+            addresses: std::collections::HashMap::new(),
             catalog: loaded.catalog,
             inventory: loaded.inventory,
             directory: loaded.directory,

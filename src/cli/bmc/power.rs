@@ -107,7 +107,7 @@ pub(super) async fn run(args: &PowerArgs) -> anyhow::Result<ExitCode> {
         "say why with --reason: the configuration asks for it"
     );
     let who = person(&loaded.directory.current())?;
-    let app = app(&config, &loaded);
+    let app = app(&config, &loaded, None);
     let place = Place { platform: PLATFORM.into(), channel: machine_name(), thread: None };
     let key = format!("{PLATFORM}:{:032x}", rand::random::<u128>());
     let ask = Ask { who: &who, place: &place, key: &key };

@@ -1,0 +1,285 @@
+//! Messages into Slack.
+//!
+//! Invariants: a post that may have arrived is looked for before it is made again; a channel is
+//! edited at most once a second, and the workspace a little less often, however many batches run;
+//! what is limited waits in our tables and not here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use time::OffsetDateTime;
+
+use super::blocks::{self, Rendered};
+use super::web_api::{ApiError, WebApi};
+use super::{PLATFORM, own_id, people, scope};
+use crate::app::posting::{self, Begun};
+use crate::chat::{Chat, ChatError, Message};
+use crate::domain::inbound::Place;
+
+/// Between two edits in a channel.
+const EDITS_OF_CHANNEL: Duration = Duration::from_secs(1);
+/// Between two edits of an installation: `chat.update` may be called about 50 times a minute
+/// (tier 3, <https://docs.slack.dev/apis/web-api/rate-limits>).
+const EDITS_OF_ALL: Duration = Duration::from_millis(1_200);
+/// Names our messages' metadata.
+const EVENT: &str = "metalbot_message";
+/// Slack's clock and the database's may differ by this much.
+const CLOCKS: Duration = Duration::from_secs(60);
+/// Messages of one page, and pages, that are looked through for a lost post.
+const PAGE: &str = "200";
+const PAGES: usize = 20;
+
+/// Posts into Slack.
+#[derive(Clone, Debug)]
+pub struct SlackChat {
+    pool: PgPool,
+    api: Arc<WebApi>,
+    edits: Arc<Pace>,
+}
+
+impl SlackChat {
+    pub fn new(pool: PgPool, api: Arc<WebApi>) -> Self {
+        SlackChat { pool, api, edits: Arc::default() }
+    }
+
+    /// Posts a message that everybody at the place sees, once for its key.
+    async fn say(&self, to: &Place, key: &str, message: &Message) -> Result<String, ChatError> {
+        let rendered = blocks::render(message, true);
+        let begun = posting::begin(&self.pool, PLATFORM, key).await.map_err(database)?;
+        let known = match begun {
+            Begun::Posted(id) => Some(id),
+            Begun::Before(since) => self.look_for(to, key, since).await?,
+            Begun::Now => None,
+        };
+        let id = match known {
+            Some(id) => id,
+            None => self.post_now(to, key, &rendered).await?,
+        };
+        posting::posted(&self.pool, PLATFORM, key, &id).await.map_err(database)?;
+        if let Some(whole) = &rendered.whole {
+            let thread = to.thread.as_deref().unwrap_or(&id);
+            let channel = own_id(&to.channel);
+            self.api.upload(channel, Some(thread), "message.txt", whole).await.map_err(failure)?;
+        }
+        Ok(id)
+    }
+
+    async fn post_now(
+        &self,
+        to: &Place,
+        key: &str,
+        rendered: &Rendered,
+    ) -> Result<String, ChatError> {
+        let channel = own_id(&to.channel);
+        let mut request = content(channel, rendered);
+        request["metadata"] = json!({ "event_type": EVENT, "event_payload": { "key": key } });
+        request["unfurl_links"] = false.into();
+        request["unfurl_media"] = false.into();
+        if let Some(thread) = &to.thread {
+            request["thread_ts"] = thread.as_str().into();
+        }
+        let answer = self.api.post("chat.postMessage", channel, &request).await;
+        if matches!(answer, Err(ApiError::Later { .. } | ApiError::Refused(_))) {
+            posting::refused(&self.pool, PLATFORM, key).await.map_err(database)?;
+        }
+        let answer = answer.map_err(failure)?;
+        let ts = answer["ts"].as_str();
+        ts.map(str::to_owned).ok_or_else(|| ChatError::Transient("it gave no message id".into()))
+    }
+
+    /// Finds the message that an earlier try may have posted.
+    async fn look_for(
+        &self,
+        to: &Place,
+        key: &str,
+        since: OffsetDateTime,
+    ) -> Result<Option<String>, ChatError> {
+        let channel = own_id(&to.channel);
+        let mut params = vec![
+            ("channel", channel.to_owned()),
+            ("oldest", (since - CLOCKS).unix_timestamp().to_string()),
+            ("include_all_metadata", "true".into()),
+            ("limit", PAGE.into()),
+        ];
+        let method = match &to.thread {
+            Some(head) => {
+                params.push(("ts", head.clone()));
+                "conversations.replies"
+            }
+            None => "conversations.history",
+        };
+        let unpaged = params.len();
+        for _ in 0..PAGES {
+            let page = match self.api.get(method, channel, &params).await {
+                // Where nothing can be read nothing was posted; the post itself will say why.
+                Err(ApiError::Refused(_)) => return Ok(None),
+                page => page.map_err(failure)?,
+            };
+            let ours = |message: &&Value| {
+                message["metadata"]["event_type"] == EVENT
+                    && message["metadata"]["event_payload"]["key"] == key
+            };
+            let found = page["messages"].as_array().and_then(|all| all.iter().find(ours));
+            if let Some(ts) = found.and_then(|message| message["ts"].as_str()) {
+                return Ok(Some(ts.to_owned()));
+            }
+            let next = page["response_metadata"]["next_cursor"].as_str().unwrap_or_default();
+            if next.is_empty() {
+                break;
+            }
+            params.truncate(unpaged);
+            params.push(("cursor", next.to_owned()));
+        }
+        Ok(None)
+    }
+
+    /// Shows a message to one person; where the bot cannot, it writes to them directly.
+    async fn whisper(
+        &self,
+        to: &Place,
+        user: &str,
+        key: &str,
+        message: &Message,
+    ) -> Result<String, ChatError> {
+        let rendered = blocks::render(message, false);
+        let channel = own_id(&to.channel);
+        let mut request = content(channel, &rendered);
+        request["user"] = own_id(user).into();
+        if let Some(thread) = &to.thread {
+            request["thread_ts"] = thread.as_str().into();
+        }
+        match self.api.post("chat.postEphemeral", channel, &request).await {
+            Ok(answer) => Ok(answer["message_ts"].as_str().unwrap_or_default().to_owned()),
+            Err(ApiError::Refused(code)) if is_elsewhere(&code) => {
+                let directly = Place { channel: user.to_owned(), thread: None, ..to.clone() };
+                self.say(&directly, key, message).await
+            }
+            Err(error) => Err(failure(error)),
+        }
+    }
+}
+
+/// Codes that say that the bot or the person is not at the place.
+fn is_elsewhere(code: &str) -> bool {
+    matches!(code, "not_in_channel" | "channel_not_found" | "user_not_in_channel" | "is_archived")
+}
+
+fn content(channel: &str, rendered: &Rendered) -> Value {
+    json!({ "channel": channel, "text": rendered.text, "blocks": rendered.blocks })
+}
+
+#[async_trait]
+impl Chat for SlackChat {
+    async fn post(
+        &self,
+        to: &Place,
+        only_to: Option<&str>,
+        key: &str,
+        message: &Message,
+    ) -> Result<String, ChatError> {
+        match only_to {
+            Some(user) => self.whisper(to, user, key, message).await,
+            None => self.say(to, key, message).await,
+        }
+    }
+
+    async fn user_by_email(&self, near: &Place, email: &str) -> Result<Option<String>, ChatError> {
+        people::user_by_email(&self.api, scope(&near.channel), email).await.map_err(failure)
+    }
+
+    async fn direct(
+        &self,
+        near: &Place,
+        user: &str,
+        key: &str,
+        message: &Message,
+    ) -> Result<String, ChatError> {
+        // A user's id stands for the conversation with them.
+        let directly = Place { channel: user.to_owned(), thread: None, ..near.clone() };
+        self.say(&directly, key, message).await
+    }
+
+    async fn update(&self, at: &Place, id: &str, message: &Message) -> Result<(), ChatError> {
+        let paces = [(at.channel.as_str(), EDITS_OF_CHANNEL), (scope(&at.channel), EDITS_OF_ALL)];
+        if let Some(wait) = self.edits.turn(&paces) {
+            return Err(ChatError::Later { wait, why: "an edit".into() });
+        }
+        let channel = own_id(&at.channel);
+        let mut request = content(channel, &blocks::render(message, true));
+        request["ts"] = id.into();
+        self.api.post("chat.update", channel, &request).await.map(drop).map_err(failure)
+    }
+}
+
+fn failure(error: ApiError) -> ChatError {
+    match error {
+        ApiError::Later { wait: Some(wait), why } => ChatError::Later { wait, why },
+        ApiError::Later { wait: None, why } | ApiError::Unknown(why) => ChatError::Transient(why),
+        ApiError::Refused(code) => ChatError::Rejected(code),
+    }
+}
+
+fn database(error: sqlx::Error) -> ChatError {
+    ChatError::Transient(error.to_string())
+}
+
+/// When something may happen again, by name.
+#[derive(Debug, Default)]
+struct Pace(Mutex<HashMap<String, Turns>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Turns {
+    next: Instant,
+    /// How many were sent away since the last one had its turn.
+    sent_away: u32,
+}
+
+impl Pace {
+    /// Takes a turn of all these names, or says how long to wait. Those who are sent away are given
+    /// different times, so that they do not all come back for the same turn.
+    fn turn(&self, paces: &[(&str, Duration)]) -> Option<Duration> {
+        let now = Instant::now();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, turns| turns.next + LONGEST_SILENCE > now);
+        let mut longest = None;
+        for (name, between) in paces {
+            let Some(turns) = all.get_mut(*name).filter(|turns| turns.next > now) else { continue };
+            let wait = turns.next - now + *between * turns.sent_away;
+            turns.sent_away += 1;
+            longest = longest.max(Some(wait));
+        }
+        if longest.is_none() {
+            for (name, between) in paces {
+                let turns = Turns { next: now + *between, sent_away: 0 };
+                all.insert((*name).to_owned(), turns);
+            }
+        }
+        longest
+    }
+}
+
+/// After which a name is forgotten.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_taken_one_after_the_other() {
+        let pace = Pace::default();
+        let (second, both) = (Duration::from_secs(1), Duration::from_secs(2));
+        let one = [("T/C1", second), ("T", both)];
+        let other = [("T/C2", second), ("T", both)];
+        assert_eq!(pace.turn(&one), None);
+        let first = pace.turn(&other).expect("the workspace has had its turn");
+        let second = pace.turn(&one).expect("so has the channel");
+        let third = pace.turn(&other).unwrap();
+        assert!(first <= both && second > both && third > second, "{first:?} {second:?} {third:?}");
+        assert_eq!(pace.turn(&[("U", both)]), None, "another workspace");
+    }
+}

@@ -1,0 +1,205 @@
+//! From a delivery of Slack to what it means.
+//!
+//! Invariant: only the fields that the meaning needs are read, and one that is absent, null or of
+//! another type is an error or not there; so a payload that Slack extends, or an installation for
+//! a whole organisation (`"team": null`), cannot make a delivery unreadable without need.
+//!
+//! A delivery has one shape, whatever way it came: `{"type": "slash_commands" | "interactive" |
+//! "events_api", "payload": {...}}`, Socket Mode's envelope. Payloads:
+//! <https://docs.slack.dev/interactivity/implementing-slash-commands>,
+//! <https://docs.slack.dev/reference/interaction-payloads/block_actions-payload>,
+//! <https://docs.slack.dev/apis/events-api>.
+
+use serde_json::Value;
+
+use super::PLATFORM;
+use crate::domain::inbound::{Inbound, Place, PlatformUser, What};
+
+/// For the inbox.
+pub fn decode(body: &Value) -> Result<Inbound, String> {
+    read(body)?.ok_or_else(|| "it asks for nothing".into())
+}
+
+/// What a delivery means; `None` when it asks nothing of us: talk outside of threads, what bots
+/// say, kinds of events that we have no use for.
+pub fn read(body: &Value) -> Result<Option<Inbound>, String> {
+    let payload = &body["payload"];
+    match body["type"].as_str() {
+        Some("slash_commands") => slash(payload).map(Some),
+        Some("interactive") => match text(payload, "/type") {
+            Ok("block_actions") => click(payload),
+            Ok(other) => Err(format!("an interaction of type {other}")),
+            Err(error) => Err(error),
+        },
+        Some("events_api") => event(payload),
+        Some(other) => Err(format!("an envelope of type {other}")),
+        None => Err("an envelope without a type".into()),
+    }
+}
+
+fn slash(payload: &Value) -> Result<Inbound, String> {
+    let typed = payload["text"].as_str().unwrap_or_default();
+    Ok(Inbound {
+        delivery: format!("slash:{}", text(payload, "/trigger_id")?),
+        who: user(payload, text(payload, "/user_id")?)?,
+        place: place(payload, text(payload, "/channel_id")?, None)?,
+        what: What::Command { text: plain(typed).trim().to_owned() },
+    })
+}
+
+fn click(payload: &Value) -> Result<Option<Inbound>, String> {
+    let Ok(message) = text(payload, "/container/message_ts") else {
+        // Of a view; what views ask for is answered at the door.
+        return Ok(None);
+    };
+    let action = &payload["actions"][0];
+    let Some(value) = action["value"].as_str() else { return Ok(None) };
+    let channel = text(payload, "/container/channel_id").or(text(payload, "/channel/id"))?;
+    let who = text(payload, "/user/id")?;
+    let thread = text(payload, "/message/thread_ts").or(text(payload, "/container/thread_ts")).ok();
+    let stamp = text(action, "/action_ts").or(text(payload, "/trigger_id"))?;
+    Ok(Some(Inbound {
+        delivery: format!("click:{channel}:{message}:{who}:{value}:{stamp}"),
+        who: user(payload, who)?,
+        place: place(payload, channel, thread.filter(|head| *head != message))?,
+        what: What::Button { message: message.into(), value: value.into(), answer: None },
+    }))
+}
+
+fn event(payload: &Value) -> Result<Option<Inbound>, String> {
+    let event = &payload["event"];
+    match text(event, "/type")? {
+        "message" => said(payload, event),
+        "reaction_added" => reaction(payload, event, true),
+        "reaction_removed" => reaction(payload, event, false),
+        _ => Ok(None),
+    }
+}
+
+/// Only what a person says in a thread that we began can be for us.
+fn said(payload: &Value, event: &Value) -> Result<Option<Inbound>, String> {
+    let of_a_person = match event["subtype"].as_str() {
+        None => event["bot_id"].is_null(),
+        Some(subtype) => matches!(subtype, "thread_broadcast" | "file_share"),
+    };
+    let Some(head) = event["thread_ts"].as_str() else { return Ok(None) };
+    let ts = text(event, "/ts")?;
+    if !of_a_person || head == ts {
+        return Ok(None);
+    }
+    let (me, began) = (bot(payload), event["parent_user_id"].as_str());
+    let who = text(event, "/user")?;
+    if me == Some(who) || (me.is_some() && began.is_some() && me != began) {
+        return Ok(None);
+    }
+    let channel = text(event, "/channel")?;
+    Ok(Some(Inbound {
+        // Not the event's id: repeats of one message under several ids were seen.
+        delivery: format!("message:{channel}:{ts}"),
+        who: user(payload, who)?,
+        place: place(payload, channel, Some(head))?,
+        what: What::ThreadReply { text: plain(event["text"].as_str().unwrap_or_default()) },
+    }))
+}
+
+fn reaction(payload: &Value, event: &Value, added: bool) -> Result<Option<Inbound>, String> {
+    let item = &event["item"];
+    if item["type"] != "message" {
+        return Ok(None);
+    }
+    let (me, author) = (bot(payload), event["item_user"].as_str());
+    let who = text(event, "/user")?;
+    if me == Some(who) || (me.is_some() && author.is_some() && me != author) {
+        return Ok(None);
+    }
+    let (channel, message) = (text(item, "/channel")?, text(item, "/ts")?);
+    let name = text(event, "/reaction")?;
+    // A hand of any colour is a hand.
+    let name = name.split_once("::").map_or(name, |(name, _)| name);
+    let stamp = text(event, "/event_ts").or(text(payload, "/event_id"))?;
+    let verb = if added { "react" } else { "unreact" };
+    Ok(Some(Inbound {
+        delivery: format!("{verb}:{channel}:{message}:{who}:{name}:{stamp}"),
+        who: user(payload, who)?,
+        place: place(payload, channel, None)?,
+        what: What::Reaction { message: message.into(), name: name.into(), added },
+    }))
+}
+
+/// The bot that an event was sent for.
+fn bot(payload: &Value) -> Option<&str> {
+    let first = payload["authorizations"].get(0)?;
+    first["user_id"].as_str().filter(|_| first["is_bot"] == true)
+}
+
+/// The installation that a payload was sent for: an organisation, or else a workspace.
+pub fn scope(payload: &Value) -> Result<&str, String> {
+    let first = &payload["authorizations"][0];
+    let is_org = [payload, first].iter().any(|at| {
+        let flag = &at["is_enterprise_install"];
+        *flag == true || *flag == "true"
+    });
+    let find = |paths: [&str; 3]| paths.iter().find_map(|path| text(payload, path).ok());
+    let org = find(["/authorizations/0/enterprise_id", "/enterprise/id", "/enterprise_id"]);
+    let team = find(["/authorizations/0/team_id", "/team/id", "/team_id"]);
+    match (is_org, org, team) {
+        (true, Some(org), _) | (false, Some(org), None) => Ok(org),
+        (_, _, Some(team)) => Ok(team),
+        (_, None, None) => Err("it names no workspace and no organisation".into()),
+    }
+}
+
+fn user(payload: &Value, id: &str) -> Result<PlatformUser, String> {
+    Ok(PlatformUser { platform: PLATFORM.into(), id: format!("{}/{id}", scope(payload)?) })
+}
+
+fn place(payload: &Value, channel: &str, thread: Option<&str>) -> Result<Place, String> {
+    Ok(Place {
+        platform: PLATFORM.into(),
+        channel: format!("{}/{channel}", scope(payload)?),
+        thread: thread.map(str::to_owned),
+    })
+}
+
+/// A text that is there and not empty.
+fn text<'a>(value: &'a Value, path: &str) -> Result<&'a str, String> {
+    let found = value.pointer(path).and_then(Value::as_str).filter(|text| !text.is_empty());
+    found.ok_or_else(|| format!("it has no text at {path}"))
+}
+
+/// What a person saw when they typed: Slack escapes `& < >` and writes mentions and links as
+/// `<@U1>`, `<#C1|name>`, `<!here>`, `<https://e.org|e.org>`
+/// (<https://docs.slack.dev/messaging/formatting-message-text>).
+pub fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('<') {
+        out += before;
+        let Some((inside, behind)) = after.split_once('>') else {
+            out.push('<');
+            rest = after;
+            continue;
+        };
+        let (target, label) = match inside.split_once('|') {
+            Some((target, label)) => (target, Some(label)),
+            None => (inside, None),
+        };
+        let sigil = match target.chars().next() {
+            Some('@' | '!') => "@",
+            Some('#') => "#",
+            _ => "",
+        };
+        let shown = label.unwrap_or(target.trim_start_matches(['@', '#', '!']));
+        if !shown.starts_with(sigil) {
+            out += sigil;
+        }
+        out += shown;
+        rest = behind;
+    }
+    out += rest;
+    out.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

@@ -1,0 +1,157 @@
+//! HTTP mode: Slack sends deliveries to an address of ours, each signed.
+//!
+//! Invariants: no more of a body is read than [`MOST_BYTES`], whoever sends it, before the
+//! signature is known to be right; a request counts once, in whatever replica it arrives; a forged
+//! one learns nothing.
+//! <https://docs.slack.dev/authentication/verifying-requests-from-slack>
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::post;
+use serde_json::{Map, Value, json};
+use slack_morphism::SlackSigningSecret;
+use slack_morphism::signature_verifier::SlackEventSignatureVerifier;
+
+use super::door::{Door, Sorted};
+use crate::app::door::{self, Once};
+use crate::domain::secret::Secret;
+
+/// Where Slack sends everything: events, slash commands, interactions.
+pub const PATH: &str = "/slack/events";
+/// Of a request's body.
+const MOST_BYTES: usize = 256 * 1024;
+/// How long a body may take to arrive.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(3);
+/// A signature is good for five minutes before and after its time.
+const SIGNATURE: Duration = Duration::from_secs(11 * 60);
+
+#[derive(Clone)]
+struct Ears {
+    door: Door,
+    verifier: Arc<SlackEventSignatureVerifier>,
+}
+
+/// The pages that Slack sends to.
+pub fn router(door: Door, secret: &Secret) -> Router {
+    let secret = SlackSigningSecret(secret.expose().into());
+    let verifier = Arc::new(SlackEventSignatureVerifier::new(&secret));
+    Router::new().route(PATH, post(hear)).with_state(Ears { door, verifier })
+}
+
+async fn hear(State(ears): State<Ears>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(status) => return status.into_response(),
+    };
+    let Some(signature) = verified(&ears.verifier, &parts.headers, &body) else {
+        return StatusCode::UNAUTHORIZED.into_response();
+    };
+    let once = Once { key: format!("slack request {signature}"), window: SIGNATURE };
+    let body = envelope(&parts.headers, &body);
+    if body["payload"]["type"] == "url_verification" {
+        let challenge = body["payload"]["challenge"].as_str().unwrap_or_default().to_owned();
+        return challenge.into_response();
+    }
+    if body["payload"]["ssl_check"] == "1" {
+        return StatusCode::OK.into_response();
+    }
+    let taken = match ears.door.sort(body.clone()) {
+        Sorted::Drop => Ok(None),
+        Sorted::Store(mut delivery) => {
+            delivery.once.push(once);
+            ears.door.store(&[delivery]).await.map(|()| None).map_err(|error| error.to_string())
+        }
+        Sorted::Answer => answer(&ears.door, body, &once).await,
+    };
+    match taken {
+        Ok(None) => StatusCode::OK.into_response(),
+        Ok(Some(response)) => Json(response).into_response(),
+        Err(why) => {
+            tracing::warn!(why, "a delivery of Slack was not taken; it is not acknowledged");
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
+    }
+}
+
+async fn answer(door: &Door, body: Value, once: &Once) -> Result<Option<Value>, String> {
+    if !door::first(&door.pool, once).await.map_err(|error| error.to_string())? {
+        return Ok(None);
+    }
+    door.answer(body).await
+}
+
+async fn read(body: Body) -> Result<Bytes, StatusCode> {
+    match tokio::time::timeout(ARRIVES_WITHIN, to_bytes(body, MOST_BYTES)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => Err(StatusCode::PAYLOAD_TOO_LARGE),
+        Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
+    }
+}
+
+/// The signature of a request that Slack has signed a moment ago.
+fn verified<'a>(
+    verifier: &SlackEventSignatureVerifier,
+    headers: &'a HeaderMap,
+    body: &[u8],
+) -> Option<&'a str> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let signature = header(SlackEventSignatureVerifier::SLACK_SIGNED_HASH_HEADER)?;
+    let stamp = header(SlackEventSignatureVerifier::SLACK_SIGNED_TIMESTAMP)?;
+    let body = str::from_utf8(body).ok()?;
+    verifier.verify(signature, body, stamp).ok()?;
+    Some(signature)
+}
+
+/// A request in the shape of Socket Mode's envelopes.
+fn envelope(headers: &HeaderMap, body: &[u8]) -> Value {
+    let text = String::from_utf8_lossy(body);
+    let content_type = headers.get("content-type").and_then(|value| value.to_str().ok());
+    let unreadable = || json!({ "unreadable": text });
+    if content_type.is_some_and(|kind| kind.starts_with("application/json")) {
+        let payload = serde_json::from_slice::<Value>(body);
+        return payload.map_or_else(
+            |_| unreadable(),
+            |payload| json!({ "type": "events_api", "payload": payload }),
+        );
+    }
+    let Some(fields) = form(&text) else { return unreadable() };
+    match fields.get("payload").and_then(Value::as_str) {
+        Some(payload) => serde_json::from_str::<Value>(payload).map_or_else(
+            |_| unreadable(),
+            |payload| json!({ "type": "interactive", "payload": payload }),
+        ),
+        None => json!({ "type": "slash_commands", "payload": fields }),
+    }
+}
+
+/// The fields of `application/x-www-form-urlencoded`; `None` for what is none.
+fn form(text: &str) -> Option<Map<String, Value>> {
+    let part = |text: &str| -> Option<String> {
+        let mut bytes = Vec::with_capacity(text.len());
+        let mut rest = text.bytes();
+        while let Some(byte) = rest.next() {
+            bytes.push(match byte {
+                b'+' => b' ',
+                b'%' => {
+                    let digits = [rest.next()?, rest.next()?];
+                    u8::from_str_radix(str::from_utf8(&digits).ok()?, 16).ok()?
+                }
+                byte => byte,
+            });
+        }
+        String::from_utf8(bytes).ok()
+    };
+    text.split('&')
+        .map(|field| {
+            let (name, value) = field.split_once('=')?;
+            Some((part(name)?, Value::String(part(value)?)))
+        })
+        .collect()
+}

@@ -1,0 +1,400 @@
+//! Socket Mode: deliveries over a connection that we open, so that no public address is needed.
+//!
+//! A loop of our own, since the crate's awaits each callback before it reads on, drops what it
+//! cannot parse, and connects again after a fixed pause.
+//!
+//! Invariants: an envelope is acknowledged when it is stored and not before; the read loop waits
+//! for nothing but the socket; deliveries of one connection are stored in the order in which they
+//! came. A process counts as connected from `hello` to the end of a connection.
+//! <https://docs.slack.dev/apis/events-api/using-socket-mode>
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_util::sync::CancellationToken;
+
+use super::door::{Door, Sorted};
+use super::web_api::{ApiError, WebApi};
+use crate::app::door::Delivery;
+
+/// To open a connection, and until its `hello`.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often we ask whether the other side is there, and how long silence may last.
+const PING: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(35);
+/// Shortest and longest pause before another try.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a connection that Slack wants replaced may still bring something.
+const FAREWELL: Duration = Duration::from_secs(60);
+/// Envelopes of one connection that wait to be stored; more are left to Slack's retries.
+const WAITING: usize = 2_000;
+/// Envelopes stored in one transaction.
+const AT_ONCE: usize = 64;
+/// Forms of one connection that are answered at a time.
+const FORMS: usize = 32;
+/// Bytes; Slack's largest payload is a form's, far below it.
+const MAX_FRAME: usize = 4 << 20;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// How many connections of this process have been greeted and are up.
+#[derive(Clone, Debug, Default)]
+pub struct Connections(Arc<AtomicUsize>);
+
+impl Connections {
+    /// Whether deliveries can come in.
+    pub fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// One connection that is up, for as long as the value lives.
+struct Up(Connections);
+
+impl Up {
+    fn new(connections: &Connections) -> Up {
+        connections.0.fetch_add(1, Ordering::Relaxed);
+        Up(connections.clone())
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a connection needs a successor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Successor {
+    /// Slack asked for it, and still sends on the old one.
+    AtOnce,
+    /// It ended after it had been greeted.
+    Soon,
+    /// It never worked.
+    Later,
+}
+
+/// Keeps a connection open until it is told to stop.
+pub async fn run_socket(
+    api: Arc<WebApi>,
+    door: Door,
+    connections: Connections,
+    stop: CancellationToken,
+) {
+    let mut open = JoinSet::new();
+    let mut failures = 0;
+    while !stop.is_cancelled() {
+        while open.try_join_next().is_some() {}
+        let successor = match connect(&api).await {
+            Ok(socket) => {
+                let (ask, asked) = oneshot::channel();
+                open.spawn(serve(socket, door.clone(), connections.clone(), ask, stop.clone()));
+                asked.await.unwrap_or(Successor::Soon)
+            }
+            Err(error) => {
+                tracing::warn!(%error, failures, "no connection to Slack");
+                if let ApiError::Later { wait: Some(wait), .. } = error {
+                    pause(jitter(wait.min(LONGEST_PAUSE)), &stop).await;
+                }
+                Successor::Later
+            }
+        };
+        failures = if successor == Successor::Later { failures + 1 } else { 0 };
+        if successor != Successor::AtOnce {
+            pause(pause_after(failures), &stop).await;
+        }
+    }
+    while open.join_next().await.is_some() {}
+}
+
+/// Doubles with every failure, and lets no two processes come back at the same moment.
+fn pause_after(failures: u32) -> Duration {
+    jitter((FIRST_PAUSE * 2u32.saturating_pow(failures.min(10))).min(LONGEST_PAUSE))
+}
+
+/// Between half of a time and all of it.
+fn jitter(time: Duration) -> Duration {
+    time.mul_f64(rand::random_range(0.5..=1.0))
+}
+
+async fn pause(time: Duration, stop: &CancellationToken) {
+    tokio::select! {
+        () = tokio::time::sleep(time) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn connect(api: &WebApi) -> Result<Socket, ApiError> {
+    let url = api.open_connection().await?;
+    let mut config = WebSocketConfig::default();
+    config.max_message_size = Some(MAX_FRAME);
+    config.max_frame_size = Some(MAX_FRAME);
+    let connecting = connect_async_with_config(url.expose(), Some(config), true);
+    match timeout(PATIENCE, connecting).await {
+        Ok(Ok((socket, _))) => Ok(socket),
+        // The address holds a ticket, and some of these errors hold the address.
+        Ok(Err(_)) | Err(_) => Err(ApiError::Unknown("the connection cannot be opened".into())),
+    }
+}
+
+/// An envelope on its way into the database.
+struct Envelope {
+    id: String,
+    delivery: Delivery,
+}
+
+/// Reads a connection until it ends.
+async fn serve(
+    socket: Socket,
+    door: Door,
+    connections: Connections,
+    successor: oneshot::Sender<Successor>,
+    stop: CancellationToken,
+) {
+    let (mut sink, stream) = socket.split();
+    let (acks, mut acked) = mpsc::unbounded_channel::<Value>();
+    let (waiting, to_store) = mpsc::channel(WAITING);
+    let storing = tokio::spawn(store_in_order(door.clone(), to_store, acks.clone()));
+    let mut reader = Reader {
+        stream,
+        door,
+        connections,
+        successor: Some(successor),
+        up: None,
+        acks,
+        waiting,
+        forms: JoinSet::new(),
+        opened: Instant::now(),
+        heard: Instant::now(),
+        until: None,
+    };
+    let mut ping = tokio::time::interval(PING);
+    let why = loop {
+        tokio::select! {
+            frame = reader.stream.next() => match frame {
+                Some(Ok(frame)) => if let Err(why) = reader.take(frame) { break why },
+                Some(Err(_)) | None => break "the connection broke",
+            },
+            Some(ack) = acked.recv() => {
+                if send(&mut sink, ack).await.is_err() { break "it takes no acknowledgements" }
+            }
+            _ = ping.tick() => {
+                if let Some(why) = reader.overdue() { break why }
+                let ping = sink.send(Message::Ping(Vec::new().into()));
+                if timeout(PATIENCE, ping).await.is_err() { break "it takes nothing" }
+            }
+            () = stop.cancelled() => break "the process stops",
+        }
+    };
+    tracing::info!(why, "a connection to Slack ends");
+    reader.ask_for_successor(if reader.up.is_some() { Successor::Soon } else { Successor::Later });
+    // What was read is still stored and acknowledged, where the other side listens.
+    let Reader { waiting, acks, mut forms, .. } = reader;
+    drop((waiting, acks));
+    let _ = timeout(PATIENCE, async {
+        while forms.join_next().await.is_some() {}
+        let _ = storing.await;
+        while let Ok(ack) = acked.try_recv() {
+            send(&mut sink, ack).await?;
+        }
+        sink.close().await
+    })
+    .await;
+}
+
+async fn send(
+    sink: &mut SplitSink<Socket, Message>,
+    ack: Value,
+) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+    match timeout(PATIENCE, sink.send(Message::text(ack.to_string()))).await {
+        Ok(sent) => sent,
+        Err(_) => Err(tokio_tungstenite::tungstenite::Error::ConnectionClosed),
+    }
+}
+
+struct Reader {
+    stream: SplitStream<Socket>,
+    door: Door,
+    connections: Connections,
+    successor: Option<oneshot::Sender<Successor>>,
+    up: Option<Up>,
+    acks: mpsc::UnboundedSender<Value>,
+    waiting: mpsc::Sender<Envelope>,
+    forms: JoinSet<()>,
+    opened: Instant,
+    heard: Instant,
+    /// When a connection that was replaced ends.
+    until: Option<Instant>,
+}
+
+impl Reader {
+    /// Takes one frame; the error is why the connection ends.
+    fn take(&mut self, frame: Message) -> Result<(), &'static str> {
+        self.heard = Instant::now();
+        match frame {
+            Message::Text(text) => self.take_text(&text),
+            Message::Close(_) => Err("Slack closed it"),
+            // Pings are answered by the library.
+            _ => Ok(()),
+        }
+    }
+
+    fn take_text(&mut self, text: &str) -> Result<(), &'static str> {
+        let Ok(body) = serde_json::from_str::<Value>(text) else {
+            // Without an envelope there is nothing to acknowledge.
+            let body = json!({ "unreadable": text });
+            self.keep(None, self.door.sort(body));
+            return Ok(());
+        };
+        match body["type"].as_str() {
+            Some("hello") => {
+                self.up = Some(Up::new(&self.connections));
+                tracing::info!(connections = body["num_connections"].as_u64(), "Slack says hello");
+            }
+            Some("disconnect") => return self.asked_to_leave(&body),
+            _ => {
+                let id = body["envelope_id"].as_str().map(str::to_owned);
+                match self.door.sort(body.clone()) {
+                    Sorted::Answer => self.answer(id, body),
+                    sorted => self.keep(id, sorted),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn asked_to_leave(&mut self, body: &Value) -> Result<(), &'static str> {
+        match body["reason"].as_str() {
+            Some("warning" | "refresh_requested") => {
+                self.until = Some(Instant::now() + FAREWELL);
+                self.ask_for_successor(Successor::AtOnce);
+                Ok(())
+            }
+            Some("link_disabled") => {
+                self.up = None;
+                Err("Socket Mode is switched off for the app: switch it on in its settings")
+            }
+            Some("too_many_websockets") => {
+                self.up = None;
+                Err("the app has too many connections: at most 10 processes can connect")
+            }
+            _ => Err("Slack asked us to leave"),
+        }
+    }
+
+    fn ask_for_successor(&mut self, when: Successor) {
+        if let Some(ask) = self.successor.take() {
+            let _ = ask.send(when);
+        }
+    }
+
+    fn keep(&mut self, id: Option<String>, sorted: Sorted) {
+        let Sorted::Store(delivery) = sorted else {
+            if let Some(id) = id {
+                let _ = self.acks.send(json!({ "envelope_id": id }));
+            }
+            return;
+        };
+        let envelope = Envelope { id: id.unwrap_or_default(), delivery };
+        if self.waiting.try_send(envelope).is_err() {
+            tracing::warn!(
+                "too many deliveries of Slack wait to be stored; it will repeat this one"
+            );
+        }
+    }
+
+    fn answer(&mut self, id: Option<String>, body: Value) {
+        while self.forms.try_join_next().is_some() {}
+        if self.forms.len() >= FORMS {
+            tracing::warn!("too many forms wait for an answer");
+            return;
+        }
+        let (door, acks) = (self.door.clone(), self.acks.clone());
+        self.forms.spawn(async move {
+            match door.answer(body).await {
+                Ok(response) => {
+                    let mut ack = json!({ "envelope_id": id });
+                    if let Some(response) = response {
+                        ack["payload"] = response;
+                    }
+                    let _ = acks.send(ack);
+                }
+                Err(why) => tracing::warn!(why, "a form was not answered"),
+            }
+        });
+    }
+
+    /// Why the connection ends now although it did not break.
+    fn overdue(&self) -> Option<&'static str> {
+        let now = Instant::now();
+        if now - self.heard > SILENCE {
+            Some("nothing was heard for too long")
+        } else if self.until.is_some_and(|until| now > until) {
+            Some("it was replaced")
+        } else if self.up.is_none() && now - self.opened > PATIENCE {
+            Some("it was never greeted")
+        } else {
+            None
+        }
+    }
+}
+
+/// Stores envelopes in their order, those that wait in one transaction, and acknowledges them.
+async fn store_in_order(
+    door: Door,
+    mut waiting: mpsc::Receiver<Envelope>,
+    acks: mpsc::UnboundedSender<Value>,
+) {
+    let mut batch = Vec::with_capacity(AT_ONCE);
+    while waiting.recv_many(&mut batch, AT_ONCE).await > 0 {
+        let (ids, deliveries): (Vec<String>, Vec<Delivery>) =
+            batch.drain(..).map(|envelope| (envelope.id, envelope.delivery)).unzip();
+        let mut stored: VecDeque<bool> = VecDeque::new();
+        if door.store(&deliveries).await.is_ok() {
+            stored.resize(deliveries.len(), true);
+        } else {
+            // One that cannot be stored must not take the others along.
+            for delivery in &deliveries {
+                let result = door.store(std::slice::from_ref(delivery)).await;
+                if let Err(error) = &result {
+                    tracing::warn!(%error, "a delivery of Slack was not stored; it is not acknowledged");
+                }
+                stored.push_back(result.is_ok());
+            }
+        }
+        for (id, stored) in ids.into_iter().zip(stored) {
+            if stored && !id.is_empty() {
+                let _ = acks.send(json!({ "envelope_id": id }));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_differ() {
+        for (failures, most) in [(0, 500), (1, 1_000), (3, 4_000), (20, 30_000)] {
+            let most = Duration::from_millis(most);
+            let pauses: Vec<Duration> = (0..50).map(|_| pause_after(failures)).collect();
+            assert!(pauses.iter().all(|pause| *pause >= most / 2 && *pause <= most), "{pauses:?}");
+            assert!(pauses.iter().any(|pause| *pause != pauses[0]), "they have jitter");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Slack's Web API: each call with a deadline, each failure in a class.
+//!
+//! Invariants: no error holds a body or an address of a request, since a token, a ticket or a
+//! person's text may stand there; only the fields that we need are read of an answer, so that a
+//! message's `metadata` of any shape cannot make a call that succeeded look like a failure.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper_rustls::HttpsConnectorBuilder;
+use serde::Serialize;
+use serde_json::Value;
+use slack_morphism::errors::SlackClientError;
+use slack_morphism::hyper_tokio::{SlackClientHyperHttpsConnector, SlackHyperClient};
+use slack_morphism::prelude::*;
+
+use crate::domain::secret::Secret;
+
+/// Of a call without an answer.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Where Slack asks for patience and does not say how much.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A token that is not valid may be replaced; until then it makes no sense to ask often.
+const NO_TOKEN: Duration = Duration::from_secs(60);
+
+/// Why a call did not succeed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Nothing was done; the same call may succeed after a while.
+    #[error("{why}")]
+    Later { wait: Option<Duration>, why: String },
+    /// It may have been done.
+    #[error("{0}")]
+    Unknown(String),
+    /// Slack's code of the refusal: `channel_not_found`.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// How to reach Slack.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `https://slack.com/api`, or a stand-in on this machine.
+    pub api_url: String,
+    pub bot_token: Secret,
+    /// Opens Socket Mode connections.
+    pub app_token: Option<Secret>,
+}
+
+/// The client.
+pub struct WebApi {
+    client: SlackHyperClient,
+    bot: SlackApiToken,
+    app: Option<SlackApiToken>,
+    /// Whether addresses without encryption are fine: of a stand-in.
+    pub plain: bool,
+    /// Until when Slack wants to hear no more of a method, by method and channel.
+    quiet: Mutex<HashMap<(&'static str, String), Instant>>,
+}
+
+impl fmt::Debug for WebApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WebApi")
+    }
+}
+
+impl WebApi {
+    /// Fails when the system's certificates cannot be read.
+    pub fn new(settings: &Settings) -> std::io::Result<WebApi> {
+        let plain = settings.api_url.starts_with("http://");
+        let roots = HttpsConnectorBuilder::new().with_native_roots()?;
+        let scheme = if plain { roots.https_or_http() } else { roots.https_only() };
+        let connector = scheme.enable_http1().enable_http2().build();
+        let connector = SlackClientHyperHttpsConnector::with_connector(connector)
+            .with_slack_api_url(settings.api_url.trim_end_matches('/'));
+        let token =
+            |secret: &Secret| SlackApiToken::new(SlackApiTokenValue(secret.expose().into()));
+        Ok(WebApi {
+            client: SlackHyperClient::new(connector),
+            bot: token(&settings.bot_token),
+            app: settings.app_token.as_ref().map(token),
+            plain,
+            quiet: Mutex::default(),
+        })
+    }
+
+    /// Calls a method that changes something. `channel` is Slack's own id, for its limits.
+    pub async fn post(
+        &self,
+        method: &'static str,
+        channel: &str,
+        request: &impl Serialize,
+    ) -> Result<Value, ApiError> {
+        self.may_call(method, channel)?;
+        let session = self.client.open_session(&self.bot);
+        // Serialised here, since the crate borrows what it sends.
+        let request =
+            serde_json::to_value(request).map_err(|e| ApiError::Refused(e.to_string()))?;
+        let call = session.http_session_api.http_post::<_, Value>(method, &request, None);
+        self.finish(method, channel, call).await
+    }
+
+    /// Calls a method that only reads.
+    pub async fn get(
+        &self,
+        method: &'static str,
+        channel: &str,
+        params: &[(&str, String)],
+    ) -> Result<Value, ApiError> {
+        self.may_call(method, channel)?;
+        let session = self.client.open_session(&self.bot);
+        let params: Vec<(&str, Option<&String>)> =
+            params.iter().map(|(name, value)| (*name, Some(value))).collect();
+        let call = session.http_session_api.http_get::<Value, _, _>(method, &params, None);
+        self.finish(method, channel, call).await
+    }
+
+    /// Asks for the address of a new Socket Mode connection. The address is a secret.
+    pub async fn open_connection(&self) -> Result<Secret, ApiError> {
+        const METHOD: &str = "apps.connections.open";
+        self.may_call(METHOD, "")?;
+        let Some(token) = &self.app else {
+            return Err(ApiError::Refused("there is no app token".into()));
+        };
+        let session = self.client.open_session(token);
+        let nothing = serde_json::json!({});
+        let call = session.http_session_api.http_post::<_, Value>(METHOD, &nothing, None);
+        let answer = self.finish(METHOD, "", call).await?;
+        let url = answer["url"].as_str().unwrap_or_default();
+        let encrypted = url.starts_with("wss://");
+        if !encrypted && !(self.plain && url.starts_with("ws://")) {
+            return Err(ApiError::Unknown("it gave no address of a connection".into()));
+        }
+        Ok(Secret::new(url))
+    }
+
+    /// Sends a file into a channel or a thread.
+    pub async fn upload(
+        &self,
+        channel: &str,
+        thread: Option<&str>,
+        name: &str,
+        content: &str,
+    ) -> Result<(), ApiError> {
+        let params = [("filename", name.to_owned()), ("length", content.len().to_string())];
+        let place = self.get("files.getUploadURLExternal", "", &params).await?;
+        let (Some(url), Some(id)) = (place["upload_url"].as_str(), place["file_id"].as_str())
+        else {
+            return Err(ApiError::Unknown("it gave no place for a file".into()));
+        };
+        let url = url.parse().map_err(|_| ApiError::Unknown("no address for a file".into()))?;
+        let session = self.client.open_session(&self.bot);
+        let sending = session.http_session_api.http_post_uri_binary::<Value>(
+            url,
+            "text/plain; charset=utf-8".into(),
+            content.as_bytes(),
+            None,
+        );
+        self.finish("files.upload", "", sending).await?;
+        let mut request = serde_json::json!({
+            "files": [{ "id": id, "title": name }], "channel_id": channel,
+        });
+        if let Some(thread) = thread {
+            request["thread_ts"] = thread.into();
+        }
+        self.post("files.completeUploadExternal", channel, &request).await.map(drop)
+    }
+
+    /// Refuses a call while Slack wants to hear no more of its kind.
+    fn may_call(&self, method: &'static str, channel: &str) -> Result<(), ApiError> {
+        let now = Instant::now();
+        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        quiet.retain(|_, until| *until > now);
+        match quiet.get(&(method, channel.to_owned())) {
+            Some(until) => Err(ApiError::Later {
+                wait: Some(*until - now),
+                why: format!("{method}: Slack asked for patience"),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    async fn finish(
+        &self,
+        method: &'static str,
+        channel: &str,
+        call: impl Future<Output = Result<Value, SlackClientError>>,
+    ) -> Result<Value, ApiError> {
+        let error = match tokio::time::timeout(DEADLINE, call).await {
+            // The crate takes a failure that names no error for a success.
+            Ok(Ok(answer)) if answer["ok"] == false => {
+                ApiError::Unknown(format!("{method}: it failed and does not say why"))
+            }
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => class_of(method, &error),
+            Err(_) => ApiError::Unknown(format!("{method}: no answer for {DEADLINE:?}")),
+        };
+        if let ApiError::Later { wait: Some(wait), .. } = &error {
+            let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+            quiet.insert((method, channel.to_owned()), Instant::now() + *wait);
+        }
+        Err(error)
+    }
+}
+
+/// Codes: <https://docs.slack.dev/reference/methods/chat.postMessage#errors>.
+fn class_of(method: &str, error: &SlackClientError) -> ApiError {
+    let later = |wait, why: &str| ApiError::Later { wait, why: format!("{method}: {why}") };
+    match error {
+        SlackClientError::RateLimitError(limit) => {
+            later(Some(limit.retry_after.unwrap_or(PATIENCE)), "Slack asked for patience")
+        }
+        SlackClientError::ApiError(refusal) => match refusal.code.as_str() {
+            "ratelimited" | "rate_limited" => later(Some(PATIENCE), "Slack asked for patience"),
+            "service_unavailable" | "team_added_to_org" => later(None, &refusal.code),
+            // A person has to mend these; what waits must not be lost until then.
+            "invalid_auth" | "not_authed" | "account_inactive" | "token_revoked"
+            | "token_expired" | "missing_scope" | "no_permission" | "ekm_access_denied"
+            | "accesslimited" | "org_login_required" => later(Some(NO_TOKEN), &refusal.code),
+            // Documented as: something may have been done before it went wrong.
+            "internal_error" | "fatal_error" | "request_timeout" => {
+                ApiError::Unknown(format!("{method}: {}", refusal.code))
+            }
+            code => ApiError::Refused(code.to_owned()),
+        },
+        SlackClientError::HttpError(answer) if answer.status_code.is_server_error() => {
+            ApiError::Unknown(format!("{method}: status {}", answer.status_code.as_u16()))
+        }
+        SlackClientError::HttpError(answer) => {
+            later(None, &format!("status {}", answer.status_code.as_u16()))
+        }
+        SlackClientError::HttpProtocolError(broken) => {
+            let cause = broken.cause.as_deref();
+            let hyper = cause.and_then(|c| c.downcast_ref::<hyper_util::client::legacy::Error>());
+            match hyper {
+                Some(error) if error.is_connect() => later(None, "Slack cannot be reached"),
+                _ => ApiError::Unknown(format!("{method}: the connection broke")),
+            }
+        }
+        _ => ApiError::Unknown(format!("{method}: the answer cannot be read")),
+    }
+}

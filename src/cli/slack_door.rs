@@ -1,0 +1,75 @@
+//! Composes Slack's door from a configuration.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::Router;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::FindEmail;
+use crate::chat::slack::door::{Door, Forms};
+use crate::chat::slack::socket::{Connections, run_socket};
+use crate::chat::slack::web_api::{Settings, WebApi};
+use crate::chat::slack::{self, http, people};
+use crate::config::{Config, SlackMode};
+
+/// The client of Slack, if it is spoken to.
+pub fn api(config: &Config) -> anyhow::Result<Option<Arc<WebApi>>> {
+    let Some(slack) = config.slack.as_ref().filter(|slack| slack.enabled) else { return Ok(None) };
+    let settings = Settings {
+        api_url: slack.api_url.clone(),
+        bot_token: slack.bot_token().clone(),
+        app_token: slack.app_token().cloned(),
+    };
+    let api = WebApi::new(&settings).context("cannot read the system's certificates")?;
+    Ok(Some(Arc::new(api)))
+}
+
+/// Who vouches for the addresses of its users.
+pub fn addresses(slack: Option<&Arc<WebApi>>) -> HashMap<&'static str, FindEmail> {
+    let mut addresses: HashMap<&'static str, FindEmail> = HashMap::new();
+    if let Some(api) = slack.map(Arc::clone) {
+        let find = move |user| people::verified_email(Arc::clone(&api), user).boxed();
+        addresses.insert(slack::PLATFORM, Arc::new(find));
+    }
+    addresses
+}
+
+/// The way in of one process.
+pub struct Open {
+    /// Must be up for the process to be ready.
+    pub connections: Option<Connections>,
+    /// What Slack sends requests to.
+    pub pages: Router,
+    /// Ends when the process stops.
+    pub running: BoxFuture<'static, ()>,
+}
+
+/// Opens the door in the configured mode; without Slack there is none.
+pub fn open(
+    config: &Config,
+    api: Option<Arc<WebApi>>,
+    pool: &PgPool,
+    stop: &CancellationToken,
+) -> Open {
+    let stopped = stop.clone();
+    let idle = async move { stopped.cancelled().await }.boxed();
+    let (Some(api), Some(section)) = (api, &config.slack) else {
+        return Open { connections: None, pages: Router::new(), running: idle };
+    };
+    let door = Door { pool: pool.clone(), forms: Forms::none() };
+    match (section.mode, section.signing_secret()) {
+        (SlackMode::Http, Some(secret)) => {
+            Open { connections: None, pages: http::router(door, secret), running: idle }
+        }
+        _ => {
+            let connections = Connections::default();
+            let running = run_socket(api, door, connections.clone(), stop.clone()).boxed();
+            Open { connections: Some(connections), pages: Router::new(), running }
+        }
+    }
+}

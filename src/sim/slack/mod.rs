@@ -1,0 +1,380 @@
+//! A Slack of our own on this machine: the Web API and Socket Mode over loopback, or event requests
+//! to an address, with people who act in it.
+//!
+//! It says no as Slack does ([`check`]): what is too long, unknown or not allowed is refused with
+//! Slack's own code. Faults come on demand. Payloads have the documented shapes.
+//!
+//! Invariant: an event or a form is over only when it was acknowledged; what is not acknowledged in
+//! three seconds is sent again, or the person is told that it failed.
+
+mod check;
+mod deliver;
+mod methods;
+mod payload;
+mod rest;
+mod socket;
+mod state;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use deliver::{Act, Way, now, request_body, sign};
+use state::{BOT, State};
+pub use state::{Fault, Shown, User};
+
+/// Tokens and the secret that the stand-in takes.
+pub const BOT_TOKEN: &str = "xoxb-stand-in";
+pub const APP_TOKEN: &str = "xapp-stand-in";
+pub const SIGNING_SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
+/// The workspace, and its channels: the bot is in the first only.
+pub const TEAM: &str = "T0METAL";
+pub const METAL: &str = "C0METAL";
+pub const RANDOM: &str = "C0RANDOM";
+
+type Shared = Arc<World>;
+
+/// What handlers share.
+struct World {
+    state: Mutex<State>,
+    /// Where Socket Mode connections are taken.
+    socket: SocketAddr,
+    api: SocketAddr,
+}
+
+impl World {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is whole before anything can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running stand-in.
+pub struct SimSlack {
+    world: Shared,
+    stopping: CancellationToken,
+    servers: Vec<JoinHandle<()>>,
+}
+
+impl SimSlack {
+    /// Starts it on free ports of this machine, with the simulated site's people.
+    pub async fn start() -> anyhow::Result<SimSlack> {
+        let here = (Ipv4Addr::LOCALHOST, 0);
+        let (api, socket) = (TcpListener::bind(here).await?, TcpListener::bind(here).await?);
+        let world = Arc::new(World {
+            state: Mutex::new(State::new()),
+            socket: socket.local_addr()?,
+            api: api.local_addr()?,
+        });
+        let stopping = CancellationToken::new();
+        let stopped = stopping.clone();
+        let router = rest::router(Arc::clone(&world));
+        let serving = tokio::spawn(async move {
+            let serving = axum::serve(api, router)
+                .with_graceful_shutdown(async move { stopped.cancelled().await });
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the simulated Slack closed");
+            }
+        });
+        let taking = tokio::spawn(socket::run(Arc::clone(&world), socket, stopping.clone()));
+        Ok(SimSlack { world, stopping, servers: vec![serving, taking] })
+    }
+
+    /// For `[slack] api_url`.
+    pub fn api_url(&self) -> String {
+        format!("http://{}/api", self.world.api)
+    }
+
+    /// The `[slack]` section that is served by this stand-in.
+    pub fn toml(&self, mode: &str) -> String {
+        format!(
+            "[slack]\nmode = \"{mode}\"\nbot_token = \"{BOT_TOKEN}\"\napp_token = \"{APP_TOKEN}\"\n\
+             signing_secret = \"{SIGNING_SECRET}\"\napi_url = \"{}\"\n",
+            self.api_url()
+        )
+    }
+
+    /// Types a slash command. Returns what came back with the acknowledgement.
+    pub async fn slash(
+        &self,
+        who: &str,
+        channel: &str,
+        text: &str,
+    ) -> anyhow::Result<Option<Value>> {
+        let act = self.world.lock().slash(who, channel, text)?;
+        self.deliver(act).await
+    }
+
+    /// Presses the button of this label on a message.
+    pub async fn click(
+        &self,
+        who: &str,
+        channel: &str,
+        ts: &str,
+        label: &str,
+    ) -> anyhow::Result<Option<Value>> {
+        let act = self.world.lock().click(who, channel, ts, label)?;
+        self.deliver(act).await
+    }
+
+    /// Puts an emoji on a message.
+    pub async fn react(
+        &self,
+        who: &str,
+        channel: &str,
+        ts: &str,
+        name: &str,
+    ) -> anyhow::Result<()> {
+        let act = self.world.lock().react(who, channel, ts, name, true)?;
+        self.deliver(act).await.map(drop)
+    }
+
+    /// Takes it away.
+    pub async fn unreact(
+        &self,
+        who: &str,
+        channel: &str,
+        ts: &str,
+        name: &str,
+    ) -> anyhow::Result<()> {
+        let act = self.world.lock().react(who, channel, ts, name, false)?;
+        self.deliver(act).await.map(drop)
+    }
+
+    /// Says something in the channel, or in a thread of it.
+    pub async fn say(
+        &self,
+        who: &str,
+        channel: &str,
+        thread: Option<&str>,
+        text: &str,
+    ) -> anyhow::Result<String> {
+        let (ts, act) = self.world.lock().say(who, channel, thread, text)?;
+        self.deliver(act).await?;
+        Ok(ts)
+    }
+
+    /// Sends the open view of a person, with what they filled in by block and action.
+    pub async fn submit_view(&self, who: &str, values: Value) -> anyhow::Result<Option<Value>> {
+        let act = self.world.lock().submit_view(who, values)?;
+        self.deliver(act).await
+    }
+
+    /// Opens the app's home.
+    pub async fn open_home(&self, who: &str) -> anyhow::Result<()> {
+        let act = self.world.lock().open_home(who)?;
+        self.deliver(act).await.map(drop)
+    }
+
+    /// Sends an envelope as Slack would, whatever is in it.
+    pub async fn deliver(&self, act: Act) -> anyhow::Result<Option<Value>> {
+        deliver::deliver(&self.world, act).await
+    }
+
+    /// The payload of an act that has not been sent yet, for tests that change it.
+    pub fn prepare_slash(&self, who: &str, channel: &str, text: &str) -> anyhow::Result<Act> {
+        self.world.lock().slash(who, channel, text)
+    }
+
+    /// The same for a press of a button.
+    pub fn prepare_click(
+        &self,
+        who: &str,
+        channel: &str,
+        ts: &str,
+        label: &str,
+    ) -> anyhow::Result<Act> {
+        self.world.lock().click(who, channel, ts, label)
+    }
+
+    /// From now on deliveries are requests to this address.
+    pub fn use_http(&self, url: &str) {
+        self.world.lock().way = Way::Http(url.to_owned());
+    }
+
+    /// The messages that everybody in the channel sees, and those that only `who` does, in order.
+    pub fn messages(&self, who: &str, channel: &str) -> Vec<Shown> {
+        self.world.lock().shown(who, channel)
+    }
+
+    /// The view that a person has open.
+    pub fn view(&self, who: &str) -> Option<Value> {
+        let state = self.world.lock();
+        let user = state.user(who).ok()?;
+        state.views.get(&user.id).and_then(|views| views.last().cloned())
+    }
+
+    /// The app's home as this person sees it.
+    pub fn home(&self, who: &str) -> Option<Value> {
+        let state = self.world.lock();
+        state.homes.get(&state.user(who).ok()?.id).cloned()
+    }
+
+    /// Names and contents of the files that were sent to a channel.
+    pub fn files(&self, channel: &str) -> Vec<(String, String)> {
+        let state = self.world.lock();
+        let here = state.files.iter().filter(|file| file.channel.as_deref() == Some(channel));
+        here.map(|file| (file.name.clone(), file.content.clone())).collect()
+    }
+
+    /// A person of the workspace.
+    pub fn user(&self, login: &str) -> User {
+        self.world.lock().user(login).expect("somebody of the simulated site").clone()
+    }
+
+    /// Changes what Slack says of a person, or adds one.
+    pub fn change_user(&self, login: &str, change: impl FnOnce(&mut User)) {
+        change(self.world.lock().user_or_new(login));
+    }
+
+    /// The next calls of a method go wrong in these ways, one after the other.
+    pub fn fault(&self, method: &str, faults: impl IntoIterator<Item = Fault>) {
+        let mut state = self.world.lock();
+        state.faults.entry(method.to_owned()).or_default().extend(faults);
+    }
+
+    /// While it is down every call ends with 503, and no connection can be opened; those that there
+    /// were break.
+    pub fn set_down(&self, down: bool) {
+        self.world.lock().down = down;
+        if down {
+            self.drop_connections();
+        }
+    }
+
+    /// How long an acknowledgement may take; three seconds, unless a test must bear a busy machine.
+    pub fn wait_for_acks(&self, wait: Duration) {
+        self.world.lock().wait = wait;
+    }
+
+    /// Most posts of a channel in a second; more are refused with 429.
+    pub fn limit_posts(&self, a_second: usize) {
+        self.world.lock().posts_a_second = Some(a_second);
+    }
+
+    /// Breaks all connections, without a word.
+    pub fn drop_connections(&self) {
+        self.world.lock().connections.clear();
+    }
+
+    /// Asks all connections to be replaced, or to leave: `warning`, `refresh_requested`.
+    pub fn ask_to_disconnect(&self, reason: &str) {
+        let message = json!({
+            "type": "disconnect", "reason": reason,
+            "debug_info": { "host": "applink-stand-in" },
+        });
+        for connection in self.world.lock().connections.values() {
+            let _ = connection.send(message.to_string());
+        }
+    }
+
+    /// Sends text over all connections as it is.
+    pub fn send_raw(&self, text: &str) {
+        for connection in self.world.lock().connections.values() {
+            let _ = connection.send(text.to_owned());
+        }
+    }
+
+    /// Each of the next deliveries comes so many times more, under other envelopes.
+    pub fn repeat(&self, times: u32, other_event_ids: bool) {
+        let mut state = self.world.lock();
+        (state.repeats, state.other_event_ids) = (times, other_event_ids);
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.world.lock().connections.len()
+    }
+
+    /// How often a method was called.
+    pub fn calls(&self, method: &str) -> usize {
+        self.world.lock().calls.get(method).copied().unwrap_or_default()
+    }
+
+    /// When a method was called for a channel, in order.
+    pub fn times(&self, method: &str, channel: &str) -> Vec<std::time::Instant> {
+        let state = self.world.lock();
+        state.times.get(&(method.to_owned(), channel.to_owned())).cloned().unwrap_or_default()
+    }
+
+    /// Waits until a message is there that is as wanted; the newest such one.
+    pub async fn wait_for(
+        &self,
+        who: &str,
+        channel: &str,
+        at_most: Duration,
+        what: &str,
+        wanted: impl Fn(&Shown) -> bool,
+    ) -> anyhow::Result<Shown> {
+        let started = std::time::Instant::now();
+        loop {
+            let shown = self.messages(who, channel);
+            if let Some(found) = shown.iter().rev().find(|message| wanted(message)) {
+                return Ok(found.clone());
+            }
+            let there: Vec<String> =
+                shown.iter().map(|message| format!("  {}", message.text)).collect();
+            ensure!(
+                started.elapsed() < at_most,
+                "{who} never saw {what}; what there is:\n{}",
+                there.join("\n")
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The card of a batch, as soon as it is as wanted.
+    pub async fn card(
+        &self,
+        batch: i64,
+        at_most: Duration,
+        wanted: impl Fn(&Shown) -> bool,
+    ) -> anyhow::Result<Shown> {
+        let title = format!("*#{batch} ");
+        self.wait_for("alice", METAL, at_most, &format!("the card of #{batch}"), |message| {
+            message.thread.is_none()
+                && message.only_to.is_none()
+                && message.user == BOT
+                && message.text.lines().next().is_some_and(|line| line.contains(&title))
+                && wanted(message)
+        })
+        .await
+    }
+
+    /// Waits until so many connections are open and greeted.
+    pub async fn connected(&self, number: usize) -> anyhow::Result<()> {
+        let started = std::time::Instant::now();
+        while self.connections() != number {
+            let waited = started.elapsed();
+            ensure!(waited < Duration::from_secs(60), "{} connections", self.connections());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Stops it.
+    pub async fn stop(mut self) {
+        self.stopping.cancel();
+        self.drop_connections();
+        for mut server in self.servers.drain(..) {
+            if tokio::time::timeout(Duration::from_secs(1), &mut server).await.is_err() {
+                server.abort();
+            }
+        }
+    }
+}
+
+impl Drop for SimSlack {
+    fn drop(&mut self) {
+        self.stopping.cancel();
+        for server in &self.servers {
+            server.abort();
+        }
+    }
+}

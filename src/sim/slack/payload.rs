@@ -1,0 +1,169 @@
+//! What people do, in Slack's documented shapes.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::deliver::Act;
+use super::state::{BOT, State, message};
+use super::{METAL, TEAM};
+
+const APP: &str = "A0METAL";
+
+impl State {
+    fn trigger(&mut self, user: &str) -> String {
+        let trigger = format!("{}.{}.stand-in", self.next(), self.next());
+        self.triggers.insert(trigger.clone(), (user.into(), Instant::now()));
+        trigger
+    }
+
+    /// <https://docs.slack.dev/interactivity/implementing-slash-commands>
+    pub fn slash(&mut self, who: &str, channel: &str, text: &str) -> anyhow::Result<Act> {
+        let user = self.in_channel(who, channel)?;
+        let trigger = self.trigger(&user);
+        let payload = json!({
+            "token": "legacy", "team_id": TEAM, "team_domain": "metal",
+            "channel_id": channel, "channel_name": if channel == METAL { "metal" } else { "random" },
+            "user_id": user, "user_name": who, "command": "/metal", "text": escaped(text),
+            "api_app_id": APP, "is_enterprise_install": "false",
+            "response_url": "https://hooks.slack.test/commands/1", "trigger_id": trigger,
+        });
+        Ok(Act { kind: "slash_commands", payload })
+    }
+
+    /// <https://docs.slack.dev/reference/interaction-payloads/block_actions-payload>
+    pub fn click(
+        &mut self,
+        who: &str,
+        channel: &str,
+        ts: &str,
+        label: &str,
+    ) -> anyhow::Result<Act> {
+        let user = self.in_channel(who, channel)?;
+        let trigger = self.trigger(&user);
+        let stamp = self.next_ts();
+        let shown = self.message(channel, ts)?;
+        let mut action = shown.button(label).with_context(|| format!("no button {label}"))?;
+        action["block_id"] = "b1".into();
+        action["action_ts"] = stamp.into();
+        let payload = json!({
+            "type": "block_actions",
+            "user": { "id": user, "username": who, "name": who, "team_id": TEAM },
+            "api_app_id": APP, "token": "legacy",
+            "container": {
+                "type": "message", "message_ts": ts, "channel_id": channel,
+                "is_ephemeral": shown.only_to.is_some(),
+            },
+            "trigger_id": trigger, "team": { "id": TEAM, "domain": "metal" },
+            "enterprise": null, "is_enterprise_install": false,
+            "channel": { "id": channel, "name": "metal" },
+            "message": {
+                "bot_id": "B0BOT", "type": "message", "user": shown.user, "ts": ts,
+                "text": shown.fallback, "blocks": shown.blocks, "metadata": shown.metadata,
+            },
+            "state": { "values": {} }, "response_url": "https://hooks.slack.test/actions/1",
+            "actions": [action],
+        });
+        Ok(Act { kind: "interactive", payload })
+    }
+
+    /// <https://docs.slack.dev/reference/events/reaction_added>
+    pub fn react(
+        &mut self,
+        who: &str,
+        channel: &str,
+        ts: &str,
+        name: &str,
+        added: bool,
+    ) -> anyhow::Result<Act> {
+        let user = self.in_channel(who, channel)?;
+        let stamp = self.next_ts();
+        let found = self.messages.iter_mut().find(|m| m.channel == channel && m.ts == ts);
+        let message = found.context("there is no such message")?;
+        let reaction = (name.to_owned(), user.clone());
+        if added {
+            message.reactions.insert(reaction);
+        } else {
+            message.reactions.remove(&reaction);
+        }
+        let author = message.user.clone();
+        Ok(self.event(json!({
+            "type": if added { "reaction_added" } else { "reaction_removed" },
+            "user": user, "reaction": name, "item_user": author,
+            "item": { "type": "message", "channel": channel, "ts": ts }, "event_ts": stamp,
+        })))
+    }
+
+    /// <https://docs.slack.dev/reference/events/message>
+    pub fn say(
+        &mut self,
+        who: &str,
+        channel: &str,
+        thread: Option<&str>,
+        text: &str,
+    ) -> anyhow::Result<(String, Act)> {
+        let user = self.in_channel(who, channel)?;
+        let text = escaped(text);
+        let content = json!({ "text": text, "thread_ts": thread });
+        let ts = self.post(message(channel, &user, &content));
+        let mut event = json!({
+            "type": "message", "user": user, "ts": ts, "text": text, "team": TEAM,
+            "client_msg_id": format!("00000000-{ts}"), "channel": channel, "event_ts": ts,
+            "channel_type": "channel",
+            "blocks": [{ "type": "rich_text", "block_id": "x", "elements": [] }],
+        });
+        if let Some(head) = thread {
+            event["thread_ts"] = head.into();
+            event["parent_user_id"] = self.message(channel, head)?.user.as_str().into();
+        }
+        Ok((ts, self.event(event)))
+    }
+
+    /// <https://docs.slack.dev/reference/interaction-payloads/view-interactions-payload>
+    pub fn submit_view(&mut self, who: &str, values: Value) -> anyhow::Result<Act> {
+        let user = self.user(who)?.id.clone();
+        let trigger = self.trigger(&user);
+        let views = self.views.get(&user).and_then(|views| views.last());
+        let mut view = views.with_context(|| format!("{who} has no view open"))?.clone();
+        view["state"] = json!({ "values": values });
+        let payload = json!({
+            "type": "view_submission", "team": { "id": TEAM, "domain": "metal" },
+            "user": { "id": user, "username": who, "name": who, "team_id": TEAM },
+            "api_app_id": APP, "token": "legacy", "trigger_id": trigger, "view": view,
+            "response_urls": [], "is_enterprise_install": false, "enterprise": null,
+        });
+        Ok(Act { kind: "interactive", payload })
+    }
+
+    /// <https://docs.slack.dev/reference/events/app_home_opened>
+    pub fn open_home(&mut self, who: &str) -> anyhow::Result<Act> {
+        let user = self.user(who)?.id.clone();
+        let stamp = self.next_ts();
+        Ok(self.event(json!({
+            "type": "app_home_opened", "user": user, "channel": format!("D{user}"),
+            "tab": "home", "event_ts": stamp,
+        })))
+    }
+
+    /// The wrapper of an event.
+    fn event(&mut self, event: Value) -> Act {
+        let payload = json!({
+            "token": "legacy", "team_id": TEAM, "context_team_id": TEAM,
+            "context_enterprise_id": null, "api_app_id": APP, "event": event,
+            "type": "event_callback", "event_id": format!("Ev{:08}", self.next()),
+            "event_time": 1_700_000_000, "is_ext_shared_channel": false,
+            "authorizations": [{
+                "enterprise_id": null, "team_id": TEAM, "user_id": BOT, "is_bot": true,
+                "is_enterprise_install": false,
+            }],
+            "event_context": "4-stand-in",
+        });
+        Act { kind: "events_api", payload }
+    }
+}
+
+/// What people type reaches apps escaped.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

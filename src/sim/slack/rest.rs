@@ -1,0 +1,136 @@
+//! The Web API's front: tokens, faults, limits, and the shape of answers.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, Query, State as Extracted};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, post};
+use serde_json::{Map, Value, json};
+
+use super::state::Fault;
+use super::{APP_TOKEN, BOT_TOKEN, Shared, methods};
+
+/// Scopes of the bot's token, as `slack manifest` asks for them.
+pub const SCOPES: &str = "commands,chat:write,channels:history,groups:history,reactions:read,users:read,users:read.email,files:read,files:write,im:write,usergroups:read";
+
+pub fn router(world: Shared) -> Router {
+    Router::new()
+        .route("/api/{method}", any(call))
+        .route("/upload/{id}", post(upload))
+        .layer(DefaultBodyLimit::max(32 << 20))
+        .with_state(world)
+}
+
+async fn call(
+    Extracted(world): Extracted<Shared>,
+    Path(method): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let args = args(&headers, query, &body);
+    let fault = {
+        let mut state = world.lock();
+        *state.calls.entry(method.clone()).or_default() += 1;
+        if state.down {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        let fault = state.faults.get_mut(&method).and_then(|faults| faults.pop_front());
+        fault.or_else(|| too_often(&mut state, &method, &args))
+    };
+    match fault {
+        Some(Fault::RateLimited(seconds)) => {
+            let body = json!({ "ok": false, "error": "ratelimited" });
+            let after = [(header::RETRY_AFTER, seconds.to_string())];
+            return (StatusCode::TOO_MANY_REQUESTS, after, axum::Json(body)).into_response();
+        }
+        Some(Fault::Status(status)) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+            return status.into_response();
+        }
+        Some(Fault::Error(code)) => return answer(Err(code)),
+        Some(Fault::Break) => return broken(),
+        Some(Fault::LoseAnswer) | None => {}
+    }
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = bearer.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    let wanted = if method == "apps.connections.open" { APP_TOKEN } else { BOT_TOKEN };
+    let result = match token {
+        "" => Err("not_authed"),
+        token if token == wanted => {
+            let mut state = world.lock();
+            let channel = args.get("channel").and_then(Value::as_str).unwrap_or_default();
+            let times = state.times.entry((method.clone(), channel.to_owned())).or_default();
+            times.push(Instant::now());
+            methods::call(&mut state, &world, &method, &args)
+        }
+        APP_TOKEN | BOT_TOKEN => Err("not_allowed_token_type"),
+        _ => Err("invalid_auth"),
+    };
+    match fault {
+        Some(Fault::LoseAnswer) => broken(),
+        _ => answer(result),
+    }
+}
+
+/// More posts in a channel than the limit of the moment.
+fn too_often(
+    state: &mut super::state::State,
+    method: &str,
+    args: &Map<String, Value>,
+) -> Option<Fault> {
+    let most = state.posts_a_second.filter(|_| method == "chat.postMessage")?;
+    let channel = args.get("channel")?.as_str()?;
+    let times = state.times.get(&(method.to_owned(), channel.to_owned()))?;
+    let recent = times.iter().rev().take_while(|time| time.elapsed() < Duration::from_secs(1));
+    (recent.count() >= most).then_some(Fault::RateLimited(1))
+}
+
+fn answer(result: Result<Value, &'static str>) -> Response {
+    let mut body = result.unwrap_or_else(|code| json!({ "ok": false, "error": code }));
+    if body.get("ok").is_none() {
+        body["ok"] = true.into();
+    }
+    ([("x-oauth-scopes", SCOPES)], axum::Json(body)).into_response()
+}
+
+/// A connection that ends in the middle of an answer.
+fn broken() -> Response {
+    let lost = io::Error::other("lost on purpose");
+    let stream = futures_util::stream::iter([Err::<Bytes, _>(lost)]);
+    Response::new(Body::from_stream(stream))
+}
+
+/// Arguments from a query, a form or JSON.
+fn args(headers: &HeaderMap, query: HashMap<String, String>, body: &Bytes) -> Map<String, Value> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let mut args: Map<String, Value> =
+        query.into_iter().map(|(name, value)| (name, value.into())).collect();
+    if kind.is_some_and(|kind| kind.starts_with("application/json"))
+        && let Ok(Value::Object(more)) = serde_json::from_slice(body)
+    {
+        args.extend(more);
+    }
+    args
+}
+
+async fn upload(
+    Extracted(world): Extracted<Shared>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Response {
+    let mut state = world.lock();
+    let Some(file) = state.files.iter_mut().find(|file| file.id == id) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    if body.len() != file.length {
+        return (StatusCode::BAD_REQUEST, "the length is another one").into_response();
+    }
+    file.content = String::from_utf8_lossy(&body).into_owned();
+    format!("OK - {}", body.len()).into_response()
+}

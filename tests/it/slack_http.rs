@@ -1,0 +1,148 @@
+//! HTTP mode: who may send what, and how much of it.
+
+use std::time::Duration;
+
+use metalbot::sim::slack::{METAL, SIGNING_SECRET, now, request_body, sign};
+use reqwest::{Client, StatusCode};
+use serde_json::json;
+
+use super::harness::{PATIENCE, World};
+
+const JSON: &str = "application/json";
+
+struct Request<'a> {
+    kind: &'a str,
+    body: String,
+    stamp: String,
+    signature: String,
+}
+
+/// A request as Slack signs it at that time.
+fn signed(kind: &str, body: impl Into<String>, seconds: u64) -> Request<'_> {
+    let body = body.into();
+    let (stamp, signature) = sign(&body, seconds);
+    Request { kind, body, stamp, signature }
+}
+
+async fn send(world: &World, request: &Request<'_>) -> (StatusCode, String) {
+    let client = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
+    let answer = client
+        .post(format!("{}/slack/events", world.base))
+        .header("content-type", request.kind)
+        .header("x-slack-request-timestamp", &request.stamp)
+        .header("x-slack-signature", &request.signature)
+        .body(request.body.clone())
+        .send()
+        .await
+        .unwrap();
+    (answer.status(), answer.text().await.unwrap())
+}
+
+async fn stored(world: &World) -> i64 {
+    sqlx::query_scalar("select count(*) from inbox").fetch_one(&world.pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_batch_is_asked_for_and_approved_over_http() {
+    let world = World::builder().slack("http").start().await;
+    let slack = world.slack();
+    slack.slash("alice", METAL, "reboot web[01-02] reason=\"50% & <more>\"").await.unwrap();
+    let card = slack.card(1, PATIENCE, |_| true).await.unwrap();
+    assert!(card.text.contains("50% &amp; &lt;more&gt;"), "{}", card.text);
+    slack.react("bob", METAL, &card.ts, "eyes").await.unwrap();
+    slack.say("bob", METAL, Some(&card.ts), "not now").await.unwrap();
+    slack.click("bob", METAL, &card.ts, "Reject").await.unwrap();
+    slack.card(1, PATIENCE, |card| card.text.contains("rejected")).await.unwrap();
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_forged_old_or_too_large_is_refused_and_learns_nothing() {
+    let world = World::builder().slack("http").start().await;
+    let act = world.slack().prepare_slash("alice", METAL, "reboot web01").unwrap();
+    let (kind, body) = request_body(act.kind, &act.payload).unwrap();
+    let right = || signed(kind, body.clone(), now());
+    let other = |change: fn(&mut Request<'_>)| {
+        let mut request = right();
+        change(&mut request);
+        request
+    };
+    for (what, request) in [
+        ("an old one", signed(kind, body.clone(), now() - 301)),
+        ("one of the future", signed(kind, body.clone(), now() + 302)),
+        ("another body", other(|request| request.body += "&text=wipe")),
+        ("another time", other(|request| request.stamp = (now() - 7).to_string())),
+        ("no time", other(|request| request.stamp = "soon".into())),
+        ("no signature", other(|request| request.signature = String::new())),
+        ("a short one", other(|request| request.signature.truncate(20))),
+        ("the secret itself", other(|request| request.signature = SIGNING_SECRET.into())),
+    ] {
+        let (status, told) = send(&world, &request).await;
+        assert_eq!((status, &*told), (StatusCode::UNAUTHORIZED, ""), "{what}");
+    }
+    // The size is judged before the signature, which is right here.
+    let (status, _) = send(&world, &signed(JSON, "x".repeat(256 * 1024 + 1), now())).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(stored(&world).await, 0);
+
+    let request = right();
+    for _ in 0..3 {
+        assert_eq!(send(&world, &request).await.0, StatusCode::OK);
+    }
+    world.quiet().await;
+    assert_eq!(stored(&world).await, 1, "a replay within the window does nothing");
+    world.finish().await;
+}
+
+/// Thirty megabytes are not read: the door says no and closes while they are still coming.
+#[tokio::test]
+async fn a_huge_body_is_not_read() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let world = World::builder().slack("http").start().await;
+    let address = world.base.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /slack/events HTTP/1.1\r\nhost: {address}\r\ncontent-type: {JSON}\r\n\
+         transfer-encoding: chunked\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+    let mut sent = 0;
+    while sent < 30 << 20 {
+        if stream.write_all(chunk.as_bytes()).await.is_err() {
+            break;
+        }
+        sent += 0x10000;
+    }
+    let mut told = vec![0; 64];
+    let read = stream.read(&mut told).await.unwrap_or_default();
+    let told = String::from_utf8_lossy(&told[..read]).into_owned();
+    assert!(sent < 30 << 20 || told.contains("413"), "all was taken: {told}");
+    assert!(told.is_empty() || told.starts_with("HTTP/1.1 413"), "{told}");
+    assert_eq!(stored(&world).await, 0);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn the_address_is_verified_and_what_cannot_be_read_is_kept() {
+    let world = World::builder().slack("http").start().await;
+    let hello = json!({ "type": "url_verification", "challenge": "3eZbrw1a", "token": "x" });
+    let request = signed(JSON, hello.to_string(), now());
+    assert_eq!(send(&world, &request).await, (StatusCode::OK, "3eZbrw1a".into()));
+    let forged = Request { signature: "v0=00".into(), ..request };
+    assert_eq!(send(&world, &forged).await, (StatusCode::UNAUTHORIZED, String::new()));
+    let form = "application/x-www-form-urlencoded";
+    for (kind, body) in
+        [(JSON, "{ not JSON"), (form, "payload=%7Bnot"), (form, "%zz"), (form, "user_id=U1&text=x")]
+    {
+        assert_eq!(send(&world, &signed(kind, body, now())).await.0, StatusCode::OK, "{body}");
+    }
+    world.quiet().await;
+    let kept: i64 = sqlx::query_scalar("select count(*) from inbox where last_error is not null")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(kept, 4);
+    sqlx::query("update inbox set last_error = null").execute(&world.pool).await.unwrap();
+    world.finish().await;
+}

@@ -1,0 +1,184 @@
+//! Slack away, slow, or full: nothing is lost, nothing is told twice, and order is kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metalbot::chat::slack::chat::SlackChat;
+use metalbot::chat::slack::web_api::{Settings, WebApi};
+use metalbot::chat::{Chat as _, Message};
+use metalbot::domain::inbound::Place;
+use metalbot::domain::secret::Secret;
+use metalbot::sim::slack::{BOT_TOKEN, Fault, METAL, Shown, TEAM};
+
+use super::harness::{PATIENCE, World};
+
+/// As if so much time had passed: what waits is due.
+async fn time_passes(world: &World) {
+    for table in ["outbox", "card", "inbox"] {
+        let query = format!("update {table} set due_at = now() where due_at > now()");
+        sqlx::query(sqlx::AssertSqlSafe(query)).execute(&world.pool).await.unwrap();
+    }
+}
+
+fn cards(messages: &[Shown]) -> usize {
+    messages.iter().filter(|m| m.text.contains("*#1 reboot*")).count()
+}
+
+#[tokio::test]
+async fn slack_is_away_for_an_hour_and_nothing_is_lost_or_replayed() {
+    let world = World::builder().rack().slack("socket").start().await;
+    let slack = world.slack();
+    slack.slash("alice", METAL, "reboot web[01-06] wave=1").await.unwrap();
+    let card = slack.card(1, PATIENCE, |_| true).await.unwrap();
+    // Slack says who bob is while it can.
+    slack.slash("bob", METAL, "whoami").await.unwrap();
+    world.quiet().await;
+    slack.click("bob", METAL, &card.ts, "Approve").await.unwrap();
+    slack.set_down(true);
+    let edits_before = slack.times("chat.update", METAL).len();
+    // The batch goes on without Slack, to its end.
+    let open = "select count(*) from batch where finished_at is null";
+    world.until_none("batches that run", open).await;
+    // An hour of tries, one after the other: each is refused, and the waits grow.
+    for _ in 0..12 {
+        time_passes(&world).await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    let waiting: i64 = sqlx::query_scalar("select count(*) from outbox where sent_at is null")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert!(waiting > 0, "something waits");
+    slack.set_down(false);
+    slack.connected(1).await.unwrap();
+    let mut told = None;
+    for _ in 0..600 {
+        time_passes(&world).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        told = slack.messages("carol", METAL).into_iter().find(|m| m.text.contains("has ended"));
+        if told.is_some() {
+            break;
+        }
+    }
+    assert!(told.is_some(), "the end is told");
+    slack.card(1, PATIENCE, |card| card.text.contains("succeeded")).await.unwrap();
+    // Old progress was dropped: what came after the outage is the last state, once or twice.
+    let edits = slack.times("chat.update", METAL).len() - edits_before;
+    assert!(edits <= 3, "{edits} edits after the outage");
+    // Each notice of the thread once, in the order in which it happened.
+    let told: Vec<String> = slack
+        .messages("carol", METAL)
+        .into_iter()
+        .filter(|m| m.thread.is_some() && m.only_to.is_none())
+        .map(|m| m.metadata["event_payload"]["key"].as_str().unwrap().to_owned())
+        .collect();
+    let order: Vec<String> = sqlx::query_scalar(
+        "select key from outbox where batch_id = 1 and kind = 'notice'
+             and audience->>'to' = 'thread' and sent_at is not null order by id",
+    )
+    .fetch_all(&world.pool)
+    .await
+    .unwrap();
+    assert_eq!(told, order);
+    assert_eq!(cards(&slack.messages("carol", METAL)), 1);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_post_whose_answer_is_lost_is_found_and_not_repeated() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    slack.fault("chat.postMessage", [Fault::LoseAnswer]);
+    slack.slash("alice", METAL, "reboot web01").await.unwrap();
+    let card = slack.card(1, PATIENCE, |_| true).await.unwrap();
+    world.quiet().await;
+    // In its thread as well, where the first tries did not even arrive.
+    let faults = [Fault::Status(502), Fault::Break, Fault::LoseAnswer];
+    slack.fault("chat.postMessage", faults);
+    slack.say("bob", METAL, Some(&card.ts), "reject: no").await.unwrap();
+    world.quiet().await;
+    let seen = slack.messages("alice", METAL);
+    assert_eq!(cards(&seen), 1);
+    let rejections = seen.iter().filter(|m| m.thread.is_some() && m.text.contains("rejected"));
+    assert_eq!(rejections.count(), 1);
+    assert!(slack.calls("conversations.history") > 0 && slack.calls("conversations.replies") > 0);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn slack_is_given_the_time_that_it_asks_for() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    slack.fault("chat.postMessage", [Fault::RateLimited(3)]);
+    let asked = std::time::Instant::now();
+    slack.slash("alice", METAL, "reboot web01").await.unwrap();
+    slack.card(1, PATIENCE, |_| true).await.unwrap();
+    assert!(asked.elapsed() >= Duration::from_secs(3), "{:?}", asked.elapsed());
+    assert_eq!(slack.calls("chat.postMessage"), 2, "and is not asked in between");
+    // A refusal of the token loses nothing.
+    slack.fault("chat.postMessage", [Fault::Error("token_revoked")]);
+    slack.slash("alice", METAL, "reboot web02").await.unwrap();
+    let started = std::time::Instant::now();
+    while slack.calls("chat.postMessage") < 3 && started.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let refused: i64 = sqlx::query_scalar("select count(*) from card where refused_at is not null")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(refused, 0);
+    sqlx::query("update card set shown = version, message_id = '1.1' where message_id is null")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn many_batches_share_the_edits_of_their_channel() {
+    let world = World::builder().rack().slack("socket").start().await;
+    let slack = world.slack();
+    for host in 1..=5 {
+        slack.slash("alice", METAL, &format!("reboot web{host:02}")).await.unwrap();
+        let card = slack.card(host, PATIENCE, |_| true).await.unwrap();
+        slack.click("bob", METAL, &card.ts, "Approve").await.unwrap();
+    }
+    for batch in 1..=5 {
+        slack.card(batch, PATIENCE, |card| card.text.contains("succeeded")).await.unwrap();
+    }
+    let edits = slack.times("chat.update", METAL);
+    let gaps = edits.windows(2).map(|pair| pair[1] - pair[0]);
+    let shortest = gaps.min().expect("there were several");
+    // Slack counts when they arrive, which is not quite when they leave.
+    assert!(shortest >= Duration::from_millis(800), "{shortest:?}");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_text_that_is_too_long_comes_whole_as_a_file() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    let settings =
+        Settings { api_url: slack.api_url(), bot_token: Secret::new(BOT_TOKEN), app_token: None };
+    let chat = SlackChat::new(world.pool.clone(), Arc::new(WebApi::new(&settings).unwrap()));
+    // Names that do not fold.
+    let hosts: Vec<String> = (0..3_000).map(|n| format!("h{n}x{n}")).collect();
+    let message = Message { markdown: format!("Hosts: `{}`", hosts.join(",")), card: None };
+    let place =
+        Place { platform: "slack".into(), channel: format!("{TEAM}/{METAL}"), thread: None };
+    // The message arrives and the file does not, at first.
+    slack.fault("files.completeUploadExternal", [Fault::Status(500)]);
+    assert!(chat.post(&place, None, "k", &message).await.is_err());
+    let first = chat.post(&place, None, "k", &message).await.unwrap();
+    let seen = slack.messages("alice", METAL);
+    assert_eq!((seen.len(), &seen[0].ts), (1, &first));
+    assert!(seen[0].text.contains("the whole text is in the file"), "{}", seen[0].text);
+    let files = slack.files(METAL);
+    assert_eq!(files.len(), 1, "{files:?}");
+    assert!(files[0].1.ends_with("h2999x2999"));
+    // For one person alone there is no file.
+    chat.post(&place, Some("T0METAL/U0BOB"), "w", &message).await.unwrap();
+    assert!(slack.messages("bob", METAL)[1].text.contains("ask for less"));
+    assert_eq!(slack.files(METAL).len(), 1);
+    world.finish().await;
+}
