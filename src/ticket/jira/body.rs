@@ -105,7 +105,7 @@ pub(super) fn is_web(url: &str) -> bool {
 /// The character as it may stand in a ticket, if at all.
 pub(super) fn visible(c: char) -> Option<char> {
     match c {
-        '\n' | '\r' | '\t' | '\u{0b}' | '\u{0c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => Some(' '),
+        c if c.is_whitespace() => Some(' '),
         '\u{061c}'
         | '\u{200b}'..='\u{200f}'
         | '\u{202a}'..='\u{202e}'

@@ -32,8 +32,12 @@ pub(super) async fn find_by_label(wire: &Wire, label: &str) -> Result<Option<Str
 /// See [`super::Site::states`].
 pub(super) async fn states(wire: &Wire, keys: &[String]) -> Result<Vec<IssueState>, JiraError> {
     let mut states = Vec::with_capacity(keys.len());
+    let reader = reader(wire);
     for page in keys.chunks(PAGE) {
-        let found = read_page(wire, page).await;
+        let found = match &reader {
+            Some(reader) => read_page(reader, page).await,
+            None => Vec::new(),
+        };
         for key in page {
             match found.iter().find(|state| state.key == *key) {
                 Some(state) => states.push(state.clone()),
@@ -44,11 +48,14 @@ pub(super) async fn states(wire: &Wire, keys: &[String]) -> Result<Vec<IssueStat
     Ok(states)
 }
 
-async fn read_page(wire: &Wire, keys: &[String]) -> Vec<IssueState> {
+fn reader(wire: &Wire) -> Option<JiraInstance> {
     let host = wire.url("").as_str().trim_end_matches('/').to_owned();
-    let Ok(jira) = JiraInstance::at(host) else { return Vec::new() };
-    // The client brings the credentials.
-    let jira = jira.with_client(wire.client()).paginate(Pagination::MaxResults(PAGE as u32));
+    let jira = JiraInstance::at(host).ok()?;
+    // Our client brings the credentials.
+    Some(jira.with_client(wire.client()).paginate(Pagination::MaxResults(PAGE as u32)))
+}
+
+async fn read_page(jira: &JiraInstance, keys: &[String]) -> Vec<IssueState> {
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     match jira.issues(&keys).await {
         Ok(issues) => issues.into_iter().map(state).collect(),
