@@ -19,5 +19,6 @@ pub mod overlap;
 pub mod principal;
 pub mod rollout;
 pub mod secret;
+pub mod ticket_view;
 pub mod triage;
 pub mod workflow;

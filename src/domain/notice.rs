@@ -11,6 +11,7 @@ use super::ids::BatchId;
 use super::inbound::Place;
 use super::notify::{ChannelSetting, Preferences};
 use super::overlap::Held;
+pub use super::ticket_view::{MarkView, TicketView};
 use super::triage::Act;
 
 /// Who is to see a notice.
@@ -430,37 +431,6 @@ impl StateCounts {
             + self.quarantined
             + self.cancelled
     }
-}
-
-/// A triage ticket as people see it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct TicketView {
-    /// Empty while it waits to be filed.
-    pub key: String,
-    pub url: String,
-    pub kind: String,
-    /// Jira's own word, such as `In Progress`.
-    #[serde(default)]
-    pub status: Option<String>,
-    #[serde(default)]
-    pub assignee: Option<String>,
-    /// Why it is not filed yet.
-    #[serde(default)]
-    pub waits: Option<String>,
-    /// It waits for an operator, not only for Jira.
-    #[serde(default)]
-    pub refused: bool,
-}
-
-/// A host whose ticket was closed as not to be mended.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct MarkView {
-    pub host: HostName,
-    /// Of the ticket.
-    pub key: String,
-    pub url: String,
-    /// In Jira's words.
-    pub resolution: String,
 }
 
 /// One line of `/metal list`.

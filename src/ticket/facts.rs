@@ -13,7 +13,7 @@ use super::render::{
     TicketPerson,
 };
 use crate::domain::cluster::Shared;
-use crate::domain::host::{HostName, fold};
+use crate::domain::host::fold;
 use crate::domain::ids::BatchId;
 use crate::store::batch::Batch;
 use crate::store::ticket_host::{HurtHost, hosts};
@@ -32,7 +32,6 @@ const LOG_LINES: usize = 8;
 pub struct Facts {
     /// The newest first.
     pub batches: Vec<(Batch, Vec<String>)>,
-    pub more_batches: usize,
     pub hosts: Vec<HurtHost>,
     pub shared: Option<Shared>,
 }
@@ -41,16 +40,15 @@ impl Facts {
     pub async fn read(conn: &mut PgConnection, work: &Work) -> anyhow::Result<Facts> {
         let ids = ticket::batches(&mut *conn, work.id).await?;
         let mut batches = Vec::new();
-        for id in ids.iter().rev().take(BATCHES) {
+        for id in ids.iter().rev() {
             if let Some(batch) = store::batch::get(&mut *conn, *id).await? {
                 let approvers = view::approvers(&mut *conn, &batch).await?;
                 batches.push((batch, approvers));
             }
         }
-        let more_batches = ids.len().saturating_sub(BATCHES);
         let hosts = hosts(&mut *conn, work.id).await?;
         let shared = ticket::shared(&mut *conn, work.id).await?;
-        Ok(Facts { batches, more_batches, hosts, shared })
+        Ok(Facts { batches, hosts, shared })
     }
 
     /// Logins of the people concerned: who asked and who approved, each once.
@@ -59,12 +57,6 @@ impl Facts {
             std::iter::once(&batch.submitter).chain(approvers).cloned()
         });
         people.collect()
-    }
-
-    /// The hosts that failed in one batch and not in a later one.
-    pub fn hosts_of(&self, batch: BatchId) -> Vec<HostName> {
-        let mine = self.hosts.iter().filter(|host| host.batch == batch);
-        mine.map(|host| host.failure.host.clone()).collect()
     }
 
     /// The last of the errors.
@@ -89,7 +81,7 @@ impl TicketRelay {
             let unknown = || TicketPerson { name: login.clone(), account: None };
             people.get(login).cloned().unwrap_or_else(unknown)
         };
-        let batches = facts.batches.iter().map(|(batch, approvers)| TicketBatch {
+        let batches = facts.batches.iter().take(BATCHES).map(|(batch, approvers)| TicketBatch {
             id: batch.id.to_string(),
             url: self.batch_url(batch.id),
             place: format!("{} #{}", batch.platform, batch.channel),
@@ -104,7 +96,7 @@ impl TicketRelay {
         let logs = facts.hosts.iter().filter(|host| !host.bmc_events.is_empty());
         TicketContext {
             batches: batches.collect(),
-            more_batches: facts.more_batches,
+            more_batches: facts.batches.len().saturating_sub(BATCHES),
             error_kind: work.error_kind.clone(),
             error: newest.map(|failure| failure.error.clone()).unwrap_or_default(),
             source: newest.map(|failure| failure.source.to_string()).unwrap_or_default(),

@@ -31,7 +31,7 @@ use crate::domain::triage::{Routes, TicketPolicy};
 use crate::store::task::Turn;
 use crate::store::ticket::MoveTo;
 use crate::store::ticket_work::{self, Work};
-use crate::store::{audit, outbox, ticket};
+use crate::store::{audit, outbox, ticket, ticket_host};
 
 /// How often the relay looks when nobody wakes it.
 pub const PERIOD: Duration = Duration::from_secs(1);
@@ -154,7 +154,7 @@ impl TicketRelay {
                 };
                 let shown = filed.shown;
                 let key = filed.issue.key.clone();
-                self.remember(work, &facts, &people, &filed).await?;
+                self.remember(work, &people, &filed).await?;
                 self.watch(site, &key, &people).await;
                 (key, shown)
             }
@@ -307,25 +307,19 @@ impl TicketRelay {
     }
 
     /// The ticket and the notices of it, together.
-    async fn remember(
-        &self,
-        work: &Work,
-        facts: &Facts,
-        people: &People,
-        filed: &Filed,
-    ) -> Result<(), Failed> {
+    async fn remember(&self, work: &Work, people: &People, filed: &Filed) -> Result<(), Failed> {
         let issue = &filed.issue;
         let mut tx = self.pool.begin().await?;
+        // What was placed until now is told here; what comes later finds a ticket that is filed.
+        ticket::lock(&mut tx).await?;
         let place = (&issue.key[..], &issue.url[..]);
         let left_out = filed.left_out.as_deref();
         if !ticket_work::created(&mut tx, work.id, place, filed.shown, left_out).await? {
             return Ok(());
         }
+        let facts = Facts::read(&mut tx, work).await?;
         for (batch, approvers) in &facts.batches {
-            let hosts = facts.hosts_of(batch.id);
-            if hosts.is_empty() {
-                continue;
-            }
+            let hosts = ticket_host::of_batch(&mut tx, work.id, batch.id).await?;
             let tagged = std::iter::once(&batch.submitter).chain(approvers);
             let error = facts.newest().map(|host| host.failure.error.clone()).unwrap_or_default();
             let detail = serde_json::json!({ "key": issue.key, "hosts": hosts });

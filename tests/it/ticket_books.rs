@@ -1,0 +1,290 @@
+//! The ticket tasks on a database of their own, with a simulated Jira and no machines: tests write
+//! failed batches into the books and see what Jira gets.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metalbot::domain::host::HostName;
+use metalbot::domain::ids::BatchId;
+use metalbot::domain::rollout::Rollout;
+use metalbot::domain::secret::Secret;
+use metalbot::domain::triage::{RouteRule, Routes, Target, TicketPolicy};
+use metalbot::domain::workflow::{Plan, PlannedStep, PowerTo, Risk, StepAction};
+use metalbot::sim::jira::{Dialect as SimDialect, SimJira, Site as SimSite};
+use metalbot::store::task::{Turns, run_rounds};
+use metalbot::store::{self, outbox};
+use metalbot::ticket::jira::{Auth, Dialect, Site, SiteSettings};
+use metalbot::ticket::relay::{Person, TicketRelay};
+use metalbot::ticket::render::TicketTemplates;
+use metalbot::ticket::sync::{CheckHost, TicketSync};
+use serde_json::json;
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::new_database;
+
+const TOKEN: &str = "a-token";
+const USER: &str = "metalbot@example.org";
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A host as a batch names it: name, datacenter, rack, model.
+pub type Spot<'a> = (&'a str, &'a str, &'a str, &'a str);
+
+pub struct Books {
+    pub pool: PgPool,
+    pub jira: SimJira,
+    pub routes: Routes,
+    pub policy: TicketPolicy,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Books {
+    pub async fn start() -> Books {
+        Books::with(SimSite::with_token(TOKEN), &[]).await
+    }
+
+    pub async fn cloud() -> Books {
+        Books::with(SimSite::cloud(USER, TOKEN), &[]).await
+    }
+
+    /// With rules, each as TOML.
+    pub async fn with(site: SimSite, rules: &[&str]) -> Books {
+        metalbot::use_ring();
+        let (_, _, url) = new_database().await;
+        let pool = PgPoolOptions::new().max_connections(30).connect(&url).await.unwrap();
+        store::MIGRATIONS.run(&pool).await.unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let jira = SimJira::start_site(listener, site).unwrap();
+        let default = Target {
+            site: "default".into(),
+            project: "OPS".into(),
+            issue_type: "Task".into(),
+            components: Vec::new(),
+            labels: vec!["metalbot".into()],
+            priority: None,
+            assignee: None,
+            fields: Default::default(),
+        };
+        let rules = rules.iter().map(|rule| toml_rule(rule)).collect();
+        let policy = TicketPolicy {
+            look_every: Duration::from_millis(200),
+            doubt: Duration::from_millis(500),
+            ..TicketPolicy::default()
+        };
+        let routes = Routes { rules, default };
+        let (stop, tasks) = (CancellationToken::new(), JoinSet::new());
+        Books { pool, jira, routes, policy, stop, tasks }
+    }
+
+    /// A relay that reaches Jira at this address.
+    pub fn relay_at(&self, url: &str) -> TicketRelay {
+        TicketRelay {
+            pool: self.pool.clone(),
+            sites: vec![self.site(url)],
+            routes: self.routes.clone(),
+            policy: self.policy.clone(),
+            templates: Arc::new(TicketTemplates::load(None).unwrap()),
+            find_person: Arc::new(|login| Person {
+                name: login.to_uppercase(),
+                account: (login != "stranger").then(|| login.to_owned()),
+            }),
+            find_host: Arc::new(|_| None),
+            public_url: "https://metalbot.example".into(),
+        }
+    }
+
+    fn site(&self, url: &str) -> Site {
+        let mut cloud = false;
+        self.jira.change_site(|site| cloud = site.dialect == SimDialect::Cloud);
+        let (dialect, auth) = match cloud {
+            true => {
+                let password = Secret::new(TOKEN);
+                (Dialect::Cloud, Auth::Basic { user: USER.into(), password })
+            }
+            false => (Dialect::DataCenter, Auth::Bearer(Secret::new(TOKEN))),
+        };
+        let timeout = Duration::from_secs(5);
+        let name = "default".into();
+        Site::new(SiteSettings { name, url: url.into(), dialect, auth, timeout }).unwrap()
+    }
+
+    /// A replica that writes.
+    pub fn run_relay(&mut self) {
+        let url = self.jira.url();
+        self.run_relay_at(&url);
+    }
+
+    pub fn run_relay_at(&mut self, url: &str) {
+        let relay = self.relay_at(url);
+        let turns = self.turns();
+        self.tasks.spawn(async move {
+            let round = |turn| relay.round(turn);
+            run_rounds(turns, "tickets", Duration::from_millis(100), None, round).await;
+        });
+    }
+
+    /// A replica that reads; `well` says of each host whether its BMC answers.
+    pub fn run_sync(&mut self, well: fn(&HostName) -> bool) {
+        let check_host: CheckHost = Arc::new(move |host| {
+            let said = if well(&host) { Ok(()) } else { Err(format!("{host} does not answer")) };
+            Box::pin(async move { said })
+        });
+        let sync = TicketSync {
+            pool: self.pool.clone(),
+            sites: vec![self.site(&self.jira.url())],
+            policy: self.policy.clone(),
+            check_host,
+        };
+        let turns = self.turns();
+        self.tasks.spawn(async move {
+            let round = |turn| sync.round(turn);
+            run_rounds(turns, "ticket_sync", Duration::from_millis(100), None, round).await;
+        });
+    }
+
+    fn turns(&self) -> Turns {
+        let owner = format!("replica {}", self.tasks.len());
+        Turns { pool: self.pool.clone(), owner, stop: self.stop.clone() }
+    }
+
+    /// A batch of alice's that has ended, all of its hosts in the same way.
+    pub async fn failed(&self, hosts: &[Spot<'_>], kind: &str, error: &str) -> BatchId {
+        self.batch("alice", hosts, "failed", Some((kind, error))).await
+    }
+
+    /// A batch whose hosts succeeded.
+    pub async fn succeeded(&self, hosts: &[Spot<'_>]) -> BatchId {
+        self.batch("alice", hosts, "succeeded", None).await
+    }
+
+    /// A batch as the executor leaves it, with its failures queued in the same transaction.
+    pub async fn batch(
+        &self,
+        submitter: &str,
+        hosts: &[Spot<'_>],
+        state: &str,
+        failure: Option<(&str, &str)>,
+    ) -> BatchId {
+        let mut tx = self.pool.begin().await.unwrap();
+        let id: i64 = sqlx::query_scalar(
+            "insert into batch (action, risk, plan, digest, submitter, state, requirements,
+                 platform, channel)
+             values ('reboot', 'disruptive', $1, sha256(''), $2, $3, '[]', 'console', 'metal')
+             returning id",
+        )
+        .bind(json!(plan()))
+        .bind(submitter)
+        .bind(state)
+        .fetch_one(&mut *tx)
+        .await
+        .unwrap();
+        for (host, datacenter, rack, sku) in hosts {
+            sqlx::query(
+                "insert into job (batch_id, host, owner, datacenter, rack, sku, wave, state,
+                     error_kind, error, bmc_events, ended_at)
+                 values ($1, $2, 'web-owners', $3, $4, $5, 0, $6, $7, $8, $9, now())",
+            )
+            .bind(id)
+            .bind(host)
+            .bind(datacenter)
+            .bind(rack)
+            .bind(sku)
+            .bind(state)
+            .bind(failure.map(|(kind, _)| kind))
+            .bind(failure.map(|(_, error)| error.replace("HOST", host)))
+            .bind(failure.map(|_| vec!["14:02 PSU 1: input lost".to_owned()]))
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        }
+        if let Some((kind, _)) = failure {
+            let key = format!("batch:{id}:failed:{kind}");
+            outbox::ticket(&mut tx, &key, BatchId(id), kind).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        BatchId(id)
+    }
+
+    /// Waits until the query, which is a count, gives this number.
+    pub async fn until(&self, what: &str, count: &str, wanted: i64) {
+        let started = Instant::now();
+        loop {
+            let now: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(count.to_owned()))
+                .fetch_one(&self.pool)
+                .await
+                .unwrap();
+            if now == wanted {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "{what}: {now}, not {wanted}");
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
+    /// Waits until nothing is left to be written to Jira.
+    pub async fn written(&self) {
+        let waiting = "select (select count(*) from outbox
+                               where kind = 'ticket' and sent_at is null and refused_at is null)
+            + (select count(*) from ticket where refused_at is null and jira_key is null
+                   or jira_key is not null and (shown < version or move_to is not null))
+            + (select count(*) from ticket_comment where sent_at is null)";
+        self.until("what is to be written", waiting, 0).await;
+    }
+
+    /// What was told, as `kind of batch`, in order, with all words of the notices.
+    pub async fn told(&self) -> Vec<serde_json::Value> {
+        sqlx::query_scalar("select body from outbox where kind = 'notice' order by id")
+            .fetch_all(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    /// Waits for a notice of this kind; returns the newest.
+    pub async fn heard(&self, kind: &str) -> serde_json::Value {
+        let started = Instant::now();
+        loop {
+            let found = self.told().await.into_iter().rev().find(|notice| notice["kind"] == kind);
+            if let Some(notice) = found {
+                return notice;
+            }
+            assert!(started.elapsed() < PATIENCE, "no {kind}: {:#?}", self.told().await);
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
+    /// Nothing panicked.
+    pub async fn finish(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+        self.pool.close().await;
+        self.jira.stop().await;
+    }
+}
+
+fn toml_rule(text: &str) -> RouteRule {
+    toml::from_str(text).unwrap()
+}
+
+fn plan() -> Plan {
+    Plan {
+        action: "reboot".into(),
+        risk: Risk::Disruptive,
+        params: Default::default(),
+        at_default: Default::default(),
+        checks: Default::default(),
+        steps: vec![PlannedStep {
+            title: "cut the power".into(),
+            action: StepAction::Power { to: PowerTo::Off },
+            deadline_secs: 60,
+            retry: 0,
+        }],
+        rollout: Rollout::default(),
+    }
+}

@@ -1,0 +1,115 @@
+//! What people do to a ticket in Jira comes back to those who wait for it.
+
+use crate::harness::World;
+use crate::ticket_books::{Books, Spot};
+
+const SILENT: &str = "the BMC at 10.0.0.7 does not answer";
+const WEB: [Spot<'static>; 2] = [("web01", "fra1", "r11", "c6"), ("web02", "fra1", "r11", "c6")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_that_is_done_has_its_hosts_looked_at() {
+    let mut t = Books::start().await;
+    t.run_relay();
+    t.run_sync(|host| host.as_str() == "web01");
+    let batch = t.failed(&WEB, "bmc_unreachable", SILENT).await;
+    t.written().await;
+    assert!(t.jira.transition("OPS-1", "Start Progress"));
+    t.jira.change_ticket("OPS-1", |ticket| ticket.assignee = Some("erin".into()));
+    let seen = "select count(*) from ticket where status = 'In Progress' and assignee is not null";
+    t.until("its state", seen, 1).await;
+    assert!(t.jira.transition("OPS-1", "Resolve"));
+    let done = t.heard("ticket_done").await;
+    assert_eq!(done["batch"], batch.0);
+    assert_eq!(done["answering"], serde_json::json!(["web01"]));
+    assert_eq!(done["silent"], serde_json::json!(["web02"]));
+    assert_eq!(done["problem"], "web02 does not answer");
+    assert_eq!(done["retry"], true);
+    t.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_whose_hosts_succeed_gets_one_comment_and_is_closed_by_policy() {
+    let mut t = Books::start().await;
+    t.policy.close_by = vec!["No such transition".into(), "resolve".into()];
+    t.run_relay();
+    t.run_sync(|_| true);
+    t.failed(&WEB, "bmc_unreachable", SILENT).await;
+    t.written().await;
+    t.succeeded(&WEB[..1]).await;
+    t.until("mended", "select count(*) from ticket_host where mended_at is not null", 1).await;
+    assert_eq!(t.jira.issues()[0].comments, [""; 0], "one host is still broken");
+    t.succeeded(&WEB[1..]).await;
+    t.until("ended", "select count(*) from ticket where ended = 'done'", 1).await;
+    t.written().await;
+    let ticket = t.jira.issues().remove(0);
+    assert_eq!((&ticket.status[..], ticket.comments.len()), ("Done", 1), "{ticket:?}");
+    assert!(ticket.comments[0].contains("succeeded"), "{:?}", ticket.comments);
+    let kinds: Vec<_> = t.told().await.iter().map(|told| told["kind"].clone()).collect();
+    assert_eq!(kinds, ["ticket_filed"], "nobody waits for what they know");
+    t.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_ticket_is_followed_by_a_new_one() {
+    let mut t = Books::start().await;
+    t.run_relay();
+    t.run_sync(|_| true);
+    t.failed(&WEB, "bmc_unreachable", SILENT).await;
+    t.written().await;
+    t.until("its state", "select count(*) from ticket where status = 'Open'", 1).await;
+    assert!(t.jira.delete("OPS-1"));
+    t.until("gone", "select count(*) from ticket where ended = 'gone'", 1).await;
+    t.failed(&WEB, "bmc_unreachable", SILENT).await;
+    t.written().await;
+    let keys: Vec<String> = t.jira.issues().into_iter().map(|one| one.key).collect();
+    assert_eq!(keys, ["OPS-2"]);
+    t.finish().await;
+}
+
+#[tokio::test]
+async fn hosts_that_nobody_will_mend_are_marked_until_they_succeed() {
+    let t = World::with_rack().await;
+    t.says(&t.alice, "/metal reboot web09").await;
+    t.replies(&t.bob, 1, "approve").await;
+    t.ended(1).await;
+    t.tickets(1).await;
+    t.heard(1, "was filed for").await;
+    t.card_when(1, |card| card.text.contains("OPS-1 (Open)")).await;
+    assert!(t.jira.transition("OPS-1", "Reject"));
+    let told = t.heard(1, "nobody will mend").await;
+    insta::assert_snapshot!(told, @"@alice OPS-1 was closed as Won't Fix: nobody will mend web09. The mark shows on later batches until the host succeeds again.");
+    t.card_when(1, |card| card.text.contains("OPS-1 (Done")).await;
+    let status = t.says(&t.alice, "/metal status host web09").await;
+    assert!(status.contains("will not be mended, says OPS-1 (Won't Fix)"), "{status}");
+    let card = t.says(&t.carol, "/metal reboot web[08-09]").await;
+    assert!(card.contains("Careful: web09 will not be mended, says OPS-1 (Won't Fix)"), "{card}");
+    t.finish().await;
+}
+
+#[tokio::test]
+async fn the_thread_offers_to_retry_what_was_mended() {
+    let t = World::with_rack().await;
+    t.says(&t.alice, "/metal reboot web07").await;
+    t.replies(&t.bob, 1, "approve").await;
+    t.ended(1).await;
+    t.tickets(1).await;
+    t.heard(1, "was filed for").await;
+    t.card_when(1, |card| card.text.contains("OPS-1 (Open)")).await;
+    assert!(t.jira.transition("OPS-1", "Resolve"));
+    let told = t.heard(1, "is done").await;
+    assert!(told.contains("web07 is not well yet: the BMC at"), "{told}");
+    t.finish().await;
+}
+
+#[tokio::test]
+async fn a_card_says_that_a_ticket_waits_for_jira() {
+    let t = World::with_rack().await;
+    t.jira.set_down(true);
+    t.says(&t.alice, "/metal reboot web09").await;
+    t.replies(&t.bob, 1, "approve").await;
+    t.ended(1).await;
+    t.card_when(1, |card| card.text.contains("Tickets: one that waits for Jira")).await;
+    t.jira.set_down(false);
+    t.card_when(1, |card| card.text.contains("Tickets: OPS-1")).await;
+    t.finish().await;
+}
