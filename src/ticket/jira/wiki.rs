@@ -423,7 +423,7 @@ raw [~bob] {code}
                 .split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
             for (template, parts) in [
                 (format!("{value}"), 1),
-                (format!("- {value}\n- b"), 1),
+                (format!("- {value}\n- quite another item"), 1),
                 (format!("### {value}"), 1),
                 (format!("say **{value}** now"), 1),
                 (format!("| A | B |\n|---|---|\n| {value} | {value} |"), 2),
