@@ -26,7 +26,7 @@ use metalbot::sim::person::Person;
 use metalbot::sim::rack::{PASSWORD, USER};
 use metalbot::step::{self, StepContext};
 use metalbot::store;
-use sqlx::PgPool;
+use sqlx::{Connection, Executor, PgConnection, PgPool};
 use tokio::sync::Semaphore;
 
 use crate::responder::Responder;
@@ -86,11 +86,13 @@ pub fn run_floor(count: usize, port: u16) -> anyhow::Result<()> {
     })
 }
 
-/// Prints a table; returns the figures that have a budget.
+/// Prints a table; returns the figures that have a budget. With `profile`, also the statements that
+/// cost the database most.
 pub fn measure(
     bmcs: &mut Responder,
     hosts: usize,
     runs: usize,
+    profile: bool,
 ) -> anyhow::Result<Vec<(&'static str, f64)>> {
     bmcs.delay(DELAY)?;
     bmcs.log()?;
@@ -98,7 +100,7 @@ pub fn measure(
     let rounds = runtime.block_on(async {
         // The cluster would outlive a process that dies of the signal.
         tokio::select! {
-            rounds = run_rounds(bmcs, hosts, runs) => rounds,
+            rounds = run_rounds(bmcs, hosts, runs, profile) => rounds,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
         }
     })?;
@@ -120,14 +122,31 @@ struct Round {
     batch: f64,
 }
 
-async fn run_rounds(bmcs: &mut Responder, hosts: usize, runs: usize) -> anyhow::Result<Vec<Round>> {
+async fn run_rounds(
+    bmcs: &mut Responder,
+    hosts: usize,
+    runs: usize,
+    profile: bool,
+) -> anyhow::Result<Vec<Round>> {
     let folder = tempfile::tempdir()?;
     // Root's server runs as another user.
     fs::set_permissions(folder.path(), Permissions::from_mode(0o711))?;
-    let cluster = Cluster::start(&folder.path().join("state")).await?;
+    let state = folder.path().join("state");
+    let mut cluster = Cluster::start(&state).await?;
+    if profile {
+        let mut conn = PgConnection::connect(cluster.url()).await?;
+        let preload = "alter system set shared_preload_libraries = 'pg_stat_statements'";
+        conn.execute(preload).await?;
+        conn.close().await?;
+        cluster.stop().await?;
+        cluster = Cluster::start(&state).await?;
+    }
     let pool = store::connect_lazy(cluster.url(), 2)?;
     write_site(folder.path(), hosts, bmcs.port)?;
     let server = Server::start(folder.path(), cluster.url()).await?;
+    if profile {
+        pool.execute("create extension pg_stat_statements").await?;
+    }
     let fsync: String = sqlx::query_scalar("show fsync").fetch_one(&pool).await?;
     ensure!(fsync == "on", "a journal that is not durable is not measured");
     let person = Person::sign_in(&server.base, LOGIN, LOGIN_PASSWORD).await?;
@@ -142,6 +161,8 @@ async fn run_rounds(bmcs: &mut Responder, hosts: usize, runs: usize) -> anyhow::
             .output()?;
         let [floor] = read_numbers(&String::from_utf8(output.stdout)?)?;
         check_log(bmcs, hosts)?;
+        // As autovacuum does sooner or later, in the moment when no job is queued or at work.
+        pool.execute("analyze").await?;
         let before = cpu(&server, bmcs)?;
         let text = "/metal power-cycle @sim reason=\"a bench\"";
         ensure!(person.say("metal", text).await? == 202, "the command was not taken");
@@ -156,10 +177,28 @@ async fn run_rounds(bmcs: &mut Responder, hosts: usize, runs: usize) -> anyhow::
         );
         rounds.push(Round { floor, batch });
     }
+    if profile {
+        print_profile(&pool).await?;
+    }
     pool.close().await;
     drop(server);
     cluster.stop().await?;
     Ok(rounds)
+}
+
+async fn print_profile(pool: &PgPool) -> anyhow::Result<()> {
+    let statements: Vec<(i64, f64, i64, f64, String)> = sqlx::query_as(
+        "select calls, total_exec_time, rows, wal_bytes::float8,
+             left(regexp_replace(query, '\\s+', ' ', 'g'), 100)
+         from pg_stat_statements order by total_exec_time desc limit 25",
+    )
+    .fetch_all(pool)
+    .await?;
+    println!("\n   calls        ms       rows  WAL KiB  statement");
+    for (calls, ms, rows, wal, query) in statements {
+        println!("{calls:>8}  {ms:>8.0}  {rows:>9}  {:>7.0}  {query}", wal / 1024.0);
+    }
+    Ok(())
 }
 
 /// Each host was cycled exactly once, by the BMCs' own log.

@@ -40,7 +40,7 @@ fn main() -> anyhow::Result<()> {
         [] | ["--bench"] => {
             let mut bmcs = Responder::start()?;
             let mut ratios = consoles::compare(&mut bmcs, &[200, 1_000, 5_000, 10_000, 40_000])?;
-            ratios.extend(batch::measure(&mut bmcs, BATCH_HOSTS, BATCH_RUNS)?);
+            ratios.extend(batch::measure(&mut bmcs, BATCH_HOSTS, BATCH_RUNS, false)?);
             print_ratios(&ratios);
             Ok(())
         }
@@ -49,12 +49,17 @@ fn main() -> anyhow::Result<()> {
             print_ratios(&consoles::compare(&mut Responder::start()?, &counts?)?);
             Ok(())
         }
-        ["--bench", "batch", hosts, runs] => {
-            let mut bmcs = Responder::start()?;
-            print_ratios(&batch::measure(&mut bmcs, hosts.parse()?, runs.parse()?)?);
+        ["--bench", "batch", hosts, runs, ref profile @ ..]
+            if matches!(profile, [] | ["profile"]) =>
+        {
+            let (hosts, runs) = (hosts.parse()?, runs.parse()?);
+            let profile = !profile.is_empty();
+            print_ratios(&batch::measure(&mut Responder::start()?, hosts, runs, profile)?);
             Ok(())
         }
-        _ => anyhow::bail!("usage: fleet --bench [consoles [HOSTS...] | batch HOSTS RUNS]"),
+        _ => {
+            anyhow::bail!("usage: fleet --bench [consoles [HOSTS...] | batch HOSTS RUNS [profile]]")
+        }
     }
 }
 

@@ -224,7 +224,7 @@ pub struct Executor {
 impl Default for Executor {
     fn default() -> Self {
         let half_a_minute = Duration::from_secs(30);
-        Executor { max_in_flight: 256, lease: half_a_minute, drain: half_a_minute }
+        Executor { max_in_flight: 1024, lease: half_a_minute, drain: half_a_minute }
     }
 }
 

@@ -15,11 +15,12 @@ use crate::domain::ids::JobId;
 use crate::domain::job::{JobEvent, JobState, next};
 use crate::failpoint::{Point, reach};
 use crate::store::attempt::{AttemptOutcome, Intent, Outcome, write_intents, write_outcomes};
+use crate::store::wake::Wake;
 
 /// Rows of one statement at most.
 const GROUP: usize = 500;
 /// How long a row waits for others to go with it.
-const GATHER: Duration = Duration::from_millis(2);
+const GATHER: Duration = Duration::from_millis(5);
 /// A write that takes longer is given up, with its connection, and repeated.
 const SILENCE: Duration = Duration::from_secs(10);
 /// Wait before a failed write is repeated.
@@ -41,7 +42,7 @@ type Entry<T, R> = (T, oneshot::Sender<Result<R, Stale>>);
 
 impl Journal {
     /// Starts the two writers; they end when the last clone of the journal is dropped.
-    pub fn start(pool: PgPool, worker: String) -> Self {
+    pub fn start(pool: PgPool, worker: String, wake: Arc<Wake>) -> Self {
         let (intents, intents_in) = mpsc::channel(4 * GROUP);
         let (outcomes, outcomes_in) = mpsc::channel(4 * GROUP);
         let worker: Arc<str> = worker.into();
@@ -57,11 +58,14 @@ impl Journal {
         // Nothing was done yet: whoever leases the job next can begin anew.
         tokio::spawn(run_writer(intents_in, write_intents, |_| None));
         let write_outcomes = move |group: Vec<Outcome>| {
-            let (pool, worker) = (pool.clone(), Arc::clone(&worker));
+            let (pool, worker, wake) = (pool.clone(), Arc::clone(&worker), Arc::clone(&wake));
             async move {
                 reach(Point::JournalBeforeOutcome);
                 let mut written: Vec<JobId> = write_outcomes(&pool, &worker, &group).await?;
                 reach(Point::JournalOutcomeWritten);
+                if group.iter().any(|row| row.job_state.is_ended()) {
+                    wake.jobs_ended();
+                }
                 written.sort();
                 let ours = |row: &Outcome| written.binary_search(&row.job).map(drop);
                 Ok(group.iter().map(|row| ours(row).map_err(|_| Stale)).collect())
@@ -238,7 +242,7 @@ mod tests {
             .execute(&pool)
             .await
             .unwrap();
-        let journal = Journal::start(pool.clone(), "w".into());
+        let journal = Journal::start(pool.clone(), "w".into(), Arc::default());
         let write = async |job: i64| {
             let attempt = journal.intent(intent(job)).await?;
             let error = if job % 4 == 0 { "a poison" } else { "fine" };
@@ -259,7 +263,7 @@ mod tests {
         sqlx::raw_sql(BATCH).execute(&pool).await.unwrap();
         let check = "alter table attempt add check (job_id <> 5)";
         sqlx::raw_sql(check).execute(&pool).await.unwrap();
-        let journal = Journal::start(pool.clone(), "w".into());
+        let journal = Journal::start(pool.clone(), "w".into(), Arc::default());
         let answers =
             futures_util::future::join_all((1..=9).map(|job| journal.intent(intent(job)))).await;
         for (job, answer) in (1..).zip(answers) {

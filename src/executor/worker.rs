@@ -21,8 +21,9 @@ use crate::telemetry;
 
 /// How long the worker sleeps when nobody wakes it.
 const POLL: Duration = Duration::from_millis(500);
-/// How long the worker waits for further jobs to end before it leases anew.
-const GATHER: Duration = Duration::from_millis(5);
+/// How long the worker waits for further jobs to end before it leases anew: a lease costs the
+/// database as much as some ten jobs do.
+const GATHER: Duration = Duration::from_millis(25);
 /// Plans kept in memory; more than this many running batches read theirs again.
 const PLANS: usize = 256;
 
@@ -62,7 +63,7 @@ type Leases = Arc<Mutex<HashMap<JobId, Mine>>>;
 /// Works until it is stopped, then lets running steps finish for as long as the drain allows and
 /// hands the rest over.
 pub async fn run_worker(executor: Executor, wake: Arc<Wake>, stop: CancellationToken) {
-    let journal = Journal::start(executor.pool.clone(), executor.worker.clone());
+    let journal = Journal::start(executor.pool.clone(), executor.worker.clone(), Arc::clone(&wake));
     let leases = Leases::default();
     let heart = tokio::spawn(run_heartbeat(executor.clone(), Arc::clone(&leases)));
     let mut plans = HashMap::new();

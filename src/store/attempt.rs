@@ -95,7 +95,9 @@ pub async fn write_intents(
     Ok(written.into_iter().map(|row| (JobId(row.job_id), row.id)).collect())
 }
 
-/// Writes outcomes and moves the jobs on; returns the jobs that were still ours.
+/// Writes outcomes and moves the jobs on; returns the jobs that were still ours. Wakes nobody: where
+/// hundreds of jobs end in a second, a NOTIFY in each transaction would make all commits wait for
+/// each other ([`super::wake::Wake::jobs_ended`]).
 pub async fn write_outcomes(
     pool: &PgPool,
     worker: &str,
@@ -168,9 +170,9 @@ pub async fn write_outcomes(
         let mut batches: Vec<BatchId> = ended.into_iter().map(|(batch, _)| batch).collect();
         batches.sort();
         batches.dedup();
-        batch::ask_attention(&mut tx, &batches).await?;
+        batch::want_attention(&mut tx, &batches).await?;
         for batch in batches {
-            card::touch(&mut tx, batch).await?;
+            card::progress(&mut tx, batch).await?;
         }
     }
     tx.commit().await?;

@@ -326,15 +326,21 @@ pub async fn asking_attention(conn: &mut PgConnection) -> sqlx::Result<Vec<Batch
 /// Asks the conductor to look at these batches. Also one that asks already is written: its row lock
 /// makes sure that a conductor who has just looked, and has not seen what the caller did, looks again.
 pub async fn ask_attention(conn: &mut PgConnection, ids: &[BatchId]) -> sqlx::Result<()> {
+    want_attention(conn, ids).await?;
+    ring(conn, Bell::Work).await
+}
+
+/// As [`ask_attention`], and wakes nobody.
+pub async fn want_attention(conn: &mut PgConnection, ids: &[BatchId]) -> sqlx::Result<()> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
     sqlx::query!(
         "update batch set attention = true where id in (
              select id from batch where id = any($1) order by id for no key update)",
         &ids
     )
-    .execute(&mut *conn)
+    .execute(conn)
     .await?;
-    ring(conn, Bell::Work).await
+    Ok(())
 }
 
 /// What keeps hosts of a locked batch from starting, for people; `None` when nothing does.

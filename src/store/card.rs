@@ -23,14 +23,20 @@ pub struct DirtyCard {
 
 /// Marks the card as out of date, creating it with its batch.
 pub async fn touch(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<()> {
+    progress(conn, batch).await?;
+    ring(conn, Bell::Outbox).await
+}
+
+/// As [`touch`], for a change that can wait until the relay looks by itself.
+pub async fn progress(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into card (batch_id) values ($1)
          on conflict (batch_id) do update set version = card.version + 1",
         batch.0
     )
-    .execute(&mut *conn)
+    .execute(conn)
     .await?;
-    ring(conn, Bell::Outbox).await
+    Ok(())
 }
 
 /// Cards that must be posted or may be edited now; new ones first, they answer a command.

@@ -42,9 +42,11 @@ pub async fn take(
                select id from job where state = 'running' and lease_until < now()
                order by lease_until limit $2 for update skip locked),
            turns as (
-               select job.id, row_number() over (partition by job.batch_id order by job.id) as turn
-               from job join batch on batch.id = job.batch_id
-               where job.state = 'queued' and batch.state = 'running'),
+               select next.id, next.turn from batch cross join lateral (
+                   select job.id, row_number() over (order by job.id) as turn from job
+                   where job.batch_id = batch.id and job.state = 'queued'
+                   order by job.id limit $2) next
+               where batch.state = 'running'),
            ready as (
                select job.id from job join turns on turns.id = job.id
                where job.state = 'queued'
@@ -66,7 +68,8 @@ pub async fn take(
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    // A job that nobody had before has no attempts.
+    let ids: Vec<i64> = rows.iter().filter(|row| row.epoch > 1).map(|row| row.id).collect();
     let tried: HashMap<i64, (i64, Option<i64>)> = sqlx::query!(
         r#"select attempt.job_id, count(*) filter (where attempt.step = job.step) as "tries!",
                   max(attempt.id) filter (where attempt.outcome is null) as open
@@ -86,7 +89,9 @@ pub async fn take(
         .filter(|row| row.takeover)
         .map(|row| (BatchId(row.batch_id), detail(&row.host, row.epoch)))
         .collect();
-    audit::record_many(&mut tx, &actor, "job.taken_over", &taken_over).await?;
+    if !taken_over.is_empty() {
+        audit::record_many(&mut tx, &actor, "job.taken_over", &taken_over).await?;
+    }
     tx.commit().await?;
     rows.into_iter()
         .map(|row| {
@@ -225,5 +230,31 @@ mod tests {
         give_up(&pool, "a").await.unwrap();
         assert!(heartbeat(&pool, "a", &mine, LONG).await.unwrap().is_empty());
         assert!(write_intents(&pool, "a", &[intent(&leased)]).await.unwrap().is_empty());
+    }
+
+    #[sqlx::test]
+    async fn each_running_batch_has_its_turn_in_the_order_of_its_jobs(pool: PgPool) {
+        let rows = "insert into batch (action, risk, plan, digest, submitter, state, requirements,
+                 platform, channel)
+             select 'reboot', 'disruptive', '{}', decode(repeat('00', 32), 'hex'), 'alice', state,
+                 '[]', 'console', 'metal' from unnest(array['running', 'paused', 'running']) as state;
+             insert into job (batch_id, host, owner, datacenter, rack, sku, wave, state)
+             select id, batch.id || 'web' || n, 'web', 'fra1', 'r1', 's1', 0, 'queued'
+             from batch, generate_series(1, case id when 3 then 2 else 50 end) as n";
+        sqlx::raw_sql(rows).execute(&pool).await.unwrap();
+        let take = async |at_most: usize| {
+            let mut hosts: Vec<String> = take(&pool, "a", at_most, LONG)
+                .await
+                .unwrap()
+                .into_iter()
+                .map(|leased| leased.host.to_string())
+                .collect();
+            hosts.sort();
+            hosts
+        };
+        assert_eq!(take(3).await, ["1web1", "1web2", "3web1"]);
+        assert_eq!(take(4).await, ["1web3", "1web4", "1web5", "3web2"]);
+        assert_eq!(take(100).await.len(), 45, "the paused batch's stay");
+        assert!(take(1).await.is_empty());
     }
 }

@@ -68,7 +68,7 @@ pub struct Turns {
 }
 
 /// How long a turn lasts when its owner dies in the middle of it.
-const TURN: Duration = Duration::from_secs(5);
+const TURN: Duration = Duration::from_secs(2);
 
 /// How long a round may go on when the process stops.
 const LAST_ROUND: Duration = Duration::from_secs(20);

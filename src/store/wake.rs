@@ -9,6 +9,8 @@ use sqlx::{PgConnection, PgPool};
 use tokio::sync::Notify;
 
 const CHANNEL: &str = "metalbot";
+/// Least time between two rings for jobs that ended.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The bells of one process.
 #[derive(Debug, Default)]
@@ -19,6 +21,14 @@ pub struct Wake {
     pub outbox: Notify,
     /// A batch or job can go on.
     pub work: Notify,
+    ended: Notify,
+}
+
+impl Wake {
+    /// Rings for work at every process, at once and then at most every [`PAUSE`].
+    pub fn jobs_ended(&self) {
+        self.ended.notify_one();
+    }
 }
 
 /// Whom to wake.
@@ -45,10 +55,25 @@ pub async fn ring(conn: &mut PgConnection, bell: Bell) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Listens for ever and rings this process's bells.
+/// Listens for ever and rings this process's bells, and tells the others of jobs that ended here.
 pub async fn run_listener(pool: PgPool, wake: Arc<Wake>) {
+    tokio::join!(run_ears(&pool, &wake), run_ended(&pool, &wake));
+}
+
+async fn run_ended(pool: &PgPool, wake: &Wake) {
     loop {
-        if let Err(error) = listen(&pool, &wake).await {
+        wake.ended.notified().await;
+        let rung = async { ring(&mut *pool.acquire().await?, Bell::Work).await };
+        if let Err(error) = rung.await {
+            tracing::debug!(%error, "cannot ring for work; whoever waits looks by itself");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn run_ears(pool: &PgPool, wake: &Wake) {
+    loop {
+        if let Err(error) = listen(pool, wake).await {
             tracing::warn!(%error, "lost the database's notifications; polling meanwhile");
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
