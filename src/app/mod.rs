@@ -24,6 +24,8 @@ pub mod ask;
 pub mod by_hand;
 pub mod decide;
 pub mod door;
+pub mod form;
+pub mod homes;
 pub mod intake;
 pub mod posting;
 pub mod preference;

@@ -16,6 +16,8 @@ pub mod batch;
 pub mod card;
 pub mod claim;
 pub mod decision;
+pub mod draft;
+pub mod home;
 pub mod inbox;
 pub mod job;
 pub mod lane;

@@ -1,0 +1,105 @@
+//! Forms: a submission whose parts come from fields instead of a line of text. A form becomes the
+//! command that a person could have typed, and goes the same way; see [`crate::app::intake`].
+//!
+//! Invariant: the command that a form becomes is read back and means the same, or it is refused.
+
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+
+use super::submit::command_line;
+use super::{App, Error, preview};
+use crate::command::{self, Command, CommandError, Problem, Request, Submit};
+use crate::domain::inbound::Place;
+use crate::domain::notice::Preview;
+use crate::domain::principal::Principal;
+use crate::store::draft;
+
+/// What somebody filled in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Form {
+    pub action: String,
+    /// A node set.
+    pub hosts: String,
+    /// The action's arguments and the parameters of all actions; empty ones are not given.
+    pub params: Vec<(String, String)>,
+}
+
+/// The field that an error belongs to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Field {
+    Action,
+    Hosts,
+    Param(String),
+}
+
+/// What is wrong with a form, for the person.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FieldError {
+    pub field: Field,
+    pub message: String,
+}
+
+/// What a form asks for, and the text behind `/metal` that asks for the same.
+pub fn compile(app: &App, form: &Form) -> Result<(String, Submit), FieldError> {
+    let params: Vec<(String, String)> =
+        form.params.iter().filter(|(_, value)| !value.trim().is_empty()).cloned().collect();
+    let request = Request { action: &form.action, hosts: &form.hosts, params: &params };
+    let inventory = app.inventory.as_ref();
+    let submit = command::submission(&request, &app.catalog, inventory, &app.limits)
+        .map_err(|error| at_field(&error))?;
+    let line = command_line(app, &submit.plan, &submit.hosts, submit.reason.as_deref());
+    let text = line.trim_start_matches("/metal ").to_owned();
+    match command::understand(&text, &app.catalog, inventory, &app.limits) {
+        Ok(Command::Submit(same)) if same == submit => Ok((text, submit)),
+        Ok(_) => Err(FieldError {
+            field: Field::Hosts,
+            message: "this cannot be written as a command".into(),
+        }),
+        Err(error) => Err(at_field(&error)),
+    }
+}
+
+fn at_field(error: &CommandError) -> FieldError {
+    let field = match &error.problem {
+        Problem::UnknownVerb { .. } | Problem::Unplannable { .. } => Field::Action,
+        Problem::UnknownKey { key, .. }
+        | Problem::DuplicateKey { key }
+        | Problem::MissingValue { key, .. }
+        | Problem::BadValue { key, .. }
+        | Problem::MissingArgument { key, .. } => Field::Param(key.clone()),
+        Problem::ReasonMissing | Problem::ReasonTooLong { .. } => Field::Param("reason".into()),
+        _ => Field::Hosts,
+    };
+    let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+    FieldError { field, message: format!("{}{hint}", error.message()) }
+}
+
+/// A form that was looked at and not sent yet.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Draft {
+    pub command: String,
+    pub place: Place,
+}
+
+/// Keeps what a person is shown before they send it; returns its key and the preview.
+pub async fn keep(
+    pool: &PgPool,
+    app: &App,
+    who: &Principal,
+    submit: &Submit,
+    drafted: &Draft,
+) -> Result<(String, Preview), Error> {
+    let mut tx = pool.begin().await?;
+    let preview = preview::preview(&mut tx, app, who, submit).await?;
+    let key = format!("{:032x}", rand::random::<u128>());
+    let body = serde_json::to_value(drafted).expect("a draft holds only texts");
+    draft::put(&mut tx, &key, &who.login, &body).await?;
+    tx.commit().await?;
+    Ok((key, preview))
+}
+
+/// What this person is about to send. `None`: it was kept too long ago.
+pub async fn kept(pool: &PgPool, who: &Principal, key: &str) -> sqlx::Result<Option<Draft>> {
+    let body = draft::get(&mut *pool.acquire().await?, key, &who.login).await?;
+    Ok(body.and_then(|body| serde_json::from_value(body).ok()))
+}

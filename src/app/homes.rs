@@ -1,0 +1,105 @@
+//! A person's own page: their batches, and what waits for their approval.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+
+use super::App;
+use crate::domain::approval::may_decide;
+use crate::domain::ids::BatchId;
+use crate::domain::inbound::{Place, PlatformUser};
+use crate::domain::notice::BatchView;
+use crate::domain::principal::Principal;
+use crate::store::{card, home, view};
+
+pub use crate::store::home::DueHome;
+
+/// Batches of each part of the page.
+const SHOWN: usize = 8;
+/// How long a page is kept up to date after it was opened last.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Least time between two updates of one page.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// What a page shows.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Home {
+    /// Waits for this person's approval.
+    pub waiting: Vec<Shown>,
+    pub mine: Vec<Shown>,
+}
+
+/// A batch on a page.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Shown {
+    pub batch: BatchView,
+    /// Where its card is, once it was posted: what a button of it refers to.
+    pub card: Option<(Place, String)>,
+}
+
+/// A person opened their page.
+pub async fn opened(pool: &PgPool, user: &PlatformUser, who: &Principal) -> sqlx::Result<()> {
+    home::opened(pool, &user.platform, &user.id, &who.login).await
+}
+
+/// Pages that must be shown anew.
+pub async fn due(pool: &PgPool, platform: &str) -> sqlx::Result<Vec<DueHome>> {
+    home::due(pool, platform, KEPT).await
+}
+
+/// A page was shown.
+pub async fn shown(
+    pool: &PgPool,
+    platform: &str,
+    due: &DueHome,
+    digest: &[u8],
+) -> sqlx::Result<()> {
+    home::shown(pool, platform, due, digest, PAUSE).await
+}
+
+/// A page could not be shown; it is tried again, at first soon.
+pub async fn failed(
+    pool: &PgPool,
+    platform: &str,
+    due: &DueHome,
+    wait: Option<Duration>,
+    error: &str,
+) -> sqlx::Result<()> {
+    let longest = Duration::from_secs(300);
+    let wait = wait.unwrap_or_else(|| crate::store::outbox::wait_after(due.attempts, longest));
+    home::postpone(pool, platform, &due.person, wait, error).await
+}
+
+/// What a person's page shows now; an empty one for who is no longer in the directory.
+pub async fn home(pool: &PgPool, app: &App, login: &str) -> sqlx::Result<Home> {
+    let Some(who) = app.directory.current().by_login(login) else { return Ok(Home::default()) };
+    let mut conn = pool.acquire().await?;
+    let mut page = Home::default();
+    for (id, submitter, needs) in home::waiting(&mut conn).await? {
+        if page.waiting.len() == SHOWN || may_decide(&needs, &submitter, &who).is_err() {
+            continue;
+        }
+        if let Some(batch) = view::batch_view(&mut conn, id).await?
+            && !batch.approvals.iter().any(|part| part.approved_by.contains(&who.login))
+        {
+            let card = card_of(pool, id).await?;
+            page.waiting.push(Shown { batch, card });
+        }
+    }
+    let most = i64::try_from(SHOWN).unwrap_or(i64::MAX);
+    for id in home::batches_of(&mut conn, login, most).await? {
+        if let Some(batch) = view::batch_view(&mut conn, id).await? {
+            let card = card_of(pool, id).await?;
+            page.mine.push(Shown { batch, card });
+        }
+    }
+    Ok(page)
+}
+
+/// Where a batch's card is and its message, once it was posted.
+pub async fn card_of(pool: &PgPool, id: BatchId) -> sqlx::Result<Option<(Place, String)>> {
+    let found = card::message_of(pool, id).await?;
+    Ok(found.map(|(platform, channel, message)| {
+        (Place { platform, channel, thread: None }, message)
+    }))
+}

@@ -1,0 +1,138 @@
+//! People's own pages on a platform. Like a card, a page is a projection: it is shown again when the
+//! audit has grown since, and what it shows is read then.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool};
+
+use super::corrupt;
+use super::task::interval;
+use super::wake::{Bell, ring};
+use crate::domain::batch::BatchState;
+use crate::domain::ids::BatchId;
+
+/// A page to be shown.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DueHome {
+    pub person: String,
+    pub login: String,
+    /// The newest row of the audit: what the page will show.
+    pub newest: i64,
+    pub digest: Option<Vec<u8>>,
+    pub attempts: i32,
+}
+
+/// A person looks at their page: it is shown at once, and kept up to date for a while.
+pub async fn opened(pool: &PgPool, platform: &str, person: &str, login: &str) -> sqlx::Result<()> {
+    let mut conn = pool.acquire().await?;
+    sqlx::query!(
+        "insert into home (platform, person, login) values ($1, $2, $3)
+         on conflict (platform, person) do update set login = excluded.login,
+             opened_at = now(), shown = -1, digest = null, due_at = now(), attempts = 0",
+        platform,
+        person,
+        login
+    )
+    .execute(&mut *conn)
+    .await?;
+    ring(&mut conn, Bell::Outbox).await
+}
+
+/// Pages opened within `kept` that do not show what was recorded last.
+pub async fn due(pool: &PgPool, platform: &str, kept: Duration) -> sqlx::Result<Vec<DueHome>> {
+    sqlx::query_as!(
+        DueHome,
+        r#"select person, login, newest.id as "newest!", digest, attempts
+           from home, (select coalesce(max(id), 0) as id from audit) as newest
+           where platform = $1 and due_at <= now() and shown < newest.id
+             and opened_at > now() - $2::interval
+           order by due_at limit 50"#,
+        platform,
+        interval(kept) as _
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// The page shows everything up to this row of the audit; the next time waits for `pause`.
+pub async fn shown(
+    pool: &PgPool,
+    platform: &str,
+    home: &DueHome,
+    digest: &[u8],
+    pause: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update home set shown = greatest(shown, $3), digest = $4, due_at = now() + $5::interval,
+             attempts = 0, last_error = null
+         where platform = $1 and person = $2",
+        platform,
+        home.person,
+        home.newest,
+        digest,
+        interval(pause) as _
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The platform did not take the page; it is tried again after a while.
+pub async fn postpone(
+    pool: &PgPool,
+    platform: &str,
+    person: &str,
+    wait: Duration,
+    error: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update home set attempts = attempts + 1, due_at = now() + $3::interval, last_error = $4
+         where platform = $1 and person = $2",
+        platform,
+        person,
+        interval(wait) as _,
+        error
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Batches of a person: those that go on, and the last few that ended.
+pub async fn batches_of(
+    conn: &mut PgConnection,
+    login: &str,
+    at_most: i64,
+) -> sqlx::Result<Vec<BatchId>> {
+    let over = BatchState::ALL.into_iter().filter(|state| state.is_final());
+    let over: Vec<String> = over.map(|state| state.as_str().to_owned()).collect();
+    let ids = sqlx::query_scalar!(
+        "select id from batch
+         where submitter = $1 and (state <> all($2) or finished_at > now() - interval '1 day')
+         order by state <> all($2) desc, id desc limit $3",
+        login,
+        &over,
+        at_most
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ids.into_iter().map(BatchId).collect())
+}
+
+/// Batches that wait for an approval, with what each needs: `(id, submitter, requirements)`.
+pub async fn waiting(
+    conn: &mut PgConnection,
+) -> sqlx::Result<Vec<(BatchId, String, Vec<crate::domain::approval::Requirement>)>> {
+    sqlx::query!(
+        "select id, submitter, requirements from batch
+         where state = 'awaiting_approval' order by expires_at limit 500"
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(|row| {
+        let needs = serde_json::from_value(row.requirements).map_err(corrupt)?;
+        Ok((BatchId(row.id), row.submitter, needs))
+    })
+    .collect()
+}
