@@ -99,7 +99,9 @@ async fn call(
     let directory = app.directory.current();
     for login in preference::told_of_approvals(tx).await? {
         let may = directory.by_login(&login).is_some_and(|who| who.in_any(&from));
-        let reachable = directory.account(&login, &home.platform).is_some();
+        let known =
+            app.addresses.contains_key(home.platform.as_str()) && directory.email(&login).is_some();
+        let reachable = known || directory.account(&login, &home.platform).is_some();
         if may && reachable && login != batch.submitter && !given.contains(&login) {
             let key = format!("{key}:dm:{login}");
             let person = Audience::Person { login, near: home.clone() };

@@ -99,7 +99,6 @@ pub async fn home(pool: &PgPool, app: &App, login: &str) -> sqlx::Result<Home> {
 /// Where a batch's card is and its message, once it was posted.
 pub async fn card_of(pool: &PgPool, id: BatchId) -> sqlx::Result<Option<(Place, String)>> {
     let found = card::message_of(pool, id).await?;
-    Ok(found.map(|(platform, channel, message)| {
-        (Place { platform, channel, thread: None }, message)
-    }))
+    Ok(found
+        .map(|(platform, channel, message)| (Place { platform, channel, thread: None }, message)))
 }

@@ -12,6 +12,7 @@ use sqlx::{PgPool, PgTransaction};
 use tokio_util::sync::CancellationToken;
 
 use super::submit::Submitted;
+use super::who::{Found, person};
 use super::{App, Ask, Error, decide, preference, preview, query, steer, submit};
 use crate::command::{self, Command, Reply};
 use crate::domain::approval::Verdict;
@@ -184,30 +185,6 @@ async fn work_on(
         outbox::notice(tx, &key, &only(&inbound.who.id), &notice).await?;
     }
     Ok(Worked::Done)
-}
-
-enum Found {
-    Person(Principal),
-    Nobody,
-    AskPlatform,
-}
-
-/// The person behind a user: by the directory's own mapping, else by an address that the platform
-/// has verified.
-async fn person(tx: &mut PgTransaction<'_>, app: &App, user: &PlatformUser) -> sqlx::Result<Found> {
-    let directory = app.directory.current();
-    if let Some(who) = directory.person(user) {
-        return Ok(Found::Person(who));
-    }
-    if !app.addresses.contains_key(user.platform.as_str()) {
-        return Ok(Found::Nobody);
-    }
-    Ok(match account::email(tx, user).await? {
-        None => Found::AskPlatform,
-        Some(email) => {
-            email.and_then(|email| directory.by_email(&email)).map_or(Found::Nobody, Found::Person)
-        }
-    })
 }
 
 /// What an error looks like to the person.

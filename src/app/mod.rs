@@ -35,6 +35,7 @@ pub mod rooms;
 pub mod sessions;
 pub mod steer;
 pub mod submit;
+pub mod who;
 
 /// Asks a platform for the address of a user of its own that it has verified. `None`: it vouches for
 /// none. The text says why it could not be asked.

@@ -10,8 +10,11 @@ use crate::domain::inbound::Place;
 
 pub mod slack;
 
-/// A message to people. The text is CommonMark; what people typed has been escaped in it. A strong
-/// text `@name` is a mention of a person by login, or of a group.
+/// Begins the address of a link that calls a person by login, or a group: `[**@bob**](mention:bob)`.
+/// A platform that can notify them does.
+pub const MENTION: &str = "mention:";
+
+/// A message to people. The text is CommonMark; what people typed has been escaped in it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Message {
     pub markdown: String,

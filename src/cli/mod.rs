@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+mod accounts;
 mod audit;
 mod bmc;
 mod check;
@@ -13,6 +14,7 @@ pub mod roles;
 mod serve;
 pub mod service;
 pub mod site;
+mod slack;
 mod slack_door;
 pub mod story;
 mod ticketing;
@@ -68,6 +70,11 @@ enum Command {
         #[command(subcommand)]
         command: TicketsCommand,
     },
+    /// Set up the Slack app.
+    Slack {
+        #[command(subcommand)]
+        command: SlackCommand,
+    },
     /// Read a password from standard input and print what the directory file keeps of it.
     HashPassword,
 }
@@ -110,6 +117,27 @@ enum TicketsCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum SlackCommand {
+    /// Print the app's manifest, to be pasted at https://api.slack.com/apps.
+    Manifest {
+        /// How Slack reaches Metalbot.
+        #[arg(long, value_enum, default_value = "socket")]
+        mode: slack::Mode,
+        /// The public address, for `--mode http`.
+        #[arg(long, required_if_eq("mode", "http"))]
+        url: Option<String>,
+        /// A folder with more actions, as in [commands] of the configuration.
+        #[arg(long)]
+        commands: Option<PathBuf>,
+    },
+    /// Ask Slack what the configured tokens may do; exits with 1 when something is missing.
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
     /// The configuration; packaging/metalbot.toml explains every key.
@@ -136,6 +164,12 @@ pub fn run(cli: Cli) -> anyhow::Result<std::process::ExitCode> {
             }
             Command::Tickets { command: TicketsCommand::Explain { config, batch, json } } => {
                 tickets::explain(&config.config, batch, json).await
+            }
+            Command::Slack { command: SlackCommand::Manifest { mode, url, commands } } => {
+                slack::manifest(mode, url.as_deref(), commands.as_deref())
+            }
+            Command::Slack { command: SlackCommand::Check { config } } => {
+                slack::check(&config.config).await
             }
             Command::HashPassword => check::hash_password(),
         }

@@ -15,16 +15,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::roles::Roles;
-use super::slack_door;
 use super::ticketing::ticket_tasks;
+use super::{accounts, slack_door};
 use crate::app::intake::{Decode, Decoders, run_intake};
 use crate::app::{App, Reactions, ask, decide, rooms};
 use crate::bmc::Bmc;
 use crate::bmc::ipmi::Ipmi;
 use crate::chat::Chat;
+use crate::chat::slack;
 use crate::chat::slack::socket::Connections;
 use crate::chat::slack::web_api::WebApi;
-use crate::chat::slack::{self, chat::SlackChat};
 use crate::command::{self, Catalog, Limits as CommandLimits};
 use crate::config::Config;
 use crate::console::{self, ConsoleChat, ConsoleOptions, ConsoleState};
@@ -34,7 +34,7 @@ use crate::executor::{self, Executor, FindHost, rollout, worker};
 use crate::failpoint::{Point, reach};
 use crate::identity::{DirectoryHandle, password};
 use crate::inventory::Inventory;
-use crate::notice::relay::{self as notice_relay, FindAccount, FindEmail, NoticeRelay};
+use crate::notice::relay::{self as notice_relay, NoticeRelay};
 use crate::notice::render::ChatTemplates;
 use crate::store::task::{Turns, run_rounds};
 use crate::store::wake::{Wake, run_listener};
@@ -140,7 +140,8 @@ impl Service {
             service.start_relays(config, &loaded, &app, &wake, slack.as_ref())?;
         }
         if roles.web {
-            service.start_web(config, &app, &wake, slack, extras).await?;
+            let templates = &loaded.chat_templates;
+            service.start_web(config, &app, templates, &wake, slack, extras).await?;
         }
         Ok(service)
     }
@@ -204,15 +205,20 @@ impl Service {
         let console: Arc<dyn Chat> = Arc::new(ConsoleChat::new(self.pool.clone(), channels));
         let mut chats = HashMap::from([(rooms::PLATFORM, console)]);
         if let Some(api) = slack {
-            let slack: Arc<dyn Chat> = Arc::new(SlackChat::new(self.pool.clone(), Arc::clone(api)));
-            chats.insert(slack::PLATFORM, slack);
+            chats.insert(slack::PLATFORM, slack_door::chat(&self.pool, api, app));
+            let homes = slack_door::homes(&self.pool, api, app);
+            let turns = self.turns();
+            self.tasks.spawn(async move {
+                let round = |_| homes.round();
+                run_rounds(turns, "homes", Duration::from_secs(1), None, round).await;
+            });
         }
         let relay = NoticeRelay {
             pool: self.pool.clone(),
             chats: Arc::new(chats),
             templates: Arc::clone(&loaded.chat_templates),
-            find_account: find_account(loaded.directory.clone()),
-            find_email: find_email(loaded.directory.clone()),
+            find_account: accounts::find_account(loaded.directory.clone()),
+            find_email: accounts::find_email(loaded.directory.clone()),
         };
         let (turns, bells) = (self.turns(), Arc::clone(wake));
         self.tasks.spawn(async move {
@@ -263,6 +269,7 @@ impl Service {
         &mut self,
         config: &Config,
         app: &Arc<App>,
+        templates: &Arc<ChatTemplates>,
         wake: &Arc<Wake>,
         slack: Option<Arc<WebApi>>,
         extras: Extras,
@@ -280,7 +287,7 @@ impl Service {
             .await
             .with_context(|| format!("cannot listen on {} (http.listen)", config.http.listen))?;
         self.address = Some(listener.local_addr()?);
-        let slack = slack_door::open(config, slack, &self.pool, &self.stop);
+        let slack = slack_door::open(config, slack, app, templates, &self.pool, &self.stop);
         let (connected, mut router) = (slack.connections, slack.pages);
         self.tasks.spawn(slack.running);
         let pool = self.pool.clone();
@@ -410,14 +417,6 @@ pub(super) fn app(config: &Config, loaded: &Loaded, slack: Option<&Arc<WebApi>>)
         calls: config.chat.call.clone(),
         remind_before: config.chat.remind_before,
     }
-}
-
-fn find_email(directory: DirectoryHandle) -> FindEmail {
-    Arc::new(move |login| directory.current().email(login).map(str::to_owned))
-}
-
-fn find_account(directory: DirectoryHandle) -> FindAccount {
-    Arc::new(move |login, platform| directory.current().account(login, platform).map(str::to_owned))
 }
 
 /// Completions by byte offsets, as the console counts; commands count characters.

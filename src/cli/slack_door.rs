@@ -10,12 +10,20 @@ use futures_util::future::BoxFuture;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::FindEmail;
-use crate::chat::slack::door::{Door, Forms};
+use super::accounts::find_called;
+use crate::app::{App, FindEmail};
+use crate::chat::Chat;
+use crate::chat::slack::chat::SlackChat;
+use crate::chat::slack::door::Door;
+use crate::chat::slack::forms::Desk;
+use crate::chat::slack::home::Homes;
 use crate::chat::slack::socket::{Connections, run_socket};
 use crate::chat::slack::web_api::{Settings, WebApi};
 use crate::chat::slack::{self, http, people};
 use crate::config::{Config, SlackMode};
+use crate::domain::notice::Notice;
+use crate::notice::card::card;
+use crate::notice::render::ChatTemplates;
 
 /// The client of Slack, if it is spoken to.
 pub fn api(config: &Config) -> anyhow::Result<Option<Arc<WebApi>>> {
@@ -39,6 +47,21 @@ pub fn addresses(slack: Option<&Arc<WebApi>>) -> HashMap<&'static str, FindEmail
     addresses
 }
 
+/// Where messages to Slack go.
+pub fn chat(pool: &PgPool, api: &Arc<WebApi>, app: &Arc<App>) -> Arc<dyn Chat> {
+    Arc::new(SlackChat::new(pool.clone(), Arc::clone(api), find_called(pool, app)))
+}
+
+/// What keeps people's own pages up to date.
+pub fn homes(pool: &PgPool, api: &Arc<WebApi>, app: &Arc<App>) -> Homes {
+    Homes {
+        pool: pool.clone(),
+        app: Arc::clone(app),
+        api: Arc::clone(api),
+        buttons: |batch| card(batch).buttons,
+    }
+}
+
 /// The way in of one process.
 pub struct Open {
     /// Must be up for the process to be ready.
@@ -53,6 +76,8 @@ pub struct Open {
 pub fn open(
     config: &Config,
     api: Option<Arc<WebApi>>,
+    app: &Arc<App>,
+    templates: &Arc<ChatTemplates>,
     pool: &PgPool,
     stop: &CancellationToken,
 ) -> Open {
@@ -61,7 +86,21 @@ pub fn open(
     let (Some(api), Some(section)) = (api, &config.slack) else {
         return Open { connections: None, pages: Router::new(), running: idle };
     };
-    let door = Door { pool: pool.clone(), forms: Forms::none() };
+    let templates = Arc::clone(templates);
+    let words = move |notice: &Notice| match templates.notice(notice) {
+        Ok(markdown) => markdown,
+        Err(error) => {
+            tracing::error!(%error, "a notice has no words");
+            "That cannot be shown; the log says why.".to_owned()
+        }
+    };
+    let desk = Desk {
+        pool: pool.clone(),
+        app: Arc::clone(app),
+        api: Arc::clone(&api),
+        words: Arc::new(words),
+    };
+    let door = Door { pool: pool.clone(), forms: desk.forms() };
     match (section.mode, section.signing_secret()) {
         (SlackMode::Http, Some(secret)) => {
             Open { connections: None, pages: http::router(door, secret), running: idle }

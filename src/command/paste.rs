@@ -17,7 +17,9 @@ pub enum NotAList {
     NotText,
     #[error("the file cannot be read as CSV")]
     NotCsv,
-    #[error("the file has several columns: name the column of the hosts \"host\" in its first line")]
+    #[error(
+        "the file has several columns: name the column of the hosts \"host\" in its first line"
+    )]
     WhichColumn,
 }
 
@@ -25,7 +27,8 @@ pub enum NotAList {
 pub fn pasted(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
     let items = lines.flat_map(|line| {
-        let line = ["- ", "* ", "• "].iter().find_map(|bullet| line.strip_prefix(bullet)).unwrap_or(line);
+        let line =
+            ["- ", "* ", "• "].iter().find_map(|bullet| line.strip_prefix(bullet)).unwrap_or(line);
         line.split(';')
     });
     let items = items.map(|item| item.trim().trim_matches(',').trim());

@@ -96,6 +96,7 @@ mod tests {
             }
             assert!(!html.contains("\"onmouse") && !html.contains("\" onload"), "{html}");
         }
+        assert_eq!(to_html("[**@bob**](mention:bob)"), "<p><strong>@bob</strong></p>\n");
         assert!(to_html("[x](/batches/1)").contains("href=\"/batches/1\""));
     }
 

@@ -3,12 +3,29 @@
 //! Invariants: a digest names every batch, host, person and ticket that its notices named, in the
 //! order in which they first came up; what does not fit into one digest is left for the next.
 
+use serde::{Deserialize, Serialize};
+
 use super::host::HostName;
 use super::ids::BatchId;
-use super::notice::{DigestLine, Failure, Notice};
+use super::notice::{Failure, Notice};
 
 /// Most lines of one digest: a message must stay readable, and platforms limit its length.
 pub const MAX_LINES: usize = 40;
+
+/// Notices of a digest that say the same of different batches.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DigestLine {
+    /// As of the notices.
+    pub kind: String,
+    /// What they have in common besides, such as a state or a kind of failure.
+    pub detail: Option<String>,
+    pub batches: Vec<BatchId>,
+    pub hosts: Vec<HostName>,
+    /// People who acted or are meant.
+    pub people: Vec<String>,
+    /// Whatever else is named: errors, reasons, tickets.
+    pub items: Vec<String>,
+}
 
 /// What to do with the notices that wait in a lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

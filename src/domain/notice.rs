@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use super::approval::Requirement;
 use super::batch::BatchState;
+use super::digest::DigestLine;
 use super::host::HostName;
 use super::ids::BatchId;
 use super::inbound::Place;
@@ -277,21 +278,6 @@ pub enum Notice {
 
 fn yes() -> bool {
     true
-}
-
-/// Notices of a digest that say the same of different batches.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct DigestLine {
-    /// As of the notices.
-    pub kind: String,
-    /// What they have in common besides, such as a state or a kind of failure.
-    pub detail: Option<String>,
-    pub batches: Vec<BatchId>,
-    pub hosts: Vec<HostName>,
-    /// People who acted or are meant.
-    pub people: Vec<String>,
-    /// Whatever else is named: errors, reasons, tickets.
-    pub items: Vec<String>,
 }
 
 /// What a command would do if it were given now.

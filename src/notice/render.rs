@@ -13,6 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
 
+use crate::chat;
 use crate::domain::host::{HostName, fold};
 use crate::domain::notice::{BatchView, Notice};
 
@@ -66,6 +67,10 @@ impl ChatTemplates {
         env.add_function("pointer", |column: usize| " ".repeat(column.saturating_sub(1)) + "^");
         env.add_function("link", |text: String, url: String| {
             Value::from_safe_string(format!("[{}]({})", escape(&text), url_only(&url)))
+        });
+        env.add_function("mention", |name: String| {
+            let text = format!("[**@{}**]({}{})", escape(&name), chat::MENTION, url_only(&name));
+            Value::from_safe_string(text)
         });
         env.add_filter("block", |text: String| Value::from_safe_string(block(&text)));
         for name in CompiledIn::iter() {

@@ -32,6 +32,22 @@ pub async fn email(
     .await
 }
 
+/// Users of a platform who had this verified address when they were last asked about.
+pub async fn users_of(
+    conn: &mut PgConnection,
+    platform: &str,
+    email: &str,
+) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        "select user_id from account
+         where platform = $1 and lower(email) = lower($2) order by user_id",
+        platform,
+        email
+    )
+    .fetch_all(conn)
+    .await
+}
+
 /// Keeps what the platform has just said.
 pub async fn remember(pool: &PgPool, user: &PlatformUser, email: Option<&str>) -> sqlx::Result<()> {
     sqlx::query!(

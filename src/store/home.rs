@@ -7,7 +7,6 @@ use sqlx::{PgConnection, PgPool};
 
 use super::corrupt;
 use super::task::interval;
-use super::wake::{Bell, ring};
 use crate::domain::batch::BatchState;
 use crate::domain::ids::BatchId;
 
@@ -16,15 +15,15 @@ use crate::domain::ids::BatchId;
 pub struct DueHome {
     pub person: String,
     pub login: String,
-    /// The newest row of the audit: what the page will show.
-    pub newest: i64,
+    /// The row of the audit up to which the page will show everything: the newest, or the one
+    /// before while rows with lower numbers may still come from transactions that are under way.
+    pub settled: i64,
     pub digest: Option<Vec<u8>>,
     pub attempts: i32,
 }
 
 /// A person looks at their page: it is shown at once, and kept up to date for a while.
 pub async fn opened(pool: &PgPool, platform: &str, person: &str, login: &str) -> sqlx::Result<()> {
-    let mut conn = pool.acquire().await?;
     sqlx::query!(
         "insert into home (platform, person, login) values ($1, $2, $3)
          on conflict (platform, person) do update set login = excluded.login,
@@ -33,17 +32,19 @@ pub async fn opened(pool: &PgPool, platform: &str, person: &str, login: &str) ->
         person,
         login
     )
-    .execute(&mut *conn)
+    .execute(pool)
     .await?;
-    ring(&mut conn, Bell::Outbox).await
+    Ok(())
 }
 
 /// Pages opened within `kept` that do not show what was recorded last.
 pub async fn due(pool: &PgPool, platform: &str, kept: Duration) -> sqlx::Result<Vec<DueHome>> {
     sqlx::query_as!(
         DueHome,
-        r#"select person, login, newest.id as "newest!", digest, attempts
-           from home, (select coalesce(max(id), 0) as id from audit) as newest
+        r#"select person, login, digest, attempts,
+                  newest.id - (newest.at > now() - interval '5 seconds')::int as "settled!"
+           from home, (select coalesce(max(id), 0) as id, coalesce(max(at), now()) as at
+                       from (select id, at from audit order by id desc limit 1) as last) as newest
            where platform = $1 and due_at <= now() and shown < newest.id
              and opened_at > now() - $2::interval
            order by due_at limit 50"#,
@@ -68,7 +69,7 @@ pub async fn shown(
          where platform = $1 and person = $2",
         platform,
         home.person,
-        home.newest,
+        home.settled,
         digest,
         interval(pause) as _
     )

@@ -59,7 +59,10 @@ async fn a_batch_from_the_first_key_to_its_tickets() {
 
     // What is harmless needs no approval.
     compose.send_keys(&format!("/metal identify web15{}", char::from(Key::Enter))).await.unwrap();
-    browser.shows("#log article:last-child", "#2 identify · 1 host · succeeded").await;
+    browser.shows("#log", "#2 identify · 1 host · succeeded").await;
+
+    compose.send_keys(&format!("/metal power-on web16{}", char::from(Key::Enter))).await.unwrap();
+    browser.shows("#log", "#3 power-on · 1 host · awaiting approval").await;
 
     // Bob takes the seat and approves. The page is never loaded again.
     browser.run("window.sameLoad = true").await;
@@ -67,6 +70,16 @@ async fn a_batch_from_the_first_key_to_its_tickets() {
     browser.shows("#me", "Bob Mensah").await;
     let approve = Locator::XPath("//article//button[text()='Approve']");
     page.wait().at_most(PATIENCE).for_element(approve).await.unwrap().click().await.unwrap();
+    // What he rejects he is asked the reason of.
+    let reject = Locator::XPath("//article[contains(., '#3 power-on')]//button[text()='Reject']");
+    page.find(reject).await.unwrap().click().await.unwrap();
+    browser.shows("dialog.ask", "Why is it rejected?").await;
+    let why = page.find(Locator::Css("dialog.ask textarea")).await.unwrap();
+    why.send_keys("not today").await.unwrap();
+    page.find(Locator::Css("dialog.ask .answer")).await.unwrap().click().await.unwrap();
+    for part in ["#3 power-on · 1 host · rejected", "not today"] {
+        browser.shows("#log", part).await;
+    }
     let mut seen = Vec::new();
     let started = Instant::now();
     loop {

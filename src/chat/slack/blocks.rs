@@ -6,6 +6,7 @@
 
 use slack_morphism::prelude::*;
 
+use super::forms::ASKS;
 use super::mrkdwn::{self, Unit, escape};
 use crate::chat::{Button, ButtonStyle, Card, Message, Progress, Tone};
 
@@ -15,6 +16,7 @@ const MOST_SECTIONS: usize = 40;
 const MOST_IN_ALL: usize = 10_500;
 const MOST_BUTTONS: usize = 25;
 const MOST_LABEL: usize = 75;
+const MOST_QUESTION: usize = 200;
 const MOST_VALUE: usize = 2_000;
 const MOST_FALLBACK: usize = 300;
 const BAR: u32 = 20;
@@ -147,12 +149,20 @@ fn buttons(card: &Card) -> Option<SlackBlock> {
 
 fn button(index: usize, button: &Button) -> SlackBlockButtonElement {
     let label = beginning(&button.label, MOST_LABEL);
+    let id = match &button.ask {
+        Some(question) => format!("{ASKS}{}", beginning(question, MOST_QUESTION)),
+        None => format!("card:{index}"),
+    };
     let element = SlackBlockButtonElement::new(label.as_str().into())
-        .with_action_id(SlackActionId(format!("card:{index}")))
+        .with_action_id(SlackActionId(id))
         .with_value(button.value.clone());
     match button.style {
         ButtonStyle::Plain => element,
         ButtonStyle::Primary => element.with_style(SlackBlockButtonStyle::Primary),
+        // Who is asked something can still go back.
+        ButtonStyle::Danger if button.ask.is_some() => {
+            element.with_style(SlackBlockButtonStyle::Danger)
+        }
         ButtonStyle::Danger => element.with_style(SlackBlockButtonStyle::Danger).with_confirm(
             SlackBlockConfirmItem::new(
                 "Are you sure?".into(),

@@ -5,10 +5,12 @@
 //! what is limited waits in our tables and not here.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -17,7 +19,7 @@ use super::blocks::{self, Rendered};
 use super::web_api::{ApiError, WebApi};
 use super::{PLATFORM, own_id, people, scope};
 use crate::app::posting::{self, Begun};
-use crate::chat::{Chat, ChatError, Message};
+use crate::chat::{Chat, ChatError, MENTION, Message};
 use crate::domain::inbound::Place;
 
 /// Between two edits in a channel.
@@ -34,16 +36,53 @@ const PAGE: &str = "200";
 const PAGES: usize = 20;
 
 /// Posts into Slack.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SlackChat {
     pool: PgPool,
     api: Arc<WebApi>,
     edits: Arc<Pace>,
+    find: FindCalled,
+}
+
+/// Who is called by a name at a place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Called {
+    /// Id of a user group.
+    Group(String),
+    /// A user as we name them.
+    User(String),
+}
+
+/// Finds who is called by a name; `None` when Slack cannot notify them.
+pub type FindCalled =
+    Arc<dyn Fn(String, Place) -> BoxFuture<'static, Option<Called>> + Send + Sync>;
+
+impl fmt::Debug for SlackChat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SlackChat")
+    }
 }
 
 impl SlackChat {
-    pub fn new(pool: PgPool, api: Arc<WebApi>) -> Self {
-        SlackChat { pool, api, edits: Arc::default() }
+    pub fn new(pool: PgPool, api: Arc<WebApi>, find: FindCalled) -> Self {
+        SlackChat { pool, api, edits: Arc::default(), find }
+    }
+
+    /// What a request holds of a message at a place, with those called by name who can be.
+    async fn content(&self, at: &Place, rendered: &Rendered) -> Value {
+        let mut blocks = json!(rendered.blocks);
+        for text in texts(&mut blocks) {
+            while let Some((before, rest)) = text.split_once(&format!("<{MENTION}")) {
+                let Some((name, after)) = rest.split_once('>') else { break };
+                let called = match (self.find)(name.to_owned(), at.clone()).await {
+                    Some(Called::Group(id)) => format!("<!subteam^{id}>"),
+                    Some(Called::User(id)) => format!("<@{}>", own_id(&id)),
+                    None => format!("*@{name}*"),
+                };
+                *text = format!("{before}{called}{after}");
+            }
+        }
+        json!({ "channel": own_id(&at.channel), "text": rendered.text, "blocks": blocks })
     }
 
     /// Posts a message that everybody at the place sees, once for its key.
@@ -75,7 +114,7 @@ impl SlackChat {
         rendered: &Rendered,
     ) -> Result<String, ChatError> {
         let channel = own_id(&to.channel);
-        let mut request = content(channel, rendered);
+        let mut request = self.content(to, rendered).await;
         request["metadata"] = json!({ "event_type": EVENT, "event_payload": { "key": key } });
         request["unfurl_links"] = false.into();
         request["unfurl_media"] = false.into();
@@ -147,7 +186,7 @@ impl SlackChat {
     ) -> Result<String, ChatError> {
         let rendered = blocks::render(message, false);
         let channel = own_id(&to.channel);
-        let mut request = content(channel, &rendered);
+        let mut request = self.content(to, &rendered).await;
         request["user"] = own_id(user).into();
         if let Some(thread) = &to.thread {
             request["thread_ts"] = thread.as_str().into();
@@ -168,8 +207,13 @@ fn is_elsewhere(code: &str) -> bool {
     matches!(code, "not_in_channel" | "channel_not_found" | "user_not_in_channel" | "is_archived")
 }
 
-fn content(channel: &str, rendered: &Rendered) -> Value {
-    json!({ "channel": channel, "text": rendered.text, "blocks": rendered.blocks })
+/// The texts of sections.
+fn texts(blocks: &mut Value) -> impl Iterator<Item = &mut String> {
+    let blocks = blocks.as_array_mut().into_iter().flatten();
+    blocks.filter_map(|block| match block.pointer_mut("/text/text") {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    })
 }
 
 #[async_trait]
@@ -209,7 +253,7 @@ impl Chat for SlackChat {
             return Err(ChatError::Later { wait, why: "an edit".into() });
         }
         let channel = own_id(&at.channel);
-        let mut request = content(channel, &blocks::render(message, true));
+        let mut request = self.content(at, &blocks::render(message, true)).await;
         request["ts"] = id.into();
         self.api.post("chat.update", channel, &request).await.map(drop).map_err(failure)
     }

@@ -10,13 +10,25 @@
 //! <https://docs.slack.dev/reference/interaction-payloads/block_actions-payload>,
 //! <https://docs.slack.dev/apis/events-api>.
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::PLATFORM;
 use crate::domain::inbound::{Inbound, Place, PlatformUser, What};
 
+/// Names what a form of ours became. Only the inbox reads it: nothing from outside can bring one.
+const FORM: &str = "form";
+
+/// What a form of ours asks for, for the inbox.
+pub fn form(inbound: &Inbound) -> Value {
+    json!({ "type": FORM, "payload": inbound })
+}
+
 /// For the inbox.
 pub fn decode(body: &Value) -> Result<Inbound, String> {
+    if body["type"] == FORM {
+        return Inbound::deserialize(&body["payload"]).map_err(|error| error.to_string());
+    }
     read(body)?.ok_or_else(|| "it asks for nothing".into())
 }
 

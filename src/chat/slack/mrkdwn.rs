@@ -4,6 +4,7 @@
 //! ping or a link that is not made here; a character that mrkdwn would take for markup is followed
 //! by a space of no width, because mrkdwn has no way to escape it.
 
+use crate::chat::MENTION;
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd, TextMergeStream};
 
 /// Longest text of one run, in characters: longer ones are cut where a host list may be cut.
@@ -71,6 +72,8 @@ struct Writer {
     /// The number of the next item of each open list; `None` for one without numbers.
     lists: Vec<Option<u64>>,
     link: Option<String>,
+    /// Who is called by the link that is open.
+    mention: Option<String>,
     link_text: String,
     code: Option<String>,
 }
@@ -128,6 +131,11 @@ impl Writer {
                 self.end_unit();
                 self.code = Some(String::new());
             }
+            Tag::Link { dest_url, .. } if dest_url.starts_with(MENTION) => {
+                let fits = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
+                let name = dest_url[MENTION.len()..].chars().filter(|c| fits(*c)).collect();
+                self.mention = Some(name);
+            }
             Tag::Link { dest_url, .. } => {
                 let known = ["https://", "http://", "mailto:"];
                 if known.iter().any(|scheme| dest_url.starts_with(scheme)) {
@@ -162,6 +170,11 @@ impl Writer {
                     self.end_unit();
                 }
             }
+            TagEnd::Link if self.mention.is_some() => {
+                if let Some(name) = self.mention.take() {
+                    self.push(format!("<{MENTION}{name}>"));
+                }
+            }
             TagEnd::Link => {
                 if let Some(address) = self.link.take() {
                     let text = std::mem::take(&mut self.link_text).replace('|', "\u{2502}");
@@ -173,6 +186,9 @@ impl Writer {
     }
 
     fn text(&mut self, text: &str) {
+        if self.mention.is_some() {
+            return;
+        }
         let (text, cut) = shortened(text, LONGEST_RUN);
         self.unit.cut |= cut;
         let shown = shown_as_is(&text);

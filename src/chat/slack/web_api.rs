@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper_rustls::HttpsConnectorBuilder;
+use reqwest::redirect::Policy;
 use serde::Serialize;
 use serde_json::Value;
 use slack_morphism::errors::SlackClientError;
@@ -20,6 +21,8 @@ use crate::domain::secret::Secret;
 
 /// Of a call without an answer.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Of a file: the form that it came with waits for an answer.
+const FILE: Duration = Duration::from_secs(2);
 /// Where Slack asks for patience and does not say how much.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A token that is not valid may be replaced; until then it makes no sense to ask often.
@@ -166,6 +169,36 @@ impl WebApi {
             request["thread_ts"] = thread.into();
         }
         self.post("files.completeUploadExternal", channel, &request).await.map(drop)
+    }
+
+    /// Fetches a file that a person shared with the app; at most so many bytes of it.
+    pub async fn download(&self, url: &str, most: usize) -> Result<Vec<u8>, ApiError> {
+        let refused = |why: &str| ApiError::Refused(why.to_owned());
+        let url: reqwest::Url = url.parse().map_err(|_| refused("no address of a file"))?;
+        // The token goes to Slack alone, whatever a delivery says.
+        let host = url.host_str().unwrap_or_default();
+        let theirs = host == "slack.com" || host.ends_with(".slack.com");
+        if !self.plain && !(url.scheme() == "https" && theirs) {
+            return Err(refused("the file is not at Slack"));
+        }
+        let later = |error: reqwest::Error| ApiError::Later {
+            wait: None,
+            why: error.without_url().to_string(),
+        };
+        let client = reqwest::Client::builder().timeout(FILE).redirect(Policy::none()).build();
+        let request = client.map_err(later)?.get(url).bearer_auth(&self.bot.token_value.0);
+        let mut answer = request.send().await.map_err(later)?;
+        if !answer.status().is_success() {
+            return Err(refused(answer.status().as_str()));
+        }
+        let mut content = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(later)? {
+            if content.len() + chunk.len() > most {
+                return Err(refused("the file is too large"));
+            }
+            content.extend_from_slice(&chunk);
+        }
+        Ok(content)
     }
 
     /// Refuses a call while Slack wants to hear no more of its kind.

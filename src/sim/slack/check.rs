@@ -152,6 +152,9 @@ fn element(element: &Value) -> bool {
                 "max_selected_items",
             ]) && (!absent(element, "option_groups") || all(&element["options"], 100, option))
         }
+        "conversations_select" => {
+            with(&["default_to_current_conversation", "filter", "initial_conversation"])
+        }
         "file_input" => with(&["filetypes", "max_files"]),
         "number_input" => with(&["is_decimal_allowed", "initial_value", "min_value", "max_value"]),
         "overflow" => with(&["options"]) && all(&element["options"], 5, option),

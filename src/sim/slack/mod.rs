@@ -9,6 +9,7 @@
 
 mod check;
 mod deliver;
+mod forms;
 mod methods;
 mod payload;
 mod rest;
@@ -163,7 +164,9 @@ impl SimSlack {
     /// Sends the open view of a person, with what they filled in by block and action.
     pub async fn submit_view(&self, who: &str, values: Value) -> anyhow::Result<Option<Value>> {
         let act = self.world.lock().submit_view(who, values)?;
-        self.deliver(act).await
+        let answer = self.deliver(act).await?;
+        self.world.lock().answered(who, answer.as_ref())?;
+        Ok(answer)
     }
 
     /// Opens the app's home.

@@ -12,7 +12,7 @@ use super::{METAL, TEAM};
 const APP: &str = "A0METAL";
 
 impl State {
-    fn trigger(&mut self, user: &str) -> String {
+    pub fn trigger(&mut self, user: &str) -> String {
         let trigger = format!("{}.{}.stand-in", self.next(), self.next());
         self.triggers.insert(trigger.clone(), (user.into(), Instant::now()));
         trigger

@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Query, State as Extracted};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, post};
+use axum::routing::{any, get, post};
 use serde_json::{Map, Value, json};
 
 use super::state::Fault;
@@ -22,6 +22,7 @@ pub fn router(world: Shared) -> Router {
     Router::new()
         .route("/api/{method}", any(call))
         .route("/upload/{id}", post(upload))
+        .route("/files/{id}", get(download))
         .layer(DefaultBodyLimit::max(32 << 20))
         .with_state(world)
 }
@@ -117,6 +118,24 @@ fn args(headers: &HeaderMap, query: HashMap<String, String>, body: &Bytes) -> Ma
         args.extend(more);
     }
     args
+}
+
+/// A file as the app may fetch it: with its token.
+async fn download(
+    Extracted(world): Extracted<Shared>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let state = world.lock();
+    match state.files.iter().find(|file| file.id == id) {
+        Some(file) if bearer == Some(&format!("Bearer {BOT_TOKEN}")) => {
+            file.content.clone().into_response()
+        }
+        // Slack shows its login page.
+        Some(_) => (StatusCode::FOUND, [(header::LOCATION, "/login")]).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 async fn upload(

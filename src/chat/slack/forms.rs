@@ -1,0 +1,349 @@
+//! Forms and the app's home: what Slack wants to be answered while it waits.
+//!
+//! Invariant: nothing is done here. What a person asks for by a form leaves as a delivery into the
+//! inbox, in the words of a typed command or as the press of a button.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use super::door::{Answer, Forms};
+use super::modal::{self, Meta, Pressed};
+use super::web_api::{ApiError, WebApi};
+use super::{PLATFORM, blocks, decode};
+use crate::app::door::Delivery;
+use crate::app::form::{self, Draft, Form};
+use crate::app::{App, homes, who};
+use crate::chat::Message;
+use crate::command;
+use crate::domain::inbound::{Inbound, Place, PlatformUser, What};
+use crate::domain::notice::Notice;
+use crate::domain::principal::Principal;
+
+/// Begins the `action_id` of buttons that ask something first; the question follows.
+pub const ASKS: &str = "ask:";
+/// Begins the `action_id` of buttons on the app's home; the batch follows.
+pub const AT_HOME: &str = "home:";
+/// Names the shortcut in the manifest.
+pub const SHORTCUT: &str = "new_batch";
+/// Largest file of hosts, in bytes.
+const MOST_FILE: usize = 1024 * 1024;
+
+/// Words a notice as Markdown.
+pub type Words = Arc<dyn Fn(&Notice) -> String + Send + Sync>;
+
+/// What the forms work with.
+#[derive(Clone)]
+pub struct Desk {
+    pub pool: PgPool,
+    pub app: Arc<App>,
+    pub api: Arc<WebApi>,
+    pub words: Words,
+}
+
+impl Desk {
+    /// As the door wants it.
+    pub fn forms(self) -> Forms {
+        let desk = Arc::new(self);
+        Forms {
+            wants,
+            answer: Arc::new(move |body| {
+                let desk = Arc::clone(&desk);
+                Box::pin(async move {
+                    match desk.answer(&body).await {
+                        Ok(answer) => answer,
+                        Err(error) => {
+                            tracing::warn!(error, "a form could not be answered");
+                            apology(&body)
+                        }
+                    }
+                })
+            }),
+        }
+    }
+
+    async fn answer(&self, body: &Value) -> Result<Answer, String> {
+        let payload = &body["payload"];
+        if body["type"] == "slash_commands" {
+            let channel = payload["channel_id"].as_str().map(str::to_owned);
+            return self.open_new(payload, "/user_id", Meta { channel, ..Meta::default() }).await;
+        }
+        if body["type"] == "events_api" {
+            let user = user(payload, "/event/user")?;
+            if let Some(who) = self.who(&user).await? {
+                homes::opened(&self.pool, &user, &who).await.map_err(text)?;
+            }
+            return Ok(Answer::default());
+        }
+        let view = &payload["view"];
+        match (payload["type"].as_str(), view["callback_id"].as_str()) {
+            (Some("shortcut"), _) => self.open_new(payload, "/user/id", Meta::default()).await,
+            (Some("view_submission"), Some(modal::NEW)) => self.look_at(payload).await,
+            (Some("view_submission"), Some(modal::PREVIEW)) => self.send(payload).await,
+            (Some("view_submission"), Some(modal::ASK)) => self.answered(payload),
+            (Some("block_actions"), _) => self.pressed(payload).await,
+            _ => Ok(Answer::default()),
+        }
+    }
+
+    async fn open_new(&self, payload: &Value, at: &str, meta: Meta) -> Result<Answer, String> {
+        let user = user(payload, at)?;
+        let view = match self.who(&user).await? {
+            Some(_) => modal::new(&self.app.catalog, &self.app.limits, None, &meta),
+            None => self.stranger(user),
+        };
+        self.open(payload, view).await
+    }
+
+    async fn open(&self, payload: &Value, view: Value) -> Result<Answer, String> {
+        let request = json!({ "trigger_id": payload["trigger_id"], "view": view });
+        self.api.post("views.open", "", &request).await.map_err(api)?;
+        Ok(Answer::default())
+    }
+
+    fn stranger(&self, user: PlatformUser) -> Value {
+        let admins = self.app.policy.admins.iter().cloned().collect();
+        let PlatformUser { platform, id } = user;
+        let unbound = Notice::Unbound { platform, user: id, admins };
+        modal::notice("Who are you?", self.shown(&unbound))
+    }
+
+    /// A notice as blocks.
+    fn shown(&self, notice: &Notice) -> Value {
+        let message = Message { markdown: (self.words)(notice), card: None };
+        let rendered = blocks::render(&message, false);
+        serde_json::to_value(rendered.blocks).expect("blocks hold only texts")
+    }
+
+    /// The first form was sent: its errors, or what it would do.
+    async fn look_at(&self, payload: &Value) -> Result<Answer, String> {
+        let (user, view) = (user(payload, "/user/id")?, &payload["view"]);
+        let Some(who) = self.who(&user).await? else {
+            return respond(json!({ "response_action": "update", "view": self.stranger(user) }));
+        };
+        let (meta, filled) = (Meta::of(view), modal::filled(view));
+        let mut hosts = command::pasted(&filled.hosts);
+        if let Some((name, url)) = &filled.file {
+            match self.listed(name, url).await {
+                Ok(more) => hosts = format!("{hosts} {more}").trim().to_owned(),
+                Err(why) => return errors("file", &why),
+            }
+        }
+        let Some(channel) = meta.channel.clone().or(filled.channel) else {
+            return errors("channel", "choose a channel");
+        };
+        let asked = Form { action: filled.action, hosts, params: filled.params };
+        let (command, submit) = match form::compile(&self.app, &asked) {
+            Ok(compiled) => compiled,
+            Err(wrong) => {
+                let only_file = filled.file.is_some() && filled.hosts.trim().is_empty();
+                let block = match modal::block_of(&wrong.field, &asked.action) {
+                    hosts if hosts == "hosts" && only_file => "file".to_owned(),
+                    block => block,
+                };
+                return errors(&block, &wrong.message);
+            }
+        };
+        let scope = decode::scope(payload)?;
+        let place = Place {
+            platform: PLATFORM.into(),
+            channel: format!("{scope}/{channel}"),
+            thread: None,
+        };
+        let draft = Draft { command, place };
+        let kept = form::keep(&self.pool, &self.app, &who, &submit, &draft).await;
+        let (key, preview) = kept.map_err(text)?;
+        let may = preview.forbidden.is_none() && preview.held.is_empty();
+        let shown = self.shown(&Notice::DryRun { preview: Box::new(preview) });
+        let meta = Meta { draft: Some(key), ..Meta::default() };
+        respond(json!({
+            "response_action": "push", "view": modal::preview(shown, may, &meta),
+        }))
+    }
+
+    /// The hosts of a file that was sent with a form.
+    async fn listed(&self, name: &str, url: &str) -> Result<String, String> {
+        let content = self.api.download(url, MOST_FILE).await.map_err(|error| {
+            tracing::warn!(%error, "a file of a form could not be read");
+            "the file could not be fetched from Slack; paste the hosts instead".to_owned()
+        })?;
+        command::listed(name, &content).map_err(text)
+    }
+
+    /// The preview was sent: what it showed is asked for.
+    async fn send(&self, payload: &Value) -> Result<Answer, String> {
+        let user = user(payload, "/user/id")?;
+        let Some(who) = self.who(&user).await? else {
+            return respond(json!({ "response_action": "update", "view": self.stranger(user) }));
+        };
+        let key = Meta::of(&payload["view"]).draft.unwrap_or_default();
+        let Some(draft) = form::kept(&self.pool, &who, &key).await.map_err(text)? else {
+            let late = modal::paragraph("That took too long: please fill in the form again.");
+            let view = modal::notice("Too late", json!([late]));
+            return respond(json!({ "response_action": "update", "view": view }));
+        };
+        let what = What::Command { text: draft.command };
+        let inbound =
+            Inbound { delivery: format!("form:{key}"), who: user, place: draft.place, what };
+        let response = Some(json!({ "response_action": "clear" }));
+        Ok(Answer { response, deliver: vec![delivery(&inbound)] })
+    }
+
+    /// A button asked something, and the person answered.
+    fn answered(&self, payload: &Value) -> Result<Answer, String> {
+        let view = &payload["view"];
+        let pressed = Meta::of(view).button.ok_or("a form without its button")?;
+        let id = view["id"].as_str().ok_or("a view without an id")?;
+        let Pressed { channel, thread, message, value } = pressed;
+        let inbound = Inbound {
+            delivery: format!("answer:{id}"),
+            who: user(payload, "/user/id")?,
+            place: Place { platform: PLATFORM.into(), channel, thread },
+            what: What::Button { message, value, answer: modal::answer(view) },
+        };
+        Ok(Answer { response: None, deliver: vec![delivery(&inbound)] })
+    }
+
+    async fn pressed(&self, payload: &Value) -> Result<Answer, String> {
+        let action = &payload["actions"][0];
+        let id = action["action_id"].as_str().unwrap_or_default();
+        if id == modal::CHOOSE {
+            return self.another_action(payload).await;
+        }
+        let Some(value) = action["value"].as_str() else { return Ok(Answer::default()) };
+        let pressed = match id.strip_prefix(AT_HOME) {
+            Some(at_home) => self.at_home(at_home, value).await?,
+            None => on_message(payload, value)?,
+        };
+        let label = action["text"]["text"].as_str().unwrap_or("Answer");
+        if let Some((_, question)) = id.split_once(ASKS) {
+            let meta = Meta { button: Some(pressed), ..Meta::default() };
+            return self.open(payload, modal::ask(label, question, &meta)).await;
+        }
+        let stamp = action["action_ts"].as_str().unwrap_or_default();
+        let who = user(payload, "/user/id")?;
+        let Pressed { channel, thread, message, value } = pressed;
+        let inbound = Inbound {
+            delivery: format!("click:{channel}:{message}:{}:{value}:{stamp}", who.id),
+            who,
+            place: Place { platform: PLATFORM.into(), channel, thread },
+            what: What::Button { message, value, answer: None },
+        };
+        Ok(Answer { response: None, deliver: vec![delivery(&inbound)] })
+    }
+
+    /// The fields of the action that was chosen; what was typed into the others stays.
+    async fn another_action(&self, payload: &Value) -> Result<Answer, String> {
+        let view = &payload["view"];
+        let chosen = payload["actions"][0]["selected_option"]["value"].as_str();
+        let meta = Meta::of(view);
+        let new = modal::new(&self.app.catalog, &self.app.limits, chosen, &meta);
+        let request = json!({ "view_id": view["id"], "hash": view["hash"], "view": new });
+        match self.api.post("views.update", "", &request).await {
+            // The person chose again meanwhile, or closed it.
+            Ok(_) | Err(ApiError::Refused(_)) => Ok(Answer::default()),
+            Err(error) => Err(api(error)),
+        }
+    }
+
+    /// The card that a button of the app's home stands for: `42` or `42:ask:...`.
+    async fn at_home(&self, at_home: &str, value: &str) -> Result<Pressed, String> {
+        let batch = at_home.split(':').next().unwrap_or_default();
+        let batch = batch.parse().map_err(text)?;
+        let card = homes::card_of(&self.pool, batch).await.map_err(text)?;
+        let (place, message) =
+            card.filter(|(place, _)| place.platform == PLATFORM).ok_or("a batch without a card")?;
+        let (channel, value) = (place.channel, value.to_owned());
+        Ok(Pressed { channel, thread: None, message, value })
+    }
+
+    async fn who(&self, user: &PlatformUser) -> Result<Option<Principal>, String> {
+        who::identify(&self.pool, &self.app, user).await
+    }
+}
+
+/// What is answered here: commands that open a form, everything about views, buttons that ask.
+fn wants(body: &Value) -> bool {
+    let payload = &body["payload"];
+    match body["type"].as_str() {
+        Some("slash_commands") => {
+            let typed = payload["text"].as_str().unwrap_or_default().trim();
+            typed.is_empty() || typed.eq_ignore_ascii_case("new")
+        }
+        Some("events_api") => {
+            payload["event"]["type"] == "app_home_opened" && payload["event"]["tab"] == "home"
+        }
+        Some("interactive") => match payload["type"].as_str() {
+            Some("view_submission") => true,
+            Some("shortcut") => payload["callback_id"] == SHORTCUT,
+            Some("block_actions") => {
+                let id = payload["actions"][0]["action_id"].as_str().unwrap_or_default();
+                payload["container"]["type"] == "view" || id.starts_with(ASKS)
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// A button on a message.
+fn on_message(payload: &Value, value: &str) -> Result<Pressed, String> {
+    let field = |path: &str| payload.pointer(path).and_then(Value::as_str);
+    let message = field("/container/message_ts").ok_or("a button without its message")?;
+    let channel = field("/container/channel_id").or(field("/channel/id"));
+    let channel = channel.ok_or("a button without its channel")?;
+    let thread = field("/message/thread_ts").or(field("/container/thread_ts"));
+    Ok(Pressed {
+        channel: format!("{}/{channel}", decode::scope(payload)?),
+        thread: thread.filter(|head| *head != message).map(str::to_owned),
+        message: message.to_owned(),
+        value: value.to_owned(),
+    })
+}
+
+fn delivery(inbound: &Inbound) -> Delivery {
+    Delivery {
+        platform: PLATFORM,
+        sender: inbound.who.id.clone(),
+        key: inbound.delivery.clone(),
+        body: decode::form(inbound),
+        once: Vec::new(),
+    }
+}
+
+fn user(payload: &Value, at: &str) -> Result<PlatformUser, String> {
+    let id = payload.pointer(at).and_then(Value::as_str).ok_or("it names no user")?;
+    Ok(PlatformUser { platform: PLATFORM.into(), id: format!("{}/{id}", decode::scope(payload)?) })
+}
+
+fn respond(response: Value) -> Result<Answer, String> {
+    Ok(Answer { response: Some(response), deliver: Vec::new() })
+}
+
+/// An error at a field of the form.
+fn errors(block: &str, message: &str) -> Result<Answer, String> {
+    respond(json!({ "response_action": "errors", "errors": { block: message } }))
+}
+
+/// What the person is told when the fault is ours or Slack's.
+fn apology(body: &Value) -> Answer {
+    let text = "That did not work; nothing was done. Please try again, or type `/metal help`.";
+    let response = match (body["type"].as_str(), body["payload"]["type"].as_str()) {
+        (Some("slash_commands"), _) => Some(json!({ "response_type": "ephemeral", "text": text })),
+        (_, Some("view_submission")) => {
+            let view = modal::notice("Sorry", json!([modal::paragraph(text)]));
+            Some(json!({ "response_action": "update", "view": view }))
+        }
+        _ => None,
+    };
+    Answer { response, deliver: Vec::new() }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn api(error: ApiError) -> String {
+    format!("Slack: {error}")
+}

@@ -1,0 +1,72 @@
+//! The app's home: what a person sees of their batches and of what waits for them.
+
+use std::time::{Duration, Instant};
+
+use metalbot::sim::slack::{METAL, SimSlack};
+use serde_json::{Value, json};
+
+use super::harness::{PATIENCE, World};
+use super::slack_story::sees;
+
+fn text(home: &Value) -> String {
+    let blocks = home["blocks"].as_array().into_iter().flatten();
+    let texts = blocks.filter_map(|block| block["text"]["text"].as_str());
+    texts.collect::<Vec<_>>().join("\n")
+}
+
+/// A person's home, once it says this.
+async fn home(slack: &SimSlack, who: &str, wanted: impl Fn(&str) -> bool) -> String {
+    let started = Instant::now();
+    loop {
+        let shown = slack.home(who).map(|home| text(&home)).unwrap_or_default();
+        if wanted(&shown) {
+            return shown;
+        }
+        assert!(started.elapsed() < PATIENCE, "{who} sees: {shown}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn home_shows_what_waits_and_what_is_mine_and_follows_changes() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    slack.open_home("bob").await.unwrap();
+    home(slack, "bob", |shown| shown.contains("Nothing waits for you")).await;
+    slack.open_home("alice").await.unwrap();
+    slack.slash("alice", METAL, "reboot web[01-02] reason=\"a <b> @here\"").await.unwrap();
+    let waits = home(slack, "bob", |shown| shown.contains("#1 reboot")).await;
+    assert!(waits.contains("2 hosts") && waits.contains("web-owners: 0 of 1 approved"), "{waits}");
+    assert!(waits.contains("a &lt;b&gt;") && waits.contains("expires <!date^"), "{waits}");
+    let mine = home(slack, "alice", |shown| shown.contains("#1 reboot")).await;
+    assert!(mine.contains("Nothing waits for you"), "her own batch is not hers to approve: {mine}");
+
+    // A rejection from home asks for its reason, an approval is counted at once.
+    slack.click_home("bob", "Reject").await.unwrap();
+    assert_eq!(slack.view("bob").unwrap()["callback_id"], "ask");
+    slack.slash("alice", METAL, "reboot web03").await.unwrap();
+    home(slack, "bob", |shown| shown.contains("#2 reboot")).await;
+    let answer = json!({ "answer": { "v": { "value": "not today" } } });
+    slack.submit_view("bob", answer).await.unwrap();
+    sees(slack, "alice", "rejected #1: not today").await;
+    home(slack, "bob", |shown| !shown.contains("#1 reboot") && shown.contains("#2")).await;
+    slack.click_home("bob", "Approve").await.unwrap();
+    sees(slack, "alice", "*@bob* approved for web-owners").await;
+    home(slack, "bob", |shown| shown.contains("Nothing waits for you")).await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_home_that_shows_the_same_is_not_sent_again() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    slack.open_home("dave").await.unwrap();
+    home(slack, "dave", |shown| shown.contains("Nothing waits for you")).await;
+    let before = slack.calls("views.publish");
+    slack.slash("alice", METAL, "reboot web01").await.unwrap();
+    slack.card(1, PATIENCE, |_| true).await.unwrap();
+    let stale = "select count(*) from home where shown < (select max(id) from audit)";
+    world.until_none("homes that do not show the last change", stale).await;
+    assert_eq!(slack.calls("views.publish"), before, "none of it is Dave's");
+    world.finish().await;
+}
