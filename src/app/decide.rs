@@ -65,7 +65,8 @@ pub async fn decide(
                 store::batch::apply(tx, &mut batch, BatchEvent::Approve, &actor, Some(&reason))
                     .await?;
             }
-            Notice::Approved { batch: id, by, via: actor.via, owners, complete }
+            let waits = batch.until().is_some();
+            Notice::Approved { batch: id, by, via: actor.via, owners, complete, waits }
         }
         Verdict::Reject => {
             end(tx, &mut batch, BatchEvent::Reject, &actor, reason).await?;

@@ -24,7 +24,7 @@ use crate::domain::workflow::Digest;
 use crate::failpoint::{Point, reach};
 use crate::store::inbox::Delivery;
 use crate::store::wake::Wake;
-use crate::store::{account, card, inbox, outbox};
+use crate::store::{self, account, card, inbox, outbox};
 use crate::telemetry;
 
 /// Turns a platform's raw delivery into what it means; the text says why it means nothing.
@@ -209,8 +209,9 @@ async fn carry_out(
 ) -> Result<Option<Notice>, Error> {
     match what {
         What::Command { text } => {
-            let command =
-                command::understand(text, &app.catalog, app.inventory.as_ref(), &app.limits)?;
+            let now = store::now(tx).await?;
+            let inventory = app.inventory.as_ref();
+            let command = command::understand(text, &app.catalog, inventory, &app.limits, now)?;
             run_command(tx, app, ask, command).await
         }
         What::ThreadReply { text } => {

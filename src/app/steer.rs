@@ -25,7 +25,7 @@ pub async fn cancel(
     ask: Ask<'_>,
     id: BatchId,
 ) -> Result<(), Error> {
-    let mut batch = steerable(tx, app, ask, id).await?.0;
+    let mut batch = stoppable(tx, app, ask, id).await?.0;
     let reason = format!("cancelled by {}", ask.who.login);
     end(tx, &mut batch, BatchEvent::Cancel, &ask.actor(), Some(&reason)).await?;
     let finishing = store::job::state_counts(tx, id).await?.running;
@@ -40,11 +40,13 @@ pub async fn pause(
     ask: Ask<'_>,
     id: BatchId,
 ) -> Result<(), Error> {
-    let mut batch = steerable(tx, app, ask, id).await?.0;
+    let mut batch = stoppable(tx, app, ask, id).await?.0;
     let reason = format!("paused by {}", ask.who.login);
     store::batch::apply(tx, &mut batch, BatchEvent::Pause, &ask.actor(), Some(&reason)).await?;
     let by = Some(ask.who.login.clone());
-    let notice = Notice::Paused { batch: id, pause: batch.pauses, by, failed: 0, allowed: 0 };
+    let pause = batch.pauses;
+    let (wave, failed, unhealthy, allowed) = (None, 0, 0, 0);
+    let notice = Notice::Paused { batch: id, pause, by, wave, failed, unhealthy, allowed };
     tell(tx, ask, id, &notice).await
 }
 
@@ -67,6 +69,7 @@ pub async fn resume(
     let counts = store::job::state_counts(tx, id).await?;
     let failures = counts.failed + counts.quarantined;
     store::batch::excuse_failures(tx, &mut batch, failures.cast_signed()).await?;
+    store::job::excuse_unhealthy(tx, id).await?;
     tell(tx, ask, id, &Notice::Resumed { batch: id, by: ask.who.login.clone() }).await
 }
 
@@ -168,6 +171,26 @@ async fn steerable(
     let batch = existing(tx, id).await?;
     let owners = store::job::hosts(tx, id).await?.into_iter().map(|(_, owner)| owner).collect();
     let verb = Verb::Steer { submitter: &batch.submitter, owners: &owners };
+    let proof = authorise(&app.policy, ask.who, verb)?;
+    Ok((batch, proof))
+}
+
+/// Locks a batch for a person who may at least stop it: more people may than may steer.
+async fn stoppable(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    id: BatchId,
+) -> Result<(Batch, Authorised), Error> {
+    let batch = existing(tx, id).await?;
+    let owners = store::job::hosts(tx, id).await?.into_iter().map(|(_, owner)| owner).collect();
+    let approvers = batch.requirements.iter().flat_map(|part| part.from.iter().cloned()).collect();
+    let verb = Verb::Stop {
+        submitter: &batch.submitter,
+        owners: &owners,
+        approvers: &approvers,
+        action: &batch.plan.action,
+    };
     let proof = authorise(&app.policy, ask.who, verb)?;
     Ok((batch, proof))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use sqlx::PgTransaction;
+use time::format_description::well_known::Rfc3339;
 
 use super::{App, Ask, Error};
 use crate::command::Submit;
@@ -15,6 +16,7 @@ use crate::domain::inbound::Place;
 use crate::domain::job::JobState;
 use crate::domain::notice::Notice;
 use crate::domain::overlap::{Overlap, overlap};
+use crate::domain::rollout::{Start, WavePause};
 use crate::domain::workflow::{Plan, digest};
 use crate::identity::authz::{Authorised, Verb, authorise};
 use crate::store::batch::{Batch, NewBatch};
@@ -136,6 +138,9 @@ pub async fn retry(
     };
     // The action may have been found more dangerous since.
     plan.risk = plan.risk.max(spec.risk);
+    plan.rollout.countdown_secs = spec.countdown(app.limits.countdown).as_secs();
+    // Its time was the other batch's.
+    plan.rollout.start = None;
     let reason = batch.reason.or_else(|| Some(format!("retry of {id}")));
     submit(tx, app, ask, &Submit { plan, hosts, reason }, Some(id)).await
 }
@@ -215,11 +220,24 @@ pub(super) fn command_line(
         let waves: Vec<String> = plan.rollout.waves.iter().map(ToString::to_string).collect();
         line += &format!(" wave={}", waves.join(","));
     }
+    match plan.rollout.wave_pause {
+        Some(WavePause::Seconds(seconds)) => line += &format!(" wave-pause={seconds}s"),
+        Some(WavePause::Manual) => line += " wave-pause=manual",
+        None => {}
+    }
     if let Some(most) = plan.rollout.max_concurrent {
         line += &format!(" max-concurrent={most}");
     }
     if let Some(budget) = plan.rollout.max_fail {
         line += &format!(" max-fail={budget}");
+    }
+    if let Some(start) = plan.rollout.start {
+        let key = match start {
+            Start::At(_) => "at",
+            Start::NotBefore(_) => "not-before",
+        };
+        // RFC 3339 has no form for years beyond 9999, which no start can lie in.
+        line += &format!(" {key}={}", start.time().format(&Rfc3339).unwrap_or_default());
     }
     if let Some(reason) = reason {
         line += &format!(" reason={}", quoted(reason));

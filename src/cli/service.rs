@@ -409,6 +409,7 @@ pub(super) fn app(config: &Config, loaded: &Loaded, slack: Option<&Arc<WebApi>>)
             max_hosts: config.limits.max_hosts as usize,
             max_text: config.limits.max_text,
             reason_required: config.limits.reason_required,
+            countdown: config.rollout.countdown,
         },
         reactions: Reactions {
             approve: config.chat.approve_reactions.clone(),

@@ -4,13 +4,18 @@
 //! that they lead to; nothing about it is looked up again later.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use time::macros::format_description;
+use time::{OffsetDateTime, UtcOffset};
 
 use super::error::{CommandError, Problem, near};
 use super::lex::Mark;
-use super::spec::{ActionSpec, ArgSpec, ArgValue, Catalog};
+use super::spec::{ActionSpec, ArgSpec, ArgValue, Catalog, duration};
+use super::when::{self, Wrong};
 use super::{Limits, MAX_REASON, Submit, hosts, lex, plan};
 use crate::domain::host::HostSource;
-use crate::domain::rollout::{Rollout, Size};
+use crate::domain::rollout::{Rollout, Size, Start, WavePause};
 use crate::domain::workflow::Plan;
 
 /// A parameter that every action has.
@@ -20,31 +25,60 @@ pub struct CommonKey {
     /// What may be written, with an example.
     pub expected: &'static str,
     pub help: &'static str,
+    /// Values that completion offers.
+    pub samples: &'static [&'static str],
 }
 
 /// The parameters of all actions.
-pub const COMMON_KEYS: [CommonKey; 4] = [
+pub const COMMON_KEYS: [CommonKey; 7] = [
     CommonKey {
         name: "reason",
         expected: "text such as \"kernel CVE-2026-1\"",
         help: "why it must be done, for those who approve",
+        samples: &[],
     },
     CommonKey {
         name: "wave",
         expected: "sizes such as 5, 10% or 1,10%,50%",
         help: "how many hosts go at a time; the last size repeats",
+        samples: &["1,10%,50%"],
+    },
+    CommonKey {
+        name: "wave-pause",
+        expected: "a duration such as 10m, from 1s to 24h, or manual",
+        help: "how long to wait between waves; manual waits until somebody resumes",
+        samples: &["10m", "manual"],
     },
     CommonKey {
         name: "max-concurrent",
         expected: "a whole number from 1, such as 20",
         help: "most hosts at work at the same time",
+        samples: &[],
     },
     CommonKey {
         name: "max-fail",
         expected: "a number of hosts such as 2, or a share such as 5%",
-        help: "pause when more hosts than this have failed",
+        help: "pause when more hosts than this have failed, in this batch or in their last one",
+        samples: &[],
+    },
+    CommonKey {
+        name: "at",
+        expected: WHEN,
+        help: "start then or never: it expires if it is not approved by then; UTC unless it says more",
+        samples: &["2h", "02:00"],
+    },
+    CommonKey {
+        name: "not-before",
+        expected: WHEN,
+        help: "start then, or when it is approved if that is later",
+        samples: &["2h", "02:00"],
     },
 ];
+
+const WHEN: &str =
+    "a time such as 2h, 02:00, 02:00+01:00 or \"2026-11-24 02:00\", at most 30 days ahead";
+/// Longest pause between two waves.
+const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
 /// An action asked for in parts, by a front door that has them already.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,12 +90,13 @@ pub struct Request<'a> {
     pub params: &'a [(String, String)],
 }
 
-/// Checks and plans a request. Columns of errors count in `hosts`; errors of parameters have none.
+/// Checks and plans a request; `now` is what its times are held against. Columns of errors count in `hosts`; errors of parameters have none.
 pub fn submission(
     request: &Request<'_>,
     catalog: &Catalog,
     inventory: &dyn HostSource,
     limits: &Limits,
+    now: OffsetDateTime,
 ) -> Result<Submit, CommandError> {
     let Some(action) = catalog.get(request.action) else {
         let near = near(request.action, catalog.actions().map(|action| action.name.as_str()));
@@ -76,7 +111,7 @@ pub fn submission(
     let marks = lex::marks(request.hosts, limits.max_text)?;
     let words = lex::words(&marks)?;
     let words: Vec<&[Mark]> = words.iter().map(|word| word.marks.as_slice()).collect();
-    submit(action, &hosts::join(&words), given, inventory, limits)
+    submit(action, &hosts::join(&words), given, inventory, limits, now)
 }
 
 /// A parameter as it was given.
@@ -100,6 +135,7 @@ pub(super) fn submit(
     given: Vec<Given>,
     inventory: &dyn HostSource,
     limits: &Limits,
+    now: OffsetDateTime,
 ) -> Result<Submit, CommandError> {
     let mut values: BTreeMap<String, Given> = BTreeMap::new();
     for mut one in given {
@@ -119,7 +155,8 @@ pub(super) fn submit(
         values.insert(key, one);
     }
     let args = read_args(action, &values)?;
-    let rollout = read_rollout(&values)?;
+    let mut rollout = read_rollout(&values, now)?;
+    rollout.countdown_secs = action.countdown(limits.countdown).as_secs();
     let reason = read_reason(values.get("reason"), limits)?;
     // After the parameters, so that a slip in a key shows before the hosts that it made missing.
     let hosts = hosts::resolve(set, inventory, limits.max_hosts).map_err(|mut error| {
@@ -163,7 +200,10 @@ fn read_args(
     Ok(args)
 }
 
-fn read_rollout(values: &BTreeMap<String, Given>) -> Result<Rollout, CommandError> {
+fn read_rollout(
+    values: &BTreeMap<String, Given>,
+    now: OffsetDateTime,
+) -> Result<Rollout, CommandError> {
     let mut rollout = Rollout::default();
     if let Some(given) = values.get("wave") {
         for part in given.value.split(',') {
@@ -182,7 +222,54 @@ fn read_rollout(values: &BTreeMap<String, Given>) -> Result<Rollout, CommandErro
         let size = given.value.trim().parse().map_err(|_| bad_common(given))?;
         rollout.max_fail = Some(size);
     }
+    if let Some(given) = values.get("wave-pause") {
+        rollout.wave_pause = Some(read_wave_pause(given)?);
+        if rollout.waves.is_empty() {
+            let expected = common("wave").map(|wave| wave.expected).unwrap_or_default();
+            let problem = Problem::Alone { key: given.key.clone(), needed: "wave", expected };
+            return Err(CommandError { problem, column: given.column });
+        }
+    }
+    rollout.start = match (values.get("at"), values.get("not-before")) {
+        (Some(at), Some(other)) => {
+            // The one that was written later is the one too many.
+            let (one, other) = if at.column > other.column { (at, other) } else { (other, at) };
+            let problem = Problem::Excluded { key: one.key.clone(), other: other.key.clone() };
+            return Err(CommandError { problem, column: one.column });
+        }
+        (Some(at), None) => Some(Start::At(read_time(at, now)?)),
+        (None, Some(given)) => Some(Start::NotBefore(read_time(given, now)?)),
+        (None, None) => None,
+    };
     Ok(rollout)
+}
+
+fn read_wave_pause(given: &Given) -> Result<WavePause, CommandError> {
+    let text = given.value.trim();
+    if text.eq_ignore_ascii_case("manual") {
+        return Ok(WavePause::Manual);
+    }
+    let pause = duration(text).filter(|pause| !pause.is_zero() && *pause <= LONGEST_PAUSE);
+    pause.map(|pause| WavePause::Seconds(pause.as_secs())).ok_or_else(|| bad_common(given))
+}
+
+fn read_time(given: &Given, now: OffsetDateTime) -> Result<OffsetDateTime, CommandError> {
+    let key = given.key.clone();
+    let problem = match when::read(&given.value, now) {
+        Ok(time) => return Ok(time),
+        Err(Wrong::NotATime) => return Err(bad_common(given)),
+        Err(Wrong::Past(time)) => Problem::PastTime { key, time: spoken(time), now: spoken(now) },
+        Err(Wrong::TooFar) => {
+            Problem::FarTime { key, most_days: when::MOST_AHEAD.as_secs() / (24 * 3600) }
+        }
+    };
+    Err(CommandError { problem, column: given.column })
+}
+
+/// `2026-11-24 02:00 UTC`, which is read back.
+fn spoken(time: OffsetDateTime) -> String {
+    let minute = format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
+    time.to_offset(UtcOffset::UTC).format(&minute).unwrap_or_else(|_| time.to_string())
 }
 
 fn read_reason(given: Option<&Given>, limits: &Limits) -> Result<Option<String>, CommandError> {

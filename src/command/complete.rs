@@ -92,7 +92,14 @@ impl List<'_> {
     fn action(&mut self, action: &ActionSpec, words: &[&str], inventory: &dyn HostSource) {
         if let Some((key, _)) = self.typed.split_once('=') {
             let skip = key.chars().count() + 1;
-            let Some(spec) = action.args.get(&normal_key(key)) else { return };
+            let key = normal_key(key);
+            let Some(spec) = action.args.get(&key) else {
+                for common in COMMON_KEYS.iter().filter(|common| common.name == key) {
+                    let samples = common.samples.iter();
+                    samples.for_each(|sample| self.offer(skip, sample, " ", common.help));
+                }
+                return;
+            };
             match spec.kind {
                 ArgKind::Choice => {
                     spec.choices
@@ -273,6 +280,9 @@ mod tests {
                 &["reboot web01 --force=true ", "reboot web01 --force=false "],
             ),
             ("reboot web01 wait=|", &["reboot web01 wait=5m "]),
+            ("reboot web01 at=|", &["reboot web01 at=2h ", "reboot web01 at=02:00 "]),
+            ("reboot web01 wave-pause=m|", &["reboot web01 wave-pause=manual "]),
+            ("reboot web01 n|", &["reboot web01 not-before="]),
             (
                 "reboot wait=1m w|",
                 &[

@@ -48,6 +48,15 @@ pub enum Problem {
     MissingValue { key: String, expected: String },
     #[error("{key} cannot be {:?}", short(.value))]
     BadValue { key: String, value: String, expected: String },
+    /// Times are as people read them.
+    #[error("{key} is in the past: {time}, and it is {now} now")]
+    PastTime { key: String, time: String, now: String },
+    #[error("{key} is more than {most_days} days ahead")]
+    FarTime { key: String, most_days: u64 },
+    #[error("{key} cannot stand beside {other}")]
+    Excluded { key: String, other: String },
+    #[error("{key} says nothing without {needed}")]
+    Alone { key: String, needed: &'static str, expected: &'static str },
     #[error("{key} is missing")]
     MissingArgument { key: String, expected: String },
     #[error("a reason is missing")]
@@ -149,6 +158,10 @@ impl CommandError {
             P::MissingValue { expected, .. }
             | P::BadValue { expected, .. }
             | P::MissingArgument { expected, .. } => Some(format!("write {expected}")),
+            P::PastTime { key, .. } => Some(format!("write a time to come, such as {key}=2h")),
+            P::FarTime { .. } => Some("its hosts would be held until then".into()),
+            P::Excluded { .. } => Some("give one of the two".into()),
+            P::Alone { needed, expected, .. } => Some(format!("add {needed}= with {expected}")),
             P::ReasonMissing => Some("write reason=\"why it must be done\"".into()),
             P::MissingHosts => Some("write for example web[01-12] or @group".into()),
             P::UnknownHosts { key: Some(key), .. } => Some(format!("did you mean {key}=...?")),

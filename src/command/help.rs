@@ -189,6 +189,8 @@ mod tests {
     use super::super::{Command, Limits, understand};
     use super::*;
 
+    const NOW: time::OffsetDateTime = time::macros::datetime!(2026-11-23 18:40 UTC);
+
     #[test]
     fn every_example_is_understood() {
         let catalog = Catalog::load(None).unwrap();
@@ -200,14 +202,14 @@ mod tests {
             .flat_map(|action| action.examples.iter().map(String::as_str))
             .chain(verbs.iter().flat_map(|verb| verb.examples.iter().copied()));
         for example in examples {
-            let understood = understand(example, &catalog, &rack(), &Limits::default());
+            let understood = understand(example, &catalog, &rack(), &Limits::default(), NOW);
             assert!(understood.is_ok(), "{example}: {understood:?}");
         }
         assert_eq!(sets.len(), SETS.len());
         for verb in &VERBS {
             assert!(matches!(help(&catalog, Some(verb.name)), Some(HelpPage::Verb(_))));
             let topic = format!("help {}", verb.name);
-            let understood = understand(&topic, &catalog, &rack(), &Limits::default());
+            let understood = understand(&topic, &catalog, &rack(), &Limits::default(), NOW);
             assert_eq!(understood, Ok(Command::Help { topic: Some(verb.name.into()) }));
         }
         assert_eq!(help(&catalog, Some("nonsense")), None);

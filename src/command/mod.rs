@@ -20,6 +20,7 @@ mod plan;
 mod reply;
 pub mod spec;
 mod verbs;
+mod when;
 
 pub use check::{COMMON_KEYS, CommonKey, Request, submission};
 pub use complete::{Completion, complete};
@@ -32,6 +33,8 @@ pub use paste::{NotAList, listed, pasted};
 pub use reply::{Reply, rejection, thread_reply};
 pub use spec::{ActionSpec, ArgKind, ArgSpec, Catalog, SpecError};
 pub use verbs::{VERBS, Verb};
+
+use std::time::Duration;
 
 use crate::domain::host::HostName;
 use crate::domain::ids::BatchId;
@@ -100,11 +103,15 @@ pub struct Limits {
     pub max_text: usize,
     /// Refuse an action without `reason=`.
     pub reason_required: bool,
+    /// How long a destructive action can be stopped after the last approval, unless its own file
+    /// says it.
+    pub countdown: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { max_hosts: 10_000, max_text: 8_000, reason_required: false }
+        let countdown = Duration::from_secs(30);
+        Limits { max_hosts: 10_000, max_text: 8_000, reason_required: false, countdown }
     }
 }
 

@@ -152,7 +152,13 @@ mod tests {
 
     fn read(text: &str) -> Result<Notify, String> {
         let catalog = Catalog::load(None).unwrap();
-        match understand(text, &catalog, &rack(), &Limits::default()) {
+        match understand(
+            text,
+            &catalog,
+            &rack(),
+            &Limits::default(),
+            time::OffsetDateTime::UNIX_EPOCH,
+        ) {
             Ok(Command::Notify(notify)) => Ok(notify),
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.to_string()),

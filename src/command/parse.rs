@@ -12,6 +12,8 @@
 //! with `,` where no operator stands: `reboot web01 web02 wave=1,50%`. A flag may stand alone as
 //! `--force`. The reason of `reject` is the rest of the line, quotes or not.
 
+use time::OffsetDateTime;
+
 use super::check::{self, Given};
 use super::error::{CommandError, Problem, near};
 use super::lex::{self, Mark, Word};
@@ -21,12 +23,13 @@ use super::{Command, Limits, MAX_REASON, Submit, hosts, notify, reply};
 use crate::domain::host::{HostName, HostSource};
 use crate::domain::ids::BatchId;
 
-/// Reads a command. The first thing wrong is the error.
+/// Reads a command. The first thing wrong is the error. `now` is what times are held against.
 pub fn understand(
     text: &str,
     catalog: &Catalog,
     inventory: &dyn HostSource,
     limits: &Limits,
+    now: OffsetDateTime,
 ) -> Result<Command, CommandError> {
     let marks = lex::marks(text, limits.max_text)?;
     let marks = match split_raw(&marks) {
@@ -45,10 +48,10 @@ pub fn understand(
     let typed = name.text();
     let normal = check::normal_key(&typed);
     if let Some(verb) = verbs::find(&normal) {
-        return Line { verb, rest, catalog, inventory, limits }.command();
+        return Line { verb, rest, catalog, inventory, limits, now }.command();
     }
     match catalog.get(&normal) {
-        Some(action) => submit(action, rest, inventory, limits).map(Command::Submit),
+        Some(action) => submit(action, rest, inventory, limits, now).map(Command::Submit),
         None => {
             let near = near(&normal, names(catalog));
             Err(Problem::UnknownVerb { word: typed, near }.at(name.column))
@@ -96,6 +99,7 @@ fn submit(
     words: &[Word],
     inventory: &dyn HostSource,
     limits: &Limits,
+    now: OffsetDateTime,
 ) -> Result<Submit, CommandError> {
     let mut given = Vec::new();
     let mut set: Vec<&[Mark]> = Vec::new();
@@ -120,7 +124,7 @@ fn submit(
             None => set.push(&word.marks),
         }
     }
-    check::submit(action, &hosts::join(&set), given, inventory, limits)
+    check::submit(action, &hosts::join(&set), given, inventory, limits, now)
 }
 
 fn is_option(word: &Word) -> bool {
@@ -134,6 +138,7 @@ struct Line<'a> {
     catalog: &'a Catalog,
     inventory: &'a dyn HostSource,
     limits: &'a Limits,
+    now: OffsetDateTime,
 }
 
 impl Line<'_> {
@@ -151,7 +156,7 @@ impl Line<'_> {
                 [word, ..] => Err(self.unexpected(word)),
             },
             "approve" => self.batch().map(Command::Approve),
-            "cancel" => self.batch().map(Command::Cancel),
+            "cancel" | "stop" => self.batch().map(Command::Cancel),
             "pause" => self.batch().map(Command::Pause),
             "resume" => self.batch().map(Command::Resume),
             "retry" => self.batch().map(Command::Retry),
@@ -196,7 +201,7 @@ impl Line<'_> {
             let near = near(&normal, self.catalog.actions().map(|action| action.name.as_str()));
             return Err(Problem::UnknownAction { word: name.text(), near }.at(name.column));
         };
-        submit(action, rest, self.inventory, self.limits).map(Command::DryRun)
+        submit(action, rest, self.inventory, self.limits, self.now).map(Command::DryRun)
     }
 
     /// A number is a batch; anything else is hosts, with or without the word `host`.
@@ -258,10 +263,10 @@ mod tests {
     use super::super::{Notify, Request, submission};
     use super::*;
     use crate::domain::host::fold;
-    use crate::domain::rollout::Size;
+    use crate::domain::rollout::{Size, Start, WavePause};
 
     fn read(text: &str) -> Result<Command, CommandError> {
-        understand(text, &Catalog::load(None).unwrap(), &rack(), &Limits::default())
+        understand(text, &Catalog::load(None).unwrap(), &rack(), &Limits::default(), NOW)
     }
 
     fn asked(text: &str) -> Submit {
@@ -270,6 +275,8 @@ mod tests {
             other => panic!("{text}: {other:?}"),
         }
     }
+
+    const NOW: OffsetDateTime = time::macros::datetime!(2026-11-23 18:40 UTC);
 
     fn hosts(names: &[&str]) -> Vec<HostName> {
         names.iter().map(|name| name.parse().unwrap()).collect()
@@ -294,6 +301,7 @@ mod tests {
             ("list", C::List { mine: false }),
             ("list Mine", C::List { mine: true }),
             ("cancel 42", C::Cancel(no)),
+            ("Stop #42", C::Cancel(no)),
             ("pause 42", C::Pause(no)),
             ("resume 42", C::Resume(no)),
             ("retry \"42\"", C::Retry(no)),
@@ -314,7 +322,7 @@ mod tests {
         ] {
             assert_eq!(read(text), Ok(command), "{text:?}");
         }
-        assert_eq!(VERBS.len(), 15, "each verb stands in the list above");
+        assert_eq!(VERBS.len(), 16, "each verb stands in the list above");
     }
 
     #[test]
@@ -387,7 +395,7 @@ mod tests {
             (
                 "power-on web01 colour=red",
                 "column 16: power-on has no parameter \"colour\"; its parameters are reason, wave, \
-                 max-concurrent, max-fail",
+                 wave-pause, max-concurrent, max-fail, at, not-before",
             ),
             ("reboot web01 wait=1m --WAIT=2m", "column 22: wait is given twice"),
             (
@@ -469,6 +477,92 @@ mod tests {
     }
 
     #[test]
+    fn the_start_and_the_waves_are_paced() {
+        use time::macros::datetime;
+        let start = |text: &str| asked(text).plan.rollout.start;
+        let night = datetime!(2026-11-24 02:00 UTC);
+        assert_eq!(start("reboot web01"), None);
+        assert_eq!(start("reboot web01 at=02:00"), Some(Start::At(night)));
+        assert_eq!(start("reboot web01 --Not_Before=02:00"), Some(Start::NotBefore(night)));
+        assert_eq!(start("reboot web01 at=\"2026-11-24 02:00\""), Some(Start::At(night)));
+        let soon = Start::NotBefore(datetime!(2026-11-23 20:40 UTC));
+        assert_eq!(start("reboot web01 not-before='in 2h'"), Some(soon));
+        let pause = |text: &str| asked(text).plan.rollout.wave_pause;
+        assert_eq!(pause("reboot web01 wave=1"), None);
+        assert_eq!(
+            pause("reboot web01 wave-pause=10m wave=1"),
+            Some(WavePause::Seconds(600)),
+            "in any order"
+        );
+        assert_eq!(pause("reboot web01 wave=1 wave-pause=Manual"), Some(WavePause::Manual));
+        let when = "write a time such as 2h, 02:00, 02:00+01:00 or \"2026-11-24 02:00\", at most \
+                    30 days ahead";
+        for (text, message) in [
+            ("reboot web01 at=soon", format!("column 14: at cannot be \"soon\"; {when}")),
+            (
+                "reboot web01 at=2026-11-24 02:00",
+                format!("column 14: at cannot be \"2026-11-24\"; {when}"),
+            ),
+            (
+                "reboot web01 not-before=24:00",
+                format!("column 14: not-before cannot be \"24:00\"; {when}"),
+            ),
+            (
+                "reboot web01 at=2026-11-23T18:39Z",
+                "column 14: at is in the past: 2026-11-23 18:39 UTC, and it is 2026-11-23 18:40 UTC \
+                 now; write a time to come, such as at=2h"
+                    .into(),
+            ),
+            (
+                "reboot web01 at=31d",
+                "column 14: at is more than 30 days ahead; its hosts would be held until then".into(),
+            ),
+            (
+                "reboot web01 at=2h not-before=2h",
+                "column 20: not-before cannot stand beside at; give one of the two".into(),
+            ),
+            (
+                "reboot web01 wave-pause=10m",
+                "column 14: wave-pause says nothing without wave; add wave= with sizes such as 5, \
+                 10% or 1,10%,50%"
+                    .into(),
+            ),
+            (
+                "reboot web01 wave=1 wave-pause=25h",
+                "column 21: wave-pause cannot be \"25h\"; write a duration such as 10m, from 1s to \
+                 24h, or manual"
+                    .into(),
+            ),
+        ] {
+            assert_eq!(read(text).unwrap_err().to_string(), message, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_countdown_is_part_of_what_is_approved() {
+        let file = |risk: &str, more: &str| {
+            let text = format!(
+                "summary = \"s\"\nrisk = \"{risk}\"\n{more}\n\
+                 [[steps]]\nrun = \"power\"\nto = \"off\"\ntitle = \"t\"\n"
+            );
+            ActionSpec::parse("site/wreck.toml", &text)
+        };
+        let seconds = |risk: &str, more: &str| {
+            let action = file(risk, more).unwrap();
+            let (set, limits) = (lex::marks("web01", 10).unwrap(), Limits::default());
+            let submit = check::submit(&action, &set, Vec::new(), &rack(), &limits, NOW).unwrap();
+            submit.plan.rollout.countdown_secs
+        };
+        assert_eq!(seconds("disruptive", ""), 0);
+        assert_eq!(seconds("destructive", ""), 30);
+        assert_eq!(seconds("destructive", "countdown = \"2m\""), 120);
+        assert_eq!(seconds("harmless", "countdown = \"5s\""), 5);
+        for wrong in ["countdown = \"soon\"", "countdown = 30", "countdown = \"2h\""] {
+            assert!(file("destructive", wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn limits_are_kept() {
         let long = "x".repeat(501);
         let most = Problem::ReasonTooLong { chars: 501, most: 500 };
@@ -482,7 +576,7 @@ mod tests {
 
         let strict = Limits { reason_required: true, ..Limits::default() };
         let catalog = Catalog::load(None).unwrap();
-        let read = |text: &str| understand(text, &catalog, &rack(), &strict);
+        let read = |text: &str| understand(text, &catalog, &rack(), &strict, NOW);
         assert_eq!(read("reboot web01"), Err(Problem::ReasonMissing.nowhere()));
         assert!(read("reboot web01 reason=x").is_ok() && read("cancel 1").is_ok());
     }
@@ -496,7 +590,7 @@ mod tests {
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                 .collect();
             let request = Request { action: "reboot", hosts, params: &params };
-            submission(&request, &catalog, &rack(), &Limits::default())
+            submission(&request, &catalog, &rack(), &Limits::default(), NOW)
         };
         let parts = ask("web01, web02", &[("wait", "10m"), ("max_fail", "1"), ("reason", "a \"b")]);
         assert_eq!(parts, Ok(asked(r#"reboot web[01-02] wait=10m max-fail=1 reason="a \"b""#)));
@@ -504,7 +598,7 @@ mod tests {
         assert_eq!(ask("web01", &[("reason", "\u{202e}")]), Err(bad));
         assert_eq!(ask("web01]", &[]), Err(Problem::UnopenedBracket.at(6)));
         let request = Request { action: "rebot", hosts: "web01", params: &[] };
-        let error = submission(&request, &catalog, &rack(), &Limits::default()).unwrap_err();
+        let error = submission(&request, &catalog, &rack(), &Limits::default(), NOW).unwrap_err();
         assert_eq!(error.hint().as_deref(), Some("did you mean reboot?"));
     }
 
@@ -519,7 +613,7 @@ mod tests {
             let limits = Limits::default();
             for text in [text.clone(), format!("{verb} {text}"), format!("{verb} {odd}")] {
                 let length = text.chars().count();
-                if let Err(error) = understand(&text, &catalog, &rack(), &limits) {
+                if let Err(error) = understand(&text, &catalog, &rack(), &limits, NOW) {
                     prop_assert!(error.column.is_none_or(|column| (1..=length).contains(&column)));
                     prop_assert!(!error.to_string().is_empty());
                 }

@@ -1,5 +1,5 @@
 //! Plain messages in a batch's thread. People talk there, so only these exact forms, in any case,
-//! mean something: `approve`, `approved`, `lgtm`, `+1`, `cancel`, `status`, `retry`, and `reject`
+//! mean something: `approve`, `approved`, `lgtm`, `+1`, `cancel`, `stop`, `status`, `retry`, and `reject`
 //! with or without a reason (`reject because ...`, `reject: ...`, `reject ...`).
 //!
 //! `reject` alone takes free text, since a rejection too many does no harm to a host.
@@ -21,7 +21,7 @@ pub fn thread_reply(text: &str) -> Option<Reply> {
     let text = text.trim();
     match text.to_lowercase().as_str() {
         "approve" | "approved" | "lgtm" | "+1" => return Some(Reply::Approve),
-        "cancel" => return Some(Reply::Cancel),
+        "cancel" | "stop" => return Some(Reply::Cancel),
         "status" => return Some(Reply::Status),
         "retry" => return Some(Reply::Retry),
         _ => {}
@@ -76,6 +76,7 @@ mod tests {
             ("Approved", Reply::Approve),
             ("+1", Reply::Approve),
             ("cancel", Reply::Cancel),
+            ("STOP", Reply::Cancel),
             ("Status", Reply::Status),
             ("retry", Reply::Retry),
         ] {
@@ -92,6 +93,7 @@ mod tests {
             "+10",
             "-1",
             "cancel that thought",
+            "stop it",
             "rejected",
             "rejection",
             "rejec",

@@ -3,6 +3,8 @@
 //! ```text
 //! summary = "Turn hosts off"
 //! risk = "disruptive"                    # harmless | disruptive | destructive
+//! countdown = "2m"                       # time to stop it after the last approval; without it
+//!                                        # `[rollout]` says it for what is destructive
 //! checks = ["bmc_console"]               # before anybody is asked; default none
 //!
 //! [args.wait]                            # kinds: duration, choice, flag, count
@@ -45,6 +47,9 @@ struct BuiltIn;
 /// Longest duration of an argument that names no `max`.
 const MAX_DURATION: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Longest countdown.
+const MAX_COUNTDOWN: Duration = Duration::from_secs(3600);
+
 /// All actions, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
@@ -58,6 +63,8 @@ pub struct ActionSpec {
     pub summary: String,
     pub risk: Risk,
     pub checks: BTreeSet<Check>,
+    /// As the file says it; see [`ActionSpec::countdown`].
+    countdown: Option<Duration>,
     pub args: BTreeMap<String, ArgSpec>,
     pub steps: Vec<StepSpec>,
 }
@@ -133,6 +140,7 @@ struct File {
     risk: Risk,
     #[serde(default)]
     checks: BTreeSet<Check>,
+    countdown: Option<String>,
     #[serde(default)]
     args: BTreeMap<String, ArgSpec>,
     steps: Vec<StepSpec>,
@@ -214,10 +222,26 @@ impl ActionSpec {
             spec.check()
                 .map_err(|(field, problem)| fail(Some(&format!("{key}.{field}")), problem))?;
         }
-        let File { summary, risk, checks, args, steps } = content;
-        let action = ActionSpec { name: name.to_owned(), summary, risk, checks, args, steps };
+        let File { summary, risk, checks, countdown, args, steps } = content;
+        let countdown = match countdown {
+            Some(text) => {
+                Some(duration(&text).filter(|value| *value <= MAX_COUNTDOWN).ok_or_else(|| {
+                    fail(Some("countdown"), format!("{text:?} is not a duration of up to 1h"))
+                })?)
+            }
+            None => None,
+        };
+        let name = name.to_owned();
+        let action = ActionSpec { name, summary, risk, checks, countdown, args, steps };
         plan::try_all(&action).map_err(|(key, problem)| fail(key.as_deref(), problem))?;
         Ok(action)
+    }
+
+    /// How long it can be stopped between the last approval and its start: what its file says, or
+    /// the `usual` time when it is destructive.
+    pub fn countdown(&self, usual: Duration) -> Duration {
+        let usual = if self.risk == Risk::Destructive { usual } else { Duration::ZERO };
+        self.countdown.unwrap_or(usual)
     }
 }
 

@@ -19,7 +19,7 @@ const fn verb(
 }
 
 /// All of them, in the order of the help page.
-pub const VERBS: [Verb; 15] = [
+pub const VERBS: [Verb; 16] = [
     verb("help", "help [TOPIC]", "Show what can be asked", &["help", "help reboot"]),
     verb(
         "dry-run",
@@ -42,6 +42,7 @@ pub const VERBS: [Verb; 15] = [
         &["reject 42 because the release is tonight"],
     ),
     verb("cancel", "cancel BATCH", "Cancel a batch; work under way is finished", &["cancel 42"]),
+    verb("stop", "stop BATCH", "The same as cancel, for those in a hurry", &["stop 42"]),
     verb("pause", "pause BATCH", "Start no more hosts of a batch", &["pause 42"]),
     verb("resume", "resume BATCH", "Go on with a paused batch", &["resume 42"]),
     verb("retry", "retry BATCH", "Ask again for the hosts that failed", &["retry 42"]),

@@ -76,6 +76,8 @@ pub struct Config {
     #[serde(default)]
     pub caps: Caps,
     #[serde(default)]
+    pub rollout: Rollout,
+    #[serde(default)]
     pub limits: Limits,
     /// Who may submit what on whose hosts; without a rule nobody may.
     #[serde(default)]
@@ -225,6 +227,21 @@ impl Default for Executor {
     fn default() -> Self {
         let half_a_minute = Duration::from_secs(30);
         Executor { max_in_flight: 1024, lease: half_a_minute, drain: half_a_minute }
+    }
+}
+
+/// `[rollout]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rollout {
+    /// How long a destructive batch can be stopped after its last approval.
+    #[serde(with = "human_duration")]
+    pub countdown: Duration,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Rollout { countdown: Duration::from_secs(30) }
     }
 }
 

@@ -67,7 +67,8 @@ pub fn next(state: BatchState, event: BatchEvent) -> Result<BatchState, IllegalB
         (S::Checking, E::AskApproval) => S::AwaitingApproval,
         (S::Checking | S::AwaitingApproval, E::Approve) => S::Scheduled,
         (S::AwaitingApproval, E::Reject) => S::Rejected,
-        (S::AwaitingApproval, E::Expire) => S::Expired,
+        // The approval, or the start, did not come in time.
+        (S::AwaitingApproval | S::Scheduled, E::Expire) => S::Expired,
         (S::Scheduled, E::Start) => S::Running,
         (S::Running, E::Pause) => S::Paused,
         (S::Paused, E::Resume) => S::Running,
@@ -191,6 +192,7 @@ mod tests {
         awaiting_approval --Reject-> rejected
         awaiting_approval --Expire-> expired
         awaiting_approval --Cancel-> cancelled
+        scheduled --Expire-> expired
         scheduled --Start-> running
         scheduled --Cancel-> cancelled
         running --Pause-> paused

@@ -152,6 +152,12 @@ fn said(notice: &Notice) -> Vec<DigestLine> {
         Notice::Changed { batch, by: who, dropped, .. } => {
             DigestLine { hosts: dropped.clone(), ..by("changed", batch, who) }
         }
+        Notice::Scheduled { batch, hosts, starts_at, .. } => DigestLine {
+            hosts: hosts.clone(),
+            items: vec![starts_at.to_string()],
+            ..line("scheduled", batch)
+        },
+        Notice::Missed { batch, submitter, .. } => by("missed", batch, submitter),
         Notice::Paused { batch, by: who, .. } => {
             DigestLine { people: who.iter().cloned().collect(), ..line("paused", batch) }
         }
@@ -269,7 +275,9 @@ mod tests {
                 batch: BatchId(2),
                 pause: 1,
                 by: Some(by("bob")),
+                wave: None,
                 failed: 0,
+                unhealthy: 0,
                 allowed: 0,
             },
             Notice::Resumed { batch: BatchId(2), by: by("bob") },
@@ -277,7 +285,9 @@ mod tests {
                 batch: BatchId(2),
                 pause: 2,
                 by: Some(by("eve")),
+                wave: None,
                 failed: 0,
+                unhealthy: 0,
                 allowed: 0,
             },
         ];

@@ -21,4 +21,5 @@ pub mod rollout;
 pub mod secret;
 pub mod ticket_view;
 pub mod triage;
+pub mod waiting;
 pub mod workflow;

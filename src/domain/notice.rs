@@ -12,8 +12,10 @@ use super::ids::BatchId;
 use super::inbound::Place;
 use super::notify::{ChannelSetting, Preferences};
 use super::overlap::Held;
+use super::rollout::{Start, WavePause};
 pub use super::ticket_view::{MarkView, TicketView};
 use super::triage::Act;
+use super::waiting::Waiting;
 
 /// Who is to see a notice.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -136,6 +138,9 @@ pub enum Notice {
         via: String,
         owners: Vec<String>,
         complete: bool,
+        /// It is complete and does not start at once.
+        #[serde(default)]
+        waits: bool,
     },
     Withdrawn {
         batch: BatchId,
@@ -150,6 +155,23 @@ pub enum Notice {
         batch: BatchId,
         submitter: String,
         waited_for: Vec<String>,
+    },
+    /// Everybody has approved, and it starts later.
+    Scheduled {
+        batch: BatchId,
+        action: String,
+        hosts: Vec<HostName>,
+        #[serde(with = "time::serde::rfc3339")]
+        starts_at: OffsetDateTime,
+        /// It waits so that somebody can still stop it, and not for a time that was asked for.
+        countdown: bool,
+    },
+    /// It was to start at a time that went by while nothing was there to start it.
+    Missed {
+        batch: BatchId,
+        submitter: String,
+        #[serde(with = "time::serde::rfc3339")]
+        starts_at: OffsetDateTime,
     },
     /// Hosts were taken out of a waiting batch; approvals given before are void.
     Changed {
@@ -172,7 +194,13 @@ pub enum Notice {
         #[serde(default)]
         pause: i32,
         by: Option<String>,
+        /// The wave that is done, where the next one waits for somebody.
+        #[serde(default)]
+        wave: Option<i32>,
         failed: u32,
+        /// Hosts that had failed before and count as well.
+        #[serde(default)]
+        unhealthy: u32,
         allowed: u32,
     },
     Resumed {
@@ -210,6 +238,12 @@ pub enum Notice {
         succeeded: u32,
         failed: u32,
         total: u32,
+        /// When the next one begins, if not at once.
+        #[serde(default, with = "time::serde::rfc3339::option")]
+        begins_at: Option<OffsetDateTime>,
+        /// The next one begins when somebody resumes.
+        #[serde(default)]
+        manual: bool,
     },
     Completed {
         batch: BatchId,
@@ -349,8 +383,19 @@ pub struct BatchView {
     /// 1-based number of the current wave and how many there are.
     pub wave: u32,
     pub waves: u32,
-    /// The cap that keeps hosts from starting, for people.
-    pub kept_by: Option<String>,
+    /// Why hosts that have not begun wait.
+    #[serde(default)]
+    pub waiting: Vec<Waiting>,
+    #[serde(default)]
+    pub wave_pause: Option<WavePause>,
+    #[serde(default)]
+    pub start: Option<Start>,
+    /// Seconds in which it can be stopped after the last approval.
+    #[serde(default)]
+    pub countdown_secs: u64,
+    /// Hosts that failed in their last batch and count against `max_fail` until their turn has come.
+    #[serde(default)]
+    pub unhealthy: Vec<HostName>,
     /// How often it was paused so far.
     #[serde(default)]
     pub pauses: i32,

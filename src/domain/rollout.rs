@@ -1,9 +1,27 @@
-//! How many hosts go at a time, and how many may fail before the batch pauses.
+//! When a batch starts, how many hosts go at a time, and how many may fail before it pauses.
+//!
+//! **Start.** `not-before` is the earliest time: an approval that comes later starts the batch at
+//! once. `at` is that time or never: the approval must come before it, and a batch that could not be
+//! started within [`GRACE`] of it, because no process was running, is not started in the middle of
+//! somebody's day. A destructive batch also waits for its countdown after the last approval,
+//! so that whoever has second thoughts can stop it while nothing has been done.
+//!
+//! **Budget.** `max-fail` is about how many hosts of the batch are bad, not about how many went bad
+//! under our hands: a pool that has lost a host already can lose one less. So a host that failed in
+//! the batch before this one counts from the start, until its turn comes: then it succeeds, and counts
+//! no more, or fails, and counts as failed; never twice. Not counted is a host that a retry is there
+//! to mend, that is one whose last failure was in the batch being retried: otherwise every retry
+//! would pause before it began. Who resumes accepts what is bad by then, and the count begins anew.
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+/// How much later than `at` a batch may start; then it is given up.
+pub const GRACE: Duration = Duration::from_secs(10 * 60);
 
 /// A number of hosts: absolute, or a share of the batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -72,6 +90,33 @@ impl From<Size> for String {
     }
 }
 
+/// The time that a submission names for its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// Then, or when it is approved if that is later.
+    NotBefore(#[serde(with = "time::serde::rfc3339")] OffsetDateTime),
+    /// Then or never.
+    At(#[serde(with = "time::serde::rfc3339")] OffsetDateTime),
+}
+
+impl Start {
+    pub fn time(self) -> OffsetDateTime {
+        match self {
+            Start::NotBefore(time) | Start::At(time) => time,
+        }
+    }
+}
+
+/// What lies between two waves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WavePause {
+    Seconds(u64),
+    /// Somebody has to resume the batch.
+    Manual,
+}
+
 /// The pace of a batch.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Rollout {
@@ -80,8 +125,19 @@ pub struct Rollout {
     pub waves: Vec<Size>,
     /// Most hosts at work at the same time.
     pub max_concurrent: Option<u32>,
-    /// Pause when more than this many hosts failed.
+    /// Pause when more than this many hosts are bad.
     pub max_fail: Option<Size>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave_pause: Option<WavePause>,
+    /// Seconds from the last approval in which it can be stopped before anything is done.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub countdown_secs: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Counts of a batch's jobs, as the rollout sees them.
@@ -98,6 +154,8 @@ pub struct Counts {
     pub running: u32,
     /// Failed and quarantined jobs since the batch started or was last resumed.
     pub failed: u32,
+    /// Jobs that have not ended, whose hosts had failed before.
+    pub unhealthy: u32,
 }
 
 /// What the rollout asks for next.
@@ -109,8 +167,8 @@ pub enum Next {
     Wait,
     /// The wave is done: open the next one.
     NextWave,
-    /// More failures than the budget allows.
-    Pause { failed: u32, allowed: u32 },
+    /// More hosts are bad than the budget allows.
+    Pause { failed: u32, unhealthy: u32, allowed: u32 },
     /// No job is left.
     Finish,
 }
@@ -132,6 +190,26 @@ impl Rollout {
         sizes
     }
 
+    /// When a batch that is approved `now` may start; `None`: at once.
+    pub fn starts_at(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        let countdown =
+            (self.countdown_secs > 0).then(|| now + Duration::from_secs(self.countdown_secs));
+        self.start.map(Start::time).max(countdown)
+    }
+
+    /// Whether a batch that was to start at `due` must not any more.
+    pub fn is_missed(&self, due: OffsetDateTime, now: OffsetDateTime) -> bool {
+        matches!(self.start, Some(Start::At(_))) && now > due + GRACE
+    }
+
+    /// The time after which an approval would be too late.
+    pub fn approve_by(&self) -> Option<OffsetDateTime> {
+        match self.start {
+            Some(Start::At(time)) => Some(time),
+            Some(Start::NotBefore(_)) | None => None,
+        }
+    }
+
     /// Decides what a running batch does next.
     pub fn next(&self, counts: Counts) -> Next {
         let active = counts.queued + counts.running;
@@ -141,8 +219,9 @@ impl Rollout {
         }
         if let Some(budget) = self.max_fail {
             let allowed = budget.of(counts.total);
-            if counts.failed > allowed && untouched > 0 {
-                return Next::Pause { failed: counts.failed, allowed };
+            let Counts { failed, unhealthy, .. } = counts;
+            if failed.saturating_add(unhealthy) > allowed && untouched > 0 {
+                return Next::Pause { failed, unhealthy, allowed };
             }
         }
         if counts.held_in_wave == 0 {
@@ -201,12 +280,60 @@ mod tests {
         let counts = Counts { total: 10, held_in_wave: 5, failed: 1, ..Counts::default() };
         assert_eq!(pace.next(counts), Next::Queue(5));
         let counts = Counts { failed: 2, ..counts };
-        assert_eq!(pace.next(counts), Next::Pause { failed: 2, allowed: 1 });
+        assert_eq!(pace.next(counts), Next::Pause { failed: 2, unhealthy: 0, allowed: 1 });
         let queued = Counts { held_in_wave: 0, queued: 3, ..counts };
-        assert_eq!(pace.next(queued), Next::Pause { failed: 2, allowed: 1 });
+        assert_eq!(pace.next(queued), Next::Pause { failed: 2, unhealthy: 0, allowed: 1 });
         let none_left = Counts { queued: 0, running: 1, ..queued };
         assert_eq!(pace.next(none_left), Next::Wait);
         assert_eq!(pace.next(Counts { running: 0, ..none_left }), Next::Finish);
+    }
+
+    #[test]
+    fn hosts_that_were_bad_before_count_until_their_turn_has_come() {
+        let pace = Rollout { max_fail: Some(Size::Hosts(2)), ..Rollout::default() };
+        let counts = Counts { total: 10, held_in_wave: 10, unhealthy: 3, ..Counts::default() };
+        assert_eq!(pace.next(counts), Next::Pause { failed: 0, unhealthy: 3, allowed: 2 });
+        // One of them succeeded, and there is room again; another one failed, and counts once.
+        assert_eq!(pace.next(Counts { unhealthy: 2, ..counts }), Next::Queue(10));
+        assert_eq!(pace.next(Counts { unhealthy: 1, failed: 1, ..counts }), Next::Queue(10));
+        let more = Counts { unhealthy: 1, failed: 2, ..counts };
+        assert_eq!(pace.next(more), Next::Pause { failed: 2, unhealthy: 1, allowed: 2 });
+        assert_eq!(Rollout::default().next(counts), Next::Queue(10), "no budget, no pause");
+    }
+
+    #[test]
+    fn a_start_waits_for_its_time_and_for_the_countdown() {
+        let now = time::macros::datetime!(2026-11-24 01:00 UTC);
+        let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
+        let pace = |start, countdown_secs| Rollout { start, countdown_secs, ..Rollout::default() };
+        let at = |time| Some(Start::At(time));
+        let not_before = |time| Some(Start::NotBefore(time));
+        assert_eq!(pace(None, 0).starts_at(now), None);
+        assert_eq!(pace(None, 60).starts_at(now), Some(now + minute));
+        assert_eq!(pace(at(now + hour), 60).starts_at(now), Some(now + hour));
+        assert_eq!(pace(not_before(now - hour), 60).starts_at(now), Some(now + minute));
+        assert_eq!(pace(at(now + hour), 0).approve_by(), Some(now + hour));
+        assert_eq!(pace(not_before(now + hour), 0).approve_by(), None);
+        for (start, due, missed) in [
+            (at(now), now - GRACE, false),
+            (at(now), now - GRACE - minute, true),
+            (not_before(now - hour), now - hour, false),
+            (None, now - hour, false),
+        ] {
+            assert_eq!(pace(start, 0).is_missed(due, now), missed, "{start:?} {due}");
+        }
+    }
+
+    #[test]
+    fn plans_of_before_are_read_and_written_as_they_were() {
+        let old = r#"{"waves":["1","10%"],"max_concurrent":null,"max_fail":"5%"}"#;
+        let pace: Rollout = serde_json::from_str(old).unwrap();
+        assert_eq!(serde_json::to_string(&pace).unwrap(), old, "digests must not change");
+        let start = Some(Start::At(time::macros::datetime!(2026-11-24 02:00 UTC)));
+        let pace = Rollout { start, wave_pause: Some(WavePause::Seconds(600)), ..pace };
+        let text = serde_json::to_string(&pace).unwrap();
+        assert!(text.contains(r#""start":{"at":"2026-11-24T02:00:00Z"}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Rollout>(&text).unwrap(), pace);
     }
 
     #[test]
@@ -219,6 +346,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_budget_alone_decides_about_a_pause(
+            total in 1u32..200, held in 0u32..100, later in 0u32..100, queued in 0u32..20,
+            running in 0u32..20, failed in 0u32..50, unhealthy in 0u32..50, share in 0u8..=100,
+        ) {
+            let max_fail = Some(Size::Percent(share));
+            let pace = Rollout { max_fail, ..Rollout::default() };
+            let counts = Counts {
+                total, held_in_wave: held, held_later: later, queued, running, failed, unhealthy,
+            };
+            let too_many = failed + unhealthy > Size::Percent(share).of(total);
+            let pauses = matches!(pace.next(counts), Next::Pause { .. });
+            prop_assert_eq!(pauses, too_many && held + later + queued > 0);
+        }
+
         #[test]
         fn every_host_has_exactly_one_wave(
             total in 0u32..5000,

@@ -12,10 +12,11 @@ use sqlx::{PgPool, PgTransaction};
 use crate::domain::batch::{BatchEvent, BatchState, Verdict};
 use crate::domain::caps::Caps;
 use crate::domain::ids::BatchId;
+use crate::domain::job::JobEvent;
 use crate::domain::notice::{Audience, Notice};
 use crate::domain::notify::Topic;
 use crate::domain::principal::Actor;
-use crate::domain::rollout::Next;
+use crate::domain::rollout::{Next, Start, WavePause};
 use crate::domain::workflow::Risk;
 use crate::failpoint::{Point, reach};
 use crate::store::batch::Batch;
@@ -62,9 +63,12 @@ async fn advance(
     batch: &mut Batch,
 ) -> anyhow::Result<bool> {
     let actor = Actor::system("rollout");
-    if batch.state == BatchState::Scheduled {
-        let why = batch.state_reason.clone();
-        store::batch::apply(tx, batch, BatchEvent::Start, &actor, why.as_deref()).await?;
+    if batch.state == BatchState::Scheduled && !start(tx, batch, &actor).await? {
+        return Ok(false);
+    }
+    if batch.state == BatchState::Running && batch.waits_until.is_some() && batch.until().is_none()
+    {
+        store::batch::end_wait(tx, batch).await?;
     }
     let counts = job::rollout_counts(tx, batch.id, batch.wave, batch.failures_excused).await?;
     match batch.state {
@@ -84,22 +88,108 @@ async fn advance(
             Ok(true)
         }
         (_, BatchState::Paused) | (Next::Wait, _) => Ok(false),
+        (Next::Queue(_), _) if batch.until().is_some() => Ok(false),
         (Next::Queue(room), _) => queue(tx, caps, batch, room).await,
         (Next::NextWave, _) => {
-            store::batch::open_next_wave(tx, batch).await?;
-            telling::wave(tx, batch).await?;
+            next_wave(tx, batch, &actor).await?;
             Ok(true)
         }
-        (Next::Pause { failed, allowed }, _) => {
-            let why = format!("{failed} failed, at most {allowed} may");
-            store::batch::apply(tx, batch, BatchEvent::Pause, &actor, Some(&why)).await?;
-            let pause = batch.pauses;
-            let notice = Notice::Paused { batch: batch.id, pause, by: None, failed, allowed };
-            let key = format!("batch:{}:paused:{pause}", batch.id.0);
-            outbox::notice(tx, &key, &Audience::Thread { batch: batch.id }, &notice).await?;
+        (Next::Pause { failed, unhealthy, allowed }, _) => {
+            let before = match unhealthy {
+                0 => String::new(),
+                _ => format!(" and {unhealthy} had failed before"),
+            };
+            let why = format!("{failed} failed{before}, at most {allowed} may");
+            let notice = Paused { wave: None, failed, unhealthy, allowed };
+            pause(tx, batch, &actor, &why, notice).await?;
             Ok(true)
         }
     }
+}
+
+/// Starts an approved batch when its time has come. `false`: it is not started.
+async fn start(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    actor: &Actor,
+) -> anyhow::Result<bool> {
+    let thread = Audience::Thread { batch: batch.id };
+    if let Some(until) = batch.until() {
+        let hosts = job::hosts(tx, batch.id).await?.into_iter().map(|(host, _)| host).collect();
+        let notice = Notice::Scheduled {
+            batch: batch.id,
+            action: batch.plan.action.clone(),
+            hosts,
+            starts_at: until,
+            countdown: batch.plan.rollout.start.map(Start::time) != Some(until),
+        };
+        let key = format!("batch:{}:scheduled", batch.id.0);
+        outbox::notice(tx, &key, &thread, &notice).await?;
+        return Ok(false);
+    }
+    if let Some(due) = batch.waits_until
+        && batch.plan.rollout.is_missed(due, batch.now)
+    {
+        let why = "its time went by and nothing was there to start it";
+        store::batch::apply(tx, batch, BatchEvent::Expire, actor, Some(why)).await?;
+        job::apply(tx, batch.id, JobEvent::Cancel, None, actor).await?;
+        let submitter = batch.submitter.clone();
+        let notice = Notice::Missed { batch: batch.id, submitter, starts_at: due };
+        let key = format!("batch:{}:missed", batch.id.0);
+        outbox::notice(tx, &key, &thread, &notice).await?;
+        return Ok(false);
+    }
+    let why = batch.state_reason.clone();
+    store::batch::apply(tx, batch, BatchEvent::Start, actor, why.as_deref()).await?;
+    if batch.plan.rollout.max_fail.is_some() {
+        job::mark_unhealthy(tx, batch.id, batch.retry_of).await?;
+    }
+    Ok(true)
+}
+
+/// Opens the next wave, which may have to wait for a time or for a person.
+async fn next_wave(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    actor: &Actor,
+) -> anyhow::Result<()> {
+    let wait = match batch.plan.rollout.wave_pause {
+        Some(WavePause::Seconds(seconds)) => Some(Duration::from_secs(seconds)),
+        Some(WavePause::Manual) | None => None,
+    };
+    store::batch::open_next_wave(tx, batch, wait).await?;
+    telling::wave(tx, batch).await?;
+    if batch.plan.rollout.wave_pause == Some(WavePause::Manual) {
+        // The wave is open: whoever resumes lets it begin.
+        let done = batch.wave;
+        let why = format!("wave {done} is done, and the next one waits for somebody to resume");
+        let notice = Paused { wave: Some(done), failed: 0, unhealthy: 0, allowed: 0 };
+        pause(tx, batch, actor, &why, notice).await?;
+    }
+    Ok(())
+}
+
+/// Why Metalbot itself pauses a batch; see [`Notice::Paused`].
+struct Paused {
+    wave: Option<i32>,
+    failed: u32,
+    unhealthy: u32,
+    allowed: u32,
+}
+
+async fn pause(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    actor: &Actor,
+    why: &str,
+    Paused { wave, failed, unhealthy, allowed }: Paused,
+) -> anyhow::Result<()> {
+    store::batch::apply(tx, batch, BatchEvent::Pause, actor, Some(why)).await?;
+    let (id, pause) = (batch.id, batch.pauses);
+    let notice = Notice::Paused { batch: id, pause, by: None, wave, failed, unhealthy, allowed };
+    let key = format!("batch:{}:paused:{pause}", id.0);
+    outbox::notice(tx, &key, &Audience::Thread { batch: id }, &notice).await?;
+    Ok(())
 }
 
 /// Lets hosts start, as many as there is room for and the caps allow.

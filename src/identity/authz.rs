@@ -46,8 +46,16 @@ pub struct Policy {
 pub enum Verb<'a> {
     /// Start an action on hosts of these owner groups.
     Submit { action: &'a str, owners: &'a BTreeSet<String> },
-    /// Cancel, pause, resume, retry, or drop hosts of a batch.
+    /// Resume a batch, or drop hosts of it.
     Steer { submitter: &'a str, owners: &'a BTreeSet<String> },
+    /// Cancel or pause a batch, which harms no host: whoever may steer it, approve it, or start one
+    /// like it may stop it.
+    Stop {
+        submitter: &'a str,
+        owners: &'a BTreeSet<String>,
+        approvers: &'a BTreeSet<String>,
+        action: &'a str,
+    },
     /// Let quarantined hosts go.
     Release { owners: &'a BTreeSet<String> },
     /// Choose what a channel is told.
@@ -84,6 +92,8 @@ pub enum Forbidden {
     Submit { action: String, owners: BTreeSet<String>, groups: BTreeSet<String> },
     #[error("only {submitter}{} may change this batch: ask one of them", or_members(.groups))]
     Steer { submitter: String, groups: BTreeSet<String> },
+    #[error("only {submitter}{} may stop this batch: ask one of them", or_members(.groups))]
+    Stop { submitter: String, groups: BTreeSet<String> },
     #[error("only members of {} may release these hosts: ask one of them", list(.groups))]
     Release { groups: BTreeSet<String> },
     #[error("only members of {} may choose what a channel is told: ask one of them", list(.groups))]
@@ -132,6 +142,16 @@ pub fn authorise(
         Verb::ActByHand => {
             if !who.in_any(&policy.admins) {
                 return Err(Forbidden::ActByHand { groups: policy.admins.clone() });
+            }
+        }
+        Verb::Stop { submitter, owners, approvers, action } => {
+            let mut groups = owners_and_admins(policy, owners);
+            groups.extend(approvers.iter().cloned());
+            let peers =
+                policy.allow.iter().filter(|rule| owners.iter().all(|o| rule.covers(action, o)));
+            groups.extend(peers.map(|rule| rule.group.clone()));
+            if who.login != submitter && !who.in_any(&groups) {
+                return Err(Forbidden::Stop { submitter: submitter.into(), groups });
             }
         }
         Verb::Release { owners } => {
@@ -273,6 +293,38 @@ mod tests {
         let nobody = authorise(&Policy::default(), &who("p", &["admins"]), Verb::ActByHand);
         let nobody = nobody.unwrap_err().to_string();
         assert!(nobody.starts_with("only members of no group may act by hand"), "{nobody}");
+    }
+
+    #[test]
+    fn stopping_is_easier_than_going_on() {
+        let (web, leads) = (set(&["web"]), set(&["leads"]));
+        let stop = |login: &str, groups: &[&str], owners: &BTreeSet<String>| {
+            let (submitter, action) = ("alice", "reboot");
+            let verb = Verb::Stop { submitter, owners, approvers: &leads, action };
+            authorise(&policy(), &who(login, groups), verb)
+        };
+        for (login, groups, may) in [
+            ("alice", &["none"][..], true),
+            ("bob", &["web"], true),
+            ("root", &["admins"], true),
+            ("lea", &["leads"], true),
+            // They could have started it.
+            ("carol", &["sre"], true),
+            ("nina", &["night"], true),
+            ("dave", &["db"], false),
+            ("eve", &[], false),
+        ] {
+            assert_eq!(stop(login, groups, &web).is_ok(), may, "{login}");
+        }
+        // Who could have started but a part of it may not stop the whole.
+        let more = set(&["web", "mail"]);
+        assert!(stop("nina", &["night"], &more).is_err());
+        assert!(stop("carol", &["sre"], &more).is_ok());
+        assert_eq!(
+            stop("dave", &["db"], &web).unwrap_err().to_string(),
+            "only alice and members of admins, leads, night, sre, web may stop this batch: \
+             ask one of them"
+        );
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub fn offer(notice: &Notice) -> Option<Card> {
             let retry = format!("retry {}", batch.0);
             (Tone::Waiting, vec![button("Retry failed", retry, ButtonStyle::Primary)])
         }
+        Notice::Scheduled { batch, countdown: true, .. } => (Tone::Warning, vec![stop(*batch)]),
         _ => return None,
     };
     Some(Card { tone, progress: None, buttons })
@@ -31,6 +32,11 @@ fn button(label: &str, value: String, style: ButtonStyle) -> Button {
 
 fn resume(batch: BatchId, pause: i32) -> Button {
     button("Resume", format!("resume {} {pause}", batch.0), ButtonStyle::Primary)
+}
+
+/// The same as cancel, while there is still nothing to be finished.
+fn stop(batch: BatchId) -> Button {
+    button("Stop", format!("cancel {}", batch.0), ButtonStyle::Danger)
 }
 
 fn cancel(batch: BatchId) -> Button {
@@ -76,6 +82,7 @@ fn buttons(batch: &BatchView) -> Vec<Button> {
             },
             cancel(batch.id),
         ],
+        BatchState::Scheduled if batch.countdown_secs > 0 => vec![stop(batch.id)],
         BatchState::Checking | BatchState::Scheduled => vec![cancel(batch.id)],
         BatchState::Running => vec![plain("Pause", "pause"), cancel(batch.id)],
         BatchState::Paused => vec![resume(batch.id, batch.pauses), cancel(batch.id)],

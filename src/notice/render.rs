@@ -9,6 +9,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Rest, Serde};
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value};
 use rust_embed::RustEmbed;
+use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
@@ -59,6 +60,7 @@ impl ChatTemplates {
         env.add_filter("batches", |ids: Vec<i64>| batches(&ids));
         env.add_filter("words", |text: String| text.replace('_', " "));
         env.add_filter("clock", clock);
+        env.add_filter("clock_to_second", clock_to_second);
         env.add_filter("duration", |seconds: u64| duration(seconds));
         env.add_filter("count", |number: u64, noun: String, _: Rest<Value>| match number {
             1 => format!("1 {noun}"),
@@ -200,11 +202,22 @@ fn batches(ids: &[i64]) -> String {
 
 /// `23 Nov 14:32 UTC` of an RFC 3339 time. With the day, since a message may be read on another one.
 fn clock(time: String) -> Result<String, minijinja::Error> {
-    let time = OffsetDateTime::parse(&time, &Rfc3339).map_err(|error| {
+    let minute = format_description!("[day padding:none] [month repr:short] [hour]:[minute] UTC");
+    in_utc(&time, minute)
+}
+
+/// `23 Nov 14:32:05 UTC`, for what is so near that the minute would not tell.
+fn clock_to_second(time: String) -> Result<String, minijinja::Error> {
+    let second =
+        format_description!("[day padding:none] [month repr:short] [hour]:[minute]:[second] UTC");
+    in_utc(&time, second)
+}
+
+fn in_utc(time: &str, format: &[BorrowedFormatItem<'_>]) -> Result<String, minijinja::Error> {
+    let time = OffsetDateTime::parse(time, &Rfc3339).map_err(|error| {
         minijinja::Error::new(ErrorKind::InvalidOperation, "not a time").with_source(error)
     })?;
-    let minute = format_description!("[day padding:none] [month repr:short] [hour]:[minute] UTC");
-    time.to_offset(UtcOffset::UTC).format(&minute).map_err(|error| {
+    time.to_offset(UtcOffset::UTC).format(format).map_err(|error| {
         minijinja::Error::new(ErrorKind::InvalidOperation, "not a time").with_source(error)
     })
 }

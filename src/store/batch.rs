@@ -36,12 +36,23 @@ pub struct Batch {
     pub kept_by: Option<String>,
     /// How often it was paused so far.
     pub pauses: i32,
+    /// While it is scheduled: when it starts. While it runs: when the open wave may begin.
+    pub waits_until: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
     pub expires_at: Option<OffsetDateTime>,
     pub started_at: Option<OffsetDateTime>,
     pub finished_at: Option<OffsetDateTime>,
     /// Its approval did not come in time, by the database's clock.
     pub overdue: bool,
+    /// The database's time when this was read.
+    pub now: OffsetDateTime,
+}
+
+impl Batch {
+    /// What it waits for by the clock, if that is still to come.
+    pub fn until(&self) -> Option<OffsetDateTime> {
+        self.waits_until.filter(|until| *until > self.now)
+    }
 }
 
 /// What a submission brings.
@@ -82,11 +93,13 @@ struct Row {
     failures_excused: i32,
     kept_by: Option<String>,
     pauses: i32,
+    waits_until: Option<OffsetDateTime>,
     created_at: OffsetDateTime,
     expires_at: Option<OffsetDateTime>,
     started_at: Option<OffsetDateTime>,
     finished_at: Option<OffsetDateTime>,
     overdue: bool,
+    now: OffsetDateTime,
 }
 
 impl TryFrom<Row> for Batch {
@@ -111,11 +124,13 @@ impl TryFrom<Row> for Batch {
             failures_excused: row.failures_excused,
             kept_by: row.kept_by,
             pauses: row.pauses,
+            waits_until: row.waits_until,
             created_at: row.created_at,
             expires_at: row.expires_at,
             started_at: row.started_at,
             finished_at: row.finished_at,
             overdue: row.overdue,
+            now: row.now,
         })
     }
 }
@@ -165,8 +180,8 @@ pub async fn get(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Option<Ba
         Row,
         r#"select id, plan as "plan: Json<Plan>", digest, submitter, reason, state, state_reason,
                   requirements as "requirements: Json<Vec<Requirement>>", platform, channel,
-                  retry_of, wave, failures_excused, kept_by, pauses, created_at, expires_at, started_at, finished_at,
-                  coalesce(expires_at <= now(), false) as "overdue!"
+                  retry_of, wave, failures_excused, kept_by, pauses, waits_until, created_at, expires_at, started_at, finished_at,
+                  coalesce(expires_at <= now(), false) as "overdue!", now() as "now!"
            from batch where id = $1"#,
         id.0
     )
@@ -196,8 +211,16 @@ pub async fn apply(
 ) -> Result<(), ApplyError> {
     let before = batch.state;
     let after = next(before, event)?;
+    let waits_until = match after {
+        BatchState::Scheduled => batch.plan.rollout.starts_at(batch.now),
+        // A pause between waves goes on while somebody pauses.
+        BatchState::Paused => batch.waits_until,
+        BatchState::Running if before == BatchState::Paused => batch.waits_until,
+        _ => None,
+    };
     let row = sqlx::query!(
         "update batch set state = $2, state_reason = $3, attention = true, kept_by = null,
+             waits_until = $5,
              pauses = pauses + case when $2 = 'paused' then 1 else 0 end,
              started_at = case when $2 = 'running' then coalesce(started_at, now())
                           else started_at end,
@@ -207,13 +230,15 @@ pub async fn apply(
         batch.id.0,
         after.as_str(),
         reason,
-        after.is_final()
+        after.is_final(),
+        waits_until
     )
     .fetch_one(&mut **tx)
     .await?;
     batch.state = after;
     batch.state_reason = reason.map(str::to_owned);
     batch.pauses = row.pauses;
+    batch.waits_until = waits_until;
     batch.started_at = row.started_at;
     batch.finished_at = row.finished_at;
     let detail = json!({ "from": before, "to": after, "reason": reason });
@@ -249,16 +274,18 @@ pub async fn checking(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
         .map(|ids| ids.into_iter().map(BatchId).collect())
 }
 
-/// Starts the clock of an approval.
+/// Starts the clock of an approval, which stops at the latest when the batch must start.
 async fn set_expiry(
     tx: &mut PgTransaction<'_>,
     batch: &mut Batch,
     after: std::time::Duration,
 ) -> sqlx::Result<()> {
     batch.expires_at = sqlx::query_scalar!(
-        "update batch set expires_at = now() + $2 where id = $1 returning expires_at",
+        "update batch set expires_at = least(now() + $2::interval, $3::timestamptz)
+         where id = $1 returning expires_at",
         batch.id.0,
-        interval(after)
+        interval(after) as _,
+        batch.plan.rollout.approve_by()
     )
     .fetch_one(&mut **tx)
     .await?;
@@ -285,14 +312,31 @@ pub async fn change_plan(
     card::touch(&mut *tx, batch.id).await
 }
 
-/// Opens the next wave of a running batch.
-pub async fn open_next_wave(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> sqlx::Result<()> {
-    batch.wave = sqlx::query_scalar!(
-        "update batch set wave = wave + 1 where id = $1 returning wave",
-        batch.id.0
+/// Opens the next wave of a running batch; its hosts may start after the pause.
+pub async fn open_next_wave(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    pause: Option<std::time::Duration>,
+) -> sqlx::Result<()> {
+    let row = sqlx::query!(
+        "update batch set wave = wave + 1, waits_until = now() + $2::interval
+         where id = $1 returning wave, waits_until",
+        batch.id.0,
+        pause.map(interval) as _
     )
     .fetch_one(&mut **tx)
     .await?;
+    batch.wave = row.wave;
+    batch.waits_until = row.waits_until;
+    card::touch(&mut *tx, batch.id).await
+}
+
+/// The time that a locked batch waited for has come.
+pub async fn end_wait(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> sqlx::Result<()> {
+    sqlx::query!("update batch set waits_until = null where id = $1", batch.id.0)
+        .execute(&mut **tx)
+        .await?;
+    batch.waits_until = None;
     card::touch(&mut *tx, batch.id).await
 }
 
@@ -309,14 +353,19 @@ pub async fn excuse_failures(
     Ok(())
 }
 
-/// Batches of which something changed since the conductor last looked, and those that a cap keeps;
-/// new ones first.
+/// Batches of which something changed since the conductor last looked, those that a cap keeps, and
+/// those whose time has come; new ones first.
 pub async fn asking_attention(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
     let ids = sqlx::query_scalar!(
-        "select id from batch
-         where (attention or kept_by is not null)
-           and state in ('scheduled', 'running', 'paused', 'cancelled')
-         order by started_at nulls first, id limit 1000"
+        // Two questions, so that each can be answered by its own index.
+        r#"select id as "id!" from (
+               select id, started_at from batch
+               where (attention or kept_by is not null)
+                 and state in ('scheduled', 'running', 'paused', 'cancelled')
+               union
+               select id, started_at from batch
+               where waits_until <= now() and state in ('scheduled', 'running')) asking
+           order by started_at nulls first, id limit 1000"#
     )
     .fetch_all(conn)
     .await?;

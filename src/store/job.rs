@@ -276,7 +276,9 @@ pub async fn rollout_counts(
              count(*) filter (where state = 'held' and wave > $2) as "held_later!",
              count(*) filter (where state = 'queued') as "queued!",
              count(*) filter (where state = 'running') as "running!",
-             count(*) filter (where state in ('failed', 'quarantined')) as "failed!"
+             count(*) filter (where state in ('failed', 'quarantined')) as "failed!",
+             count(*) filter (where unhealthy and state in ('held', 'queued', 'running'))
+                 as "unhealthy!"
            from job where batch_id = $1"#,
         batch.0,
         wave
@@ -291,7 +293,40 @@ pub async fn rollout_counts(
         queued: narrow(row.queued),
         running: narrow(row.running),
         failed: narrow((row.failed - i64::from(failures_excused)).max(0)),
+        unhealthy: narrow(row.unhealthy),
     })
+}
+
+/// Marks the hosts of a batch that starts which had failed in their last batch, unless that is the
+/// batch which this one retries.
+pub async fn mark_unhealthy(
+    tx: &mut PgTransaction<'_>,
+    batch: BatchId,
+    retry_of: Option<BatchId>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update job set unhealthy = true
+         where batch_id = $1 and state = 'held' and exists (
+             select from (
+                 select earlier.state, earlier.batch_id from job earlier
+                 where earlier.host = job.host and earlier.id < job.id
+                   and earlier.state in ('succeeded', 'failed', 'quarantined')
+                 order by earlier.id desc limit 1) last
+             where last.state <> 'succeeded' and last.batch_id is distinct from $2)",
+        batch.0,
+        retry_of.map(|id| id.0)
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Somebody goes on although these hosts had failed before: they count no more until they fail anew.
+pub async fn excuse_unhealthy(tx: &mut PgTransaction<'_>, batch: BatchId) -> sqlx::Result<()> {
+    sqlx::query!("update job set unhealthy = false where batch_id = $1 and unhealthy", batch.0)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 /// Batches that worked on these hosts, newest first, at most `each` a host.

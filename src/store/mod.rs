@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{Executor, PgPool};
+use sqlx::{Executor, PgConnection, PgPool};
+use time::OffsetDateTime;
 
 pub mod account;
 pub mod attempt;
@@ -57,6 +58,11 @@ pub fn connect_lazy(url: &str, max_connections: u32) -> sqlx::Result<PgPool> {
             Box::pin(async move { connection.execute(IDLE).await.map(drop) })
         })
         .connect_lazy(url)
+}
+
+/// The database's time, which is everybody's: that of the transaction's start.
+pub async fn now(conn: &mut PgConnection) -> sqlx::Result<OffsetDateTime> {
+    sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(conn).await
 }
 
 /// A row that this version of the code cannot read, as an error of the driver.

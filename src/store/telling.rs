@@ -13,6 +13,7 @@ use crate::domain::inbound::Place;
 use crate::domain::job::JobState;
 use crate::domain::notice::{Audience, Failure, Notice};
 use crate::domain::notify::{Topic, route};
+use crate::domain::rollout::WavePause;
 
 /// How long failures are collected before the first notice about them.
 const COLLECT: Duration = Duration::from_secs(2);
@@ -119,7 +120,7 @@ pub async fn failures(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result
     .await
 }
 
-/// Tells that a wave of a locked batch is done and the next one begins.
+/// Tells that a wave of a locked batch is done and when the next one begins.
 pub async fn wave(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result<()> {
     let waves = view::waves(&mut *tx, batch.id).await?;
     let counts = job::state_counts(&mut *tx, batch.id).await?;
@@ -133,6 +134,8 @@ pub async fn wave(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result<()>
         succeeded: counts.succeeded,
         failed: counts.failed + counts.quarantined,
         total: counts.total(),
+        begins_at: batch.waits_until,
+        manual: batch.plan.rollout.wave_pause == Some(WavePause::Manual),
     })
     .await
 }

@@ -12,6 +12,7 @@ use crate::domain::host::HostName;
 use crate::domain::ids::BatchId;
 use crate::domain::job::JobState;
 use crate::domain::notice::{ApprovalView, BatchLine, BatchView, Failure};
+use crate::domain::waiting::{Facts, waiting};
 use crate::domain::workflow::Plan;
 
 /// Everything that a card or `/metal status` shows.
@@ -19,15 +20,24 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
     let Some(batch) = batch::get(&mut *conn, id).await? else { return Ok(None) };
     let counts = job::state_counts(&mut *conn, id).await?;
     let refused = batch.state == BatchState::Refused;
-    let jobs =
-        sqlx::query!("select host, state, wave from job where batch_id = $1 order by host", id.0)
-            .fetch_all(&mut *conn)
-            .await?;
+    let jobs = sqlx::query!(
+        "select host, state, wave, unhealthy from job where batch_id = $1 order by host",
+        id.0
+    )
+    .fetch_all(&mut *conn)
+    .await?;
     let (mut hosts, mut running, mut waves) = (Vec::new(), Vec::new(), 0);
+    let (mut unhealthy, mut held) = (Vec::new(), 0);
     for row in jobs {
         let host: HostName = row.host.parse().map_err(corrupt)?;
         let state: JobState = row.state.parse().map_err(corrupt)?;
         waves = waves.max(row.wave + 1);
+        if state == JobState::Held && row.wave <= batch.wave {
+            held += 1;
+        }
+        if row.unhealthy && !state.is_ended() && !batch.state.is_final() {
+            unhealthy.push(host.clone());
+        }
         if state == JobState::Running {
             running.push(host.clone());
         }
@@ -59,6 +69,15 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
                 .collect(),
         })
         .collect();
+    let waiting = waiting(Facts {
+        state: batch.state,
+        rollout: &batch.plan.rollout,
+        until: batch.until(),
+        kept_by: batch.kept_by.as_deref(),
+        held,
+        held_later: counts.held.saturating_sub(held),
+        queued: counts.queued,
+    });
     let Plan { action, risk, params, at_default, steps, rollout, .. } = batch.plan;
     Ok(Some(BatchView {
         id,
@@ -79,7 +98,11 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
         counts,
         wave: batch.wave.cast_unsigned() + 1,
         waves: waves.cast_unsigned(),
-        kept_by: batch.kept_by,
+        waiting,
+        wave_pause: rollout.wave_pause,
+        start: rollout.start,
+        countdown_secs: rollout.countdown_secs,
+        unhealthy,
         pauses: batch.pauses,
         max_concurrent: rollout.max_concurrent,
         max_fail: rollout.max_fail.map(|size| size.to_string()),

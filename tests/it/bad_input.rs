@@ -44,21 +44,27 @@ async fn commands_that_mean_nothing() {
     /metal help reboot shows what else reboot takes. Every action takes:
     reason= why it must be done, for those who approve
     wave= how many hosts go at a time; the last size repeats
+    wave-pause= how long to wait between waves; manual waits until somebody resumes
     max-concurrent= most hosts at work at the same time
-    max-fail= pause when more hosts than this have failed
+    max-fail= pause when more hosts than this have failed, in this batch or in their last one
+    at= start then or never: it expires if it is not approved by then; UTC unless it says more
+    not-before= start then, or when it is approved if that is later
     Ask and decide: /metal with
     help [TOPIC] Show what can be asked
+    dry-run ACTION HOSTS [name=value ...] Show what a command would do, and who must approve it
     status BATCH, or status host HOSTS Show a batch, or what is going on with hosts
     list [mine] List the latest batches
     approve BATCH Approve a batch
     reject BATCH [because REASON] Reject a batch
     cancel BATCH Cancel a batch; work under way is finished
+    stop BATCH The same as cancel, for those in a hurry
     pause BATCH Start no more hosts of a batch
     resume BATCH Go on with a paused batch
     retry BATCH Ask again for the hosts that failed
     drop BATCH HOSTS Take hosts out of a batch that still waits
     release HOSTS Let quarantined hosts go
     hosts HOSTS Show what a set of hosts means
+    notify [TOPIC=dm|thread|off ...], or notify here [verbosity=...] Show or choose what you are told, and what this channel is told
     whoami Show who you are to Metalbot
     Name hosts:
     web01,db01 these two hosts

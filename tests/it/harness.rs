@@ -531,7 +531,7 @@ pub fn told(message: &Seen) -> String {
 /// What differs from run to run.
 fn filters() -> SettingsBindDropGuard {
     let mut settings = insta::Settings::clone_current();
-    settings.add_filter(r"\d{1,2} \w{3} \d\d:\d\d UTC", "[time] UTC");
+    settings.add_filter(r"\d{1,2} \w{3} \d\d:\d\d(:\d\d)? UTC", "[time] UTC");
     settings.add_filter(r"done in (\d+[hms] ?)+", "done in [duration]");
     settings.add_filter(r"127\.\d+\.(\d+\.\d+):\d+", "127.x.$1:[port]");
     settings.bind_to_scope()

@@ -75,6 +75,7 @@ impl Door {
                 max_hosts: HOSTS,
                 max_text: config.limits.max_text,
                 reason_required: config.limits.reason_required,
+                countdown: config.rollout.countdown,
             },
             reactions: Reactions { approve: vec![], reject: vec![] },
             calls: Vec::new(),

@@ -21,8 +21,11 @@ async fn help_lists_everything_and_explains_an_action() {
     /metal help reboot shows what else reboot takes. Every action takes:
     reason= why it must be done, for those who approve
     wave= how many hosts go at a time; the last size repeats
+    wave-pause= how long to wait between waves; manual waits until somebody resumes
     max-concurrent= most hosts at work at the same time
-    max-fail= pause when more hosts than this have failed
+    max-fail= pause when more hosts than this have failed, in this batch or in their last one
+    at= start then or never: it expires if it is not approved by then; UTC unless it says more
+    not-before= start then, or when it is approved if that is later
     Ask and decide: /metal with
     help [TOPIC] Show what can be asked
     dry-run ACTION HOSTS [name=value ...] Show what a command would do, and who must approve it
@@ -31,6 +34,7 @@ async fn help_lists_everything_and_explains_an_action() {
     approve BATCH Approve a batch
     reject BATCH [because REASON] Reject a batch
     cancel BATCH Cancel a batch; work under way is finished
+    stop BATCH The same as cancel, for those in a hurry
     pause BATCH Start no more hosts of a batch
     resume BATCH Go on with a paused batch
     retry BATCH Ask again for the hosts that failed
@@ -66,8 +70,11 @@ async fn help_lists_everything_and_explains_an_action() {
     And like every action:
     reason= why it must be done, for those who approve
     wave= how many hosts go at a time; the last size repeats
+    wave-pause= how long to wait between waves; manual waits until somebody resumes
     max-concurrent= most hosts at work at the same time
-    max-fail= pause when more hosts than this have failed
+    max-fail= pause when more hosts than this have failed, in this batch or in their last one
+    at= start then or never: it expires if it is not approved by then; UTC unless it says more
+    not-before= start then, or when it is approved if that is later
     "#);
     insta::assert_snapshot!(t.says(&t.alice, "/metal help nonsense").await, @r#"
     -- in the channel, only to them
@@ -164,7 +171,7 @@ async fn a_batch_is_asked_for_looked_at_and_cancelled() {
 
     insta::assert_snapshot!(t.says(&t.dave, "/metal cancel 1").await, @r"
     -- in the channel, only to them
-    Nothing was done: only alice and members of web-owners may change this batch: ask one of them
+    Nothing was done: only alice and members of sre, web-owners may stop this batch: ask one of them
     ");
     insta::assert_snapshot!(t.says(&t.alice, "/metal cancel 1").await, @r"
     -- in the thread
@@ -713,7 +720,7 @@ async fn a_person_may_pause_and_end_what_runs() {
     t.replies(&t.bob, 1, "approve").await;
     insta::assert_snapshot!(t.says(&t.dave, "/metal pause 1").await, @r"
     -- in the channel, only to them
-    Nothing was done: only alice and members of web-owners may change this batch: ask one of them
+    Nothing was done: only alice and members of sre, web-owners may stop this batch: ask one of them
     ");
     insta::assert_snapshot!(t.says(&t.bob, "/metal pause 1").await, @r"
     -- in the thread
