@@ -34,6 +34,7 @@ use crate::domain::inbound::{Place, PlatformUser};
 use crate::domain::job::JobState;
 use crate::domain::notice::{BatchView, Notice};
 use crate::domain::principal::Principal;
+use crate::domain::waiting::Waiting;
 use crate::domain::workflow::PowerTo;
 use crate::identity::directory::Directory;
 use crate::store;
@@ -241,7 +242,11 @@ async fn wait(
 fn progress(batch: &BatchView) -> String {
     let counts = batch.counts;
     let ended = counts.succeeded + counts.failed + counts.quarantined + counts.cancelled;
-    let waits = batch.kept_by.as_ref().map(|cap| format!(", {cap}")).unwrap_or_default();
+    let cap = batch.waiting.iter().find_map(|wait| match wait {
+        Waiting::Cap { cap, .. } => Some(format!(", {cap}")),
+        _ => None,
+    });
+    let waits = cap.unwrap_or_default();
     format!("{} {}: {ended} of {} hosts{waits}", batch.id, batch.state, counts.total())
 }
 
