@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
+use time::OffsetDateTime;
 
 use super::submit::command_line;
 use super::{App, Error, preview};
@@ -12,7 +13,7 @@ use crate::command::{self, Command, CommandError, Problem, Request, Submit};
 use crate::domain::inbound::Place;
 use crate::domain::notice::Preview;
 use crate::domain::principal::Principal;
-use crate::store::draft;
+use crate::store::{self, draft};
 
 /// What somebody filled in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,17 +40,26 @@ pub struct FieldError {
     pub message: String,
 }
 
+/// By which clock times in forms count: the database's.
+pub async fn now(pool: &PgPool) -> sqlx::Result<OffsetDateTime> {
+    store::now(&mut *pool.acquire().await?).await
+}
+
 /// What a form asks for, and the text behind `/metal` that asks for the same.
-pub fn compile(app: &App, form: &Form) -> Result<(String, Submit), FieldError> {
+pub fn compile(
+    app: &App,
+    form: &Form,
+    now: OffsetDateTime,
+) -> Result<(String, Submit), FieldError> {
     let params: Vec<(String, String)> =
         form.params.iter().filter(|(_, value)| !value.trim().is_empty()).cloned().collect();
     let request = Request { action: &form.action, hosts: &form.hosts, params: &params };
     let inventory = app.inventory.as_ref();
-    let submit = command::submission(&request, &app.catalog, inventory, &app.limits)
+    let submit = command::submission(&request, &app.catalog, inventory, &app.limits, now)
         .map_err(|error| at_field(&error))?;
     let line = command_line(app, &submit.plan, &submit.hosts, submit.reason.as_deref());
     let text = line.trim_start_matches("/metal ").to_owned();
-    match command::understand(&text, &app.catalog, inventory, &app.limits) {
+    match command::understand(&text, &app.catalog, inventory, &app.limits, now) {
         Ok(Command::Submit(same)) if same == submit => Ok((text, submit)),
         Ok(_) => Err(FieldError {
             field: Field::Hosts,

@@ -16,6 +16,7 @@ pub mod job;
 pub mod notice;
 pub mod notify;
 pub mod overlap;
+pub mod preview;
 pub mod principal;
 pub mod rollout;
 pub mod secret;

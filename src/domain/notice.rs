@@ -12,6 +12,7 @@ use super::ids::BatchId;
 use super::inbound::Place;
 use super::notify::{ChannelSetting, Preferences};
 use super::overlap::Held;
+pub use super::preview::Preview;
 use super::rollout::{Start, WavePause};
 pub use super::ticket_view::{MarkView, TicketView};
 use super::triage::Act;
@@ -312,36 +313,6 @@ pub enum Notice {
 
 fn yes() -> bool {
     true
-}
-
-/// What a command would do if it were given now.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Preview {
-    /// The command that does it.
-    pub command: String,
-    pub action: String,
-    pub risk: String,
-    /// Arguments that differ from their defaults, as a person would type them.
-    pub params: Vec<(String, String)>,
-    pub reason: Option<String>,
-    pub hosts: Vec<HostName>,
-    /// Hosts of each owner group.
-    pub owners: Vec<(String, u32)>,
-    pub datacenters: Vec<(String, u32)>,
-    pub steps: Vec<String>,
-    /// Hosts of each wave.
-    pub waves: Vec<u32>,
-    pub max_concurrent: Option<u32>,
-    pub max_fail: Option<String>,
-    /// Who holds hosts right now.
-    pub held: Vec<Held>,
-    pub free: Vec<HostName>,
-    /// Why the person may not do it.
-    pub forbidden: Option<String>,
-    /// Empty when nobody needs to approve.
-    pub approvals: Vec<ApprovalView>,
-    /// How long approvals would be waited for.
-    pub expires_secs: u64,
 }
 
 /// Hosts of a batch that failed in the same way.

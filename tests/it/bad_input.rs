@@ -237,7 +237,7 @@ async fn parameters_that_do_not_fit() {
     "#);
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal power-on web01 mode=hard").await, @r#"
     -- in the channel, only to them
-    Nothing was done: power-on has no parameter "mode"; its parameters are reason, wave, max-concurrent, max-fail.
+    Nothing was done: power-on has no parameter "mode"; its parameters are reason, wave, wave-pause, max-concurrent, max-fail, at, not-before.
     power-on web01 mode=hard
     ^
     "#);

@@ -384,10 +384,12 @@ impl World {
     }
 
     /// Everything that is decided: equal as long as no batch, job or decision was made or changed.
+    /// When those who must act were called is left out: that happens when it happens.
     pub async fn books(&self) -> String {
         sqlx::query_scalar(
             "select concat_ws('|',
-                (select string_agg(batch::text, E'\\n' order by id) from batch),
+                (select string_agg((to_jsonb(batch) - '{called_at,reminded_at}'::text[])::text,
+                    E'\\n' order by id) from batch),
                 (select string_agg(job::text, E'\\n' order by id) from job),
                 (select string_agg(decision::text, E'\\n' order by id) from decision))",
         )

@@ -134,7 +134,8 @@ impl Desk {
             return errors("channel", "choose a channel");
         };
         let asked = Form { action: filled.action, hosts, params: filled.params };
-        let (command, submit) = match form::compile(&self.app, &asked) {
+        let now = form::now(&self.pool).await.map_err(text)?;
+        let (command, submit) = match form::compile(&self.app, &asked, now) {
             Ok(compiled) => compiled,
             Err(wrong) => {
                 let only_file = filled.file.is_some() && filled.hosts.trim().is_empty();
