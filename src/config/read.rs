@@ -434,8 +434,15 @@ mod tests {
     const EXAMPLE: &str = include_str!("../../packaging/metalbot.toml");
 
     fn example(text: &str) -> Result<Config, String> {
-        let env = [("BMC_PASSWORD", "x"), ("JIRA_TOKEN", "x"), ("JIRA_CLOUD_TOKEN", "x")];
-        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let env = [
+            "BMC_PASSWORD",
+            "JIRA_TOKEN",
+            "JIRA_CLOUD_TOKEN",
+            "SLACK_APP_TOKEN",
+            "SLACK_BOT_TOKEN",
+            "SLACK_SIGNING_SECRET",
+        ];
+        let env = env.map(|name| (name.to_owned(), "x".to_owned())).into();
         read(text, Path::new("metalbot.toml"), &env).map_err(|error| error.to_string())
     }
 

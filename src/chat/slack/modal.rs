@@ -305,7 +305,8 @@ mod tests {
             let blocks = view["blocks"].as_array().unwrap().iter();
             blocks.map(|block| block["block_id"].as_str().unwrap().to_owned()).collect()
         };
-        let common = ["reason", "wave", "max-concurrent", "max-fail"];
+        let common =
+            ["reason", "wave", "wave-pause", "max-concurrent", "max-fail", "at", "not-before"];
         let expected = |own: &[&'static str]| [&["action", "hosts", "file"], own, &common].concat();
         assert_eq!(ids(Some("power-on")), expected(&[]));
         assert_eq!(ids(Some("identify")), expected(&["arg:identify:for"]));
