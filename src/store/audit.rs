@@ -94,8 +94,8 @@ impl Row {
 pub async fn seal(tx: &mut PgTransaction<'_>, at_most: i64) -> sqlx::Result<usize> {
     let last = sqlx::query!(
         r#"select position, seal, audit.id, audit.xid::text as "xid!"
-           from audit_seal join audit on audit.id = audit_id
-           order by position desc limit 1"#
+           from (select * from audit_seal order by position desc limit 1) as last
+           join audit on audit.id = last.audit_id"#
     )
     .fetch_optional(&mut **tx)
     .await?;

@@ -43,7 +43,7 @@ async fn stored(world: &World) -> i64 {
 }
 
 #[tokio::test]
-async fn a_batch_is_asked_for_and_approved_over_http() {
+async fn a_batch_is_asked_for_and_cancelled_over_http() {
     let world = World::builder().slack("http").start().await;
     let slack = world.slack();
     slack.slash("alice", METAL, "reboot web[01-02] reason=\"50% & <more>\"").await.unwrap();
@@ -51,8 +51,8 @@ async fn a_batch_is_asked_for_and_approved_over_http() {
     assert!(card.text.contains("50% &amp; &lt;more&gt;"), "{}", card.text);
     slack.react("bob", METAL, &card.ts, "eyes").await.unwrap();
     slack.say("bob", METAL, Some(&card.ts), "not now").await.unwrap();
-    slack.click("bob", METAL, &card.ts, "Reject").await.unwrap();
-    slack.card(1, PATIENCE, |card| card.text.contains("rejected")).await.unwrap();
+    slack.click("alice", METAL, &card.ts, "Cancel").await.unwrap();
+    slack.card(1, PATIENCE, |card| card.text.contains("cancelled")).await.unwrap();
     world.finish().await;
 }
 

@@ -65,8 +65,11 @@ async fn a_form_becomes_the_command_that_it_shows() {
             "arg:reboot:wait",
             "reason",
             "wave",
+            "wave-pause",
             "max-concurrent",
-            "max-fail"
+            "max-fail",
+            "at",
+            "not-before"
         ]
     );
     let hosts = "- web01\n- web02,\nweb[03-04];web05\n";

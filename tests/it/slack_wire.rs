@@ -41,16 +41,16 @@ async fn repeats_and_double_clicks_are_one_under_two_replicas() {
     slack.say("bob", METAL, Some(&card.ts), "no thanks").await.unwrap();
     slack.repeat(0, false);
     // Two presses that are two deliveries, on two connections at the same time.
-    let press = || slack.click("bob", METAL, &card.ts, "Reject");
+    let press = || slack.click("alice", METAL, &card.ts, "Cancel");
     let (one, other) = tokio::join!(press(), press());
     (one.unwrap(), other.unwrap());
-    slack.card(1, PATIENCE, |card| card.text.contains("rejected")).await.unwrap();
+    slack.card(1, PATIENCE, |card| card.text.contains("cancelled")).await.unwrap();
     world.quiet().await;
     assert_eq!(deliveries(&world).await, 4);
     let cards = slack.messages("alice", METAL).into_iter().filter(|m| m.text.contains("#1 reboot"));
     assert_eq!(cards.count(), 1);
-    let whispers = slack.messages("bob", METAL).into_iter().filter(|m| m.only_to.is_some());
-    assert_eq!(whispers.count(), 0, "nobody is told that they have already decided");
+    let whispers = slack.messages("alice", METAL).into_iter().filter(|m| m.only_to.is_some());
+    assert_eq!(whispers.count(), 0, "nobody is told that it is cancelled already");
     replica.stop().await;
     world.finish().await;
 }

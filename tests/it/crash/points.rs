@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 #![cfg_attr(not(feature = "failpoints"), allow(dead_code))]
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use metalbot::failpoint::Point;
@@ -25,6 +26,7 @@ const BROKEN: &str = "web09";
 const AREAS: [&[&str]; 6] = [
     &["inbox.", "seal."],
     &["rollout.", "lease."],
+    // Of a host whose password is wrong nobody could say whether the dead one reached it.
     &["job.", "journal."],
     &["card.", "notice."],
     // Only the first failure of a kind makes a ticket.
@@ -149,6 +151,8 @@ impl Watched<'_> {
                  select from outbox where sent_at is null and refused_at is null)
              and not exists (select from card where shown < version)
              and not exists (select from inbox where done_at is null)
+             and not exists (select from ticket where jira_key is null or shown < version)
+             and not exists (select from ticket_comment where sent_at is null)
              and not exists (select from audit where not exists (
                  select from audit_seal where audit_id = audit.id))";
         self.until("quiet", quiet).await;
@@ -186,33 +190,42 @@ async fn told_once(world: &World, batch: i64, hosts: &[&str]) {
     assert_eq!(report.broken, None);
 }
 
+/// One cause, so one ticket, which tells of each batch; nothing is said in it twice.
+async fn one_ticket(world: &World, batch: i64) {
+    let tickets = world.jira.issues();
+    assert_eq!(tickets.len(), 1, "{tickets:#?}");
+    let page = format!("/batches/{batch}]");
+    assert!(tickets[0].description.contains(&page), "{tickets:#?}");
+    let said: BTreeSet<&String> = tickets[0].comments.iter().collect();
+    assert_eq!(said.len(), tickets[0].comments.len(), "{tickets:#?}");
+    let known = world.all("select jira_key from ticket").await;
+    assert_eq!(known, [tickets[0].key.clone()]);
+}
+
 /// Dies at each point whose name begins so, each time in a reboot of its own.
-async fn reboots_survive(areas: &[&str]) {
-    let world = World::start(Setup { lease: "2s", ..Setup::default() }).await;
+async fn reboots_survive(areas: &[&str], broken: bool) {
+    let world = World::start(Setup { lease: "2s", broken }).await;
     let points: Vec<Point> = Point::ALL
         .into_iter()
         .filter(|point| areas.iter().any(|area| point.as_str().starts_with(area)))
         .collect();
     assert!(!points.is_empty());
-    for (done, point) in points.into_iter().enumerate() {
+    for point in points {
         let before = HOSTS.map(|host| world.cycles(host));
         let mut watched = Watched::start(&world, point).await;
         let batch = watched.batch("/metal reboot web[08-11] reason=\"a crash\"").await;
         let name = point.as_str();
         told_once(&world, batch, &HOSTS).await;
         let state: String = world.one(&format!("select state from batch where id = {batch}")).await;
-        assert_eq!(state, "partly_failed", "{name}");
+        assert_eq!(state, if broken { "partly_failed" } else { "succeeded" }, "{name}");
         for (host, (off, on)) in HOSTS.into_iter().zip(before) {
-            let once = if host == BROKEN { (off, on) } else { (off + 1, on + 1) };
+            let once = if broken && host == BROKEN { (off, on) } else { (off + 1, on + 1) };
             let history = world.history(host).await;
             assert_eq!(world.cycles(host), once, "{name}: cycles of {host}:\n{history}");
         }
-        // One cause, so one ticket; each later batch is told in it once.
-        let tickets = world.jira.issues();
-        assert_eq!(tickets.len(), 1, "{name}: {tickets:#?}");
-        assert_eq!(tickets[0].comments.len(), done, "{name}: {tickets:#?}");
-        let known = world.all("select jira_key from ticket").await;
-        assert_eq!(known, [tickets[0].key.clone()], "{name}");
+        if broken {
+            one_ticket(&world, batch).await;
+        }
         let (status, _) = watched.process.terminate().await;
         assert!(status.success(), "{status}");
     }
@@ -258,12 +271,12 @@ macro_rules! with_failpoints {
 }
 
 with_failpoints! {
-    death_while_deliveries_are_worked_on_and_the_audit_is_sealed: reboots_survive(AREAS[0]);
-    death_while_a_batch_is_conducted: reboots_survive(AREAS[1]);
-    death_in_the_life_of_a_job: reboots_survive(AREAS[2]);
-    death_in_the_relays: reboots_survive(AREAS[3]);
-    death_before_a_ticket: reboots_survive(AREAS[4]);
-    death_after_a_ticket: reboots_survive(AREAS[5]);
+    death_while_deliveries_are_worked_on_and_the_audit_is_sealed: reboots_survive(AREAS[0], true);
+    death_while_a_batch_is_conducted: reboots_survive(AREAS[1], true);
+    death_in_the_life_of_a_job: reboots_survive(AREAS[2], false);
+    death_in_the_relays: reboots_survive(AREAS[3], true);
+    death_before_a_ticket: reboots_survive(AREAS[4], true);
+    death_after_a_ticket: reboots_survive(AREAS[5], true);
     death_around_a_cycle: cycles_are_never_repeated();
 }
 
