@@ -35,6 +35,7 @@ FUZZ_SECONDS ?= 120
 fuzz: ## Look for bytes that break the IPMI client or the simulated BMCs (needs cargo-fuzz)
 	@cargo fuzz --version >/dev/null 2>&1 || { \
 	    echo "cargo-fuzz is missing: cargo install cargo-fuzz" >&2; exit 1; }
+	@cp -n Cargo.lock fuzz/Cargo.lock
 	for target in client responder; do \
 	    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target -- \
 	        -max_total_time=$(FUZZ_SECONDS) -max_len=1200 -use_value_profile=1 || exit 1; \
