@@ -25,7 +25,7 @@ pub struct Wake {
 }
 
 impl Wake {
-    /// Rings for work at every process, at once and then at most every [`PAUSE`].
+    /// Rings for work at every process, at once and then at most every `PAUSE`.
     pub fn jobs_ended(&self) {
         self.ended.notify_one();
     }

@@ -1,6 +1,6 @@
 //! From failed hosts to the right team's Jira queue and back.
 //!
-//! [`place`] decides which ticket a failure belongs to, in our own books; [`relay`] writes tickets
+//! `place` decides which ticket a failure belongs to, in our own books; [`relay`] writes tickets
 //! to Jira; [`sync`] reads what became of them. [`explain`] says what the rules would do.
 
 mod comment;

@@ -98,7 +98,7 @@ pub struct TicketEvents {
     pub lines: String,
 }
 
-/// The words of [`super::comment::Comment::Again`].
+/// The words of `Comment::Again`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct AgainContext {
     pub batch: String,
@@ -109,7 +109,7 @@ pub struct AgainContext {
     pub error: String,
 }
 
-/// The words of [`super::comment::Comment::Mended`].
+/// The words of `Comment::Mended`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct MendedContext {
     pub batches: Vec<BatchLink>,

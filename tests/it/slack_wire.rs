@@ -43,7 +43,8 @@ async fn repeats_and_double_clicks_are_one_under_two_replicas() {
     // Two presses that are two deliveries, on two connections at the same time.
     let press = || slack.click("alice", METAL, &card.ts, "Cancel");
     let (one, other) = tokio::join!(press(), press());
-    (one.unwrap(), other.unwrap());
+    one.unwrap();
+    other.unwrap();
     slack.card(1, PATIENCE, |card| card.text.contains("cancelled")).await.unwrap();
     world.quiet().await;
     assert_eq!(deliveries(&world).await, 4);

@@ -1,6 +1,6 @@
 //! HTTP mode: Slack sends deliveries to an address of ours, each signed.
 //!
-//! Invariants: no more of a body is read than [`MOST_BYTES`], whoever sends it, before the
+//! Invariants: no more of a body is read than `MOST_BYTES`, whoever sends it, before the
 //! signature is known to be right; a request counts once, in whatever replica it arrives; a forged
 //! one learns nothing.
 //! <https://docs.slack.dev/authentication/verifying-requests-from-slack>

@@ -29,7 +29,7 @@ pub fn content(args: &Map<String, Value>) -> Refusal {
     if blocks.len() > 50 {
         return Err("invalid_blocks");
     }
-    let all: usize = blocks.iter().map(|block| all_text(block)).sum();
+    let all: usize = blocks.iter().map(all_text).sum();
     if all > MOST_IN_MESSAGE {
         return Err("msg_blocks_too_long");
     }

@@ -1,7 +1,7 @@
 //! A Slack of our own on this machine: the Web API and Socket Mode over loopback, or event requests
 //! to an address, with people who act in it.
 //!
-//! It says no as Slack does ([`check`]): what is too long, unknown or not allowed is refused with
+//! It says no as Slack does (`check`): what is too long, unknown or not allowed is refused with
 //! Slack's own code. Faults come on demand. Payloads have the documented shapes.
 //!
 //! Invariant: an event or a form is over only when it was acknowledged; what is not acknowledged in

@@ -11,7 +11,7 @@ use super::body::{Block, Inline, Style, fit, is_web, push_reference, visible};
 
 /// Wiki text of the blocks, no longer than Jira takes.
 pub(super) fn text(blocks: Vec<Block>) -> String {
-    fit(blocks, |blocks| draw(blocks), |text| text.encode_utf16().count())
+    fit(blocks, draw, |text| text.encode_utf16().count())
 }
 
 fn draw(blocks: &[Block]) -> String {
@@ -422,7 +422,7 @@ raw [~bob] {code}
             let expected: Vec<String> = text.chars().filter_map(visible).collect::<String>()
                 .split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
             for (template, parts) in [
-                (format!("{value}"), 1),
+                (value.to_string(), 1),
                 (format!("- {value}\n- quite another item"), 1),
                 (format!("### {value}"), 1),
                 (format!("say **{value}** now"), 1),
