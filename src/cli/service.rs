@@ -48,6 +48,8 @@ use crate::ticket::sync as ticket_sync;
 const INTAKES: usize = 4;
 /// How long open pages may finish when the process stops.
 const WEB_DRAIN: Duration = Duration::from_secs(2);
+/// How long it is known what was seen a moment ago; longer than any door needs it.
+const SEEN: Duration = Duration::from_secs(3600);
 /// Audit rows sealed in one transaction.
 const SEALED_AT_ONCE: i64 = 1_000;
 
@@ -261,6 +263,11 @@ impl Service {
                 Ok(sealed > 0)
             };
             run_rounds(turns, "audit_seal", Duration::from_secs(1), None, round).await;
+        });
+        let (turns, pool) = (self.turns(), self.pool.clone());
+        self.tasks.spawn(async move {
+            let round = |_| async { Ok(store::seen::forget(&pool, SEEN).await? > 0) };
+            run_rounds(turns, "forget_seen", SEEN, None, round).await;
         });
         Ok(())
     }

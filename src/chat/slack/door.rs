@@ -38,13 +38,6 @@ pub struct Answer {
     pub deliver: Vec<Delivery>,
 }
 
-impl Forms {
-    /// No forms: every slash command is a command.
-    pub fn none() -> Forms {
-        Forms { wants: |_| false, answer: Arc::new(|_| Box::pin(async { Answer::default() })) }
-    }
-}
-
 /// The door of one process.
 #[derive(Clone)]
 pub struct Door {
