@@ -10,6 +10,7 @@ use sqlx::{PgPool, PgTransaction};
 use super::{App, Error};
 use crate::domain::batch::BatchState;
 use crate::domain::host::HostName;
+use crate::domain::ids::BatchId;
 use crate::domain::inbound::Place;
 use crate::domain::notice::{ApprovalView, Audience, Notice};
 use crate::store::batch::Batch;
@@ -21,27 +22,34 @@ pub async fn call_approvers(pool: &PgPool, app: &App) -> Result<usize, Error> {
     let due = store::batch::to_call(&mut *pool.acquire().await?, app.remind_before).await?;
     let mut called = 0;
     for id in due {
-        let mut tx = pool.begin().await?;
-        let Some(batch) = store::batch::lock(&mut tx, id).await? else { continue };
-        if batch.state != BatchState::AwaitingApproval || batch.overdue {
-            continue;
+        match call_for(pool, app, id).await {
+            Ok(told) => called += usize::from(told),
+            // One that this version cannot read must not hold up the others.
+            Err(error) => tracing::error!(batch = %id, ?error, "its approvers are not called"),
         }
-        // Between the look and the lock another process may have called.
-        let Some(reminder) = store::batch::mark_called(&mut tx, id, app.remind_before).await?
-        else {
-            continue;
-        };
-        let Some(seen) = view::batch_view(&mut tx, id).await? else { continue };
-        let lacking: Vec<ApprovalView> = seen
-            .approvals
-            .into_iter()
-            .filter(|part| part.approved_by.len() < part.quorum as usize)
-            .collect();
-        call(&mut tx, app, &batch, &seen.hosts, lacking, reminder).await?;
-        tx.commit().await?;
-        called += 1;
     }
     Ok(called)
+}
+
+async fn call_for(pool: &PgPool, app: &App, id: BatchId) -> Result<bool, Error> {
+    let mut tx = pool.begin().await?;
+    let Some(batch) = store::batch::lock(&mut tx, id).await? else { return Ok(false) };
+    if batch.state != BatchState::AwaitingApproval || batch.overdue {
+        return Ok(false);
+    }
+    // Between the look and the lock another process may have called.
+    let Some(reminder) = store::batch::mark_called(&mut tx, id, app.remind_before).await? else {
+        return Ok(false);
+    };
+    let Some(seen) = view::batch_view(&mut tx, id).await? else { return Ok(false) };
+    let lacking: Vec<ApprovalView> = seen
+        .approvals
+        .into_iter()
+        .filter(|part| part.approved_by.len() < part.quorum as usize)
+        .collect();
+    call(&mut tx, app, &batch, &seen.hosts, lacking, reminder).await?;
+    tx.commit().await?;
+    Ok(true)
 }
 
 async fn call(

@@ -103,7 +103,10 @@ pub async fn take_back(
     name: &str,
 ) -> Result<(), Error> {
     let who = &ask.who.login;
-    store::reaction::take(tx, id, who, name).await?;
+    if !store::reaction::take(tx, id, who, name).await? {
+        // It approved nothing: a button or another reaction did, or it was for another plan.
+        return Ok(());
+    }
     if store::reaction::stands(tx, id, who, &app.reactions.approve).await? {
         return Ok(());
     }

@@ -30,6 +30,8 @@ use crate::store::{self, card, job, outbox, view};
 
 /// How often new batches are looked for.
 pub const PERIOD: Duration = Duration::from_millis(500);
+/// Wait before a batch that could not be looked at is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Hosts of one batch looked at at the same time.
 const PARALLEL: usize = 512;
 
@@ -51,19 +53,26 @@ impl Checker {
         while !turn.is_last() {
             for id in store::batch::checking(&mut *self.pool.acquire().await?).await? {
                 if known.insert(id) {
-                    under_way.push(async move { (id, self.look_at(id).await) });
+                    under_way.push(async move { (id, self.look_at_for_once(id).await) });
                 }
             }
             if under_way.is_empty() {
                 break;
             }
             let ended = tokio::time::timeout(PERIOD, under_way.next()).await;
-            if let Ok(Some((id, Err(error)))) = ended {
-                // One that this version cannot read must not hold up the others.
-                tracing::error!(batch = %id, error = format!("{error:#}"), "cannot be checked");
+            if let Ok(Some((id, ()))) = ended {
+                known.remove(&id);
             }
         }
         Ok(false)
+    }
+
+    /// One that fails for a reason of ours is looked at again after a while, and holds up no other.
+    async fn look_at_for_once(&self, id: BatchId) {
+        if let Err(error) = self.look_at(id).await {
+            tracing::error!(batch = %id, error = format!("{error:#}"), "cannot be checked");
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     async fn look_at(&self, id: BatchId) -> anyhow::Result<()> {

@@ -257,14 +257,24 @@ async fn tell_the_end(tx: &mut PgTransaction<'_>, batch: &Batch) -> anyhow::Resu
 /// Tells of failures of batches that go on: many hosts in one notice. Returns whether there were any.
 pub async fn tell_failures(pool: &PgPool) -> anyhow::Result<bool> {
     let failing = telling::failing(&mut *pool.acquire().await?).await?;
-    for id in &failing {
-        let mut tx = pool.begin().await?;
-        let batch = store::batch::lock(&mut tx, *id).await?.context("it is gone")?;
-        // Between the look and the lock it may have ended: its end tells of all.
-        if matches!(batch.state, BatchState::Running | BatchState::Paused) {
-            telling::failures(&mut tx, &batch).await?;
+    let mut told = false;
+    for id in failing {
+        match tell_failures_of(pool, id).await {
+            Ok(()) => told = true,
+            // One that this version cannot read must not hold up the others.
+            Err(error) => tracing::error!(batch = %id, error = format!("{error:#}"), "stuck"),
         }
-        tx.commit().await?;
     }
-    Ok(!failing.is_empty())
+    Ok(told)
+}
+
+async fn tell_failures_of(pool: &PgPool, id: BatchId) -> anyhow::Result<()> {
+    let mut tx = pool.begin().await?;
+    let batch = store::batch::lock(&mut tx, id).await?.context("it is gone")?;
+    // Between the look and the lock it may have ended: its end tells of all.
+    if matches!(batch.state, BatchState::Running | BatchState::Paused) {
+        telling::failures(&mut tx, &batch).await?;
+    }
+    tx.commit().await?;
+    Ok(())
 }

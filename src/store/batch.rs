@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::lock::ClaimLock;
 use super::task::interval;
 use super::wake::{Bell, ring};
-use super::{audit, card, corrupt};
+use super::{audit, card, corrupt, reaction};
 use crate::domain::approval::{Needed, Requirement};
 use crate::domain::batch::{BatchEvent, BatchState, IllegalBatchEvent, next};
 use crate::domain::ids::BatchId;
@@ -307,6 +307,7 @@ pub async fn change_plan(
     )
     .execute(&mut **tx)
     .await?;
+    reaction::forget(&mut *tx, batch.id).await?;
     batch.digest = digest;
     batch.requirements = requirements;
     card::touch(&mut *tx, batch.id).await

@@ -46,50 +46,72 @@ pub async fn thin_out(pool: &PgPool, room: Room) -> sqlx::Result<usize> {
         let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
         match pace(count(row.recent), count(row.waiting), room.most) {
             Pace::Each => {}
-            Pace::Fold => digests += usize::from(fold(pool, &row.lane).await?),
+            Pace::Fold => match fold(pool, &row.lane).await {
+                Ok(folded) => digests += folded,
+                // A lane that this version cannot read must not hold up the others.
+                Err(error @ (sqlx::Error::Decode(_) | sqlx::Error::Protocol(_))) => {
+                    tracing::error!(lane = row.lane, %error, "a lane cannot be folded");
+                }
+                Err(error) => return Err(error),
+            },
             Pace::Hold => hold(pool, &row.lane, room.window).await?,
         }
     }
     Ok(digests)
 }
 
-/// Folds what waits in a lane behind whatever must not be folded.
-async fn fold(pool: &PgPool, lane: &str) -> sqlx::Result<bool> {
+/// Folds all that waits in a lane behind whatever must not be folded, into as many digests as it
+/// takes: what was left out would be sent before them. Returns how many.
+async fn fold(pool: &PgPool, lane: &str) -> sqlx::Result<usize> {
     let mut tx = pool.begin().await?;
-    let rows = sqlx::query!(
-        r#"select id, audience as "audience!", body from outbox
-           where lane = $1 and sent_at is null and refused_at is null and folded_into is null
-             and id > coalesce((
-                 select max(id) from outbox
-                 where lane = $1 and alone and sent_at is null and refused_at is null), 0)
-           order by id limit $2 for update"#,
-        lane,
-        MOST_FOLDED
+    let behind = sqlx::query_scalar!(
+        r#"select coalesce(max(id), 0) as "id!" from outbox
+           where lane = $1 and alone and sent_at is null and refused_at is null"#,
+        lane
     )
-    .fetch_all(&mut *tx)
+    .fetch_one(&mut *tx)
     .await?;
-    let Some(first) = rows.first() else { return Ok(false) };
-    let audience: Audience = serde_json::from_value(first.audience.clone()).map_err(corrupt)?;
-    // A notice of a newer version is left to a process that can read it, with all behind it.
-    let notices: Vec<Notice> =
-        rows.iter().map_while(|row| serde_json::from_value(row.body.clone()).ok()).collect();
-    if notices.len() < 2 {
-        return Ok(false);
+    let mut digests = 0;
+    loop {
+        let rows = sqlx::query!(
+            r#"select id, audience as "audience!", body from outbox
+               where lane = $1 and not alone and id > $2
+                 and sent_at is null and refused_at is null and folded_into is null
+               order by id limit $3 for update"#,
+            lane,
+            behind,
+            MOST_FOLDED
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        // A notice of a newer version is left to a process that can read it, with all behind it.
+        let notices: Vec<Notice> =
+            rows.iter().map_while(|row| serde_json::from_value(row.body.clone()).ok()).collect();
+        if notices.is_empty() || digests == 0 && notices.len() == 1 {
+            break;
+        }
+        let (mut rows, mut notices) = (&rows[..], &notices[..]);
+        while let Some(first) = rows.first().filter(|_| !notices.is_empty()) {
+            let audience: Audience =
+                serde_json::from_value(first.audience.clone()).map_err(corrupt)?;
+            let (one, taken) = digest(notices);
+            let ids: Vec<i64> = rows[..taken].iter().map(|row| row.id).collect();
+            let key = format!("digest:{}", first.id);
+            outbox::notice(&mut tx, &key, &audience, &one).await?;
+            sqlx::query!(
+                "update outbox set folded_into = (select id from outbox where key = $2)
+                 where id = any($1)",
+                &ids,
+                key
+            )
+            .execute(&mut *tx)
+            .await?;
+            digests += 1;
+            (rows, notices) = (&rows[taken..], &notices[taken..]);
+        }
     }
-    let (one, taken) = digest(&notices);
-    let ids: Vec<i64> = rows.iter().take(taken).map(|row| row.id).collect();
-    let key = format!("digest:{}", first.id);
-    outbox::notice(&mut tx, &key, &audience, &one).await?;
-    sqlx::query!(
-        "update outbox set folded_into = (select id from outbox where key = $2)
-         where id = any($1)",
-        &ids,
-        key
-    )
-    .execute(&mut *tx)
-    .await?;
     tx.commit().await?;
-    Ok(true)
+    Ok(digests)
 }
 
 /// Lets a lane wait until the oldest message of the window is no longer in it.

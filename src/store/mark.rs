@@ -22,7 +22,7 @@ pub async fn set(tx: &mut PgTransaction<'_>, ticket: TicketId) -> sqlx::Result<(
     Ok(())
 }
 
-/// Takes the marks of a ticket away: it is open again.
+/// Takes the marks of a ticket away: it is no longer one that nobody will mend.
 pub async fn clear_of(tx: &mut PgTransaction<'_>, ticket: TicketId) -> sqlx::Result<()> {
     sqlx::query!("delete from host_mark where ticket_id = $1", ticket.0).execute(&mut **tx).await?;
     Ok(())

@@ -23,14 +23,14 @@ pub async fn put(
     Ok(())
 }
 
-/// Forgets a reaction of a person.
+/// Forgets a reaction of a person. `false`: it did not stand for anything.
 pub async fn take(
     conn: &mut PgConnection,
     batch: BatchId,
     person: &str,
     name: &str,
-) -> sqlx::Result<()> {
-    sqlx::query!(
+) -> sqlx::Result<bool> {
+    let taken = sqlx::query!(
         "delete from card_reaction where batch_id = $1 and person = $2 and name = $3",
         batch.0,
         person,
@@ -38,6 +38,12 @@ pub async fn take(
     )
     .execute(conn)
     .await?;
+    Ok(taken.rows_affected() == 1)
+}
+
+/// Forgets all reactions on a card: they were for another plan.
+pub async fn forget(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<()> {
+    sqlx::query!("delete from card_reaction where batch_id = $1", batch.0).execute(conn).await?;
     Ok(())
 }
 

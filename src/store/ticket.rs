@@ -9,6 +9,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool, PgTransaction};
 use time::OffsetDateTime;
 
+use super::task::interval;
 use super::wake::{Bell, ring};
 use super::{card, corrupt};
 use crate::domain::cluster::Shared;
@@ -64,14 +65,28 @@ pub async fn lock(tx: &mut PgTransaction<'_>) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The tickets of a signature, the newest first.
-pub async fn of_signature(conn: &mut PgConnection, signature: &str) -> sqlx::Result<Vec<Known>> {
+/// The tickets of a signature that are open, ended no longer ago than `recent`, or have one of these
+/// hosts; the newest first.
+pub async fn of_signature(
+    conn: &mut PgConnection,
+    signature: &str,
+    recent: Duration,
+    hosts: &[&HostName],
+) -> sqlx::Result<Vec<Known>> {
+    let hosts: Vec<String> = hosts.iter().map(|host| host.to_string()).collect();
     let rows = sqlx::query!(
         r#"select id, jira_key, url, shared as "shared: Json<Shared>", ended,
                   extract(epoch from now() - ended_at)::float8 as ended_ago,
                   extract(epoch from now() - last_failed_at)::float8 as "quiet!"
-           from ticket where signature = $1 order by id desc limit 50"#,
-        signature
+           from ticket
+           where signature = $1 and (
+               ended is null or ended_at > now() - $2::interval
+               or exists (select from ticket_host join job on job.id = job_id
+                          where ticket_id = ticket.id and job.host = any($3)))
+           order by id desc"#,
+        signature,
+        interval(recent) as _,
+        &hosts
     )
     .fetch_all(conn)
     .await?;

@@ -61,7 +61,7 @@ pub async fn explain(
             shared,
             ticket,
         };
-        let mut rest = group.failures;
+        let mut rest = group.failures.clone();
         let mut tickets: Vec<_> = placed.iter().map(|(_, id, ..)| *id).collect();
         tickets.sort();
         tickets.dedup();
@@ -79,7 +79,7 @@ pub async fn explain(
                 explained.push(explain(&mine, shared, outcome));
             }
         }
-        let candidates = candidates(&mut *conn, policy, &group.signature).await?;
+        let candidates = candidates(&mut *conn, policy, &group).await?;
         for Placement { act, ticket, shared, failures } in settle(policy, rest, candidates) {
             let (key, url) = ticket.and_then(|known| known.filed).unzip();
             explained.push(explain(&failures, shared, Outcome::Would { act, key, url }));

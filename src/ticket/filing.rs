@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use serde_json::{Map, Value};
 
 use super::facts::{Facts, People};
@@ -69,7 +69,7 @@ impl TicketRelay {
                 return Ok(None);
             }
             if !turn.holds() {
-                return Err(anyhow!("the turn was lost before the create").into());
+                return Err(Failed::TurnLost);
             }
             reach(Point::TicketBeforeCreate);
             let created = site.create(&new).await;

@@ -69,8 +69,9 @@ pub fn settle(
 ) -> Vec<Placement> {
     let (mut rest, mut fresh, mut placements) = (failures, Vec::new(), Vec::new());
     for Candidate { known, hosts } in candidates {
+        let attracts = attracts(policy, &known);
         let fits = |failure: &HostFailure| {
-            known.shared.as_ref().is_some_and(|shared| shared.by(failure))
+            attracts && known.shared.as_ref().is_some_and(|shared| shared.by(failure))
                 || hosts.iter().any(|host| host.host == failure.host)
         };
         let (mut mine, mut others): (Vec<_>, Vec<_>) = rest.into_iter().partition(fits);
@@ -98,6 +99,12 @@ pub fn settle(
         placements.push(Placement { act: Act::New, ticket: None, shared, failures });
     }
     placements
+}
+
+/// Whether other hosts than its own belong to the ticket when they share what its hosts share. What
+/// is over, or will not be mended, says nothing of a rack's other hosts.
+fn attracts(policy: &TicketPolicy, known: &Known) -> bool {
+    matches!(policy.act(known.standing), Act::Join | Act::Reopen)
 }
 
 /// Whether failures so close in time may have the ticket's cause although they lie a little off.
@@ -128,15 +135,18 @@ fn together(some: &[HostFailure], more: &[HostFailure]) -> Vec<HostFailure> {
     some.iter().chain(more).cloned().collect()
 }
 
-/// The tickets that failures of this signature may belong to.
+/// The tickets that the group's failures may belong to.
 pub async fn candidates(
     conn: &mut PgConnection,
     policy: &TicketPolicy,
-    signature: &str,
+    group: &Group,
 ) -> sqlx::Result<Vec<Candidate>> {
     let mut candidates = Vec::new();
-    for known in ticket::of_signature(&mut *conn, signature).await? {
-        let hosts = match is_recent(policy, &known) || known.shared.is_none() {
+    let hosts: Vec<&HostName> = group.failures.iter().map(|failure| &failure.host).collect();
+    let known = ticket::of_signature(&mut *conn, &group.signature, policy.reopen, &hosts).await?;
+    for known in known {
+        let by_shared = attracts(policy, &known) && known.shared.is_some();
+        let hosts = match is_recent(policy, &known) || !by_shared {
             true => ticket_host::hosts(&mut *conn, known.id).await?,
             false => Vec::new(),
         };
@@ -181,7 +191,7 @@ async fn place(
     let jobs = ticket_host::failed_jobs(&mut tx, pending.batch, Some(&pending.error_kind)).await?;
     let failures = jobs.iter().map(|(_, failure)| failure.clone()).collect();
     for group in group(routes, failures) {
-        let candidates = candidates(&mut tx, policy, &group.signature).await?;
+        let candidates = candidates(&mut tx, policy, &group).await?;
         for placement in settle(policy, group.failures, candidates) {
             let hosts: Vec<NewHost<'_>> = placement
                 .failures

@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
+use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
 use super::comment::Comment;
@@ -77,13 +78,24 @@ pub(super) enum Failed {
     /// A create may or may not have happened; it is looked for again after this time.
     #[error("it is not known whether Jira has filed the ticket; looking for it")]
     Doubt(Duration),
+    /// Another process may have the turn by now.
+    #[error("the turn was lost")]
+    TurnLost,
+    #[error(transparent)]
+    Database(sqlx::Error),
+    /// The ticket's own fault: it cannot be read or worded.
     #[error(transparent)]
     Internal(#[from] anyhow::Error),
 }
 
 impl From<sqlx::Error> for Failed {
     fn from(error: sqlx::Error) -> Self {
-        Failed::Internal(error.into())
+        match error {
+            sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
+                Failed::Internal(error.into())
+            }
+            error => Failed::Database(error),
+        }
     }
 }
 
@@ -109,6 +121,10 @@ impl TicketRelay {
                         away.insert(site);
                     }
                 }
+                // It holds up no other, and a person has to look.
+                Err(Failed::Internal(error)) => self.stuck(work, &format!("{error:#}")).await?,
+                Err(Failed::TurnLost) => return Ok(true),
+                Err(Failed::Database(error)) => return Err(error.into()),
                 Err(error) => {
                     let wait = self.wait(work, &error);
                     let error = format!("{error:#}");
@@ -128,7 +144,9 @@ impl TicketRelay {
             Failed::Jira(error) => error
                 .retry_after()
                 .unwrap_or_else(|| outbox::wait_after(work.attempts, LONGEST_WAIT)),
-            Failed::Internal(_) => outbox::wait_after(work.attempts, LONGEST_WAIT),
+            Failed::TurnLost | Failed::Database(_) | Failed::Internal(_) => {
+                outbox::wait_after(work.attempts, LONGEST_WAIT)
+            }
         }
     }
 
@@ -177,16 +195,21 @@ impl TicketRelay {
     async fn people(&self, site: &Site, work: &Work, facts: &Facts) -> Result<People, Failed> {
         let mut people = People::new();
         let mut untagged = Vec::new();
+        let mut answers = true;
         for login in facts.logins() {
             let Person { name, account } = (self.find_person)(&login);
             let known = match &account {
                 None => false,
-                Some(account) => match site.knows_account(account).await {
+                Some(account) if answers => match site.knows_account(account).await {
                     Ok(known) => known,
-                    // We may not ask: then it is as the directory says.
-                    Err(JiraError::Rejected { .. }) => true,
-                    Err(error) => return Err(error.into()),
+                    // Then it is as the directory says: a ticket does not wait for that.
+                    Err(error) => {
+                        tracing::warn!(site = site.name(), account, %error, "cannot look up people");
+                        answers = matches!(error, JiraError::Rejected { .. });
+                        true
+                    }
                 },
+                Some(_) => true,
             };
             if !known {
                 tracing::warn!(ticket = work.fingerprint, login, ?account, "nobody in Jira");
@@ -255,7 +278,8 @@ impl TicketRelay {
             let text = self.comment(&comment, people)?;
             ticket_work::comment_begins(&self.pool, pending.id).await?;
             if !turn.holds() {
-                return Err(anyhow!("the turn was lost before a comment").into());
+                ticket_work::comment_failed(&self.pool, pending.id).await?;
+                return Err(Failed::TurnLost);
             }
             match site.comment(key, &Body::markdown(text)).await {
                 Ok(()) | Err(JiraError::Unknown { .. }) => {}
@@ -333,6 +357,7 @@ impl TicketRelay {
                 tagged: tagged
                     .filter(|login| seen.insert(login.as_str()))
                     .filter_map(|login| people.get(login))
+                    .filter(|who| who.account.is_some())
                     .map(|who| who.name.clone())
                     .collect(),
             };
@@ -350,6 +375,15 @@ impl TicketRelay {
         Ok(())
     }
 
+    /// The ticket cannot be read or worded as things are: it is tried again from time to time.
+    async fn stuck(&self, work: &Work, error: &str) -> anyhow::Result<()> {
+        tracing::error!(ticket = work.fingerprint, error, "a ticket cannot be written");
+        if work.key.is_some() {
+            return Ok(ticket_work::postpone(&self.pool, work, REFUSED_WAIT, error).await?);
+        }
+        self.set_aside(work, REFUSED_WAIT, error).await
+    }
+
     /// Jira refuses the ticket for good: operators hear of it once.
     async fn refused(&self, work: &Work, error: &JiraError) -> anyhow::Result<()> {
         tracing::error!(ticket = work.fingerprint, %error, "Jira refuses a ticket");
@@ -358,12 +392,17 @@ impl TicketRelay {
         if work.key.is_some() {
             return Ok(ticket_work::postpone(&self.pool, work, wait, &error).await?);
         }
+        self.set_aside(work, wait, &error).await
+    }
+
+    /// Lets the tickets behind one that cannot be filed pass it.
+    async fn set_aside(&self, work: &Work, wait: Duration, error: &str) -> anyhow::Result<()> {
         let mut tx = self.pool.begin().await?;
-        ticket_work::refused(&mut tx, work.id, wait, &error).await?;
+        ticket_work::refused(&mut tx, work.id, wait, error).await?;
         tx.commit().await?;
         match work.refused {
             true => Ok(()),
-            false => self.tell_operators(work, None, &error).await,
+            false => self.tell_operators(work, None, error).await,
         }
     }
 
@@ -389,7 +428,8 @@ impl TicketRelay {
             },
             None => Audience::Thread { batch: work.batch },
         };
-        let key = format!("ticket:{}:trouble:{}", work.fingerprint, work.version);
+        let what = hex::encode(&Sha256::digest(problem)[..4]);
+        let key = format!("ticket:{}:trouble:{}:{what}", work.fingerprint, work.version);
         outbox::notice(&mut *self.pool.acquire().await?, &key, &audience, &notice).await?;
         Ok(())
     }

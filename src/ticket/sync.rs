@@ -77,7 +77,12 @@ impl TicketSync {
                     return Ok(true);
                 }
                 let state = states.iter().find(|state| state.key == before.key);
-                self.saw(&before, state).await?;
+                if let Err(error) = self.saw(&before, state).await {
+                    // One that this version cannot read must not hold up the others.
+                    let error = format!("{error:#}");
+                    tracing::error!(ticket = before.key, error, "cannot follow a ticket");
+                    ticket_look::skip(&self.pool, &[before.id]).await?;
+                }
             }
         }
         Ok(more)
@@ -110,7 +115,7 @@ impl TicketSync {
         }
         match ends {
             Some(Ended::Declined) => mark::set(&mut tx, before.id).await?,
-            _ if now.ended.is_none() && before.ended.is_some() => {
+            _ if before.ended == Some(Ended::Declined) && now.ended != before.ended => {
                 mark::clear_of(&mut tx, before.id).await?;
             }
             _ => {}
