@@ -19,8 +19,9 @@ help: ## List the commands
 demo: install-demo ## Show everything on a simulated rack, in a browser
 	cargo run --release -- demo
 
-demo-script: install-demo ## Tell the demo's story without a person; fails if a step goes wrong
+demo-script: install-demo ## Tell the story at the console and in Slack; fails if a step goes wrong
 	cargo run --release -- demo --script
+	cargo run --release -- demo --script --chat slack-sim
 
 test: install-test ## Run every test
 	.ci/with-postgres cargo test --features failpoints

@@ -1,6 +1,8 @@
-//! `metalbot demo`: the real service on a private database, around it a simulated site. The only
-//! place where people can be switched without a password; no configuration leads here.
+//! `metalbot demo`: the real service on a private database, around it a simulated site, which people
+//! reach at the console or in a simulated Slack. The only place where people can be switched without
+//! a password; no configuration leads here.
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +22,8 @@ use super::site::Site;
 use super::story;
 use crate::console::{self, ConsoleState};
 use crate::sim::fleet::PEOPLE;
+use crate::sim::person::Person;
+use crate::sim::slack::SimSlack;
 use crate::telemetry;
 
 /// Who a visitor is at first.
@@ -35,6 +39,9 @@ pub struct DemoArgs {
     /// Where the console answers.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+    /// Where people act: at the console, or in a simulated Slack, where the story is told to you.
+    #[arg(long, value_enum, default_value = "console")]
+    chat: Platform,
     /// Tell the story without a person, print it, and exit with 1 if a step went wrong.
     #[arg(long)]
     script: bool,
@@ -44,6 +51,12 @@ pub struct DemoArgs {
     /// What to log, and how much: `info`, `metalbot=debug`.
     #[arg(long, default_value = "warn")]
     log: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Platform {
+    Console,
+    SlackSim,
 }
 
 /// What the demo adds to the service: the switch between people.
@@ -67,13 +80,19 @@ pub(super) async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
         listen.ip().is_loopback(),
         "the demo lets everybody be anybody: it listens on this machine only, not on {listen}"
     );
-    let folder = args.state.join(if args.script { "script" } else { "demo" });
-    if args.script && folder.exists() {
+    let in_slack = args.chat == Platform::SlackSim;
+    let folder = match (args.script, in_slack) {
+        (true, _) => "script",
+        (false, true) => "slack",
+        (false, false) => "demo",
+    };
+    let folder = args.state.join(folder);
+    if (args.script || in_slack) && folder.exists() {
         // The story begins with batch #1.
         std::fs::remove_dir_all(&folder)
             .with_context(|| format!("cannot empty {}", folder.display()))?;
     }
-    let mut site = Site::start(&folder, listen, SUBNET).await?;
+    let mut site = Site::start(&folder, listen, SUBNET, in_slack).await?;
     site.config.state_dir = folder.clone();
     let database = Database::open(&site.config).await?;
     let extras = Extras { metrics: Some(telemetry::install()?), ..extras() };
@@ -81,41 +100,59 @@ pub(super) async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let address = service.address.context("the demo has a web door")?;
     let base = format!("http://{address}");
 
-    let code = if args.script {
-        match story::tell(&base, &site, &service.pool).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("\nThe story went wrong: {error:#}");
-                ExitCode::FAILURE
+    let pool = service.pool.clone();
+    let told = async {
+        let told = match &site.slack {
+            Some(slack) => {
+                slack.connected(1).await?;
+                let seat = async |login: &str| Ok(slack.person(login));
+                story::tell(seat, &site.rack, &site.jira, &pool).await
             }
-        }
+            None => {
+                let seat = async |login: &str| Person::become_one(&base, login).await;
+                story::tell(seat, &site.rack, &site.jira, &pool).await
+            }
+        };
+        told.inspect_err(|error| eprintln!("\nThe story went wrong: {error:#}"))
+    };
+    let code = if args.script {
+        if told.await.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     } else {
-        println!("{}", welcome(&base, &site.jira.url()));
+        println!("{}", welcome(&base, &site));
         if !args.no_open {
-            open_browser(&base);
+            open_browser(&site.slack.as_ref().map_or(base.clone(), SimSlack::url));
         }
+        let stay = async {
+            if in_slack && told.await.is_ok() {
+                println!("Look around; Ctrl-C stops everything.");
+            }
+            std::future::pending::<Infallible>().await
+        };
         tokio::select! {
             signal = stop_signal() => {
                 println!("\n{}: stopping.", signal?);
                 ExitCode::SUCCESS
             }
             () = service.broken() => ExitCode::FAILURE,
+            never = stay => match never {},
         }
     };
     service.stop().await;
     database.close().await?;
-    site.jira.stop().await;
-    site.rack.stop();
+    site.stop().await;
     Ok(code)
 }
 
-fn welcome(base: &str, jira: &str) -> String {
-    format!(
-        r#"
+fn welcome(base: &str, site: &Site) -> String {
+    let jira = site.jira.url();
+    let servers = "48 simulated servers: web[01-40] and db[01-08]; web07 and web09 are broken.";
+    match &site.slack {
+        None => format!(
+            r#"
   Metalbot is ready:  {base}
   Its tickets are at  {jira}
 
-  48 simulated servers: web[01-40] and db[01-08]; web07 and web09 are broken.
+  {servers}
   You are alice. Switch to bob (owns web), dave (owns db) or carol on the left. Try:
 
     /metal reboot web[01-12] reason="kernel CVE-2026-1"     then approve it as bob
@@ -124,7 +161,20 @@ fn welcome(base: &str, jira: &str) -> String {
 
   Ctrl-C stops everything.
 "#
-    )
+        ),
+        Some(slack) => format!(
+            r#"
+  Metalbot is ready in a simulated Slack:  {slack}
+  Its own console is at                    {base}
+  Its tickets are at                       {jira}
+
+  {servers}
+  A story is told in Slack now, and here. Afterwards everything stays as it is.
+  Ctrl-C stops everything.
+"#,
+            slack = slack.url()
+        ),
+    }
 }
 
 /// Opens the page where there is a desktop; elsewhere the printed address has to do.

@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing that serves real machines can reach this module.
 
+pub mod actor;
 pub mod bmcs;
 pub mod fleet;
 pub mod jira;

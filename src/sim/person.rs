@@ -1,42 +1,17 @@
 //! A person at the console, acting over HTTP as their browser would. The demo's script and the
 //! tests tell their stories with these.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use async_trait::async_trait;
 use reqwest::{Client, StatusCode, header};
 use serde_json::{Value, json};
 
-/// One message as the person sees it.
-#[derive(Clone, Debug)]
-pub struct Seen {
-    pub id: String,
-    pub thread: Option<String>,
-    /// Login, or `metalbot`.
-    pub author: String,
-    /// What it says, without markup.
-    pub text: String,
-    pub html: String,
-    /// Nobody else sees it.
-    pub only_you: bool,
-    pub card: Option<Value>,
-}
+use super::actor::{self, Actor, Seen, plain};
 
-impl Seen {
-    /// Labels of the card's buttons.
-    pub fn buttons(&self) -> Vec<String> {
-        let buttons = self.card.as_ref().and_then(|card| card["buttons"].as_array());
-        let label = |button: &Value| button["label"].as_str().unwrap_or_default().to_owned();
-        buttons.map(|all| all.iter().map(label).collect()).unwrap_or_default()
-    }
-
-    /// What the button of this label sends back.
-    pub fn button(&self, label: &str) -> Option<String> {
-        let buttons = self.card.as_ref()?["buttons"].as_array()?;
-        let button = buttons.iter().find(|button| button["label"] == label)?;
-        button["value"].as_str().map(str::to_owned)
-    }
-}
+/// The channel for work on servers.
+const METAL: &str = "metal";
 
 /// A signed-in person.
 #[derive(Clone, Debug)]
@@ -166,21 +141,9 @@ impl Person {
         what: &str,
         wanted: impl Fn(&Seen) -> bool,
     ) -> anyhow::Result<Seen> {
-        let started = Instant::now();
-        loop {
-            let messages = self.messages(channel, thread).await.unwrap_or_default();
-            if let Some(found) = messages.iter().rev().find(|message| wanted(message)) {
-                return Ok(found.clone());
-            }
-            if started.elapsed() > at_most {
-                let shown: Vec<String> = messages
-                    .iter()
-                    .map(|message| format!("  {}: {}", message.author, message.text))
-                    .collect();
-                bail!("{} never saw {what}; what there is:\n{}", self.login, shown.join("\n"));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let look = async || self.messages(channel, thread).await.unwrap_or_default();
+        let text = |message: &Seen| format!("{}: {}", message.author, message.text);
+        actor::wait_for(&self.login, what, at_most, look, text, wanted).await
     }
 
     /// The card of a batch, as soon as `wanted` says yes to it.
@@ -223,6 +186,46 @@ impl Person {
     }
 }
 
+#[async_trait]
+impl Actor for Person {
+    fn login(&self) -> &str {
+        &self.login
+    }
+
+    async fn command(&self, text: &str) -> anyhow::Result<()> {
+        taken(self.say(METAL, text).await?)
+    }
+
+    async fn reply(&self, head: &Seen, text: &str) -> anyhow::Result<()> {
+        taken(self.reply(METAL, &head.id, text).await?)
+    }
+
+    async fn react(&self, to: &Seen, emoji: &str) -> anyhow::Result<()> {
+        taken(self.react(&to.id, emoji, true).await?)
+    }
+
+    async fn press(&self, on: &Seen, label: &str) -> anyhow::Result<()> {
+        taken(self.press(&on.id, &value(on, label)?).await?)
+    }
+
+    async fn answer(&self, on: &Seen, label: &str, answer: &str) -> anyhow::Result<()> {
+        taken(self.answer(&on.id, &value(on, label)?, answer).await?)
+    }
+
+    async fn messages(&self, head: Option<&Seen>) -> anyhow::Result<Vec<Seen>> {
+        self.messages(METAL, head.map(|head| head.id.as_str())).await
+    }
+}
+
+fn taken(status: StatusCode) -> anyhow::Result<()> {
+    ensure!(status == StatusCode::ACCEPTED, "the console answers {status}");
+    Ok(())
+}
+
+fn value(on: &Seen, label: &str) -> anyhow::Result<String> {
+    on.button(label).with_context(|| format!("there is no button {label}"))
+}
+
 fn client() -> anyhow::Result<Client> {
     let never = reqwest::redirect::Policy::none();
     Ok(Client::builder().redirect(never).timeout(Duration::from_secs(10)).no_proxy().build()?)
@@ -251,24 +254,4 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
     let from = text.find(start)? + start.len();
     let length = text[from..].find(end)?;
     Some(&text[from..from + length])
-}
-
-/// The text of our own HTML.
-pub fn plain(html: &str) -> String {
-    let mut out = String::new();
-    let mut rest = html;
-    while let Some(open) = rest.find('<') {
-        out += &rest[..open];
-        let Some(close) = rest[open..].find('>') else { break };
-        let tag = &rest[open..=open + close];
-        if tag.starts_with("</p") || tag.starts_with("</li") || tag.starts_with("<br") {
-            out.push('\n');
-        }
-        rest = &rest[open + close + 1..];
-    }
-    out += rest;
-    let entities = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")];
-    let text = entities.iter().fold(out, |text, (from, to)| text.replace(from, to));
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    lines.join("\n")
 }

@@ -74,7 +74,7 @@ async fn power_by_hand_is_for_administrators_and_takes_a_claim() {
     let process = world.serve().await;
     let carol = process.sign_in("carol").await;
     carol.say(CHANNEL, "/metal reboot web[01-02]").await.unwrap();
-    let waits = |card: &metalbot::sim::person::Seen| !card.buttons().is_empty();
+    let waits = |card: &metalbot::sim::actor::Seen| !card.buttons().is_empty();
     carol.card(CHANNEL, 1, LONG, waits).await.unwrap();
     let (done, out, why) = power(&["off", "web[02-03]", "--yes"]).await;
     assert!(!done && out.is_empty(), "{out}");
@@ -88,7 +88,7 @@ async fn power_by_hand_is_for_administrators_and_takes_a_claim() {
     assert!(progress.contains("#3 succeeded: 3 of 3 hosts"), "{progress}");
     assert!(["web03", "web04", "web05"].iter().all(|host| world.cycles(host) == (1, 1)));
     // Everybody sees what was done by hand, and the audit says who did it.
-    let ended = |card: &metalbot::sim::person::Seen| card.text.contains("succeeded");
+    let ended = |card: &metalbot::sim::actor::Seen| card.text.contains("succeeded");
     let card = carol.card(CHANNEL, 3, LONG, ended).await.unwrap();
     assert!(card.text.contains("bmc-power") && card.text.contains("@alice"), "{}", card.text);
     let row = sqlx::query(

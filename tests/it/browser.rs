@@ -34,7 +34,7 @@ async fn a_batch_from_the_first_key_to_its_tickets() {
     metalbot::use_ring();
     let folder = tempfile::tempdir().unwrap();
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let site = Site::start(folder.path(), listen, SUBNET).await.unwrap();
+    let site = Site::start(folder.path(), listen, SUBNET, false).await.unwrap();
     let database = Database::new().await;
     let service = Service::start(&site.config, &database.url, Roles::ALL, extras()).await.unwrap();
     let browser = Browser::start().await;

@@ -1,5 +1,6 @@
 //! The whole way through Slack: typed there, stored, carried out, and told there.
 
+use metalbot::cli::story;
 use metalbot::sim::slack::{METAL, RANDOM, Shown, SimSlack};
 
 use super::harness::{PATIENCE, World};
@@ -40,6 +41,14 @@ async fn a_batch_from_the_slash_command_to_its_end() {
         let cuts = world.acts(host).iter().filter(|act| *act == "power 0").count();
         assert_eq!(cuts, 1, "{host}");
     }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn the_demo_tells_its_story_in_slack() {
+    let world = World::builder().rack().slack("socket").start().await;
+    let seat = async |login: &str| Ok(world.slack().person(login));
+    story::tell(seat, world.rack(), &world.jira, &world.pool).await.unwrap();
     world.finish().await;
 }
 

@@ -1,12 +1,21 @@
 //! What a person can do, told by acting: each point of the main job at least once.
 
 use metalbot::bmc::Power;
+use metalbot::cli::story;
 use metalbot::domain::secret::Secret;
 use metalbot::identity::password;
 use metalbot::sim::person::Person;
 use metalbot::sim::rack::Fault;
 
 use crate::harness::{World, told};
+
+#[tokio::test]
+async fn the_demo_tells_its_story_at_the_console() {
+    let t = World::with_rack().await;
+    let seat = async |login: &str| Person::become_one(&t.base, login).await;
+    story::tell(seat, t.rack(), &t.jira, &t.pool).await.unwrap();
+    t.finish().await;
+}
 
 #[tokio::test]
 async fn help_lists_everything_and_explains_an_action() {

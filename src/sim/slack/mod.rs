@@ -11,7 +11,10 @@ mod check;
 mod deliver;
 mod forms;
 mod methods;
+mod mrkdwn;
+mod page;
 mod payload;
+mod person;
 mod rest;
 mod socket;
 mod state;
@@ -27,8 +30,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use deliver::{Act, Way, now, request_body, sign};
+pub use person::SlackPerson;
 use state::{BOT, State};
 pub use state::{Fault, Shown, User};
+
+use super::actor;
 
 /// Tokens and the secret that the stand-in takes.
 pub const BOT_TOKEN: &str = "xoxb-stand-in";
@@ -90,6 +96,11 @@ impl SimSlack {
     /// For `[slack] api_url`.
     pub fn api_url(&self) -> String {
         format!("http://{}/api", self.world.api)
+    }
+
+    /// Where the channel is shown to people.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.world.api)
     }
 
     /// The `[slack]` section that is served by this stand-in.
@@ -315,21 +326,8 @@ impl SimSlack {
         what: &str,
         wanted: impl Fn(&Shown) -> bool,
     ) -> anyhow::Result<Shown> {
-        let started = std::time::Instant::now();
-        loop {
-            let shown = self.messages(who, channel);
-            if let Some(found) = shown.iter().rev().find(|message| wanted(message)) {
-                return Ok(found.clone());
-            }
-            let there: Vec<String> =
-                shown.iter().map(|message| format!("  {}", message.text)).collect();
-            ensure!(
-                started.elapsed() < at_most,
-                "{who} never saw {what}; what there is:\n{}",
-                there.join("\n")
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let look = async || self.messages(who, channel);
+        actor::wait_for(who, what, at_most, look, |message| message.text.clone(), wanted).await
     }
 
     /// The card of a batch, as soon as it is as wanted.

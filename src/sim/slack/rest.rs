@@ -13,7 +13,7 @@ use axum::routing::{any, get, post};
 use serde_json::{Map, Value, json};
 
 use super::state::Fault;
-use super::{APP_TOKEN, BOT_TOKEN, Shared, methods};
+use super::{APP_TOKEN, BOT_TOKEN, Shared, methods, page};
 
 /// Scopes of the bot's token, as `slack manifest` asks for them.
 pub const SCOPES: &str = "commands,chat:write,channels:history,groups:history,reactions:read,users:read,users:read.email,files:read,files:write,im:write,usergroups:read";
@@ -23,6 +23,7 @@ pub fn router(world: Shared) -> Router {
         .route("/api/{method}", any(call))
         .route("/upload/{id}", post(upload))
         .route("/files/{id}", get(download))
+        .merge(page::router())
         .layer(DefaultBodyLimit::max(32 << 20))
         .with_state(world)
 }

@@ -73,7 +73,8 @@ impl Shown {
         self.elements().into_iter().find(|element| element["text"]["text"] == label)
     }
 
-    fn elements(&self) -> Vec<Value> {
+    /// Its buttons.
+    pub fn elements(&self) -> Vec<Value> {
         let blocks = self.blocks.as_array().into_iter().flatten();
         blocks
             .filter(|block| block["type"] == "actions")
@@ -196,6 +197,14 @@ impl State {
         let own = |m: &&Shown| m.only_to.as_ref().is_none_or(|only| *only == id);
         let here = |m: &&Shown| m.channel == channel || (channel == who && m.channel == id);
         self.messages.iter().filter(own).filter(here).cloned().collect()
+    }
+
+    /// What a person sees of the channel for work on servers, and what was written to them directly.
+    pub fn visible(&self, who: &str) -> Vec<Shown> {
+        let mut all = self.shown(who, METAL);
+        all.extend(self.shown(who, who));
+        all.sort_by(|one, other| one.ts.cmp(&other.ts));
+        all
     }
 
     /// Somebody must be in the channel to act there.

@@ -9,7 +9,7 @@ mod points;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use metalbot::sim::person::Seen;
+use metalbot::sim::actor::Seen;
 use metalbot::store;
 
 use crate::process::{CHANNEL, LONG, Process, Setup, World};
