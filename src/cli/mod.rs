@@ -10,6 +10,7 @@ mod bmc;
 mod check;
 pub mod demo;
 mod migrate;
+mod relays;
 pub mod roles;
 mod serve;
 pub mod service;

@@ -15,44 +15,35 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::roles::Roles;
-use super::ticketing::ticket_tasks;
-use super::{accounts, slack_door};
+use super::slack_door;
 use crate::app::intake::{Decode, Decoders, run_intake};
-use crate::app::{App, Reactions, ask, decide, rooms};
+use crate::app::{App, Reactions, rooms};
 use crate::bmc::Bmc;
 use crate::bmc::ipmi::Ipmi;
-use crate::chat::Chat;
 use crate::chat::slack;
 use crate::chat::slack::socket::Connections;
 use crate::chat::slack::web_api::WebApi;
 use crate::command::{self, Catalog, Limits as CommandLimits};
 use crate::config::Config;
-use crate::console::{self, ConsoleChat, ConsoleOptions, ConsoleState};
+use crate::console::{self, ConsoleOptions, ConsoleState};
 use crate::domain::secret::Secret;
 use crate::executor::checker::{self, Checker};
 use crate::executor::{self, Executor, FindHost, rollout, worker};
-use crate::failpoint::{Point, reach};
 use crate::identity::{DirectoryHandle, password};
 use crate::inventory::Inventory;
-use crate::notice::relay::{self as notice_relay, NoticeRelay};
 use crate::notice::render::ChatTemplates;
-use crate::store::task::{Turns, run_rounds};
-use crate::store::wake::{Wake, run_listener};
-use crate::store::{self, audit, task};
+use crate::store::task::{Turn, Turns, run_rounds};
+use crate::store::wake::{Bell, Wake, run_listener};
+use crate::store::{self, task};
 use crate::telemetry;
-use crate::ticket::relay as ticket_relay;
 use crate::ticket::render::TicketTemplates;
-use crate::ticket::sync as ticket_sync;
 
+/// Period of tasks that look by themselves.
+pub(super) const EVERY_SECOND: Duration = Duration::from_secs(1);
 /// Loops that work on deliveries, in each process.
 const INTAKES: usize = 4;
 /// How long open pages may finish when the process stops.
 const WEB_DRAIN: Duration = Duration::from_secs(2);
-/// How long it is known what was seen a moment ago; longer than any door needs it.
-const SEEN: Duration = Duration::from_secs(3600);
-/// Audit rows sealed in one transaction.
-const SEALED_AT_ONCE: i64 = 1_000;
-
 /// What a composition root may add to what the configuration says.
 #[derive(Default)]
 pub struct Extras {
@@ -106,6 +97,7 @@ pub struct Service {
     pub pool: PgPool,
     owner: String,
     stop: CancellationToken,
+    wake: Arc<Wake>,
     tasks: JoinSet<()>,
 }
 
@@ -126,51 +118,63 @@ impl Service {
             pool,
             owner: process_name(),
             stop: CancellationToken::new(),
+            wake: Arc::new(Wake::default()),
             tasks: JoinSet::new(),
         };
-        let wake = Arc::new(Wake::default());
         service.tasks.spawn(until(
             service.stop.clone(),
-            run_listener(service.pool.clone(), Arc::clone(&wake)),
+            run_listener(service.pool.clone(), Arc::clone(&service.wake)),
         ));
         let slack = slack_door::api(config)?;
         let app = Arc::new(app(config, &loaded, slack.as_ref()));
+        let bmc: Arc<dyn Bmc> = Arc::new(ipmi(config));
         if roles.worker {
-            service.start_worker(config, &loaded, &wake)?;
+            service.start_worker(config, &loaded, &bmc);
         }
         if roles.relay {
-            service.start_relays(config, &loaded, &app, &wake, slack.as_ref())?;
+            service.start_relays(config, &loaded, &app, &bmc, slack.as_ref())?;
         }
         if roles.web {
             let templates = &loaded.chat_templates;
-            service.start_web(config, &app, templates, &wake, slack, extras).await?;
+            service.start_web(config, &app, templates, slack, extras).await?;
         }
         Ok(service)
     }
 
-    fn start_worker(
+    /// Runs `round` in turn with the other replicas: when the bell rings, and at least every `period`.
+    pub(super) fn in_turn<F>(
         &mut self,
-        config: &Config,
-        loaded: &Loaded,
-        wake: &Arc<Wake>,
-    ) -> anyhow::Result<()> {
+        name: impl Into<String>,
+        period: Duration,
+        bell: Option<Bell>,
+        round: impl FnMut(Turn) -> F + Send + 'static,
+    ) where
+        F: Future<Output = anyhow::Result<bool>> + Send + 'static,
+    {
+        let turns =
+            Turns { pool: self.pool.clone(), owner: self.owner.clone(), stop: self.stop.clone() };
+        let (name, wake) = (name.into(), Arc::clone(&self.wake));
+        self.tasks.spawn(async move {
+            let bell = bell.map(|bell| wake.bell(bell));
+            run_rounds(turns, &name, period, bell, round).await;
+        });
+    }
+
+    fn start_worker(&mut self, config: &Config, loaded: &Loaded, bmc: &Arc<dyn Bmc>) {
         let inventory = Arc::clone(&loaded.inventory);
         let find_host: FindHost = Arc::new(move |name| inventory.get(name).cloned());
-        let bmc: Arc<dyn Bmc> = Arc::new(ipmi(config));
-        let checker = Checker {
+        let checker = Arc::new(Checker {
             pool: self.pool.clone(),
-            bmc: Arc::clone(&bmc),
+            bmc: Arc::clone(bmc),
             find_host: Arc::clone(&find_host),
             approvals: config.approval.clone(),
-        };
-        let (turns, bells) = (self.turns(), Arc::clone(wake));
-        self.tasks.spawn(async move {
-            let round = |turn| checker.round(turn);
-            run_rounds(turns, "checks", checker::PERIOD, Some(&bells.work), round).await;
+        });
+        self.in_turn("checks", checker::PERIOD, Some(Bell::Work), move |turn| {
+            Arc::clone(&checker).round(turn)
         });
         let executor = Executor {
             pool: self.pool.clone(),
-            bmc,
+            bmc: Arc::clone(bmc),
             find_host,
             worker: self.owner.clone(),
             limits: executor::Limits {
@@ -180,96 +184,18 @@ impl Service {
             },
             log_reading: Default::default(),
         };
-        self.tasks.spawn(worker::run_worker(executor, Arc::clone(wake), self.stop.clone()));
-        let (turns, pool) = (self.turns(), self.pool.clone());
-        self.tasks.spawn(async move {
-            let round = |_| rollout::tell_failures(&pool);
-            run_rounds(turns, "failures", Duration::from_secs(1), None, round).await;
+        let wake = Arc::clone(&self.wake);
+        self.tasks.spawn(worker::run_worker(executor, wake, self.stop.clone()));
+        let pool = self.pool.clone();
+        self.in_turn("failures", EVERY_SECOND, None, move |_| {
+            let pool = pool.clone();
+            async move { rollout::tell_failures(&pool).await }
         });
-        let (turns, wake, pool) = (self.turns(), Arc::clone(wake), self.pool.clone());
-        let caps = config.caps;
-        self.tasks.spawn(async move {
-            let round = |_| rollout::conduct(&pool, &caps);
-            run_rounds(turns, "rollout", rollout::PERIOD, Some(&wake.work), round).await;
+        let (pool, caps) = (self.pool.clone(), config.caps);
+        self.in_turn("rollout", rollout::PERIOD, Some(Bell::Work), move |_| {
+            let pool = pool.clone();
+            async move { rollout::conduct(&pool, &caps).await }
         });
-        Ok(())
-    }
-
-    fn start_relays(
-        &mut self,
-        config: &Config,
-        loaded: &Loaded,
-        app: &Arc<App>,
-        wake: &Arc<Wake>,
-        slack: Option<&Arc<WebApi>>,
-    ) -> anyhow::Result<()> {
-        let channels = config.console.channels.iter().map(|channel| channel.name.clone());
-        let console: Arc<dyn Chat> = Arc::new(ConsoleChat::new(self.pool.clone(), channels));
-        let mut chats = HashMap::from([(rooms::PLATFORM, console)]);
-        if let Some(api) = slack {
-            chats.insert(slack::PLATFORM, slack_door::chat(&self.pool, api, app));
-            let homes = slack_door::homes(&self.pool, api, app);
-            let turns = self.turns();
-            self.tasks.spawn(async move {
-                let round = |_| homes.round();
-                run_rounds(turns, "homes", Duration::from_secs(1), None, round).await;
-            });
-        }
-        let relay = NoticeRelay {
-            pool: self.pool.clone(),
-            chats: Arc::new(chats),
-            templates: Arc::clone(&loaded.chat_templates),
-            find_account: accounts::find_account(loaded.directory.clone()),
-            find_email: accounts::find_email(loaded.directory.clone()),
-        };
-        let (turns, bells) = (self.turns(), Arc::clone(wake));
-        self.tasks.spawn(async move {
-            let round = |_| relay.round();
-            let period = notice_relay::PERIOD;
-            run_rounds(turns, "notices", period, Some(&bells.outbox), round).await;
-        });
-        if let Some((relay, sync)) = ticket_tasks(self.pool.clone(), config, loaded)? {
-            let (turns, bells) = (self.turns(), Arc::clone(wake));
-            self.tasks.spawn(async move {
-                let round = |turn| relay.round(turn);
-                let period = ticket_relay::PERIOD;
-                run_rounds(turns, "tickets", period, Some(&bells.outbox), round).await;
-            });
-            let turns = self.turns();
-            self.tasks.spawn(async move {
-                let round = |turn| sync.round(turn);
-                run_rounds(turns, "ticket_sync", ticket_sync::PERIOD, None, round).await;
-            });
-        }
-        let (turns, pool, app) = (self.turns(), self.pool.clone(), Arc::clone(app));
-        self.tasks.spawn(async move {
-            let round = |_| async { Ok(ask::call_approvers(&pool, &app).await? > 0) };
-            run_rounds(turns, "approvers", Duration::from_secs(1), None, round).await;
-        });
-        let (turns, pool) = (self.turns(), self.pool.clone());
-        self.tasks.spawn(async move {
-            let round = |_| async { Ok(decide::expire_overdue(&pool).await? > 0) };
-            run_rounds(turns, "expiry", Duration::from_secs(1), None, round).await;
-        });
-        let (turns, pool) = (self.turns(), self.pool.clone());
-        self.tasks.spawn(async move {
-            let round = |_| async {
-                let mut tx = pool.begin().await?;
-                let sealed = audit::seal(&mut tx, SEALED_AT_ONCE).await?;
-                if sealed > 0 {
-                    reach(Point::SealBeforeCommit);
-                }
-                tx.commit().await?;
-                Ok(sealed > 0)
-            };
-            run_rounds(turns, "audit_seal", Duration::from_secs(1), None, round).await;
-        });
-        let (turns, pool) = (self.turns(), self.pool.clone());
-        self.tasks.spawn(async move {
-            let round = |_| async { Ok(store::seen::forget(&pool, SEEN).await? > 0) };
-            run_rounds(turns, "forget_seen", SEEN, None, round).await;
-        });
-        Ok(())
     }
 
     async fn start_web(
@@ -277,7 +203,6 @@ impl Service {
         config: &Config,
         app: &Arc<App>,
         templates: &Arc<ChatTemplates>,
-        wake: &Arc<Wake>,
         slack: Option<Arc<WebApi>>,
         extras: Extras,
     ) -> anyhow::Result<()> {
@@ -287,7 +212,7 @@ impl Service {
         ]));
         for _ in 0..INTAKES {
             let (pool, app) = (self.pool.clone(), Arc::clone(app));
-            let (decoders, wake) = (Arc::clone(&decoders), Arc::clone(wake));
+            let (decoders, wake) = (Arc::clone(&decoders), Arc::clone(&self.wake));
             self.tasks.spawn(run_intake(pool, app, decoders, wake, self.stop.clone()));
         }
         let listener = TcpListener::bind(config.http.listen)
@@ -361,10 +286,6 @@ impl Service {
             secure: config.secure_cookies(),
             session_lifetime: Duration::from_secs(u64::from(config.console.session_hours) * 3600),
         })
-    }
-
-    fn turns(&self) -> Turns {
-        Turns { pool: self.pool.clone(), owner: self.owner.clone(), stop: self.stop.clone() }
     }
 
     /// Stops in order: no new work, running steps finish or are handed over, turns are given up.

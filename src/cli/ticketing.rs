@@ -1,34 +1,72 @@
-//! Composes what files tickets and what reads what became of them.
+//! Composes the tasks that file tickets and read what became of them.
 
 use std::sync::Arc;
 
 use sqlx::PgPool;
 
-use super::service::{Loaded, ipmi};
+use super::service::Loaded;
+use crate::bmc::Bmc;
 use crate::config::Config;
 use crate::domain::workflow::Check;
 use crate::preflight::check;
+use crate::store::share::Share;
 use crate::ticket::jira::Site;
-use crate::ticket::relay::{Person, TicketRelay};
+use crate::ticket::mending::Mending;
+use crate::ticket::people::{FindPerson, Person};
+use crate::ticket::place::Placing;
+use crate::ticket::recheck::Rechecks;
+use crate::ticket::relay::{FindHost, TicketRelay};
 use crate::ticket::sync::TicketSync;
 
-/// Both tasks, where a Jira is configured.
+/// The tasks, with a pair for each Jira site.
+pub(super) struct TicketTasks {
+    pub placing: Placing,
+    pub sites: Vec<(TicketRelay, TicketSync)>,
+    pub rechecks: Rechecks,
+    pub mending: Mending,
+}
+
+/// All of them, where a Jira is configured.
 pub(super) fn ticket_tasks(
-    pool: PgPool,
+    pool: &PgPool,
     config: &Config,
     loaded: &Loaded,
-) -> anyhow::Result<Option<(TicketRelay, TicketSync)>> {
+    bmc: &Arc<dyn Bmc>,
+) -> anyhow::Result<Option<TicketTasks>> {
     let Some((jira, routes)) = config.jira.as_ref().zip(config.routes()) else { return Ok(None) };
     let sites = jira.sites().into_iter().map(Site::new).collect::<Result<Vec<_>, _>>()?;
     let (directory, inventory) = (loaded.directory.clone(), Arc::clone(&loaded.inventory));
-    let bmc = Arc::new(ipmi(config));
-    let hosts = Arc::clone(&loaded.inventory);
-    let sync = TicketSync {
+    let find_person: FindPerson = Arc::new(move |login| {
+        let directory = directory.current();
+        Person {
+            name: directory.by_login(login).map_or_else(|| login.to_owned(), |who| who.name),
+            account: directory.jira_account(login).map(str::to_owned),
+        }
+    });
+    let find_host: FindHost = Arc::new(move |name| inventory.get(name).cloned());
+    let pairs = sites.iter().map(|site| {
+        let share = share(site, &sites, &routes.default.site);
+        let relay = TicketRelay {
+            pool: pool.clone(),
+            site: site.clone(),
+            share: share.clone(),
+            default: routes.default.clone(),
+            policy: config.tickets.clone(),
+            templates: Arc::clone(&loaded.ticket_templates),
+            find_person: Arc::clone(&find_person),
+            find_host: Arc::clone(&find_host),
+            public_url: config.public_url(),
+            accounts: Default::default(),
+        };
+        let (site, policy) = (site.clone(), config.tickets.clone());
+        (relay, TicketSync { pool: pool.clone(), site, share, policy })
+    });
+    let pairs = pairs.collect();
+    let (bmc, find_host) = (Arc::clone(bmc), Arc::clone(&find_host));
+    let rechecks = Rechecks {
         pool: pool.clone(),
-        sites: sites.clone(),
-        policy: config.tickets.clone(),
         check_host: Arc::new(move |name| {
-            let (bmc, host) = (Arc::clone(&bmc), hosts.get(&name).cloned());
+            let (bmc, host) = (Arc::clone(&bmc), find_host(&name));
             Box::pin(async move {
                 let Some(host) = host else {
                     return Err(format!("{name} is not in the inventory any more"));
@@ -38,21 +76,17 @@ pub(super) fn ticket_tasks(
             })
         }),
     };
-    let relay = TicketRelay {
-        pool,
-        sites,
-        routes,
-        policy: config.tickets.clone(),
-        templates: Arc::clone(&loaded.ticket_templates),
-        find_person: Arc::new(move |login| {
-            let directory = directory.current();
-            Person {
-                name: directory.by_login(login).map_or_else(|| login.to_owned(), |who| who.name),
-                account: directory.jira_account(login).map(str::to_owned),
-            }
-        }),
-        find_host: Arc::new(move |name| inventory.get(name).cloned()),
-        public_url: config.public_url(),
-    };
-    Ok(Some((relay, sync)))
+    let policy = config.tickets.clone();
+    let placing = Placing { pool: pool.clone(), routes, policy: policy.clone() };
+    let mending = Mending { pool: pool.clone(), policy };
+    Ok(Some(TicketTasks { placing, sites: pairs, rechecks, mending }))
+}
+
+/// The default site's relay also has what was for a site that is configured no more.
+fn share(site: &Site, all: &[Site], default: &str) -> Share {
+    let others = all.iter().map(Site::name).filter(|name| *name != default);
+    match site.name() == default {
+        true => Share::AllBut(others.map(str::to_owned).collect()),
+        false => Share::Of(site.name().to_owned()),
+    }
 }

@@ -79,6 +79,10 @@ impl Jira {
         std::iter::once(own).chain(more).collect()
     }
 
+    pub(super) fn longest_timeout(&self) -> Duration {
+        self.site.values().map(|site| site.timeout).fold(self.timeout, Duration::max)
+    }
+
     /// What cannot work although each key has the right type.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();

@@ -31,6 +31,10 @@ impl Config {
             }
             return problems;
         };
+        if self.tickets.doubt <= jira.longest_timeout() {
+            let why = "a create may be under way for as long as a site's timeout";
+            problems.push(format!("tickets.doubt: too short; {why}"));
+        }
         let sites: Vec<&str> =
             std::iter::once(DEFAULT_SITE).chain(jira.site.keys().map(String::as_str)).collect();
         for (index, rule) in self.route.iter().enumerate() {
@@ -129,6 +133,7 @@ mod tests {
             ("[tickets]\nafter_reopen = \"maybe\"", "tickets.after_reopen: expected one of"),
             ("[tickets]\noperators = \"console/nowhere\"", "tickets.operators: "),
             ("[tickets]\noperators = \"metal\"", "tickets.operators: "),
+            ("[tickets]\ndoubt = \"5s\"", "tickets.doubt: too short"),
         ] {
             let error = with(&format!("{JIRA}{rest}")).expect_err(expected);
             assert!(error.contains(&format!("m.toml: {expected}")), "{error}\n{expected}");

@@ -47,13 +47,14 @@ pub struct Checker {
 impl Checker {
     /// Works on all batches that wait, and on those that come meanwhile: a batch of ten thousand
     /// silent BMCs must not hold up one of three hosts.
-    pub async fn round(&self, turn: Turn) -> anyhow::Result<bool> {
+    pub async fn round(self: Arc<Self>, turn: Turn) -> anyhow::Result<bool> {
         let mut known: HashSet<BatchId> = HashSet::new();
         let mut under_way = FuturesUnordered::new();
+        let this = &*self;
         while !turn.is_last() {
             for id in store::batch::checking(&mut *self.pool.acquire().await?).await? {
                 if known.insert(id) {
-                    under_way.push(async move { (id, self.look_at_for_once(id).await) });
+                    under_way.push(async move { (id, this.look_at_for_once(id).await) });
                 }
             }
             if under_way.is_empty() {

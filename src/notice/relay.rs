@@ -1,7 +1,7 @@
-//! Sends what waits: cards that changed, then notices. One replica at a time runs it; a message that
-//! was sent twice by a change of replicas is recognised by its key where the platform can.
+//! Sends what waits for one platform: cards that changed, then notices. One replica at a time runs
+//! it; a message that was sent twice by a change of replicas is recognised by its key where the
+//! platform can.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::failpoint::{Point, reach};
 use crate::store::card::DirtyCard;
 use crate::store::lane::Room;
 use crate::store::outbox::PendingNotice;
+use crate::store::share::Share;
 use crate::store::{self, lane, outbox, view};
 
 /// How often the relay looks when nobody wakes it.
@@ -33,9 +34,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// before, and platforms allow about one message a second.
 const ROOM: Room = Room { most: 20, window: Duration::from_secs(60) };
 
-/// The platforms that this process can post to, by name.
-pub type Chats = HashMap<&'static str, Arc<dyn Chat>>;
-
 /// Finds the platform's id of a person by login and platform.
 pub type FindAccount = Arc<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
 
@@ -46,7 +44,10 @@ pub type FindEmail = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 #[derive(Clone)]
 pub struct NoticeRelay {
     pub pool: PgPool,
-    pub chats: Arc<Chats>,
+    pub platform: &'static str,
+    pub chat: Arc<dyn Chat>,
+    /// What goes to the platform, and perhaps what goes nowhere.
+    pub share: Share,
     pub templates: Arc<ChatTemplates>,
     pub find_account: FindAccount,
     pub find_email: FindEmail,
@@ -54,33 +55,34 @@ pub struct NoticeRelay {
 
 impl NoticeRelay {
     /// Sends what is due; `true` when there may be more.
-    pub async fn round(&self) -> anyhow::Result<bool> {
-        lane::thin_out(&self.pool, ROOM).await?;
-        let cards = store::card::dirty(&self.pool, PAGE).await?;
-        let notices = outbox::due_notices(&self.pool, PAGE).await?;
+    pub async fn round(self: Arc<Self>) -> anyhow::Result<bool> {
+        lane::thin_out(&self.pool, &self.share, ROOM).await?;
+        let cards = store::card::dirty(&self.pool, &self.share, PAGE).await?;
+        let notices = outbox::due_notices(&self.pool, &self.share, PAGE).await?;
         let any = !cards.is_empty() || !notices.is_empty();
+        let this = &*self;
         let cards = cards.into_iter().map(|card| async move {
             let batch = card.batch;
-            match self.show_card(&card).await {
+            match this.show_card(&card).await {
                 Ok(()) => {}
                 Err(ChatError::Later { wait, why }) => {
                     tracing::debug!(%batch, ?wait, why, "a card waits for its turn");
-                    store::card::defer(&self.pool, batch, wait).await?;
+                    store::card::defer(&this.pool, batch, wait).await?;
                 }
                 Err(ChatError::Transient(error)) => {
                     tracing::warn!(%batch, error, "a card was not shown");
                     let wait = outbox::wait_after(card.attempts, LONGEST_WAIT);
-                    store::card::postpone(&self.pool, batch, wait, &error).await?;
+                    store::card::postpone(&this.pool, batch, wait, &error).await?;
                 }
                 Err(ChatError::Rejected(error)) => {
                     tracing::error!(%batch, error, "a card can never be shown");
-                    store::card::refused(&self.pool, batch, &error).await?;
+                    store::card::refused(&this.pool, batch, &error).await?;
                 }
             }
             anyhow::Ok(())
         });
         run_all(stream::iter(cards).buffer_unordered(PARALLEL)).await?;
-        let notices = notices.into_iter().map(|notice| self.deliver(notice));
+        let notices = notices.into_iter().map(|notice| this.deliver(notice));
         run_all(stream::iter(notices).buffer_unordered(PARALLEL)).await?;
         Ok(any)
     }
@@ -194,9 +196,10 @@ impl NoticeRelay {
 
     /// A platform that this configuration lacks may come back with the next one.
     fn chat(&self, platform: &str) -> Result<&Arc<dyn Chat>, ChatError> {
-        self.chats
-            .get(platform)
-            .ok_or_else(|| ChatError::Transient(format!("{platform} is not configured")))
+        match platform == self.platform {
+            true => Ok(&self.chat),
+            false => Err(ChatError::Transient(format!("{platform} is not configured"))),
+        }
     }
 }
 

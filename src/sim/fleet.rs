@@ -164,10 +164,11 @@ expires = "1h"
 url = "{jira}"
 token = "{jira_token}"
 project = "OPS"
+timeout = "2s"
 
 [tickets]
 look_every = "1s"
-doubt = "2s"
+doubt = "3s"
 "#
     )
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
 
+use super::share::Share;
 use super::task::interval;
 use super::wake::{Bell, ring};
 use crate::domain::ids::BatchId;
@@ -40,14 +41,18 @@ pub async fn progress(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<(
 }
 
 /// Cards that must be posted or may be edited now; new ones first, they answer a command.
-pub async fn dirty(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<DirtyCard>> {
+pub async fn dirty(pool: &PgPool, share: &Share, at_most: i64) -> sqlx::Result<Vec<DirtyCard>> {
+    let (platforms, belongs) = share.parts();
     let rows = sqlx::query!(
         "select card.batch_id, batch.platform, batch.channel, card.message_id, card.version,
                 card.attempts
          from card join batch on batch.id = card.batch_id
          where card.shown < card.version and card.refused_at is null and card.due_at <= now()
+           and (batch.platform = any($2)) = $3
          order by card.message_id is not null, card.due_at limit $1",
-        at_most
+        at_most,
+        &platforms,
+        belongs
     )
     .fetch_all(pool)
     .await?;

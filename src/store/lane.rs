@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
+use super::share::Share;
 use super::task::interval;
 use super::{corrupt, outbox};
 use crate::domain::digest::{Pace, digest, pace};
@@ -23,13 +24,16 @@ pub struct Room {
 }
 
 /// Brings order into crowded lanes: folds what waits there, or lets it wait until there is room.
-/// Returns how many digests were queued. One process at a time may run it.
-pub async fn thin_out(pool: &PgPool, room: Room) -> sqlx::Result<usize> {
+/// Returns how many digests were queued. One process at a time may run it for a share.
+pub async fn thin_out(pool: &PgPool, share: &Share, room: Room) -> sqlx::Result<usize> {
+    let (platforms, belongs) = share.parts();
     let crowded = sqlx::query!(
         r#"select waiting.lane as "lane!", waiting.count as "waiting!", recent.count as "recent!"
-           from (select lane, count(*) from outbox
+           from (select lane, count(*) from outbox left join batch on batch.id = batch_id
                  where lane is not null and not alone
                    and sent_at is null and refused_at is null and folded_into is null
+                   and (coalesce(platform, audience #>> '{place,platform}',
+                                 audience #>> '{near,platform}', '') = any($3)) = $4
                  group by lane) as waiting,
                 lateral (select count(*) from outbox
                          where lane = waiting.lane and sent_at > now() - $2::interval
@@ -37,7 +41,9 @@ pub async fn thin_out(pool: &PgPool, room: Room) -> sqlx::Result<usize> {
            where waiting.count + recent.count > $1
            order by waiting.lane limit 100"#,
         i64::from(room.most),
-        interval(room.window) as _
+        interval(room.window) as _,
+        &platforms,
+        belongs
     )
     .fetch_all(pool)
     .await?;
@@ -144,6 +150,10 @@ mod tests {
         Audience::Person { login: "alice".into(), near }
     }
 
+    fn slack() -> Share {
+        Share::Of("slack".into())
+    }
+
     async fn queue(pool: &PgPool, numbers: std::ops::RangeInclusive<i64>) {
         let mut conn = pool.acquire().await.unwrap();
         for number in numbers {
@@ -156,8 +166,8 @@ mod tests {
     async fn send(pool: &PgPool, room: Room) -> Vec<Notice> {
         let mut sent = Vec::new();
         loop {
-            thin_out(pool, room).await.unwrap();
-            let due = outbox::due_notices(pool, 100).await.unwrap();
+            thin_out(pool, &slack(), room).await.unwrap();
+            let due = outbox::due_notices(pool, &slack(), 100).await.unwrap();
             if due.is_empty() {
                 return sent;
             }
@@ -213,6 +223,35 @@ mod tests {
         let late: Vec<i64> = send(&pool, room).await.iter().flat_map(batches).collect();
         assert_eq!(late, (502..=510).collect::<Vec<i64>>());
         assert_eq!(outbox::backlog(&pool).await.unwrap(), 0);
+    }
+
+    #[sqlx::test]
+    async fn what_one_digest_cannot_hold_is_in_the_next(pool: PgPool) {
+        let room = Room { most: 5, window: MINUTE };
+        let mut conn = pool.acquire().await.unwrap();
+        for number in 1..=100 {
+            // Each of them is a line of its own.
+            let wave = Notice::WaveEnded {
+                batch: BatchId(number),
+                submitter: "alice".into(),
+                named: false,
+                wave: u32::try_from(number).unwrap(),
+                waves: 200,
+                succeeded: 1,
+                failed: 0,
+                total: 1,
+                begins_at: None,
+                manual: false,
+            };
+            let key = format!("n{number}");
+            outbox::notice(&mut conn, &key, &to_alice(), &wave).await.unwrap();
+        }
+        drop(conn);
+        let sent = send(&pool, room).await;
+        let parts: Vec<usize> = sent.iter().map(|notice| batches(notice).len()).collect();
+        assert_eq!(parts, [40, 40, 20]);
+        let told: Vec<i64> = sent.iter().flat_map(batches).collect();
+        assert_eq!(told, (1..=100).collect::<Vec<i64>>());
     }
 
     #[sqlx::test]

@@ -32,6 +32,7 @@ pub mod reaction;
 pub mod room;
 pub mod seen;
 pub mod session;
+pub mod share;
 pub mod task;
 pub mod telling;
 pub mod ticket;

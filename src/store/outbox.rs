@@ -6,6 +6,7 @@ use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool, PgTransaction};
 
+use super::share::Share;
 use super::task::interval;
 use super::wake::{Bell, ring};
 use crate::domain::ids::BatchId;
@@ -94,7 +95,12 @@ pub async fn ticket(
 
 /// Notices whose time has come, oldest first. One whose lane still waits for an older notice, or
 /// whose thread waits for its card, is left out: order within a lane is kept.
-pub async fn due_notices(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<PendingNotice>> {
+pub async fn due_notices(
+    pool: &PgPool,
+    share: &Share,
+    at_most: i64,
+) -> sqlx::Result<Vec<PendingNotice>> {
+    let (platforms, belongs) = share.parts();
     let rows = sqlx::query!(
         r#"select o.id, o.key, o.attempts, o.audience as "audience!", o.body,
                   b.platform as "platform?", b.channel as "channel?", c.message_id as "message_id?"
@@ -104,13 +110,17 @@ pub async fn due_notices(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<Pendin
            where o.kind = 'notice' and o.sent_at is null and o.refused_at is null
              and o.folded_into is null and o.due_at <= now()
              and (o.batch_id is null or c.message_id is not null or c.refused_at is not null)
+             and (coalesce(b.platform, o.audience #>> '{place,platform}',
+                           o.audience #>> '{near,platform}', '') = any($2)) = $3
              and not exists (
                  select from outbox earlier
                  where earlier.lane = o.lane and earlier.id < o.id
                    and earlier.sent_at is null and earlier.refused_at is null
                    and earlier.folded_into is null)
            order by o.id limit $1"#,
-        at_most
+        at_most,
+        &platforms,
+        belongs
     )
     .fetch_all(pool)
     .await?;

@@ -109,7 +109,7 @@ impl Turn {
 /// process stops, is dropped where it stands.
 pub async fn run_rounds<F>(
     turns: Turns,
-    name: &'static str,
+    name: &str,
     period: Duration,
     bell: Option<&Notify>,
     mut round: impl FnMut(Turn) -> F,

@@ -180,6 +180,14 @@ pub async fn grow(
     ring(tx, Bell::Outbox).await
 }
 
+/// Says that Jira no longer shows all that is known of the ticket.
+pub async fn rewrite(tx: &mut PgTransaction<'_>, ticket: TicketId) -> sqlx::Result<()> {
+    sqlx::query!("update ticket set version = version + 1 where id = $1", ticket.0)
+        .execute(&mut **tx)
+        .await?;
+    ring(tx, Bell::Outbox).await
+}
+
 /// Queues a comment. `facts` says what it is about: one that says the same as the last is not made.
 pub async fn comment(
     tx: &mut PgTransaction<'_>,
@@ -233,7 +241,8 @@ pub async fn ask_move(
     sqlx::query!(
         "update ticket set move_to = $2,
              ended = case when $2 = 'open' then null else ended end,
-             ended_at = case when $2 = 'open' then null else ended_at end
+             ended_at = case when $2 = 'open' then null else ended_at end,
+             recheck_at = case when $2 = 'open' then null else recheck_at end
          where id = $1",
         ticket.0,
         to.as_str()

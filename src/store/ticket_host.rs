@@ -120,6 +120,32 @@ pub async fn hosts(conn: &mut PgConnection, ticket: TicketId) -> sqlx::Result<Ve
     .collect()
 }
 
+/// Logins of those who asked for or approved the ticket's batches, or one of them: each once, who
+/// asked first.
+pub async fn concerned(
+    conn: &mut PgConnection,
+    ticket: TicketId,
+    batch: Option<BatchId>,
+) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        r#"with concerned as (
+               select batch.* from batch
+               where id in (select batch_id from ticket_host where ticket_id = $1)
+                 and ($2::bigint is null or id = $2))
+           select person as "person!"
+           from (select submitter as person, 0 as rank from concerned
+                 union
+                 select decision.person, 1 from decision
+                 join concerned on concerned.id = batch_id and concerned.digest = decision.digest
+                 where verdict = 'approve' and withdrawn_at is null) as people
+           group by person order by min(rank), person"#,
+        ticket.0,
+        batch.map(|batch| batch.0)
+    )
+    .fetch_all(conn)
+    .await
+}
+
 /// Hosts of a ticket that failed in one batch.
 pub async fn of_batch(
     conn: &mut PgConnection,

@@ -9,6 +9,7 @@ use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{PgPool, PgTransaction};
 
+use super::share::Share;
 use super::task::interval;
 use super::ticket::{MoveTo, touch_cards};
 use crate::domain::ids::{BatchId, TicketId};
@@ -33,20 +34,23 @@ pub struct Work {
     pub doubt: Option<Duration>,
     pub left_out: Option<String>,
     pub untagged: Vec<String>,
+    /// Accounts that watch it because we said so.
+    pub watchers: Vec<String>,
     pub move_to: Option<MoveTo>,
 }
 
 /// Tickets whose time has come, oldest first. Those that wait for an older one of the same site to
 /// be filed are left out, so that tickets are filed in their order and a Jira that is away is asked
 /// for one of them at a time.
-pub async fn due(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<Work>> {
+pub async fn due(pool: &PgPool, share: &Share, at_most: i64) -> sqlx::Result<Vec<Work>> {
+    let (sites, belongs) = share.parts();
     let rows = sqlx::query!(
         r#"select id, fingerprint, batch_id, error_kind, target as "target: Json<Target>",
                   jira_key, url, version, shown, attempts, refused_at is not null as "refused!",
                   extract(epoch from now() - create_sent_at)::float8 as doubt, left_out, untagged,
-                  move_to
+                  watchers, move_to
            from ticket
-           where due_at <= now()
+           where due_at <= now() and (coalesce(target ->> 'site', '') = any($2)) = $3
              and (jira_key is null or shown < version or move_to is not null
                   or exists (select from ticket_comment
                              where ticket_id = ticket.id and sent_at is null))
@@ -57,7 +61,9 @@ pub async fn due(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<Work>> {
                    and earlier.due_at > now() and earlier.refused_at is null
                    and earlier.create_sent_at is null)
            order by id limit $1"#,
-        at_most
+        at_most,
+        &sites,
+        belongs
     )
     .fetch_all(pool)
     .await?;
@@ -78,6 +84,7 @@ pub async fn due(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<Work>> {
             doubt: row.doubt.map(|s| Duration::try_from_secs_f64(s).unwrap_or_default()),
             left_out: row.left_out,
             untagged: row.untagged,
+            watchers: row.watchers,
             move_to: row.move_to.as_deref().and_then(MoveTo::parse),
         })
         .collect())
@@ -152,6 +159,14 @@ pub async fn set_untagged(pool: &PgPool, id: TicketId, logins: &[String]) -> sql
 /// The transition was made, or cannot be made.
 pub async fn moved(pool: &PgPool, id: TicketId) -> sqlx::Result<()> {
     sqlx::query!("update ticket set move_to = null, looked_at = '-infinity' where id = $1", id.0)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Accounts that watch it now because we said so.
+pub async fn set_watchers(pool: &PgPool, id: TicketId, accounts: &[String]) -> sqlx::Result<()> {
+    sqlx::query!("update ticket set watchers = $2 where id = $1", id.0, accounts)
         .execute(pool)
         .await?;
     Ok(())

@@ -25,6 +25,15 @@ pub struct Wake {
 }
 
 impl Wake {
+    /// The bell that one's work waits for.
+    pub fn bell(&self, bell: Bell) -> &Notify {
+        match bell {
+            Bell::Inbox => &self.inbox,
+            Bell::Outbox => &self.outbox,
+            Bell::Work => &self.work,
+        }
+    }
+
     /// Rings for work at every process, at once and then at most every `PAUSE`.
     pub fn jobs_ended(&self) {
         self.ended.notify_one();

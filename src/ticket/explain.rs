@@ -8,7 +8,7 @@ use super::place::{Placement, candidates, group, settle};
 use crate::domain::cluster::Shared;
 use crate::domain::host::HostName;
 use crate::domain::ids::BatchId;
-use crate::domain::triage::{Act, HostFailure, Routes, Target, TicketPolicy};
+use crate::domain::triage::{Act, HostFailure, Routed, Routes, Target, TicketPolicy};
 use crate::store::ticket;
 use crate::store::ticket_host::failed_jobs;
 
@@ -50,16 +50,21 @@ pub async fn explain(
     let placed = ticket::of_batch_hosts(&mut *conn, batch).await?;
     let mut explained = Vec::new();
     for group in group(routes, failures.into_iter().map(|(_, failure)| failure).collect()) {
-        let explain = |hosts: &[HostFailure], shared, ticket| Explained {
-            hosts: hosts.iter().map(|one| one.host.clone()).collect(),
-            error_kind: hosts.first().map(|one| one.kind.clone()).unwrap_or_default(),
-            error: hosts.first().map(|one| one.error.clone()).unwrap_or_default(),
-            rule: group.routed.rule.clone(),
-            because: group.routed.met.clone(),
-            target: group.routed.target.clone(),
-            signature: group.signature.clone(),
-            shared,
-            ticket,
+        let mut explain = |hosts: Vec<HostFailure>, shared: Option<Shared>, ticket: Outcome| {
+            for (routed, hosts) in by_rule(routes, hosts) {
+                let Some(first) = hosts.first() else { continue };
+                explained.push(Explained {
+                    error_kind: first.kind.clone(),
+                    error: first.error.clone(),
+                    hosts: hosts.iter().map(|one| one.host.clone()).collect(),
+                    rule: routed.rule,
+                    because: routed.met,
+                    target: routed.target,
+                    signature: group.signature.clone(),
+                    shared: shared.clone(),
+                    ticket: ticket.clone(),
+                });
+            }
         };
         let mut rest = group.failures.clone();
         let mut tickets: Vec<_> = placed.iter().map(|(_, id, ..)| *id).collect();
@@ -76,14 +81,27 @@ pub async fn explain(
                 let (key, url) = filed.clone().unzip();
                 let shared = ticket::shared(&mut *conn, id).await?;
                 let outcome = Outcome::Placed { state: state.clone(), key, url };
-                explained.push(explain(&mine, shared, outcome));
+                explain(mine, shared, outcome);
             }
         }
         let candidates = candidates(&mut *conn, policy, &group).await?;
         for Placement { act, ticket, shared, failures } in settle(policy, rest, candidates) {
             let (key, url) = ticket.and_then(|known| known.filed).unzip();
-            explained.push(explain(&failures, shared, Outcome::Would { act, key, url }));
+            explain(failures, shared, Outcome::Would { act, key, url });
         }
     }
     Ok(explained)
+}
+
+/// Two rules may send failures the same way, onto one ticket.
+fn by_rule(routes: &Routes, hosts: Vec<HostFailure>) -> Vec<(Routed, Vec<HostFailure>)> {
+    let mut parts: Vec<(Routed, Vec<HostFailure>)> = Vec::new();
+    for host in hosts {
+        let routed = routes.route(&host);
+        match parts.iter_mut().find(|(known, _)| known.rule == routed.rule) {
+            Some((_, part)) => part.push(host),
+            None => parts.push((routed, vec![host])),
+        }
+    }
+    parts
 }

@@ -1,12 +1,13 @@
 //! Collects what a ticket says, from our books, the directory and the inventory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashSet;
 
 use sqlx::PgConnection;
 use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
 
 use super::comment::Comment;
+use super::people::People;
 use super::relay::TicketRelay;
 use super::render::{
     AgainContext, BatchLink, MendedContext, TicketBatch, TicketContext, TicketEvents, TicketHost,
@@ -16,12 +17,14 @@ use crate::domain::cluster::Shared;
 use crate::domain::host::fold;
 use crate::domain::ids::BatchId;
 use crate::store::batch::Batch;
-use crate::store::ticket_host::{HurtHost, hosts};
+use crate::store::ticket_host::{HurtHost, concerned, hosts};
 use crate::store::ticket_work::Work;
 use crate::store::{self, ticket, view};
 
-/// Batches that a ticket tells of; what came before is only counted.
+/// Batches that a ticket tells of; of those before it only names the people.
 const BATCHES: usize = 20;
+/// People of earlier batches who are named.
+const PEOPLE: usize = 50;
 /// Rows of a ticket's table of hosts.
 const TABLE: usize = 60;
 /// Hosts whose BMC's log is quoted, and lines of each.
@@ -30,8 +33,11 @@ const LOG_LINES: usize = 8;
 
 /// What our books know of a ticket.
 pub struct Facts {
-    /// The newest first.
+    /// With those who approved them. The newest first, and not all.
     pub batches: Vec<(Batch, Vec<String>)>,
+    pub more_batches: usize,
+    /// Of all the people concerned: who asked and who approved, each once.
+    pub logins: Vec<String>,
     pub hosts: Vec<HurtHost>,
     pub shared: Option<Shared>,
 }
@@ -40,7 +46,7 @@ impl Facts {
     pub async fn read(conn: &mut PgConnection, work: &Work) -> anyhow::Result<Facts> {
         let ids = ticket::batches(&mut *conn, work.id).await?;
         let mut batches = Vec::new();
-        for id in ids.iter().rev() {
+        for id in ids.iter().rev().take(BATCHES) {
             if let Some(batch) = store::batch::get(&mut *conn, *id).await? {
                 let approvers = view::approvers(&mut *conn, &batch).await?;
                 batches.push((batch, approvers));
@@ -48,15 +54,9 @@ impl Facts {
         }
         let hosts = hosts(&mut *conn, work.id).await?;
         let shared = ticket::shared(&mut *conn, work.id).await?;
-        Ok(Facts { batches, hosts, shared })
-    }
-
-    /// Logins of the people concerned: who asked and who approved, each once.
-    pub fn logins(&self) -> BTreeSet<String> {
-        let people = self.batches.iter().flat_map(|(batch, approvers)| {
-            std::iter::once(&batch.submitter).chain(approvers).cloned()
-        });
-        people.collect()
+        let logins = concerned(&mut *conn, work.id, None).await?;
+        let more_batches = ids.len() - batches.len();
+        Ok(Facts { batches, more_batches, logins, hosts, shared })
     }
 
     /// The last of the errors.
@@ -64,9 +64,6 @@ impl Facts {
         self.hosts.iter().max_by_key(|host| (host.batch, std::cmp::Reverse(&host.failure.host)))
     }
 }
-
-/// The people concerned by login, as they are named and, where Jira knows them, tagged.
-pub type People = BTreeMap<String, TicketPerson>;
 
 impl TicketRelay {
     /// What the ticket says. `left_out` tells what Jira did not take.
@@ -81,7 +78,13 @@ impl TicketRelay {
             let unknown = || TicketPerson { name: login.clone(), account: None };
             people.get(login).cloned().unwrap_or_else(unknown)
         };
-        let batches = facts.batches.iter().take(BATCHES).map(|(batch, approvers)| TicketBatch {
+        let named: HashSet<&String> = facts
+            .batches
+            .iter()
+            .flat_map(|(batch, approvers)| std::iter::once(&batch.submitter).chain(approvers))
+            .collect();
+        let more_people = facts.logins.iter().filter(|login| !named.contains(login));
+        let batches = facts.batches.iter().map(|(batch, approvers)| TicketBatch {
             id: batch.id.to_string(),
             url: self.batch_url(batch.id),
             place: format!("{} #{}", batch.platform, batch.channel),
@@ -96,7 +99,8 @@ impl TicketRelay {
         let logs = facts.hosts.iter().filter(|host| !host.bmc_events.is_empty());
         TicketContext {
             batches: batches.collect(),
-            more_batches: facts.batches.len().saturating_sub(BATCHES),
+            more_batches: facts.more_batches,
+            more_people: more_people.take(PEOPLE).map(person).collect(),
             error_kind: work.error_kind.clone(),
             error: newest.map(|failure| failure.error.clone()).unwrap_or_default(),
             source: newest.map(|failure| failure.source.to_string()).unwrap_or_default(),

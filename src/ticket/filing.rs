@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::{Map, Value};
 
-use super::facts::{Facts, People};
-use super::jira::{Body, Issue, JiraError, NewIssue, Site};
+use super::facts::Facts;
+use super::jira::{Body, Issue, JiraError, NewIssue};
+use super::people::People;
 use super::relay::{Failed, TicketRelay};
 use super::render::TicketPerson;
 use crate::domain::triage::Target;
@@ -44,7 +45,6 @@ impl TicketRelay {
     /// Finds the ticket or creates it. `None`: somebody else has done so.
     pub(super) async fn file(
         &self,
-        site: &Site,
         work: &Work,
         facts: &Facts,
         people: &People,
@@ -52,7 +52,7 @@ impl TicketRelay {
     ) -> Result<Option<Filed>, Failed> {
         let label = format!("metalbot-{}", work.fingerprint);
         if let Some(doubt) = work.doubt {
-            if let Some(issue) = site.find_by_label(&label).await? {
+            if let Some(issue) = self.site.find_by_label(&label).await? {
                 return Ok(Some(Filed { issue, shown: 0, left_out: None }));
             }
             if let Some(left) = self.policy.doubt.checked_sub(doubt).filter(|left| !left.is_zero())
@@ -72,7 +72,7 @@ impl TicketRelay {
                 return Err(Failed::TurnLost);
             }
             reach(Point::TicketBeforeCreate);
-            let created = site.create(&new).await;
+            let created = self.site.create(&new).await;
             reach(Point::TicketAfterCreate);
             let error = match created {
                 Ok(issue) => return Ok(Some(Filed { issue, shown: work.version, left_out })),
@@ -108,7 +108,7 @@ impl TicketRelay {
         let named: Vec<String> =
             field_errors.keys().filter(|field| ours.contains(field)).cloned().collect();
         let elsewhere = work.target.as_ref().is_some_and(|target| {
-            let default = &self.routes.default;
+            let default = &self.default;
             target.site == default.site
                 && (&target.project, &target.issue_type) != (&default.project, &default.issue_type)
         });
@@ -129,7 +129,7 @@ impl TicketRelay {
         extent: &Extent,
         left_out: Option<&str>,
     ) -> Result<NewIssue, Failed> {
-        let default = &self.routes.default;
+        let default = &self.default;
         let target: &Target = match extent {
             Extent::LeastElsewhere => default,
             _ => work.target.as_ref().unwrap_or(default),

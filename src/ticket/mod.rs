@@ -1,14 +1,19 @@
 //! From failed hosts to the right team's Jira queue and back.
 //!
-//! `place` decides which ticket a failure belongs to, in our own books; [`relay`] writes tickets
-//! to Jira; [`sync`] reads what became of them. [`explain`] says what the rules would do.
+//! [`place`] decides which ticket a failure belongs to, in our own books; [`relay`] writes tickets
+//! to Jira; [`sync`] reads what became of them; [`recheck`] looks at the hosts of those that are
+//! done, and [`mending`] finds the hosts that have succeeded since. [`explain`] says what the rules
+//! would do.
 
 mod comment;
 pub mod explain;
 mod facts;
 mod filing;
 pub mod jira;
-mod place;
+pub mod mending;
+pub mod people;
+pub mod place;
+pub mod recheck;
 pub mod relay;
 pub mod render;
 mod signature;

@@ -4,6 +4,10 @@
 //! Invariant: one transaction at a time places failures, so that replicas which see a hundred
 //! failures of one cause at the same moment still make one ticket.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
 use anyhow::Context;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -20,7 +24,18 @@ use crate::domain::triage::{Act, HostFailure, Routed, Routes, Standing, TicketPo
 use crate::store::batch::Batch;
 use crate::store::outbox::PendingTicket;
 use crate::store::ticket::{self, Known, MoveTo, NewHost, NewTicket};
-use crate::store::{self, audit, card, outbox, ticket_host};
+use crate::store::{self, audit, card, mark, outbox, ticket_host};
+
+/// How often failures are looked for when nobody rings.
+pub const PERIOD: Duration = Duration::from_secs(1);
+
+/// What the task works with.
+#[derive(Clone, Debug)]
+pub struct Placing {
+    pub pool: PgPool,
+    pub routes: Routes,
+    pub policy: TicketPolicy,
+}
 
 /// Failures that are the same, and where they go.
 pub struct Group {
@@ -70,9 +85,10 @@ pub fn settle(
     let (mut rest, mut fresh, mut placements) = (failures, Vec::new(), Vec::new());
     for Candidate { known, hosts } in candidates {
         let attracts = attracts(policy, &known);
+        let names: HashSet<&HostName> = hosts.iter().map(|host| &host.host).collect();
         let fits = |failure: &HostFailure| {
             attracts && known.shared.as_ref().is_some_and(|shared| shared.by(failure))
-                || hosts.iter().any(|host| host.host == failure.host)
+                || names.contains(&failure.host)
         };
         let (mut mine, mut others): (Vec<_>, Vec<_>) = rest.into_iter().partition(fits);
         if is_recent(policy, &known) {
@@ -156,60 +172,45 @@ pub async fn candidates(
     Ok(candidates)
 }
 
-/// Puts all failures that wait onto tickets; `true` when there were any.
-pub async fn place_all(
-    pool: &PgPool,
-    routes: &Routes,
-    policy: &TicketPolicy,
-) -> anyhow::Result<bool> {
-    let due = outbox::due_tickets(pool, 100).await?;
-    for pending in &due {
-        if let Err(error) = place(pool, routes, policy, pending).await {
-            // One that this version cannot read must not hold up the others.
-            let (batch, error) = (pending.batch, format!("{error:#}"));
-            tracing::error!(%batch, error, "failures could not be put on a ticket");
-            let wait = outbox::wait_after(pending.attempts, super::relay::LONGEST_WAIT);
-            outbox::postpone(pool, pending.id, wait, &error).await?;
+impl Placing {
+    /// Puts all failures that wait onto tickets; `true` when there were any.
+    pub async fn round(self: Arc<Self>) -> anyhow::Result<bool> {
+        let due = outbox::due_tickets(&self.pool, 100).await?;
+        for pending in &due {
+            if let Err(error) = self.place(pending).await {
+                // One that this version cannot read must not hold up the others.
+                let (batch, error) = (pending.batch, format!("{error:#}"));
+                tracing::error!(%batch, error, "failures could not be put on a ticket");
+                let wait = outbox::wait_after(pending.attempts, super::relay::LONGEST_WAIT);
+                outbox::postpone(&self.pool, pending.id, wait, &error).await?;
+            }
         }
+        Ok(!due.is_empty())
     }
-    Ok(!due.is_empty())
-}
 
-async fn place(
-    pool: &PgPool,
-    routes: &Routes,
-    policy: &TicketPolicy,
-    pending: &PendingTicket,
-) -> anyhow::Result<()> {
-    let mut tx = pool.begin().await?;
-    ticket::lock(&mut tx).await?;
-    if !outbox::take(&mut tx, pending.id).await? {
-        return Ok(());
-    }
-    let batch = store::batch::get(&mut tx, pending.batch).await?;
-    let batch = batch.context("failures of a batch that is gone")?;
-    let jobs = ticket_host::failed_jobs(&mut tx, pending.batch, Some(&pending.error_kind)).await?;
-    let failures = jobs.iter().map(|(_, failure)| failure.clone()).collect();
-    for group in group(routes, failures) {
-        let candidates = candidates(&mut tx, policy, &group).await?;
-        for placement in settle(policy, group.failures, candidates) {
-            let hosts: Vec<NewHost<'_>> = placement
-                .failures
-                .iter()
-                .map(|failure| NewHost {
-                    job: job_of(&jobs, &failure.host),
-                    source: &failure.source,
-                    error_kind: &failure.kind,
-                    error: &failure.error,
-                })
-                .collect();
-            match &placement.ticket {
-                None => {
-                    let fingerprint = fingerprint(&batch, &group.signature, &placement);
+    async fn place(&self, pending: &PendingTicket) -> anyhow::Result<()> {
+        let mut tx = self.pool.begin().await?;
+        ticket::lock(&mut tx).await?;
+        if !outbox::take(&mut tx, pending.id).await? {
+            return Ok(());
+        }
+        let batch = store::batch::get(&mut tx, pending.batch).await?;
+        let batch = batch.context("failures of a batch that is gone")?;
+        let kind = &pending.error_kind;
+        let failed = ticket_host::failed_jobs(&mut tx, pending.batch, Some(kind)).await?;
+        let jobs: HashMap<HostName, JobId> =
+            failed.iter().map(|(job, failure)| (failure.host.clone(), *job)).collect();
+        let failures = failed.into_iter().map(|(_, failure)| failure).collect();
+        for group in group(&self.routes, failures) {
+            let candidates = candidates(&mut tx, &self.policy, &group).await?;
+            for placement in settle(&self.policy, group.failures, candidates) {
+                let new = |failure| new_host(&jobs, failure);
+                let hosts: Vec<NewHost<'_>> = placement.failures.iter().map(new).collect();
+                let Some(known) = &placement.ticket else {
                     let new = NewTicket {
-                        fingerprint: &fingerprint,
+                        fingerprint: &fingerprint(&batch, &group.signature, &placement),
                         batch: batch.id,
-                        error_kind: &pending.error_kind,
+                        error_kind: kind,
                         target: &group.routed.target,
                         rule: &group.routed.rule,
                         signature: &group.signature,
@@ -218,20 +219,25 @@ async fn place(
                     if let Some(id) = ticket::insert(&mut tx, &new).await? {
                         ticket::add_hosts(&mut tx, id, batch.id, &hosts).await?;
                     }
-                }
-                Some(known) => add(&mut tx, &batch, known, &placement, &hosts).await?,
+                    continue;
+                };
+                add(&mut tx, &batch, known, &placement, &hosts).await?;
             }
         }
+        card::touch(&mut tx, batch.id).await?;
+        outbox::sent(&mut tx, pending.id).await?;
+        tx.commit().await?;
+        Ok(())
     }
-    card::touch(&mut tx, batch.id).await?;
-    outbox::sent(&mut tx, pending.id).await?;
-    tx.commit().await?;
-    Ok(())
 }
 
-fn job_of(jobs: &[(JobId, HostFailure)], host: &HostName) -> JobId {
-    let found = jobs.iter().find(|(_, failure)| failure.host == *host);
-    found.expect("failures are placed by the hosts of the batch's jobs").0
+fn new_host<'a>(jobs: &HashMap<HostName, JobId>, failure: &'a HostFailure) -> NewHost<'a> {
+    NewHost {
+        job: jobs[&failure.host],
+        source: &failure.source,
+        error_kind: &failure.kind,
+        error: &failure.error,
+    }
 }
 
 /// Names a ticket. The batch's time of birth keeps apart batches of the same number from different
@@ -260,6 +266,9 @@ async fn add(
     }
     if placement.act == Act::Reopen {
         ticket::ask_move(tx, known.id, MoveTo::Open).await?;
+    }
+    if known.standing == Standing::Declined {
+        mark::set(tx, known.id).await?;
     }
     let hosts: Vec<HostName> = placement.failures.iter().map(|one| one.host.clone()).collect();
     let detail = json!({ "ticket": known.id, "act": placement.act, "hosts": hosts });

@@ -1,4 +1,4 @@
-//! Writes tickets to Jira. Nothing else waits for Jira: while it is away tickets are late, and are
+//! Writes tickets to one Jira site. Nothing else waits for Jira: while it is away tickets are late, and are
 //! filed once and in their order when it is back.
 //!
 //! Creating is not idempotent in Jira, and its search may lag behind. So a create is marked in our
@@ -10,25 +10,25 @@
 //!
 //! A process that stood still before a create has lost its turn, and creates nothing.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
 use super::comment::Comment;
-use super::facts::{Facts, People};
+use super::facts::Facts;
 use super::filing::Filed;
 use super::jira::{Body, Category, Change, JiraError, Site};
-use super::place;
-use super::render::{TicketPerson, TicketTemplates};
+use super::people::{Accounts, FindPerson, People};
+use super::render::TicketTemplates;
 use crate::domain::host::{Host, HostName};
 use crate::domain::inbound::Place;
 use crate::domain::notice::{Audience, Notice};
 use crate::domain::principal::Actor;
-use crate::domain::triage::{Routes, TicketPolicy};
+use crate::domain::triage::{Target, TicketPolicy};
+use crate::store::share::Share;
 use crate::store::task::Turn;
 use crate::store::ticket::MoveTo;
 use crate::store::ticket_work::{self, Work};
@@ -42,32 +42,24 @@ const REFUSED_WAIT: Duration = Duration::from_secs(3600);
 /// Tickets of one round.
 const PAGE: i64 = 20;
 
-/// What a ticket needs to know of a person.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Person {
-    pub name: String,
-    /// Jira account, where the directory knows one.
-    pub account: Option<String>,
-}
-
-/// Looks a person up by login; a person who has left is still named.
-pub type FindPerson = Arc<dyn Fn(&str) -> Person + Send + Sync>;
 /// Looks a host up in today's inventory.
 pub type FindHost = Arc<dyn Fn(&HostName) -> Option<Host> + Send + Sync>;
 
 /// What the relay works with.
-#[derive(Clone)]
 pub struct TicketRelay {
     pub pool: PgPool,
-    /// The default one first.
-    pub sites: Vec<Site>,
-    pub routes: Routes,
+    pub site: Site,
+    /// What goes to the site, and perhaps what goes nowhere.
+    pub share: Share,
+    /// Where a ticket goes that cannot go where it should.
+    pub default: Target,
     pub policy: TicketPolicy,
     pub templates: Arc<TicketTemplates>,
     pub find_person: FindPerson,
     pub find_host: FindHost,
     /// Where people reach the console, without a trailing slash.
     pub public_url: String,
+    pub accounts: Accounts,
 }
 
 /// Why a ticket is not as it should be yet.
@@ -100,142 +92,80 @@ impl From<sqlx::Error> for Failed {
 }
 
 impl TicketRelay {
-    /// Puts failures onto tickets and writes to Jira what is due; `true` when there may be more.
-    pub async fn round(&self, turn: Turn) -> anyhow::Result<bool> {
-        let placed = place::place_all(&self.pool, &self.routes, &self.policy).await?;
-        let due = ticket_work::due(&self.pool, PAGE).await?;
-        let (mut away, mut written) = (BTreeSet::new(), false);
-        for work in &due {
+    /// Writes to Jira what is due; `true` when there may be more.
+    pub async fn round(self: Arc<Self>, turn: Turn) -> anyhow::Result<bool> {
+        let mut written = false;
+        for work in &ticket_work::due(&self.pool, &self.share, PAGE).await? {
             if turn.is_last() {
                 return Ok(true);
-            }
-            let site = self.site_name(work).to_owned();
-            if away.contains(&site) {
-                continue;
             }
             match self.write(work, &turn).await {
                 Ok(()) => written = true,
                 Err(Failed::Jira(error @ JiraError::Rejected { .. })) => {
                     self.refused(work, &error).await?;
                     if error.is_about_access() {
-                        away.insert(site);
+                        break;
                     }
                 }
                 // It holds up no other, and a person has to look.
                 Err(Failed::Internal(error)) => self.stuck(work, &format!("{error:#}")).await?,
                 Err(Failed::TurnLost) => return Ok(true),
                 Err(Failed::Database(error)) => return Err(error.into()),
-                Err(error) => {
-                    let wait = self.wait(work, &error);
-                    let error = format!("{error:#}");
-                    tracing::warn!(ticket = work.fingerprint, error, "a ticket is late");
-                    ticket_work::postpone(&self.pool, work, wait, &error).await?;
-                    away.insert(site);
+                Err(Failed::Jira(error)) => {
+                    let wait = match &error {
+                        JiraError::Unknown { .. } => Some(Duration::from_secs(1)),
+                        error => error.retry_after(),
+                    };
+                    let wait =
+                        wait.unwrap_or_else(|| outbox::wait_after(work.attempts, LONGEST_WAIT));
+                    self.late(work, wait, &error.to_string()).await?;
+                    break;
+                }
+                Err(error @ Failed::Doubt(wait)) => {
+                    self.late(work, wait, &error.to_string()).await?;
+                    break;
                 }
             }
         }
-        Ok(placed || written)
+        Ok(written)
     }
 
-    fn wait(&self, work: &Work, error: &Failed) -> Duration {
-        match error {
-            Failed::Doubt(wait) => *wait,
-            Failed::Jira(JiraError::Unknown { .. }) => Duration::from_secs(1),
-            Failed::Jira(error) => error
-                .retry_after()
-                .unwrap_or_else(|| outbox::wait_after(work.attempts, LONGEST_WAIT)),
-            Failed::TurnLost | Failed::Database(_) | Failed::Internal(_) => {
-                outbox::wait_after(work.attempts, LONGEST_WAIT)
-            }
-        }
-    }
-
-    fn site_name<'a>(&'a self, work: &'a Work) -> &'a str {
-        work.target.as_ref().map_or(&self.routes.default.site, |target| &target.site)
-    }
-
-    pub(super) fn site(&self, name: &str) -> anyhow::Result<&Site> {
-        let found = self.sites.iter().find(|site| site.name() == name);
-        found.with_context(|| format!("no Jira site {name:?} is configured"))
+    async fn late(&self, work: &Work, wait: Duration, error: &str) -> sqlx::Result<()> {
+        tracing::warn!(ticket = work.fingerprint, error, "a ticket is late");
+        ticket_work::postpone(&self.pool, work, wait, error).await
     }
 
     /// Brings one ticket up to date in Jira.
     async fn write(&self, work: &Work, turn: &Turn) -> Result<(), Failed> {
-        let site = self.site(self.site_name(work))?;
+        let target = work.target.as_ref().unwrap_or(&self.default);
+        if target.site != self.site.name() {
+            return Err(anyhow!("no Jira site {:?} is configured", target.site).into());
+        }
         let facts = Facts::read(&mut *self.pool.acquire().await?, work).await?;
-        let people = self.people(site, work, &facts).await?;
+        let people = self.people(work, &facts.logins).await?;
         let (key, shown) = match &work.key {
             Some(key) => (key.clone(), work.shown),
             None => {
-                let Some(filed) = self.file(site, work, &facts, &people, turn).await? else {
+                let Some(filed) = self.file(work, &facts, &people, turn).await? else {
                     return Ok(());
                 };
-                let shown = filed.shown;
-                let key = filed.issue.key.clone();
-                self.remember(work, &people, &filed).await?;
-                self.watch(site, &key, &people).await;
-                (key, shown)
+                self.remember(work, &facts, &people, &filed).await?;
+                (filed.issue.key, filed.shown)
             }
         };
         if shown < work.version {
-            self.update(site, work, &key, &facts, &people).await?;
-            if work.key.is_some() {
-                self.watch(site, &key, &people).await;
-            }
+            self.update(work, &key, &facts, &people).await?;
         }
-        self.comments(site, work, &key, &people, turn).await?;
+        self.watch(work, &key, &people).await?;
+        self.comments(work, &key, &people, turn).await?;
         if let Some(to) = work.move_to {
-            self.transition(site, work, &key, to).await?;
+            self.transition(work, &key, to).await?;
         }
         Ok(())
     }
 
-    /// The people concerned, tagged where Jira knows their account. Those whom it does not know are
-    /// written down for operators.
-    async fn people(&self, site: &Site, work: &Work, facts: &Facts) -> Result<People, Failed> {
-        let mut people = People::new();
-        let mut untagged = Vec::new();
-        let mut answers = true;
-        for login in facts.logins() {
-            let Person { name, account } = (self.find_person)(&login);
-            let known = match &account {
-                None => false,
-                Some(account) if answers => match site.knows_account(account).await {
-                    Ok(known) => known,
-                    // Then it is as the directory says: a ticket does not wait for that.
-                    Err(error) => {
-                        tracing::warn!(site = site.name(), account, %error, "cannot look up people");
-                        answers = matches!(error, JiraError::Rejected { .. });
-                        true
-                    }
-                },
-                Some(_) => true,
-            };
-            if !known {
-                tracing::warn!(ticket = work.fingerprint, login, ?account, "nobody in Jira");
-                untagged.push(login.clone());
-            }
-            people.insert(login, TicketPerson { name, account: account.filter(|_| known) });
-        }
-        if untagged != work.untagged {
-            ticket_work::set_untagged(&self.pool, work.id, &untagged).await?;
-        }
-        Ok(people)
-    }
-
-    /// Makes the people watchers. The mention in the text has told them already, so that a failure
-    /// here delays nothing.
-    async fn watch(&self, site: &Site, key: &str, people: &People) {
-        for account in people.values().filter_map(|who| who.account.as_deref()) {
-            if let Err(error) = site.add_watcher(key, account).await {
-                tracing::warn!(ticket = key, account, %error, "cannot add a watcher");
-            }
-        }
-    }
-
     async fn update(
         &self,
-        site: &Site,
         work: &Work,
         key: &str,
         facts: &Facts,
@@ -248,7 +178,7 @@ impl TicketRelay {
             body: Some(Body::markdown(text.body)),
             ..Change::default()
         };
-        match site.update(key, &change).await {
+        match self.site.update(key, &change).await {
             Ok(()) => {}
             // Its comments may still be taken: a closed ticket is often kept from changes.
             Err(error @ JiraError::Rejected { .. }) if !error.is_about_access() => {
@@ -262,7 +192,6 @@ impl TicketRelay {
 
     async fn comments(
         &self,
-        site: &Site,
         work: &Work,
         key: &str,
         people: &People,
@@ -281,7 +210,7 @@ impl TicketRelay {
                 ticket_work::comment_failed(&self.pool, pending.id).await?;
                 return Err(Failed::TurnLost);
             }
-            match site.comment(key, &Body::markdown(text)).await {
+            match self.site.comment(key, &Body::markdown(text)).await {
                 Ok(()) | Err(JiraError::Unknown { .. }) => {}
                 Err(error @ JiraError::Rejected { .. }) if !error.is_about_access() => {
                     tracing::warn!(ticket = key, %error, "Jira refuses a comment");
@@ -296,19 +225,13 @@ impl TicketRelay {
         Ok(())
     }
 
-    async fn transition(
-        &self,
-        site: &Site,
-        work: &Work,
-        key: &str,
-        to: MoveTo,
-    ) -> Result<(), Failed> {
+    async fn transition(&self, work: &Work, key: &str, to: MoveTo) -> Result<(), Failed> {
         let names = match to {
             MoveTo::Open => &self.policy.reopen_by,
             MoveTo::Closed => &self.policy.close_by,
         };
         for name in names {
-            match site.transition(key, name).await {
+            match self.site.transition(key, name).await {
                 Ok(true) => return Ok(ticket_work::moved(&self.pool, work.id).await?),
                 Ok(false) => {}
                 Err(error @ JiraError::Rejected { .. }) if !error.is_about_access() => {
@@ -317,7 +240,7 @@ impl TicketRelay {
                 Err(error) => return Err(error.into()),
             }
         }
-        let states = site.states(&[key.to_owned()]).await?;
+        let states = self.site.states(&[key.to_owned()]).await?;
         let closed = states.first().is_some_and(|state| state.category == Category::Done);
         if states.is_empty() || closed != (to == MoveTo::Closed) {
             let what = if to == MoveTo::Open { "opens" } else { "closes" };
@@ -331,7 +254,13 @@ impl TicketRelay {
     }
 
     /// The ticket and the notices of it, together.
-    async fn remember(&self, work: &Work, people: &People, filed: &Filed) -> Result<(), Failed> {
+    async fn remember(
+        &self,
+        work: &Work,
+        facts: &Facts,
+        people: &People,
+        filed: &Filed,
+    ) -> Result<(), Failed> {
         let issue = &filed.issue;
         let mut tx = self.pool.begin().await?;
         // What was placed until now is told here; what comes later finds a ticket that is filed.
@@ -341,30 +270,28 @@ impl TicketRelay {
         if !ticket_work::created(&mut tx, work.id, place, filed.shown, left_out).await? {
             return Ok(());
         }
-        let facts = Facts::read(&mut tx, work).await?;
-        for (batch, approvers) in &facts.batches {
-            let hosts = ticket_host::of_batch(&mut tx, work.id, batch.id).await?;
-            let tagged = std::iter::once(&batch.submitter).chain(approvers);
-            let error = facts.newest().map(|host| host.failure.error.clone()).unwrap_or_default();
+        let error = facts.newest().map(|host| host.failure.error.clone()).unwrap_or_default();
+        for batch in ticket::batches(&mut tx, work.id).await? {
+            let hosts = ticket_host::of_batch(&mut tx, work.id, batch).await?;
+            let tagged = ticket_host::concerned(&mut tx, work.id, Some(batch)).await?;
             let detail = serde_json::json!({ "key": issue.key, "hosts": hosts });
-            let mut seen = BTreeSet::new();
             let notice = Notice::TicketFiled {
-                batch: batch.id,
+                batch,
                 key: issue.key.clone(),
                 url: issue.url.clone(),
-                error,
+                error: error.clone(),
                 hosts,
                 tagged: tagged
-                    .filter(|login| seen.insert(login.as_str()))
+                    .iter()
                     .filter_map(|login| people.get(login))
                     .filter(|who| who.account.is_some())
                     .map(|who| who.name.clone())
                     .collect(),
             };
-            let key = format!("ticket:{}:filed:{}", work.fingerprint, batch.id.0);
-            outbox::notice(&mut tx, &key, &Audience::Thread { batch: batch.id }, &notice).await?;
+            let key = format!("ticket:{}:filed:{}", work.fingerprint, batch.0);
+            outbox::notice(&mut tx, &key, &Audience::Thread { batch }, &notice).await?;
             let actor = Actor::system("tickets");
-            audit::record(&mut tx, &actor, "ticket.filed", Some(batch.id), detail).await?;
+            audit::record(&mut tx, &actor, "ticket.filed", Some(batch), detail).await?;
         }
         ticket::touch_cards(&mut tx, work.id).await?;
         tx.commit().await?;

@@ -27,6 +27,8 @@ pub struct TicketContext {
     /// Batches that failed for it, the newest first; there may have been more before.
     pub batches: Vec<TicketBatch>,
     pub more_batches: usize,
+    /// People whom only those concerned.
+    pub more_people: Vec<TicketPerson>,
     /// Short stable name of the failure, such as `bmc_unreachable`. The advice goes by it.
     pub error_kind: String,
     /// Last error in words.
@@ -256,6 +258,7 @@ fn example() -> TicketContext {
             reason: "kernel CVE-2026-1".into(),
         }],
         more_batches: 0,
+        more_people: Vec::new(),
         error_kind: "bmc_unreachable".into(),
         error: "the BMC at 10.0.0.7 does not answer".into(),
         source: "cut the power".into(),
@@ -415,6 +418,7 @@ mod tests {
         let context = TicketContext {
             batches: vec![batch],
             more_batches: 1,
+            more_people: vec![person()],
             error_kind: text(),
             error: text(),
             source: text(),

@@ -1,95 +1,82 @@
-//! Reads what became of tickets, and tells the people who wait for it: a ticket that is done has
-//! its hosts looked at, one that nobody will mend marks them, and one whose hosts have all succeeded
-//! gets a closing comment.
+//! Reads what became of the tickets of one site, and tells the people who wait for it: one that is
+//! done has its hosts looked at by [`super::recheck`], one that nobody will mend marks them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::{StreamExt, stream};
 use sqlx::{PgPool, PgTransaction};
 
-use super::comment::Comment;
 use super::jira::{Category, IssueState, Site};
 use crate::domain::host::HostName;
 use crate::domain::ids::{BatchId, TicketId};
 use crate::domain::notice::{Audience, Notice};
-use crate::domain::triage::TicketPolicy;
+use crate::domain::triage::{Act, Standing, TicketPolicy};
+use crate::store::share::Share;
 use crate::store::task::Turn;
 use crate::store::ticket::MoveTo;
-use crate::store::ticket_host::HurtHost;
+use crate::store::ticket_host::{self, HurtHost};
 use crate::store::ticket_look::{self, Ended, Seen};
-use crate::store::{self, card, job, mark, outbox, ticket, ticket_host};
+use crate::store::{self, card, mark, outbox, ticket};
 
 /// How often it is seen whether something is due.
 pub const PERIOD: Duration = Duration::from_secs(1);
 /// Tickets asked about in one request.
 const PAGE: i64 = 50;
-/// Hosts looked at at the same time.
-const PARALLEL: usize = 32;
-
-/// Looks at a host without touching it: whether its BMC answers and tells the power state.
-pub type CheckHost = Arc<dyn Fn(HostName) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// What the task works with.
 #[derive(Clone)]
 pub struct TicketSync {
     pub pool: PgPool,
-    /// The default one first.
-    pub sites: Vec<Site>,
+    pub site: Site,
+    /// What is at the site, and perhaps what is nowhere.
+    pub share: Share,
     pub policy: TicketPolicy,
-    pub check_host: CheckHost,
 }
 
 impl TicketSync {
     /// Reads one page of tickets; `true` when there are more.
-    pub async fn round(&self, turn: Turn) -> anyhow::Result<bool> {
-        self.close_mended().await?;
+    pub async fn round(self: Arc<Self>, turn: Turn) -> anyhow::Result<bool> {
         let (every, after) = (self.policy.look_every, self.policy.reopen);
-        let page = ticket_look::due(&self.pool, every, after, PAGE).await?;
+        let page = ticket_look::due(&self.pool, &self.share, every, after, PAGE).await?;
         let more = page.len() as i64 == PAGE;
-        let mut by_site: BTreeMap<Option<String>, Vec<Seen>> = BTreeMap::new();
-        for seen in page {
-            by_site.entry(seen.site.clone()).or_default().push(seen);
+        let ours = |seen: &Seen| seen.site.as_deref().is_none_or(|site| site == self.site.name());
+        let (page, lost): (Vec<Seen>, Vec<Seen>) = page.into_iter().partition(ours);
+        self.skip(&lost).await?;
+        if page.is_empty() {
+            return Ok(more);
         }
-        for (name, page) in by_site {
-            let ids: Vec<TicketId> = page.iter().map(|seen| seen.id).collect();
-            let found = match &name {
-                Some(name) => self.sites.iter().find(|site| site.name() == name),
-                None => self.sites.first(),
-            };
-            let Some(site) = found else {
-                ticket_look::skip(&self.pool, &ids).await?;
-                continue;
-            };
-            let keys: Vec<String> = page.iter().map(|seen| seen.key.clone()).collect();
-            let states = match site.states(&keys).await {
-                Ok(states) => states,
-                Err(error) => {
-                    tracing::warn!(site = site.name(), %error, "cannot read the tickets' states");
-                    ticket_look::skip(&self.pool, &ids).await?;
-                    continue;
-                }
-            };
-            for before in page {
-                if turn.is_last() {
-                    return Ok(true);
-                }
-                let state = states.iter().find(|state| state.key == before.key);
-                if let Err(error) = self.saw(&before, state).await {
-                    // One that this version cannot read must not hold up the others.
-                    let error = format!("{error:#}");
-                    tracing::error!(ticket = before.key, error, "cannot follow a ticket");
-                    ticket_look::skip(&self.pool, &[before.id]).await?;
-                }
+        let keys: Vec<String> = page.iter().map(|seen| seen.key.clone()).collect();
+        let states = match self.site.states(&keys).await {
+            Ok(states) => states,
+            Err(error) => {
+                tracing::warn!(site = self.site.name(), %error, "cannot read the tickets' states");
+                self.skip(&page).await?;
+                return Ok(false);
+            }
+        };
+        for before in page {
+            if turn.is_last() {
+                return Ok(true);
+            }
+            let state = states.iter().find(|state| state.key == before.key);
+            if let Err(error) = self.saw(&before, state).await {
+                // One that this version cannot read must not hold up the others.
+                let error = format!("{error:#}");
+                tracing::error!(ticket = before.key, error, "cannot follow a ticket");
+                self.skip(&[before]).await?;
             }
         }
         Ok(more)
     }
 
+    async fn skip(&self, tickets: &[Seen]) -> sqlx::Result<()> {
+        let ids: Vec<TicketId> = tickets.iter().map(|seen| seen.id).collect();
+        ticket_look::skip(&self.pool, &ids).await
+    }
+
     async fn saw(&self, before: &Seen, state: Option<&IssueState>) -> anyhow::Result<()> {
-        let now = match state {
+        let mut now = match state {
             Some(state) => self.seen(before, state),
             // A new one may not be in Jira's search yet.
             None if before.status.is_none() => {
@@ -97,19 +84,16 @@ impl TicketSync {
             }
             None => Seen { ended: Some(Ended::Gone), ..before.clone() },
         };
-        let ends = now.ended.filter(|ended| before.ended != Some(*ended));
-        let mut hurt = Vec::new();
-        if ends.is_some() {
-            let mut conn = self.pool.acquire().await?;
-            hurt = ticket_host::hosts(&mut conn, before.id).await?;
-            hurt.retain(|host| !host.mended);
+        let mut ends = now.ended.filter(|ended| before.ended != Some(*ended));
+        let again = ends == Some(Ended::Done) && self.failed_again(before, state);
+        if again {
+            (now.ended, ends) = (None, None);
         }
-        let looks = match ends {
-            Some(Ended::Done) => self.look_at(&hurt).await,
-            _ => BTreeMap::new(),
-        };
         let mut tx = self.pool.begin().await?;
         let Some(moment) = ticket_look::saw(&mut tx, before, &now).await? else { return Ok(()) };
+        if again {
+            ticket::ask_move(&mut tx, before.id, MoveTo::Open).await?;
+        }
         if now != *before {
             ticket::touch_cards(&mut tx, before.id).await?;
         }
@@ -120,12 +104,19 @@ impl TicketSync {
             }
             _ => {}
         }
-        if let Some(ended) = ends {
-            let moment = moment.unix_timestamp_nanos();
-            self.tell(&mut tx, &now, ended, &hurt, &looks, moment).await?;
+        if ends == Some(Ended::Declined) {
+            self.tell_declined(&mut tx, &now, moment.unix_timestamp_nanos()).await?;
         }
         tx.commit().await?;
         Ok(())
+    }
+
+    /// Whether a host has failed after somebody closed the ticket and before it was seen that they
+    /// did: it was put onto a ticket that was thought to be open. By Jira's clock and ours.
+    fn failed_again(&self, before: &Seen, state: Option<&IssueState>) -> bool {
+        let closed_at = state.and_then(|state| state.resolved_at);
+        let reopens = self.policy.act(Standing::Done { since: Duration::ZERO }) == Act::Reopen;
+        reopens && closed_at.is_some_and(|closed_at| before.last_failed_at > closed_at)
     }
 
     fn seen(&self, before: &Seen, state: &IssueState) -> Seen {
@@ -154,94 +145,43 @@ impl TicketSync {
         }
     }
 
-    /// What each host's BMC says; nothing where it is well.
-    async fn look_at(&self, hurt: &[HurtHost]) -> BTreeMap<HostName, String> {
-        let names: BTreeSet<HostName> = hurt.iter().map(|host| host.failure.host.clone()).collect();
-        let looks = names.into_iter().map(|host| async move {
-            let problem = (self.check_host)(host.clone()).await.err()?;
-            Some((host, problem))
-        });
-        stream::iter(looks)
-            .buffer_unordered(PARALLEL)
-            .filter_map(|found| async { found })
-            .collect()
-            .await
-    }
-
-    async fn tell(
+    async fn tell_declined(
         &self,
         tx: &mut PgTransaction<'_>,
         ticket: &Seen,
-        ended: Ended,
-        hurt: &[HurtHost],
-        problems: &BTreeMap<HostName, String>,
         moment: i128,
     ) -> anyhow::Result<()> {
-        let mut by_batch: BTreeMap<BatchId, Vec<HostName>> = BTreeMap::new();
-        for host in hurt {
-            by_batch.entry(host.batch).or_default().push(host.failure.host.clone());
-        }
-        for (id, hosts) in by_batch {
+        let resolution = ticket.resolution.clone().or_else(|| ticket.status.clone());
+        let hurt = ticket_host::hosts(&mut *tx, ticket.id).await?;
+        for (id, hosts) in still_hurt(hurt) {
             let Some(batch) = store::batch::get(&mut *tx, id).await? else { continue };
-            let (batch, submitter) = (batch.id, batch.submitter);
-            let (key, url) = (ticket.key.clone(), ticket.url.clone());
-            let notice = match ended {
-                Ended::Done => {
-                    let (silent, answering): (Vec<_>, Vec<_>) =
-                        hosts.into_iter().partition(|host| problems.contains_key(host));
-                    let problem = silent.first().and_then(|host| problems.get(host)).cloned();
-                    let retry = job::any_failed(&mut *tx, batch, &answering).await?;
-                    Notice::TicketDone {
-                        batch,
-                        submitter,
-                        key,
-                        url,
-                        answering,
-                        silent,
-                        problem,
-                        retry,
-                    }
-                }
-                Ended::Declined => {
-                    let resolution = ticket.resolution.clone().or_else(|| ticket.status.clone());
-                    let resolution = resolution.unwrap_or_default();
-                    Notice::TicketDeclined { batch, submitter, key, url, resolution, hosts }
-                }
-                // Whoever deleted it knows; the next failure gets a new one.
-                Ended::Gone => continue,
+            let notice = Notice::TicketDeclined {
+                batch: batch.id,
+                submitter: batch.submitter,
+                key: ticket.key.clone(),
+                url: ticket.url.clone(),
+                resolution: resolution.clone().unwrap_or_default(),
+                hosts,
             };
-            let name = format!("ticket:{}:ended:{}:{moment}", ticket.id, batch.0);
-            outbox::notice(&mut *tx, &name, &Audience::Thread { batch }, &notice).await?;
-            card::touch(&mut *tx, batch).await?;
+            let name = ended_key(ticket.id, batch.id, moment);
+            let audience = Audience::Thread { batch: batch.id };
+            outbox::notice(&mut *tx, &name, &audience, &notice).await?;
+            card::touch(&mut *tx, batch.id).await?;
         }
         Ok(())
     }
+}
 
-    /// Finds hosts that have succeeded since. A ticket without any other gets a comment, and is
-    /// closed where the policy says so.
-    async fn close_mended(&self) -> anyhow::Result<()> {
-        let mut tx = self.pool.begin().await?;
-        let mut by_ticket: BTreeMap<TicketId, Vec<(HostName, BatchId)>> = BTreeMap::new();
-        for (ticket, host, batch) in ticket_host::find_mended(&mut tx).await? {
-            by_ticket.entry(ticket).or_default().push((host, batch));
-        }
-        for (ticket, found) in by_ticket {
-            let hosts: Vec<HostName> = found.iter().map(|(host, _)| host.clone()).collect();
-            mark::clear(&mut tx, &hosts).await?;
-            ticket::touch_cards(&mut tx, ticket).await?;
-            if !ticket_host::all_mended(&mut tx, ticket).await? {
-                continue;
-            }
-            let batches: BTreeSet<BatchId> = found.iter().map(|(_, batch)| *batch).collect();
-            let all = ticket_host::hosts(&mut tx, ticket).await?;
-            let hosts = all.into_iter().map(|host| host.failure.host).collect();
-            let comment = Comment::Mended { batches: batches.into_iter().collect(), hosts };
-            comment.queue(&mut tx, ticket).await?;
-            if !self.policy.close_by.is_empty() && ticket::is_open(&mut tx, ticket).await? {
-                ticket::ask_move(&mut tx, ticket, MoveTo::Closed).await?;
-            }
-        }
-        tx.commit().await?;
-        Ok(())
+/// Hosts of a ticket that have not succeeded since, by the batch in which they failed last.
+pub(super) fn still_hurt(hosts: Vec<HurtHost>) -> BTreeMap<BatchId, Vec<HostName>> {
+    let mut by_batch: BTreeMap<BatchId, Vec<HostName>> = BTreeMap::new();
+    for host in hosts.into_iter().filter(|host| !host.mended) {
+        by_batch.entry(host.batch).or_default().push(host.failure.host);
     }
+    by_batch
+}
+
+/// Names the notice of a ticket's end at a moment to a batch.
+pub(super) fn ended_key(ticket: TicketId, batch: BatchId, moment: i128) -> String {
+    format!("ticket:{ticket}:ended:{}:{moment}", batch.0)
 }

@@ -365,6 +365,24 @@ async fn a_batch_is_approved_by_button_reaction_word_or_command() {
 }
 
 #[tokio::test]
+async fn taking_a_reaction_away_takes_back_only_what_it_said() {
+    let t = World::with_rack().await;
+    t.says(&t.alice, "/metal power-off web01,db01 mode=hard").await;
+    t.presses(&t.bob, 1, "Approve").await;
+    insta::assert_snapshot!(t.reacts(&t.bob, 1, "+1", true).await, @r"
+    -- in the channel, only to them
+    Nothing was done: you have already decided on #1
+    ");
+    insta::assert_snapshot!(t.reacts(&t.bob, 1, "+1", false).await, @"(nothing)");
+    insta::assert_snapshot!(t.reacts(&t.dave, 1, "+1", true).await, @r"
+    -- in the thread
+    @dave approved for db-owners. The approval is complete: #1 starts.
+    ");
+    t.ended(1).await;
+    t.finish().await;
+}
+
+#[tokio::test]
 async fn a_batch_is_rejected_by_button_reaction_or_word() {
     let t = World::start().await;
     for host in ["web01", "web02", "web03"] {

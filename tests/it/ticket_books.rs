@@ -12,12 +12,17 @@ use metalbot::domain::secret::Secret;
 use metalbot::domain::triage::{RouteRule, Routes, Target, TicketPolicy};
 use metalbot::domain::workflow::{Plan, PlannedStep, PowerTo, Risk, StepAction};
 use metalbot::sim::jira::{Dialect as SimDialect, SimJira, Site as SimSite};
-use metalbot::store::task::{Turns, run_rounds};
+use metalbot::store::share::Share;
+use metalbot::store::task::{Turn, Turns, run_rounds};
 use metalbot::store::{self, outbox};
 use metalbot::ticket::jira::{Auth, Dialect, Site, SiteSettings};
-use metalbot::ticket::relay::{Person, TicketRelay};
+use metalbot::ticket::mending::Mending;
+use metalbot::ticket::people::Person;
+use metalbot::ticket::place::Placing;
+use metalbot::ticket::recheck::{CheckHost, Rechecks};
+use metalbot::ticket::relay::TicketRelay;
 use metalbot::ticket::render::TicketTemplates;
-use metalbot::ticket::sync::{CheckHost, TicketSync};
+use metalbot::ticket::sync::TicketSync;
 use serde_json::json;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -85,8 +90,9 @@ impl Books {
     pub fn relay_at(&self, url: &str) -> TicketRelay {
         TicketRelay {
             pool: self.pool.clone(),
-            sites: vec![self.site(url)],
-            routes: self.routes.clone(),
+            site: self.site(url),
+            share: Share::AllBut(Vec::new()),
+            default: self.routes.default.clone(),
             policy: self.policy.clone(),
             templates: Arc::new(TicketTemplates::load(None).unwrap()),
             find_person: Arc::new(|login| Person {
@@ -95,6 +101,7 @@ impl Books {
             }),
             find_host: Arc::new(|_| None),
             public_url: "https://metalbot.example".into(),
+            accounts: Default::default(),
         }
     }
 
@@ -120,12 +127,14 @@ impl Books {
     }
 
     pub fn run_relay_at(&mut self, url: &str) {
-        let relay = self.relay_at(url);
-        let turns = self.turns();
-        self.tasks.spawn(async move {
-            let round = |turn| relay.round(turn);
-            run_rounds(turns, "tickets", Duration::from_millis(100), None, round).await;
-        });
+        let placing = Placing {
+            pool: self.pool.clone(),
+            routes: self.routes.clone(),
+            policy: self.policy.clone(),
+        };
+        let (placing, relay) = (Arc::new(placing), Arc::new(self.relay_at(url)));
+        self.run("placing", move |_| Arc::clone(&placing).round());
+        self.run("tickets", move |turn| Arc::clone(&relay).round(turn));
     }
 
     /// A replica that reads; `well` says of each host whether its BMC answers.
@@ -134,22 +143,25 @@ impl Books {
             let said = if well(&host) { Ok(()) } else { Err(format!("{host} does not answer")) };
             Box::pin(async move { said })
         });
-        let sync = TicketSync {
-            pool: self.pool.clone(),
-            sites: vec![self.site(&self.jira.url())],
-            policy: self.policy.clone(),
-            check_host,
-        };
-        let turns = self.turns();
-        self.tasks.spawn(async move {
-            let round = |turn| sync.round(turn);
-            run_rounds(turns, "ticket_sync", Duration::from_millis(100), None, round).await;
-        });
+        let (pool, policy) = (self.pool.clone(), self.policy.clone());
+        let rechecks = Arc::new(Rechecks { pool: pool.clone(), check_host });
+        let mending = Arc::new(Mending { pool: pool.clone(), policy: policy.clone() });
+        let (site, share) = (self.site(&self.jira.url()), Share::AllBut(Vec::new()));
+        let sync = Arc::new(TicketSync { pool, site, share, policy });
+        self.run("ticket_sync", move |turn| Arc::clone(&sync).round(turn));
+        self.run("rechecks", move |turn| Arc::clone(&rechecks).round(turn));
+        self.run("mending", move |_| Arc::clone(&mending).round());
     }
 
-    fn turns(&self) -> Turns {
+    fn run<F>(&mut self, name: &'static str, round: impl FnMut(Turn) -> F + Send + 'static)
+    where
+        F: Future<Output = anyhow::Result<bool>> + Send + 'static,
+    {
         let owner = format!("replica {}", self.tasks.len());
-        Turns { pool: self.pool.clone(), owner, stop: self.stop.clone() }
+        let turns = Turns { pool: self.pool.clone(), owner, stop: self.stop.clone() };
+        self.tasks.spawn(async move {
+            run_rounds(turns, name, Duration::from_millis(100), None, round).await;
+        });
     }
 
     /// A batch of alice's that has ended, all of its hosts in the same way.

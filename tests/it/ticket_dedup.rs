@@ -219,3 +219,78 @@ async fn people_without_an_account_are_named_and_counted() {
     assert_eq!((counts.open, counts.waiting, counts.untagged), (1, 0, 2));
     t.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_will_not_be_mended_speaks_of_its_own_hosts_only() {
+    let mut t = Books::start().await;
+    t.run_relay();
+    t.run_sync(|_| true);
+    t.failed(&[in_rack("web01"), in_rack("web02")], "bmc_unreachable", SILENT).await;
+    t.written().await;
+    assert!(t.jira.transition("OPS-1", "Reject"));
+    t.until("marked", "select count(*) from host_mark", 2).await;
+    // One that will not be mended, and its neighbour in the rack.
+    t.failed(&[in_rack("web01"), in_rack("web03")], "bmc_unreachable", SILENT).await;
+    t.written().await;
+    let seen: Vec<String> = t.jira.issues().into_iter().map(|one| one.summary).collect();
+    insta::assert_snapshot!(seen.join("\n"), @r"
+    reboot failed on 2 hosts (bmc_unreachable): web[01-02] [batch #1]
+    reboot failed on 1 host (bmc_unreachable): web03 [batch #2]
+    ");
+    t.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_joins_what_will_not_be_mended_is_marked() {
+    let mut t = Books::start().await;
+    t.run_relay();
+    t.run_sync(|_| true);
+    t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
+    t.written().await;
+    assert!(t.jira.transition("OPS-1", "Reject"));
+    t.until("marked", "select count(*) from host_mark", 1).await;
+    t.succeeded(&[in_rack("web01")]).await;
+    t.until("mended", "select count(*) from host_mark", 0).await;
+    t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
+    t.until("marked again", "select count(*) from host_mark", 1).await;
+    assert_eq!(t.jira.issues().len(), 1);
+    t.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_after_the_ticket_was_closed_opens_it_although_nobody_had_looked() {
+    let mut t = Books::start().await;
+    t.run_relay();
+    t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
+    t.written().await;
+    assert!(t.jira.transition("OPS-1", "Resolve"));
+    t.failed(&[in_rack("web02")], "bmc_unreachable", SILENT).await;
+    t.written().await;
+    assert_eq!(t.heard("ticket_again").await["act"], "join", "we think it is open");
+    t.run_sync(|_| true);
+    t.until("looked", "select count(*) from ticket where status is not null", 1).await;
+    t.written().await;
+    assert_eq!(t.jira.issues()[0].status, "Open");
+    let kinds: Vec<_> = t.told().await.iter().map(|told| told["kind"].clone()).collect();
+    assert!(!kinds.contains(&"ticket_done".into()), "{kinds:?}");
+    t.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_concerned_is_tagged_and_watches() {
+    let mut t = Books::start().await;
+    for number in 1..=25 {
+        let failure = Some(("bmc_unreachable", SILENT));
+        t.batch(&format!("user{number:02}"), &[in_rack("web01")], "failed", failure).await;
+    }
+    t.run_relay();
+    t.written().await;
+    let ticket = t.jira.issues().remove(0);
+    let body = &ticket.description;
+    assert!(body.contains("and 5 more before, which also concern"), "{body}");
+    for number in 1..=25 {
+        assert!(body.contains(&format!("[~user{number:02}]")), "{number}: {body}");
+    }
+    assert_eq!(ticket.watchers.len(), 25, "{:?}", ticket.watchers);
+    t.finish().await;
+}

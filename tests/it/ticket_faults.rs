@@ -139,3 +139,18 @@ async fn tickets_are_filed_in_order_when_jira_is_back() {
     }
     t.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_that_cannot_be_written_holds_up_no_other() {
+    let mut t = Books::start().await;
+    let rule = "name = \"hardware\"\nrack = \"r66\"\nsite = \"nowhere\"\nproject = \"HW\"";
+    t.routes.rules.push(toml::from_str(rule).unwrap());
+    t.run_relay();
+    t.failed(&[("web66", "fra1", "r66", "c6")], "bmc_unreachable", "it is silent").await;
+    let trouble = t.heard("ticket_trouble").await;
+    assert_eq!(trouble["problem"], "no Jira site \"nowhere\" is configured");
+    t.failed(&[("web01", "fra1", "r11", "c6")], "bmc_unreachable", "it is silent").await;
+    t.until("filed", "select count(*) from ticket where jira_key is not null", 1).await;
+    assert!(t.jira.issues()[0].summary.contains("web01"), "{:?}", t.jira.issues());
+    t.finish().await;
+}

@@ -38,7 +38,7 @@ pub struct Homes {
 
 impl Homes {
     /// Publishes the pages that show what is no longer so; `true` when there were any.
-    pub async fn round(&self) -> anyhow::Result<bool> {
+    pub async fn round(self: Arc<Self>) -> anyhow::Result<bool> {
         let due = homes::due(&self.pool, PLATFORM).await?;
         for home in &due {
             self.publish(home).await?;

@@ -52,6 +52,7 @@ pub(super) fn new_ticket(site: &Site, body: &Value) -> Result<Ticket, Errors> {
         fields: Map::new(),
         status: site.statuses.first().map(|status| status.name.clone()).unwrap_or_default(),
         resolution: None,
+        resolved: None,
         created: OffsetDateTime::now_utc(),
         comments: Vec::new(),
         watchers: BTreeSet::new(),

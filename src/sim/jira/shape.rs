@@ -4,6 +4,7 @@
 //! other clients' models need it.
 
 use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::world::{Dialect, Site, Ticket};
@@ -31,7 +32,7 @@ pub(super) fn id(key: &str) -> String {
 pub(super) fn comments(site: &Site, ticket: &Ticket) -> Value {
     let one = |(at, text): (usize, &String)| {
         let author = user(site, "metalbot");
-        let written = moment(ticket);
+        let written = moment(ticket.created);
         json!({
             "self": format!("/rest/api/2/issue/{}/comment/{at}", ticket.key), "id": at.to_string(),
             "author": author, "updateAuthor": author, "body": body(site, text),
@@ -93,7 +94,7 @@ fn fields(site: &Site, ticket: &Ticket) -> Map<String, Value> {
         true => Value::Null,
         false => body(site, &ticket.description),
     };
-    let moment = moment(ticket);
+    let created = moment(ticket.created);
     let shown = json!({
         "project": project,
         "issuetype": issue_type,
@@ -107,8 +108,9 @@ fn fields(site: &Site, ticket: &Ticket) -> Map<String, Value> {
         "creator": user(site, "metalbot"),
         "status": status(site, &ticket.status),
         "resolution": ticket.resolution.as_ref().map(|name| named("resolution", name)),
-        "created": moment,
-        "updated": moment,
+        "resolutiondate": ticket.resolved.map(moment),
+        "created": created,
+        "updated": created,
         "workratio": -1,
         "comment": comments(site, ticket),
         "issuelinks": [],
@@ -133,9 +135,9 @@ fn body(site: &Site, text: &str) -> Value {
     }
 }
 
-fn moment(ticket: &Ticket) -> String {
+fn moment(when: OffsetDateTime) -> String {
     let moment = format_description!(
         "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]+0000"
     );
-    ticket.created.format(&moment).unwrap_or_default()
+    when.format(&moment).unwrap_or_default()
 }

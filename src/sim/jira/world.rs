@@ -135,6 +135,7 @@ pub struct Ticket {
     pub fields: Map<String, Value>,
     pub status: String,
     pub resolution: Option<String>,
+    pub resolved: Option<OffsetDateTime>,
     pub created: OffsetDateTime,
     /// As they came, oldest first.
     pub comments: Vec<String>,
@@ -193,11 +194,13 @@ impl World {
     }
 
     /// Takes the ticket from where it is through the transition at that place of the settings.
+    #[expect(clippy::disallowed_methods, reason = "the simulated Jira has a clock of its own")]
     pub fn take_through(&mut self, key: &str, at: usize) -> bool {
         let Some(transition) = self.site.transitions.get(at).cloned() else { return false };
         match self.find_mut(key).filter(|ticket| ticket.status == transition.from) {
             Some(ticket) => {
                 ticket.status = transition.to;
+                ticket.resolved = transition.resolution.as_ref().map(|_| OffsetDateTime::now_utc());
                 ticket.resolution = transition.resolution;
                 true
             }

@@ -8,6 +8,7 @@
 
 use jira_query::{JiraInstance, Pagination};
 use serde::Deserialize;
+use time::OffsetDateTime;
 
 use super::error::JiraError;
 use super::read::{Category, Found, IssueState, first_with_label, state_of};
@@ -74,6 +75,10 @@ fn state(issue: jira_query::Issue) -> IssueState {
         status: fields.status.name,
         category: Category::of(&fields.status.status_category.key),
         resolution: fields.resolution.map(|resolution| resolution.name),
+        resolved_at: fields.resolutiondate.and_then(|when| {
+            let nanos = i128::from(when.timestamp_millis()) * 1_000_000;
+            OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()
+        }),
         assignee: fields.assignee.map(|person| person.display_name),
     }
 }

@@ -1,13 +1,15 @@
 //! What we read of tickets: their state, and which of them bears a label.
 
 use serde::Deserialize;
+use time::OffsetDateTime;
+use time::macros::format_description;
 
 use super::check::is_key;
 use super::error::JiraError;
 use super::wire::Wire;
 
 /// Fields that [`Found::state`] needs.
-pub(super) const STATE_FIELDS: [&str; 3] = ["status", "resolution", "assignee"];
+pub(super) const STATE_FIELDS: [&str; 4] = ["status", "resolution", "resolutiondate", "assignee"];
 
 /// Where a ticket stands. Names are the site's own, which may be in any language; the category is
 /// not.
@@ -22,6 +24,8 @@ pub struct IssueState {
     pub category: Category,
     /// Such as `Done` or `Won't Fix`; `None` while unresolved.
     pub resolution: Option<String>,
+    /// When it got its resolution, by Jira's clock.
+    pub resolved_at: Option<OffsetDateTime>,
     /// Name for people.
     pub assignee: Option<String>,
 }
@@ -60,6 +64,7 @@ struct Fields {
     labels: Vec<String>,
     status: Option<Status>,
     resolution: Option<Named>,
+    resolutiondate: Option<String>,
     assignee: Option<Person>,
 }
 
@@ -102,9 +107,18 @@ impl Found {
             status: status.name,
             category,
             resolution: self.fields.resolution.map(|one| one.name),
+            resolved_at: self.fields.resolutiondate.as_deref().and_then(moment),
             assignee: self.fields.assignee.map(|one| one.display_name),
         })
     }
+}
+
+/// `2026-11-23T14:02:10.000+0100`, as Jira writes times; `None` for anything else.
+fn moment(text: &str) -> Option<OffsetDateTime> {
+    let format = format_description!(
+        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond][offset_hour sign:mandatory][offset_minute]"
+    );
+    OffsetDateTime::parse(text, &format).ok()
 }
 
 /// The first issue that bears the label.
@@ -133,5 +147,20 @@ pub(super) async fn state_of(
         Ok(found) => found.state(key).map(Some),
         Err(JiraError::Rejected { status: Some(404), .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn times_as_jira_writes_them() {
+        let wanted = datetime!(2026-11-23 14:02:10.25 +1);
+        assert_eq!(moment("2026-11-23T14:02:10.250+0100"), Some(wanted));
+        assert_eq!(moment("2026-11-23T13:02:10.250+0000"), Some(wanted));
+        assert_eq!(moment("23/Nov/26"), None);
     }
 }
