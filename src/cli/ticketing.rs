@@ -36,11 +36,11 @@ pub(super) fn ticket_tasks(
     let Some((jira, routes)) = config.jira.as_ref().zip(config.routes()) else { return Ok(None) };
     let sites = jira.sites().into_iter().map(Site::new).collect::<Result<Vec<_>, _>>()?;
     let (directory, inventory) = (loaded.directory.clone(), Arc::clone(&loaded.inventory));
-    let find_person: FindPerson = Arc::new(move |login| {
+    let find_person: FindPerson = Arc::new(move |login, site| {
         let directory = directory.current();
         Person {
             name: directory.by_login(login).map_or_else(|| login.to_owned(), |who| who.name),
-            account: directory.jira_account(login).map(str::to_owned),
+            account: directory.jira_account(login, site).map(str::to_owned),
         }
     });
     let find_host: FindHost = Arc::new(move |name| inventory.get(name).cloned());

@@ -12,7 +12,8 @@
 //! email = "alice@example.org"          # binds accounts of platforms that have verified it
 //! accounts = { slack = "T12/U34" }     # platform = user id; `console` is always the login, and
 //!                                      # `shell` is the user of the machine (`metalbot bmc power`)
-//! jira = "aarcher"                     # tagged in tickets
+//! jira = "aarcher"                     # tagged in tickets; of several Jiras by their names:
+//!                                      # jira = { default = "aarcher", hardware = "5b10a2" }
 //! disabled = false                     # true: nobody
 //! ```
 
@@ -50,9 +51,17 @@ struct Person {
     groups: Vec<String>,
     #[serde(default)]
     accounts: BTreeMap<String, String>,
-    jira: Option<String>,
+    jira: Option<JiraAccounts>,
     #[serde(default)]
     disabled: bool,
+}
+
+/// Accounts in Jira: one that is the same at every site, or by site.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum JiraAccounts {
+    Everywhere(String),
+    BySite(BTreeMap<String, String>),
 }
 
 /// Why a directory cannot be used.
@@ -202,9 +211,12 @@ impl Directory {
         self.enabled_people().flat_map(|person| person.groups.iter().cloned()).collect()
     }
 
-    /// The account to tag in tickets.
-    pub fn jira_account(&self, login: &str) -> Option<&str> {
-        self.enabled(login)?.jira.as_deref()
+    /// The account to tag in tickets of a Jira site.
+    pub fn jira_account(&self, login: &str, site: &str) -> Option<&str> {
+        match self.enabled(login)?.jira.as_ref()? {
+            JiraAccounts::Everywhere(account) => Some(account),
+            JiraAccounts::BySite(accounts) => accounts.get(site).map(String::as_str),
+        }
     }
 
     /// The person's address.
@@ -352,6 +364,7 @@ mod tests {
         login = "bob"
         name = "Bob"
         groups = ["web-owners"]
+        jira = { default = "bob", hardware = "5b10a2" }
         [[person]]
         login = "gone"
         name = "Gone"
@@ -389,8 +402,11 @@ mod tests {
         let alice = directory.by_login("alice").unwrap();
         assert_eq!(alice.name, "Alice Archer");
         assert!(alice.groups.contains("sre"));
-        assert_eq!(directory.jira_account("alice"), Some("aarcher"));
-        assert_eq!(directory.jira_account("bob"), None);
+        assert_eq!(directory.jira_account("alice", "hardware"), Some("aarcher"));
+        assert_eq!(directory.jira_account("bob", "default"), Some("bob"));
+        assert_eq!(directory.jira_account("bob", "hardware"), Some("5b10a2"));
+        assert_eq!(directory.jira_account("bob", "elsewhere"), None);
+        assert_eq!(directory.jira_account("nobody", "default"), None);
         assert_eq!(directory.account("alice", "slack"), Some("U1"));
         assert_eq!(directory.members("web-owners"), ["alice", "bob"]);
         assert_eq!(directory.groups(), BTreeSet::from(["sre".into(), "web-owners".into()]));
@@ -402,7 +418,7 @@ mod tests {
         assert_eq!(directory.by_login("gone"), None);
         assert_eq!(directory.person(&user("slack", "U9")), None);
         assert_eq!(directory.person(&user("console", "gone")), None);
-        assert_eq!(directory.jira_account("gone"), None);
+        assert_eq!(directory.jira_account("gone", "default"), None);
         assert_eq!(directory.account("gone", "slack"), None);
         assert!(directory.members("past").is_empty());
         assert_eq!(directory.logins(), ["alice", "bob"]);

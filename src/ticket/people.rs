@@ -18,12 +18,12 @@ const BELIEVED: Duration = Duration::from_secs(600);
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Person {
     pub name: String,
-    /// Jira account, where the directory knows one.
+    /// Account at the site, where the directory knows one.
     pub account: Option<String>,
 }
 
-/// Looks a person up by login; a person who has left is still named.
-pub type FindPerson = Arc<dyn Fn(&str) -> Person + Send + Sync>;
+/// Looks a person up by login and Jira site; a person who has left is still named.
+pub type FindPerson = Arc<dyn Fn(&str, &str) -> Person + Send + Sync>;
 
 /// The people concerned by login, as they are named and, where Jira knows them, tagged.
 pub type People = BTreeMap<String, TicketPerson>;
@@ -53,7 +53,7 @@ impl TicketRelay {
         let mut untagged = Vec::new();
         let mut answers = true;
         for login in logins {
-            let Person { name, account } = (self.find_person)(login);
+            let Person { name, account } = (self.find_person)(login, self.site.name());
             let known = match &account {
                 None => false,
                 Some(account) if answers => match self.accounts.knows(&self.site, account).await {

@@ -95,7 +95,7 @@ impl Books {
             default: self.routes.default.clone(),
             policy: self.policy.clone(),
             templates: Arc::new(TicketTemplates::load(None).unwrap()),
-            find_person: Arc::new(|login| Person {
+            find_person: Arc::new(|login, _| Person {
                 name: login.to_uppercase(),
                 account: (login != "stranger").then(|| login.to_owned()),
             }),

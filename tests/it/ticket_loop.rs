@@ -1,5 +1,7 @@
 //! What people do to a ticket in Jira comes back to those who wait for it.
 
+use metalbot::sim::rack::Fault;
+
 use crate::harness::World;
 use crate::ticket_books::{Books, Spot};
 
@@ -101,6 +103,33 @@ async fn the_thread_offers_to_retry_what_was_mended() {
     assert!(t.jira.transition("OPS-1", "Resolve"));
     let told = t.heard(1, "is done").await;
     assert!(told.contains("web07 is not well yet: the BMC at"), "{told}");
+    t.finish().await;
+}
+
+#[tokio::test]
+async fn whoever_waits_retries_with_the_button_of_the_notice() {
+    let t = World::builder().rack().fault("web03", Fault::IgnoresSoftOff).start().await;
+    t.says(&t.alice, "/metal power-off web03 wait=10s").await;
+    t.replies(&t.bob, 1, "approve").await;
+    t.ended(1).await;
+    t.heard(1, "was filed for").await;
+    t.card_when(1, |card| card.text.contains("OPS-1 (Open)")).await;
+    assert!(t.jira.transition("OPS-1", "Resolve"));
+    insta::assert_snapshot!(t.heard(1, "is done").await, @"@alice OPS-1 is done. The BMC of web03 answers: press Retry failed, or type /metal retry 1.");
+    insta::assert_snapshot!(t.presses_in_thread(&t.alice, 1, "is done", "Retry failed").await, @r"
+    -- in the channel
+    #2 power-off · 1 host · awaiting approval
+    web03
+    Reason: retry of #1
+    Asked by @alice · disruptive · wait=10s · retry of #1
+    On each host:
+    ask it to shut down
+    wait until it has shut down
+    Waits for approval until [time] UTC:
+    web-owners (1 host): 0 of 1 approval
+    Approve with the button, with a reaction, or with approve in the thread.
+    [Approve] [Reject] [Cancel]
+    ");
     t.finish().await;
 }
 
