@@ -124,7 +124,7 @@ pub(super) async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
         }
         let stay = async {
             if in_slack && told.await.is_ok() {
-                println!("Look around; Ctrl-C stops everything.");
+                println!("Go on with it in Slack; Ctrl-C stops everything.");
             }
             std::future::pending::<Infallible>().await
         };
@@ -169,7 +169,7 @@ fn welcome(base: &str, site: &Site) -> String {
   Its tickets are at                       {jira}
 
   {servers}
-  A story is told in Slack now, and here. Afterwards everything stays as it is.
+  A story is told in Slack now, and here. Then it is yours: there you are whom you like.
   Ctrl-C stops everything.
 "#,
             slack = slack.url()

@@ -125,14 +125,14 @@ async fn a_batch_from_the_first_key_to_its_tickets() {
 }
 
 /// Debian's Chromium, without a window, and its driver. Both end with this value.
-struct Browser {
-    page: Client,
+pub struct Browser {
+    pub page: Client,
     driver: Driver,
     http: reqwest::Client,
 }
 
 impl Browser {
-    async fn start() -> Browser {
+    pub async fn start() -> Browser {
         let driver = Driver::start();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let started = Instant::now();
@@ -173,7 +173,7 @@ impl Browser {
     }
 
     /// Waits until the first element of this selector shows the text.
-    async fn shows(&self, selector: &str, wanted: &str) {
+    pub async fn shows(&self, selector: &str, wanted: &str) {
         let started = Instant::now();
         loop {
             let text = self.text(selector).await;
@@ -199,7 +199,7 @@ impl Browser {
     }
 
     /// What the page complained of in the browser's console.
-    async fn problems(&self) -> Vec<String> {
+    pub async fn problems(&self) -> Vec<String> {
         let entries = self.extension("se/log", json!({ "type": "browser" })).await;
         let entries = entries.as_array().expect("a list of entries");
         let bad = |entry: &&Value| matches!(entry["level"].as_str(), Some("SEVERE" | "WARNING"));

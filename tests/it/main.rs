@@ -22,6 +22,7 @@ mod slack_http;
 mod slack_modal;
 mod slack_notices;
 mod slack_outage;
+mod slack_page;
 mod slack_story;
 mod slack_wire;
 mod story;

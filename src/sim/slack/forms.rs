@@ -100,11 +100,17 @@ impl State {
         Ok(Act { kind: "interactive", payload })
     }
 
-    fn choose(&mut self, who: &str, block: &str, value: &str) -> anyhow::Result<Act> {
+    /// Closes the topmost view.
+    pub fn close_view(&mut self, who: &str) -> anyhow::Result<()> {
+        let user = self.user(who)?.id.clone();
+        self.views.entry(user).or_default().pop();
+        Ok(())
+    }
+
+    pub fn choose(&mut self, who: &str, block: &str, value: &str) -> anyhow::Result<Act> {
         let user = self.user(who)?.id.clone();
         let (trigger, stamp) = (self.trigger(&user), self.next_ts());
-        let view = self.views.get(&user).and_then(|views| views.last());
-        let view = view.with_context(|| format!("{who} has no view open"))?.clone();
+        let view = self.view(who).with_context(|| format!("{who} has no view open"))?.clone();
         let blocks = view["blocks"].as_array().into_iter().flatten();
         let mut found =
             blocks.filter(|one| one["block_id"] == block && one["dispatch_action"] == true);

@@ -219,9 +219,7 @@ impl SimSlack {
 
     /// The view that a person has open.
     pub fn view(&self, who: &str) -> Option<Value> {
-        let state = self.world.lock();
-        let user = state.user(who).ok()?;
-        state.views.get(&user.id).and_then(|views| views.last().cloned())
+        self.world.lock().view(who).cloned()
     }
 
     /// The app's home as this person sees it.

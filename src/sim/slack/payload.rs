@@ -124,8 +124,8 @@ impl State {
     pub fn submit_view(&mut self, who: &str, values: Value) -> anyhow::Result<Act> {
         let user = self.user(who)?.id.clone();
         let trigger = self.trigger(&user);
-        let views = self.views.get(&user).and_then(|views| views.last());
-        let mut view = views.with_context(|| format!("{who} has no view open"))?.clone();
+        let view = self.view(who).with_context(|| format!("{who} has no view open"))?;
+        let mut view = view.clone();
         view["state"] = json!({ "values": values });
         let payload = json!({
             "type": "view_submission", "team": { "id": TEAM, "domain": "metal" },

@@ -207,6 +207,11 @@ impl State {
         all
     }
 
+    /// The view that a person has open.
+    pub fn view(&self, who: &str) -> Option<&Value> {
+        self.views.get(&self.user(who).ok()?.id)?.last()
+    }
+
     /// Somebody must be in the channel to act there.
     pub fn in_channel(&self, login: &str, channel: &str) -> anyhow::Result<String> {
         let id = self.user(login)?.id.clone();
