@@ -21,6 +21,8 @@ use crate::store::wake::Bell;
 use crate::store::{self, audit};
 use crate::ticket::{mending, place, recheck, relay as ticket_relay, sync as ticket_sync};
 
+/// How often it is seen what may be forgotten.
+const RETENTION: Duration = Duration::from_secs(3600);
 /// How long it is known what was seen a moment ago; longer than any door needs it.
 const SEEN: Duration = Duration::from_secs(3600);
 /// Audit rows sealed in one transaction.
@@ -74,6 +76,11 @@ impl Service {
         self.in_turn("forget_seen", SEEN, None, move |_| {
             let pool = pool.clone();
             async move { Ok(store::seen::forget(&pool, SEEN).await? > 0) }
+        });
+        let (pool, keep) = (self.pool.clone(), config.database.keep);
+        self.in_turn("retention", RETENTION, None, move |_| {
+            let pool = pool.clone();
+            async move { Ok(store::retention::forget(&pool, keep).await? > 0) }
         });
         Ok(())
     }

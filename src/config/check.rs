@@ -113,6 +113,7 @@ impl Config {
         // A lease is renewed a few times before it ends; shorter ones would end under load.
         let seconds = Duration::from_secs;
         let durations = [
+            ("database.keep", self.database.keep, seconds(86_400)),
             ("executor.lease", self.executor.lease, seconds(2)),
             ("ipmi.timeout", self.ipmi.timeout, Duration::from_millis(10)),
         ];

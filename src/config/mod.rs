@@ -119,11 +119,15 @@ pub struct Database {
     url_env: Option<String>,
     /// Connections of this process's pool.
     pub max_connections: u32,
+    /// How long deliveries and notices are kept that are done with. Batches and the audit stay.
+    #[serde(with = "human_duration")]
+    pub keep: Duration,
 }
 
 impl Default for Database {
     fn default() -> Self {
-        Database { url: None, url_file: None, url_env: None, max_connections: 20 }
+        let keep = Duration::from_secs(90 * 86_400);
+        Database { url: None, url_file: None, url_env: None, max_connections: 20, keep }
     }
 }
 

@@ -325,6 +325,7 @@ mod tests {
         for (rest, expected) in [
             ("executor.max_in_flight = 0", "executor.max_in_flight: must be at least 1"),
             ("executor.lease = \"1s\"", "executor.lease: must be at least 2s"),
+            ("database.keep = \"1h\"", "database.keep: must be at least 1day"),
             ("database.max_connections = 0", "database.max_connections: must be at least 1"),
             ("limits.max_hosts = 0", "limits.max_hosts: must be at least 1"),
             ("http.public_url = \"metal\"", "http.public_url: must begin with http"),

@@ -29,6 +29,7 @@ pub mod outbox;
 pub mod posting;
 pub mod preference;
 pub mod reaction;
+pub mod retention;
 pub mod room;
 pub mod seen;
 pub mod session;
