@@ -11,7 +11,7 @@ TEST_PACKAGES := $(DEMO_PACKAGES) ipmitool freeipmi-tools chromium chromium-driv
 # Servers of PyPI that the tests talk to, in a Python environment of their own below target/.
 PEERS := jira820==0.12
 
-.PHONY: help demo demo-script test bench bench-fleet fuzz lint queries install
+.PHONY: help demo demo-script test bench bench-fleet bench-slack fuzz lint queries install
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,10 +26,13 @@ demo-script: install-demo ## Tell the story at the console and in Slack; fails i
 test: install-test ## Run every test
 	.ci/with-postgres cargo test --features failpoints
 
-bench: bench-fleet ## Measure everything that has a budget
+bench: bench-fleet bench-slack ## Measure everything that has a budget
 
 bench-fleet: install-test ## Measure the IPMI client beside its peers, and the executor (8 minutes)
 	cargo bench --quiet --bench fleet
+
+bench-slack: install-test ## Measure how soon Slack is answered at 200 commands a second (2 minutes)
+	cargo bench --quiet --bench slack
 
 # cargo-fuzz asks for a nightly compiler; the stable one has what it needs behind RUSTC_BOOTSTRAP.
 FUZZ_SECONDS ?= 120

@@ -6,16 +6,14 @@
 //! admission, rollout, leases, journal, card and audit.
 
 use std::fmt::Write as _;
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use metalbot::bmc::Permit;
-use metalbot::cluster::Cluster;
 use metalbot::config;
 use metalbot::domain::host::Host;
 use metalbot::domain::secret::Secret;
@@ -25,11 +23,11 @@ use metalbot::sim::bmcs::{self, CREDENTIALS};
 use metalbot::sim::person::Person;
 use metalbot::sim::rack::{PASSWORD, USER};
 use metalbot::step::{self, StepContext};
-use metalbot::store;
-use sqlx::{Connection, Executor, PgConnection, PgPool};
+use sqlx::{Executor, PgPool};
 use tokio::sync::Semaphore;
 
 use crate::responder::Responder;
+use crate::site::Site;
 use crate::{client, read_numbers};
 
 const DELAY: u64 = 20;
@@ -128,27 +126,10 @@ async fn run_rounds(
     runs: usize,
     profile: bool,
 ) -> anyhow::Result<Vec<Round>> {
-    let folder = tempfile::tempdir()?;
-    // Root's server runs as another user.
-    fs::set_permissions(folder.path(), Permissions::from_mode(0o711))?;
-    let state = folder.path().join("state");
-    let mut cluster = Cluster::start(&state).await?;
-    if profile {
-        let mut conn = PgConnection::connect(cluster.url()).await?;
-        let preload = "alter system set shared_preload_libraries = 'pg_stat_statements'";
-        conn.execute(preload).await?;
-        conn.close().await?;
-        cluster.stop().await?;
-        cluster = Cluster::start(&state).await?;
-    }
-    let pool = store::connect_lazy(cluster.url(), 2)?;
-    write_site(folder.path(), hosts, bmcs.port)?;
-    let server = Server::start(folder.path(), cluster.url()).await?;
-    if profile {
-        pool.execute("create extension pg_stat_statements").await?;
-    }
-    let fsync: String = sqlx::query_scalar("show fsync").fetch_one(&pool).await?;
-    ensure!(fsync == "on", "a journal that is not durable is not measured");
+    let site = Site::new(profile).await?;
+    write_site(site.folder(), hosts, bmcs.port)?;
+    let server = site.serve().await?;
+    let pool = &site.pool;
     let person = Person::sign_in(&server.base, LOGIN, LOGIN_PASSWORD).await?;
     println!(
         "\none batch      hosts  seconds  hosts/s  without a journal  CPU s: metalbot  postgres  BMCs"
@@ -163,11 +144,11 @@ async fn run_rounds(
         check_log(bmcs, hosts)?;
         // As autovacuum does sooner or later, in the moment when no job is queued or at work.
         pool.execute("analyze").await?;
-        let before = cpu(&server, bmcs)?;
+        let before = server.cpu(bmcs.pid())?;
         let text = "/metal power-cycle @sim reason=\"a bench\"";
         ensure!(person.say("metal", text).await? == 202, "the command was not taken");
-        let batch = until_final(&pool, i64::try_from(number)?).await?;
-        let after = cpu(&server, bmcs)?;
+        let batch = until_final(pool, i64::try_from(number)?).await?;
+        let after = server.cpu(bmcs.pid())?;
         check_log(bmcs, hosts)?;
         let [ours, postgres, responder] = [0, 1, 2].map(|part| after[part] - before[part]);
         println!(
@@ -177,28 +158,9 @@ async fn run_rounds(
         );
         rounds.push(Round { floor, batch });
     }
-    if profile {
-        print_profile(&pool).await?;
-    }
-    pool.close().await;
     drop(server);
-    cluster.stop().await?;
+    site.close(profile).await?;
     Ok(rounds)
-}
-
-async fn print_profile(pool: &PgPool) -> anyhow::Result<()> {
-    let statements: Vec<(i64, f64, i64, f64, String)> = sqlx::query_as(
-        "select calls, total_exec_time, rows, wal_bytes::float8,
-             left(regexp_replace(query, '\\s+', ' ', 'g'), 100)
-         from pg_stat_statements order by total_exec_time desc limit 25",
-    )
-    .fetch_all(pool)
-    .await?;
-    println!("\n   calls        ms       rows  WAL KiB  statement");
-    for (calls, ms, rows, wal, query) in statements {
-        println!("{calls:>8}  {ms:>8.0}  {rows:>9}  {:>7.0}  {query}", wal / 1024.0);
-    }
-    Ok(())
 }
 
 /// Each host was cycled exactly once, by the BMCs' own log.
@@ -226,86 +188,6 @@ async fn until_final(pool: &PgPool, batch: i64) -> anyhow::Result<f64> {
         }
         ensure!(started.elapsed() < LONG, "the batch never ended: {row:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// CPU seconds so far of Metalbot, of PostgreSQL and of the BMCs.
-fn cpu(server: &Server, bmcs: &Responder) -> anyhow::Result<[f64; 3]> {
-    let mut spent = [0.0; 3];
-    for entry in fs::read_dir("/proc")? {
-        let entry = entry?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        // It may have ended meanwhile.
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
-        // proc_pid_stat(5), from the third field on: 4 is the parent, 14 and 15 are user and
-        // system time, 16 and 17 those of children that ended.
-        let fields: Vec<&str> = rest.split(' ').collect();
-        let field = |number: usize| fields.get(number - 3).and_then(|it| it.parse::<f64>().ok());
-        let ticks = field(14).unwrap_or(0.0) + field(15).unwrap_or(0.0);
-        let reaped = field(16).unwrap_or(0.0) + field(17).unwrap_or(0.0);
-        if pid == server.process.id() {
-            spent[0] += ticks;
-        } else if pid == server.postmaster {
-            spent[1] += ticks + reaped;
-        } else if field(4) == Some(f64::from(server.postmaster)) {
-            spent[1] += ticks;
-        } else if pid == bmcs.pid() {
-            spent[2] += ticks;
-        }
-    }
-    // USER_HZ is 100 on every Linux that Rust runs on.
-    Ok(spent.map(|ticks| ticks / 100.0))
-}
-
-/// `metalbot serve`; it ends with this value.
-struct Server {
-    process: Child,
-    postmaster: u32,
-    base: String,
-}
-
-impl Server {
-    async fn start(folder: &Path, database_url: &str) -> anyhow::Result<Server> {
-        let pid_file = folder.join("state/postgres/data/postmaster.pid");
-        let pid_file = fs::read_to_string(pid_file).context("the cluster's pid")?;
-        let postmaster = pid_file.lines().next().context("the cluster's pid")?.trim().parse()?;
-        let log = folder.join("serve.log");
-        let process = Command::new(env!("CARGO_BIN_EXE_metalbot"))
-            .args(["serve", "--config"])
-            .arg(folder.join("metalbot.toml"))
-            .env("DATABASE_URL", database_url)
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log)?)
-            .spawn()?;
-        let mut server = Server { process, postmaster, base: String::new() };
-        let started = Instant::now();
-        while server.base.is_empty() {
-            let said = fs::read_to_string(&log)?;
-            let ended = server.process.try_wait()?;
-            ensure!(
-                ended.is_none() && started.elapsed() < LONG,
-                "metalbot does not serve:\n{said}"
-            );
-            if let Some((_, rest)) = said.split_once("metalbot serves address=")
-                && let Some((address, _)) = rest.split_once(' ')
-            {
-                server.base = format!("http://{address}");
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

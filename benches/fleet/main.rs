@@ -8,6 +8,8 @@
 mod batch;
 mod consoles;
 mod responder;
+#[path = "../site.rs"]
+mod site;
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
