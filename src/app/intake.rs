@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::submit::Submitted;
 use super::who::{Found, person};
-use super::{App, Ask, Error, decide, preference, preview, query, steer, submit};
+use super::{App, Ask, Error, decide, places, preference, preview, query, steer, submit};
 use crate::command::{self, Command, Reply};
 use crate::domain::approval::Verdict;
 use crate::domain::ids::BatchId;
@@ -104,6 +104,11 @@ pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx
                 }
             }
         }
+        Ok(Ok(Worked::WhereIs(place))) => {
+            drop(tx);
+            places::ask(pool, app, &place).await?;
+            return Ok(true);
+        }
         Ok(Err(error)) => error.to_string(),
         Err(_) => "panicked".to_owned(),
     };
@@ -132,6 +137,8 @@ enum Worked {
     Unreadable(String),
     /// Nothing was done: the platform must say first who this is.
     WhoIs(PlatformUser),
+    /// Nothing was done: the platform must say first whether we are heard there.
+    WhereIs(Place),
 }
 
 async fn work_on(
@@ -166,6 +173,9 @@ async fn work_on(
         }
         return Ok(Worked::Done);
     };
+    if places::must_ask(tx, app, &inbound).await? {
+        return Ok(Worked::WhereIs(inbound.place));
+    }
     // What a refused request wrote before it was refused goes away with the savepoint.
     let mut attempt = sqlx::Acquire::begin(&mut **tx).await?;
     let ask = Ask { who: &who, place: &inbound.place, key: &key };
@@ -264,9 +274,13 @@ async fn run_command(
             return Ok(Some(Notice::Help { page }));
         }
         Command::Submit(request) => {
+            places::must_be_open(tx, ask.place).await?;
             return Ok(answer(submit::submit(tx, app, ask, &request, None).await?));
         }
-        Command::Retry(id) => return Ok(answer(submit::retry(tx, app, ask, id).await?)),
+        Command::Retry(id) => {
+            places::must_be_open(tx, ask.place).await?;
+            return Ok(answer(submit::retry(tx, app, ask, id).await?));
+        }
         Command::Status(id) => return query::batch(tx, id).await.map(Some),
         Command::HostStatus(hosts) => return query::hosts(tx, app, &hosts).await.map(Some),
         Command::List { mine } => {

@@ -27,6 +27,7 @@ pub mod door;
 pub mod form;
 pub mod homes;
 pub mod intake;
+pub mod places;
 pub mod posting;
 pub mod preference;
 pub mod preview;
@@ -57,6 +58,8 @@ pub struct App {
     pub remind_before: Duration,
     /// The platforms that vouch for their users' addresses, by name.
     pub addresses: HashMap<&'static str, FindEmail>,
+    /// The platforms that show a message only where they were let in, by name.
+    pub places: HashMap<&'static str, places::FindClosed>,
 }
 
 impl fmt::Debug for App {

@@ -81,6 +81,9 @@ pub enum ChatError {
     /// Try again later; nothing is lost.
     #[error("the chat platform is unavailable: {0}")]
     Transient(String),
+    /// It takes no message there until somebody has done something, which the text says for people.
+    #[error("the chat platform shows nothing there: {0}")]
+    Closed(String),
     /// The platform will never take this message.
     #[error("the chat platform refuses the message: {0}")]
     Rejected(String),
@@ -115,6 +118,11 @@ pub trait Chat: Send + Sync + 'static {
         message: &Message,
     ) -> Result<String, ChatError> {
         self.post(near, Some(user), key, message).await
+    }
+
+    /// An address that shows a message, on a platform that has such.
+    async fn link(&self, _: &Place, _: &str) -> Result<Option<String>, ChatError> {
+        Ok(None)
     }
 
     /// Replaces the content of a message.

@@ -328,6 +328,7 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
 pub(super) fn app(config: &Config, loaded: &Loaded, slack: Option<&Arc<WebApi>>) -> App {
     App {
         addresses: slack_door::addresses(slack),
+        places: slack_door::places(slack),
         catalog: loaded.catalog.clone(),
         inventory: Arc::clone(&loaded.inventory),
         directory: loaded.directory.clone(),

@@ -16,20 +16,28 @@ use crate::command::Catalog;
 use crate::config::{Config, SlackMode};
 
 /// What the app may do, and what for.
-const SCOPES: [(&str, &str); 9] = [
+const SCOPES: [(&str, &str); 11] = [
     ("commands", "the command /metal and its shortcut"),
     ("chat:write", "cards, answers and direct messages"),
     ("reactions:read", "approvals by a reaction"),
     ("channels:history", "replies in the threads of public channels"),
     ("groups:history", "replies in the threads of private channels"),
+    ("channels:read", "whether it is in a public channel, and when it is invited"),
+    ("groups:read", "the same of private channels"),
     ("users:read", "who somebody is"),
     ("users:read.email", "whom of the directory an address belongs to"),
     ("files:read", "lists of hosts handed over as a file in a form"),
     ("files:write", "long lists of hosts, sent as a file"),
 ];
 /// What the app is told of.
-const EVENTS: [&str; 5] =
-    ["app_home_opened", "message.channels", "message.groups", "reaction_added", "reaction_removed"];
+const EVENTS: [&str; 6] = [
+    "app_home_opened",
+    "member_joined_channel",
+    "message.channels",
+    "message.groups",
+    "reaction_added",
+    "reaction_removed",
+];
 /// Longest usage hint of a command.
 const MOST_HINT: usize = 1_000;
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -121,17 +129,24 @@ pub(super) async fn check(file: &Path) -> anyhow::Result<ExitCode> {
     };
     let mut wrong = Vec::new();
 
-    let (scopes, said) = ask("auth.test", slack.bot_token().expose()).await?;
-    if said["ok"] == true {
-        let (team, user) = (&said["team"], &said["user"]);
-        println!("bot token: fine, {} in {}", shown(user), shown(team));
+    for (team, token) in slack.bot_tokens() {
+        let name = team.map_or("bot token".into(), |team| format!("bot token of {team}"));
+        let (scopes, said) = ask("auth.test", token.expose()).await?;
+        if said["ok"] != true {
+            wrong.push(format!(
+                "{name}: Slack says {}. Copy the \"Bot User OAuth Token\" (xoxb-...) from {APPS}, \
+                 your app, \"OAuth & Permissions\"",
+                shown(&said["error"])
+            ));
+            continue;
+        }
+        println!("{name}: fine, {} in {}", shown(&said["user"]), shown(&said["team"]));
+        let org = said["is_enterprise_install"] == true;
+        let own = &said[if org { "enterprise_id" } else { "team_id" }];
+        if team.is_some_and(|team| own != team) {
+            wrong.push(format!("{name}: it is the token of {}", shown(own)));
+        }
         wrong.extend(missing(scopes.as_deref().unwrap_or_default()));
-    } else {
-        wrong.push(format!(
-            "bot token: Slack says {}. Copy the \"Bot User OAuth Token\" (xoxb-...) from {APPS}, \
-             your app, \"OAuth & Permissions\"",
-            shown(&said["error"])
-        ));
     }
     match (slack.mode, slack.app_token()) {
         (SlackMode::Socket, Some(token)) => {
@@ -210,7 +225,7 @@ mod tests {
         assert!(missing(&all.join(",")).is_empty());
         let few = missing(
             "commands, chat:write,reactions:read,channels:history,groups:history,\
-                           users:read,files:write,files:read",
+                           users:read,files:write,files:read,channels:read,groups:read",
         );
         assert_eq!(few.len(), 1);
         assert!(few[0].starts_with("scope users:read.email is missing"), "{few:?}");

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
@@ -11,6 +12,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::accounts::find_called;
+use crate::app::places::FindClosed;
 use crate::app::{App, FindEmail};
 use crate::chat::Chat;
 use crate::chat::slack::chat::SlackChat;
@@ -18,23 +20,39 @@ use crate::chat::slack::door::Door;
 use crate::chat::slack::forms::Desk;
 use crate::chat::slack::home::Homes;
 use crate::chat::slack::socket::{Connections, run_socket};
-use crate::chat::slack::web_api::{Settings, WebApi};
+use crate::chat::slack::web_api::{Bots, Settings, WebApi};
 use crate::chat::slack::{self, http, people};
-use crate::config::{Config, SlackMode};
+use crate::config::{Config, Slack, SlackMode};
 use crate::domain::notice::Notice;
 use crate::notice::card::card;
 use crate::notice::render::ChatTemplates;
+
+/// Between two tries to find out whose a token is.
+const LEARN_AGAIN: Duration = Duration::from_secs(30);
 
 /// The client of Slack, if it is spoken to.
 pub fn api(config: &Config) -> anyhow::Result<Option<Arc<WebApi>>> {
     let Some(slack) = config.slack.as_ref().filter(|slack| slack.enabled) else { return Ok(None) };
     let settings = Settings {
         api_url: slack.api_url.clone(),
-        bot_token: slack.bot_token().clone(),
+        bots: bots(slack),
         app_token: slack.app_token().cloned(),
     };
     let api = WebApi::new(&settings).context("cannot read the system's certificates")?;
     Ok(Some(Arc::new(api)))
+}
+
+fn bots(slack: &Slack) -> Bots {
+    let tokens = slack.bot_tokens();
+    match tokens[..] {
+        [(None, token)] => Bots::One(token.clone()),
+        _ => Bots::Each(
+            tokens
+                .into_iter()
+                .filter_map(|(team, token)| Some((team?.to_owned(), token.clone())))
+                .collect(),
+        ),
+    }
 }
 
 /// Who vouches for the addresses of its users.
@@ -45,6 +63,16 @@ pub fn addresses(slack: Option<&Arc<WebApi>>) -> HashMap<&'static str, FindEmail
         addresses.insert(slack::PLATFORM, Arc::new(find));
     }
     addresses
+}
+
+/// Who says where they show what is said.
+pub fn places(slack: Option<&Arc<WebApi>>) -> HashMap<&'static str, FindClosed> {
+    let mut places: HashMap<&'static str, FindClosed> = HashMap::new();
+    if let Some(api) = slack.map(Arc::clone) {
+        let find = move |place| slack::places::closed(Arc::clone(&api), place).boxed();
+        places.insert(slack::PLATFORM, Arc::new(find));
+    }
+    places
 }
 
 /// Where messages to Slack go.
@@ -82,10 +110,11 @@ pub fn open(
     stop: &CancellationToken,
 ) -> Open {
     let stopped = stop.clone();
-    let idle = async move { stopped.cancelled().await }.boxed();
+    let idle = async move { stopped.cancelled().await };
     let (Some(api), Some(section)) = (api, &config.slack) else {
-        return Open { connections: None, pages: Router::new(), running: idle };
+        return Open { connections: None, pages: Router::new(), running: idle.boxed() };
     };
+    let learning = learn(Arc::clone(&api), stop.clone());
     let templates = Arc::clone(templates);
     let words = move |notice: &Notice| match templates.notice(notice) {
         Ok(markdown) => markdown,
@@ -100,15 +129,33 @@ pub fn open(
         api: Arc::clone(&api),
         words: Arc::new(words),
     };
-    let door = Door { pool: pool.clone(), forms: desk.forms() };
+    let door = Door { pool: pool.clone(), forms: desk.forms(), api: Arc::clone(&api) };
     match (section.mode, section.signing_secret()) {
         (SlackMode::Http, Some(secret)) => {
-            Open { connections: None, pages: http::router(door, secret), running: idle }
+            let running = async move {
+                tokio::join!(learning, idle);
+            }
+            .boxed();
+            Open { connections: None, pages: http::router(door, secret), running }
         }
         _ => {
             let connections = Connections::default();
-            let running = run_socket(api, door, connections.clone(), stop.clone()).boxed();
+            let socket = run_socket(api, door, connections.clone(), stop.clone());
+            let running = async move {
+                tokio::join!(learning, socket);
+            }
+            .boxed();
             Open { connections: Some(connections), pages: Router::new(), running }
+        }
+    }
+}
+
+/// Finds out whose the only token is, so that other installations are not taken for it.
+async fn learn(api: Arc<WebApi>, stop: CancellationToken) {
+    while !api.learn().await {
+        tokio::select! {
+            () = tokio::time::sleep(LEARN_AGAIN) => {}
+            () = stop.cancelled() => return,
         }
     }
 }

@@ -156,7 +156,14 @@ fn resolve(config: &mut Config, base: &Path, env: &Environment) -> Vec<String> {
         let (socket, http) = (slack.mode == SlackMode::Socket, slack.mode == SlackMode::Http);
         let (file, env) = (slack.bot_token_file.as_ref(), slack.bot_token_env.as_ref());
         let source = SecretSource { given: slack.bot_token.take(), file, env };
-        fetch("slack.bot_token".into(), source, &mut slack.bot_token, true);
+        let single = slack.workspaces.is_empty();
+        fetch("slack.bot_token".into(), source, &mut slack.bot_token, single);
+        for one in &mut slack.workspaces {
+            let (file, env) = (one.bot_token_file.as_ref(), one.bot_token_env.as_ref());
+            let source = SecretSource { given: one.bot_token.take(), file, env };
+            let key = format!("slack.workspaces.{}.bot_token", one.team);
+            fetch(key, source, &mut one.bot_token, true);
+        }
         let (file, env) = (slack.app_token_file.as_ref(), slack.app_token_env.as_ref());
         let source = SecretSource { given: slack.app_token.take(), file, env };
         fetch("slack.app_token".into(), source, &mut slack.app_token, socket);
@@ -184,6 +191,7 @@ fn resolve(config: &mut Config, base: &Path, env: &Environment) -> Vec<String> {
         },
     };
     fetch("database.url".into(), source, &mut database.url, false);
+    problems.extend(config.slack.iter().flat_map(|slack| slack.problems()));
     problems
 }
 
@@ -272,6 +280,35 @@ mod tests {
         assert_eq!(config.public_url(), "http://127.0.0.1:8080");
         let url = with("http.public_url = \"https://metal.example.org/\"").unwrap().public_url();
         assert_eq!(url, "https://metal.example.org");
+    }
+
+    #[test]
+    fn each_installation_of_slack_has_a_token() {
+        let with = |one: &str, teams: &[(&str, &str)]| {
+            let each = teams
+                .iter()
+                .map(|(team, token)| format!("[[slack.workspaces]]\nteam = \"{team}\"\n{token}\n"));
+            let each: String = each.collect();
+            with(&format!("[slack]\napp_token = \"xapp\"\n{one}\n{each}"))
+        };
+        let (one, token) = ("bot_token = \"xoxb-1\"", "bot_token = \"xoxb-2\"");
+        for (one, teams, expected) in [
+            (one, &[("T1", token)][..], "slack.bot_token: give one bot token, or one in each"),
+            ("", &[("C1", token)], "slack.workspaces.team: write the id of a workspace"),
+            ("", &[("T1", token), ("T1", token)], "slack.workspaces.team: T1 is there twice"),
+            ("", &[("T1", token), ("E1", "")], "slack.workspaces.E1.bot_token: missing; give"),
+            ("", &[], "slack.bot_token: missing; give"),
+        ] {
+            let error = with(one, teams).unwrap_err();
+            assert!(error.contains(expected) && !error.contains("xoxb"), "{expected}: {error}");
+        }
+        let teams = |config: Config| -> Vec<Option<String>> {
+            let slack = config.slack.unwrap();
+            slack.bot_tokens().iter().map(|(team, _)| team.map(str::to_owned)).collect()
+        };
+        assert_eq!(teams(with(one, &[]).unwrap()), [None]);
+        let two = teams(with("", &[("T1", token), ("E1", token)]).unwrap());
+        assert_eq!(two, [Some("T1".into()), Some("E1".into())]);
     }
 
     #[test]
@@ -457,6 +494,7 @@ mod tests {
             "token_file",
             "bot_token = ",
             "bot_token_file",
+            "workspaces = ",
             "app_token = ",
             "app_token_file",
             "signing_secret = ",

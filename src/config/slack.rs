@@ -1,5 +1,6 @@
 //! `[slack]`: the app that people talk to, and how its deliveries come in.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -20,12 +21,26 @@ pub struct Slack {
     pub(super) bot_token: Option<Secret>,
     pub(super) bot_token_file: Option<PathBuf>,
     pub(super) bot_token_env: Option<String>,
+    /// Instead of the one bot token, where the app is installed more than once.
+    #[serde(default)]
+    pub(super) workspaces: Vec<Workspace>,
     pub(super) signing_secret: Option<Secret>,
     pub(super) signing_secret_file: Option<PathBuf>,
     pub(super) signing_secret_env: Option<String>,
     /// Base URL of the Web API.
     #[serde(default = "slack_api_url")]
     pub api_url: String,
+}
+
+/// `[[slack.workspaces]]`: one installation.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workspace {
+    /// `T123`, or `E12` of an organisation that the app was installed for as a whole.
+    pub team: String,
+    pub(super) bot_token: Option<Secret>,
+    pub(super) bot_token_file: Option<PathBuf>,
+    pub(super) bot_token_env: Option<String>,
 }
 
 /// How Slack's deliveries come in.
@@ -40,9 +55,40 @@ pub enum SlackMode {
 }
 
 impl Slack {
-    /// `xoxb-...`
-    pub fn bot_token(&self) -> &Secret {
-        self.bot_token.as_ref().expect("reading refuses a section without one")
+    /// `xoxb-...`, by installation where there are several; at least one.
+    pub fn bot_tokens(&self) -> Vec<(Option<&str>, &Secret)> {
+        const READ: &str = "reading refuses a section without one";
+        if self.workspaces.is_empty() {
+            return vec![(None, self.bot_token.as_ref().expect(READ))];
+        }
+        let each = self.workspaces.iter();
+        each.map(|one| (Some(one.team.as_str()), one.bot_token.as_ref().expect(READ))).collect()
+    }
+
+    /// What is wrong with the list of installations.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let single =
+            [self.bot_token.is_some(), self.bot_token_file.is_some(), self.bot_token_env.is_some()];
+        if !self.workspaces.is_empty() && single.contains(&true) {
+            problems.push(
+                "slack.bot_token: give one bot token, or one in each of slack.workspaces".into(),
+            );
+        }
+        let mut teams = BTreeSet::new();
+        for team in self.workspaces.iter().map(|one| one.team.as_str()) {
+            let id = team.strip_prefix(['T', 'E']).unwrap_or_default();
+            if id.is_empty() || !id.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()) {
+                problems.push(
+                    "slack.workspaces.team: write the id of a workspace (T...) or of an \
+                     organisation (E...)"
+                        .into(),
+                );
+            } else if !teams.insert(team) {
+                problems.push(format!("slack.workspaces.team: {team} is there twice"));
+            }
+        }
+        problems
     }
 
     /// `xapp-...`; always there in socket mode.

@@ -149,6 +149,9 @@ fn said(notice: &Notice) -> Vec<DigestLine> {
             DigestLine { items: reason.iter().cloned().collect(), ..by("rejected", batch, who) }
         }
         Notice::Expired { batch, submitter, .. } => by("expired", batch, submitter),
+        Notice::CardWaits { batch, why, .. } => {
+            DigestLine { items: vec![why.clone()], ..line("card_waits", batch) }
+        }
         Notice::Changed { batch, by: who, dropped, .. } => {
             DigestLine { hosts: dropped.clone(), ..by("changed", batch, who) }
         }

@@ -116,6 +116,14 @@ pub enum Notice {
     NotDone {
         message: String,
     },
+    /// The batch's card cannot be shown now.
+    CardWaits {
+        batch: BatchId,
+        action: String,
+        hosts: Vec<HostName>,
+        /// What has to be done first.
+        why: String,
+    },
     /// Those who must act are called: when the approval is asked for, and once before it expires.
     ApprovalWanted {
         batch: BatchId,
@@ -309,6 +317,15 @@ pub enum Notice {
         url: Option<String>,
         problem: String,
     },
+}
+
+impl Notice {
+    /// The batch that it tells of, if it is about one.
+    pub fn batch(&self) -> Option<BatchId> {
+        // All kinds that have one call it the same.
+        let fields = serde_json::to_value(self).ok()?;
+        fields["batch"].as_i64().map(BatchId)
+    }
 }
 
 fn yes() -> bool {

@@ -13,7 +13,7 @@ use super::card::{card, offer};
 use super::render::ChatTemplates;
 use crate::chat::{Chat, ChatError, Message};
 use crate::domain::inbound::Place;
-use crate::domain::notice::Audience;
+use crate::domain::notice::{Audience, Notice};
 use crate::failpoint::{Point, reach};
 use crate::store::card::DirtyCard;
 use crate::store::lane::Room;
@@ -30,6 +30,8 @@ const PARALLEL: usize = 8;
 /// Rows read at once.
 const PAGE: i64 = 100;
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Tries at a place where we are not, once a minute: a day.
+const MOST_CLOSED: i32 = 24 * 60;
 /// More than this in one thread, at one place or to one person becomes a digest: people stop reading
 /// before, and platforms allow about one message a second.
 const ROOM: Room = Room { most: 20, window: Duration::from_secs(60) };
@@ -74,6 +76,7 @@ impl NoticeRelay {
                     let wait = outbox::wait_after(card.attempts, LONGEST_WAIT);
                     store::card::postpone(&this.pool, batch, wait, &error).await?;
                 }
+                Err(ChatError::Closed(why)) => this.card_waits(&card, &why).await?,
                 Err(ChatError::Rejected(error)) => {
                     tracing::error!(%batch, error, "a card can never be shown");
                     store::card::refused(&this.pool, batch, &error).await?;
@@ -87,6 +90,31 @@ impl NoticeRelay {
         Ok(any)
     }
 
+    /// The card cannot be shown where it belongs. One of a batch that is over is given up, if nobody
+    /// has seen it; else the submitter hears of it, once.
+    async fn card_waits(&self, card: &DirtyCard, why: &str) -> anyhow::Result<()> {
+        let (batch, place) = (card.batch, card.place());
+        tracing::warn!(%batch, why, "a card cannot be shown where it belongs");
+        store::place::remember(&self.pool, &place, Some(why)).await?;
+        let mut tx = self.pool.begin().await?;
+        let Some(seen) = view::batch_view(&mut tx, batch).await? else { return Ok(()) };
+        let unseen = card.message_id.is_none();
+        if seen.state.is_final() && (unseen || card.attempts >= MOST_CLOSED) {
+            drop(tx);
+            return Ok(store::card::refused(&self.pool, batch, why).await?);
+        }
+        if unseen {
+            let key = format!("card:{}:waits", batch.0);
+            let audience = Audience::Person { login: seen.submitter, near: place };
+            let (action, hosts, why) = (seen.action, seen.hosts, why.to_owned());
+            let notice = Notice::CardWaits { batch, action, hosts, why };
+            outbox::notice(&mut tx, &key, &audience, &notice).await?;
+        }
+        tx.commit().await?;
+        let wait = outbox::wait_after(card.attempts, LONGEST_WAIT);
+        Ok(store::card::postpone(&self.pool, batch, wait, why).await?)
+    }
+
     async fn show_card(&self, dirty: &DirtyCard) -> Result<(), ChatError> {
         let internal = |error: sqlx::Error| ChatError::Transient(error.to_string());
         let mut conn = self.pool.acquire().await.map_err(internal)?;
@@ -94,11 +122,7 @@ impl NoticeRelay {
             return Ok(());
         };
         drop(conn);
-        let place = Place {
-            platform: dirty.platform.clone(),
-            channel: dirty.channel.clone(),
-            thread: None,
-        };
+        let place = dirty.place();
         let markdown =
             self.templates.card(&batch).map_err(|error| ChatError::Rejected(error.to_string()))?;
         let message = Message { markdown, card: Some(card(&batch)) };
@@ -129,12 +153,17 @@ impl NoticeRelay {
                 tracing::debug!(key = pending.key, ?wait, why, "a notice waits for its turn");
                 outbox::defer(&self.pool, pending.id, wait).await?;
             }
+            Err(ChatError::Closed(why)) if pending.attempts < MOST_CLOSED => {
+                tracing::warn!(key = pending.key, why, "a notice waits to be let in");
+                let wait = outbox::wait_after(pending.attempts, LONGEST_WAIT);
+                outbox::postpone(&self.pool, pending.id, wait, &why).await?;
+            }
             Err(ChatError::Transient(error)) => {
                 tracing::warn!(key = pending.key, error, "a notice was not sent");
                 let wait = outbox::wait_after(pending.attempts, LONGEST_WAIT);
                 outbox::postpone(&self.pool, pending.id, wait, &error).await?;
             }
-            Err(ChatError::Rejected(error)) => {
+            Err(ChatError::Rejected(error) | ChatError::Closed(error)) => {
                 tracing::error!(key = pending.key, error, "a notice can never be sent");
                 outbox::refused(&self.pool, pending.id, &error).await?;
             }
@@ -170,6 +199,7 @@ impl NoticeRelay {
                     let no = format!("{login} has no account on {}", near.platform);
                     return Err(ChatError::Rejected(no));
                 };
+                let message = self.with_link(chat, notice, near, message).await;
                 return chat.direct(near, &user, &pending.key, &message).await.map(drop);
             }
             (Audience::Thread { batch }, Some(thread)) => {
@@ -192,6 +222,28 @@ impl NoticeRelay {
         chat.post(&place, only_to, &pending.key, &message).await?;
         reach(Point::NoticeAfterPost);
         Ok(())
+    }
+
+    /// A notice away from its batch's card, with the way there. It is worth sending without.
+    async fn with_link(
+        &self,
+        chat: &Arc<dyn Chat>,
+        notice: &Notice,
+        near: &Place,
+        mut message: Message,
+    ) -> Message {
+        let Some(batch) = notice.batch() else { return message };
+        let card = store::card::message_of(&self.pool, batch).await.ok().flatten();
+        let Some((platform, channel, id)) = card else { return message };
+        if platform == near.platform {
+            let at = Place { platform, channel, thread: None };
+            match chat.link(&at, &id).await {
+                Ok(Some(url)) => message.markdown += &format!("\n\n[The card of {batch}]({url})"),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%batch, %error, "a card has no address"),
+            }
+        }
+        message
     }
 
     /// A platform that this configuration lacks may come back with the next one.

@@ -9,6 +9,7 @@ use super::share::Share;
 use super::task::interval;
 use super::wake::{Bell, ring};
 use crate::domain::ids::BatchId;
+use crate::domain::inbound::Place;
 
 /// A card to be posted (no message yet) or edited.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +21,14 @@ pub struct DirtyCard {
     /// Goes up with every change.
     pub version: i64,
     pub attempts: i32,
+}
+
+impl DirtyCard {
+    /// Where it belongs.
+    pub fn place(&self) -> Place {
+        let (platform, channel) = (self.platform.clone(), self.channel.clone());
+        Place { platform, channel, thread: None }
+    }
 }
 
 /// Marks the card as out of date, creating it with its batch.

@@ -26,6 +26,7 @@ pub mod lease;
 pub mod lock;
 pub mod mark;
 pub mod outbox;
+pub mod place;
 pub mod posting;
 pub mod preference;
 pub mod reaction;

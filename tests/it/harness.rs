@@ -47,9 +47,16 @@ pub struct Builder {
     toml: Vec<(String, String)>,
     more_toml: String,
     slack: Option<&'static str>,
+    elsewhere: Option<&'static str>,
 }
 
 impl Builder {
+    /// Slack has another workspace or organisation with the app, under this id.
+    pub fn elsewhere(mut self, team: &'static str) -> Self {
+        self.elsewhere = Some(team);
+        self
+    }
+
     /// The site has a Slack, whose deliveries come by this mode.
     pub fn slack(mut self, mode: &'static str) -> Self {
         self.slack = Some(mode);
@@ -115,9 +122,12 @@ impl Builder {
             Some(_) => Some(SimSlack::start().await.unwrap()),
             None => None,
         };
+        let elsewhere = slack.as_ref().zip(self.elsewhere).map(|(slack, id)| slack.workspace(id));
         if let (Some(slack), Some(mode)) = (&slack, self.slack) {
             toml += &slack.toml(mode);
-            slack.wait_for_acks(PATIENCE);
+            for slack in std::iter::once(slack).chain(&elsewhere) {
+                slack.wait_for_acks(PATIENCE);
+            }
         }
         let file = folder.path().join("metalbot.toml");
         std::fs::write(&file, toml + "\n" + &self.more_toml).unwrap();
@@ -146,6 +156,7 @@ impl Builder {
             pool,
             jira,
             slack,
+            elsewhere,
             config,
             database_url,
             service,
@@ -174,6 +185,7 @@ pub struct World {
     pub pool: PgPool,
     pub jira: SimJira,
     slack: Option<SimSlack>,
+    elsewhere: Option<SimSlack>,
     config: Config,
     database_url: String,
     service: Service,
@@ -202,6 +214,7 @@ impl World {
             toml: Vec::new(),
             more_toml: String::new(),
             slack: None,
+            elsewhere: None,
         }
     }
 
@@ -342,6 +355,11 @@ impl World {
     /// The simulated Slack.
     pub fn slack(&self) -> &SimSlack {
         self.slack.as_ref().expect("a world with Slack")
+    }
+
+    /// Its other workspace.
+    pub fn elsewhere(&self) -> &SimSlack {
+        self.elsewhere.as_ref().expect("a world with two workspaces")
     }
 
     /// Starts another process beside the first.

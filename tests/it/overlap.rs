@@ -65,7 +65,8 @@ impl Door {
         let config = Config::load(&file("metalbot.toml")).unwrap();
         let loaded = service::load(&config).unwrap();
         let app = App {
-            addresses: std::collections::HashMap::new(),
+            addresses: HashMap::new(),
+            places: HashMap::new(),
             catalog: loaded.catalog,
             inventory: loaded.inventory,
             directory: loaded.directory,

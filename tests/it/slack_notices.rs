@@ -23,7 +23,10 @@ async fn the_end_comes_by_direct_message_and_owners_are_called_by_their_group() 
     let direct = slack.wait_for("alice", "alice", PATIENCE, "a direct message", |message| {
         message.text.contains("#1 has ended")
     });
-    assert_eq!(direct.await.unwrap().channel, "U0ALICE");
+    let direct = direct.await.unwrap();
+    assert_eq!(direct.channel, "U0ALICE");
+    let card = format!("archives/{METAL}/p{}|The card of #1>", card.ts.replace('.', ""));
+    assert!(direct.text.contains(&card), "{}", direct.text);
     assert!(slack.messages("bob", "bob").is_empty());
     world.finish().await;
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metalbot::chat::slack::chat::SlackChat;
-use metalbot::chat::slack::web_api::{Settings, WebApi};
+use metalbot::chat::slack::web_api::{Bots, Settings, WebApi};
 use metalbot::chat::{Chat as _, Message};
 use metalbot::domain::inbound::Place;
 use metalbot::domain::secret::Secret;
@@ -158,8 +158,11 @@ async fn many_batches_share_the_edits_of_their_channel() {
 async fn a_text_that_is_too_long_comes_whole_as_a_file() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
-    let settings =
-        Settings { api_url: slack.api_url(), bot_token: Secret::new(BOT_TOKEN), app_token: None };
+    let settings = Settings {
+        api_url: slack.api_url(),
+        bots: Bots::One(Secret::new(BOT_TOKEN)),
+        app_token: None,
+    };
     let chat = SlackChat::new(
         world.pool.clone(),
         Arc::new(WebApi::new(&settings).unwrap()),

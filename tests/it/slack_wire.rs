@@ -14,7 +14,7 @@ async fn deliveries(world: &World) -> i64 {
 }
 
 /// Status of `/readyz`, once it is as wanted.
-async fn ready(world: &World, wanted: StatusCode) {
+pub async fn ready(world: &World, wanted: StatusCode) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let started = Instant::now();
     loop {

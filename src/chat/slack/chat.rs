@@ -16,6 +16,7 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 
 use super::blocks::{self, Rendered};
+use super::places::closed_by;
 use super::web_api::{ApiError, WebApi};
 use super::{PLATFORM, own_id, people, scope};
 use crate::app::posting::{self, Begun};
@@ -101,8 +102,11 @@ impl SlackChat {
         posting::posted(&self.pool, PLATFORM, key, &id).await.map_err(database)?;
         if let Some(whole) = &rendered.whole {
             let thread = to.thread.as_deref().unwrap_or(&id);
-            let channel = own_id(&to.channel);
-            self.api.upload(channel, Some(thread), "message.txt", whole).await.map_err(failure)?;
+            let (scope, channel) = (scope(&to.channel), own_id(&to.channel));
+            self.api
+                .upload(scope, channel, Some(thread), "message.txt", whole)
+                .await
+                .map_err(failure)?;
         }
         Ok(id)
     }
@@ -121,7 +125,7 @@ impl SlackChat {
         if let Some(thread) = &to.thread {
             request["thread_ts"] = thread.as_str().into();
         }
-        let answer = self.api.post("chat.postMessage", channel, &request).await;
+        let answer = self.api.post("chat.postMessage", scope(&to.channel), channel, &request).await;
         if matches!(answer, Err(ApiError::Later { .. } | ApiError::Refused(_))) {
             posting::refused(&self.pool, PLATFORM, key).await.map_err(database)?;
         }
@@ -153,7 +157,7 @@ impl SlackChat {
         };
         let unpaged = params.len();
         for _ in 0..PAGES {
-            let page = match self.api.get(method, channel, &params).await {
+            let page = match self.api.get(method, scope(&to.channel), channel, &params).await {
                 // Where nothing can be read nothing was posted; the post itself will say why.
                 Err(ApiError::Refused(_)) => return Ok(None),
                 page => page.map_err(failure)?,
@@ -191,20 +195,17 @@ impl SlackChat {
         if let Some(thread) = &to.thread {
             request["thread_ts"] = thread.as_str().into();
         }
-        match self.api.post("chat.postEphemeral", channel, &request).await {
+        match self.api.post("chat.postEphemeral", scope(&to.channel), channel, &request).await {
             Ok(answer) => Ok(answer["message_ts"].as_str().unwrap_or_default().to_owned()),
-            Err(ApiError::Refused(code)) if is_elsewhere(&code) => {
+            Err(ApiError::Refused(code))
+                if closed_by(&code).is_some() || code == "user_not_in_channel" =>
+            {
                 let directly = Place { channel: user.to_owned(), thread: None, ..to.clone() };
                 self.say(&directly, key, message).await
             }
             Err(error) => Err(failure(error)),
         }
     }
-}
-
-/// Codes that say that the bot or the person is not at the place.
-fn is_elsewhere(code: &str) -> bool {
-    matches!(code, "not_in_channel" | "channel_not_found" | "user_not_in_channel" | "is_archived")
 }
 
 /// The texts of sections.
@@ -247,6 +248,13 @@ impl Chat for SlackChat {
         self.say(&directly, key, message).await
     }
 
+    async fn link(&self, at: &Place, id: &str) -> Result<Option<String>, ChatError> {
+        let channel = own_id(&at.channel);
+        let params = [("channel", channel.to_owned()), ("message_ts", id.to_owned())];
+        let found = self.api.get("chat.getPermalink", scope(&at.channel), channel, &params).await;
+        Ok(found.map_err(failure)?["permalink"].as_str().map(str::to_owned))
+    }
+
     async fn update(&self, at: &Place, id: &str, message: &Message) -> Result<(), ChatError> {
         let paces = [(at.channel.as_str(), EDITS_OF_CHANNEL), (scope(&at.channel), EDITS_OF_ALL)];
         if let Some(wait) = self.edits.turn(&paces) {
@@ -255,7 +263,11 @@ impl Chat for SlackChat {
         let channel = own_id(&at.channel);
         let mut request = self.content(at, &blocks::render(message, true)).await;
         request["ts"] = id.into();
-        self.api.post("chat.update", channel, &request).await.map(drop).map_err(failure)
+        self.api
+            .post("chat.update", scope(&at.channel), channel, &request)
+            .await
+            .map(drop)
+            .map_err(failure)
     }
 }
 
@@ -263,7 +275,10 @@ fn failure(error: ApiError) -> ChatError {
     match error {
         ApiError::Later { wait: Some(wait), why } => ChatError::Later { wait, why },
         ApiError::Later { wait: None, why } | ApiError::Unknown(why) => ChatError::Transient(why),
-        ApiError::Refused(code) => ChatError::Rejected(code),
+        ApiError::Refused(code) => match closed_by(&code) {
+            Some(why) => ChatError::Closed(why.into()),
+            None => ChatError::Rejected(code),
+        },
     }
 }
 

@@ -52,7 +52,7 @@ pub fn read(body: &Value) -> Result<Option<Inbound>, String> {
 fn slash(payload: &Value) -> Result<Inbound, String> {
     let typed = payload["text"].as_str().unwrap_or_default();
     Ok(Inbound {
-        delivery: format!("slash:{}", text(payload, "/trigger_id")?),
+        delivery: format!("slash:{}:{}", scope(payload)?, text(payload, "/trigger_id")?),
         who: user(payload, text(payload, "/user_id")?)?,
         place: place(payload, text(payload, "/channel_id")?, None)?,
         what: What::Command { text: plain(typed).trim().to_owned() },
@@ -70,8 +70,9 @@ fn click(payload: &Value) -> Result<Option<Inbound>, String> {
     let who = text(payload, "/user/id")?;
     let thread = text(payload, "/message/thread_ts").or(text(payload, "/container/thread_ts")).ok();
     let stamp = text(action, "/action_ts").or(text(payload, "/trigger_id"))?;
+    let scope = scope(payload)?;
     Ok(Some(Inbound {
-        delivery: format!("click:{channel}:{message}:{who}:{value}:{stamp}"),
+        delivery: format!("click:{scope}/{channel}:{message}:{who}:{value}:{stamp}"),
         who: user(payload, who)?,
         place: place(payload, channel, thread.filter(|head| *head != message))?,
         what: What::Button { message: message.into(), value: value.into(), answer: None },
@@ -86,6 +87,17 @@ fn event(payload: &Value) -> Result<Option<Inbound>, String> {
         "reaction_removed" => reaction(payload, event, false),
         _ => Ok(None),
     }
+}
+
+/// The channel that the bot was let into, if that is what a delivery tells.
+/// <https://docs.slack.dev/reference/events/member_joined_channel>
+pub fn let_in(body: &Value) -> Result<Option<Place>, String> {
+    let (payload, event) = (&body["payload"], &body["payload"]["event"]);
+    let joined = body["type"] == "events_api" && event["type"] == "member_joined_channel";
+    if !joined || bot(payload) != Some(text(event, "/user")?) {
+        return Ok(None);
+    }
+    place(payload, text(event, "/channel")?, None).map(Some)
 }
 
 /// Only what a person says in a thread that we began can be for us.
@@ -107,7 +119,7 @@ fn said(payload: &Value, event: &Value) -> Result<Option<Inbound>, String> {
     let channel = text(event, "/channel")?;
     Ok(Some(Inbound {
         // Not the event's id: repeats of one message under several ids were seen.
-        delivery: format!("message:{channel}:{ts}"),
+        delivery: format!("message:{}/{channel}:{ts}", scope(payload)?),
         who: user(payload, who)?,
         place: place(payload, channel, Some(head))?,
         what: What::ThreadReply { text: plain(event["text"].as_str().unwrap_or_default()) },
@@ -130,8 +142,9 @@ fn reaction(payload: &Value, event: &Value, added: bool) -> Result<Option<Inboun
     let name = name.split_once("::").map_or(name, |(name, _)| name);
     let stamp = text(event, "/event_ts").or(text(payload, "/event_id"))?;
     let verb = if added { "react" } else { "unreact" };
+    let scope = scope(payload)?;
     Ok(Some(Inbound {
-        delivery: format!("{verb}:{channel}:{message}:{who}:{name}:{stamp}"),
+        delivery: format!("{verb}:{scope}/{channel}:{message}:{who}:{name}:{stamp}"),
         who: user(payload, who)?,
         place: place(payload, channel, None)?,
         what: What::Reaction { message: message.into(), name: name.into(), added },

@@ -77,7 +77,7 @@ fn a_slash_command_is_a_command() {
     assert_eq!(inbound.what, What::Command { text: "reboot  web01 reason=\"a & b\"".into() });
     assert_eq!(inbound.who.id, "T1/U1");
     assert_eq!((&*inbound.place.channel, inbound.place.thread), ("T1/C1", None));
-    assert_eq!(inbound.delivery, "slash:1.2.3");
+    assert_eq!(inbound.delivery, "slash:T1:1.2.3");
     let empty = meant(&slash_with(json!({ "text": null })));
     assert_eq!(empty.what, What::Command { text: String::new() });
 }
@@ -95,6 +95,40 @@ fn a_press_of_a_button_names_message_and_value() {
     );
     let of_a_view = json!({ "container": { "type": "view", "view_id": "V1" }, "channel": null });
     assert_eq!(read(&click_with(of_a_view)), Ok(None));
+}
+
+#[test]
+fn the_same_ids_of_two_workspaces_are_two_deliveries() {
+    let other = |mut body: Value| {
+        body["payload"]["team_id"] = json!("T2");
+        body["payload"]["team"] = json!({ "id": "T2" });
+        if body["type"] == "events_api" {
+            body["payload"]["authorizations"][0]["team_id"] = json!("T2");
+        }
+        body
+    };
+    for body in [
+        slash_with(json!({})),
+        click_with(json!({})),
+        message_with(json!({})),
+        reaction_with(json!({})),
+    ] {
+        assert_ne!(meant(&body).delivery, meant(&other(body.clone())).delivery, "{body}");
+    }
+}
+
+#[test]
+fn only_the_bot_itself_is_let_in() {
+    let joined = |user: &str| {
+        event(json!({
+            "type": "member_joined_channel", "user": user, "channel": "C1", "channel_type": "C",
+            "team": "T1", "inviter": "U1",
+        }))
+    };
+    assert_eq!(let_in(&joined("UB")).unwrap().unwrap().channel, "T1/C1");
+    assert_eq!(let_in(&joined("U1")), Ok(None));
+    assert_eq!(let_in(&message_with(json!({ "user": "UB" }))), Ok(None));
+    assert_eq!(read(&joined("U1")), Ok(None));
 }
 
 #[test]

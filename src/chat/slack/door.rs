@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
+use super::web_api::WebApi;
 use super::{PLATFORM, decode};
 use crate::app::door::{self, Delivery, Once};
 use crate::domain::inbound::{Inbound, What};
@@ -43,6 +44,7 @@ pub struct Answer {
 pub struct Door {
     pub pool: PgPool,
     pub forms: Forms,
+    pub api: Arc<WebApi>,
 }
 
 /// What is to be done with a delivery.
@@ -54,11 +56,19 @@ pub enum Sorted {
     Answer,
     /// It concerns nobody here.
     Drop,
+    /// It comes from where nothing can be done; this is what to say to it.
+    Refuse(Option<Value>),
 }
 
 impl Door {
     /// Says what a delivery is. What cannot be read is stored as it is.
     pub fn sort(&self, body: Value) -> Sorted {
+        if let Ok(scope) = decode::scope(&body["payload"])
+            && !self.api.knows(scope)
+        {
+            tracing::warn!(scope, "Slack delivers for an installation that there is no token for");
+            return Sorted::Refuse(no_token(&body, scope));
+        }
         if (self.forms.wants)(&body) {
             return Sorted::Answer;
         }
@@ -86,6 +96,16 @@ impl Door {
         self.store(&answer.deliver).await.map_err(|error| error.to_string())?;
         Ok(answer.response)
     }
+}
+
+/// What a person is told who types where we have no token. To nothing else Slack shows an answer.
+fn no_token(body: &Value, scope: &str) -> Option<Value> {
+    let text = format!(
+        "Nothing was done: Metalbot has no token for {scope}. Whoever runs it can add one to its \
+         configuration, as [[slack.workspaces]] with team = \"{scope}\"."
+    );
+    let typed = body["type"] == "slash_commands";
+    typed.then(|| json!({ "response_type": "ephemeral", "text": text }))
 }
 
 /// A delivery that can be read, for the inbox.

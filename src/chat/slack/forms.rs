@@ -14,7 +14,7 @@ use super::web_api::{ApiError, WebApi};
 use super::{PLATFORM, blocks, decode};
 use crate::app::door::Delivery;
 use crate::app::form::{self, Draft, Form};
-use crate::app::{App, homes, who};
+use crate::app::{App, homes, places, who};
 use crate::chat::Message;
 use crate::command;
 use crate::domain::inbound::{Inbound, Place, PlatformUser, What};
@@ -69,6 +69,10 @@ impl Desk {
             let channel = payload["channel_id"].as_str().map(str::to_owned);
             return self.open_new(payload, "/user_id", Meta { channel, ..Meta::default() }).await;
         }
+        if let Some(place) = decode::let_in(body)? {
+            places::opened(&self.pool, &place).await.map_err(text)?;
+            return Ok(Answer::default());
+        }
         if body["type"] == "events_api" {
             let user = user(payload, "/event/user")?;
             if let Some(who) = self.who(&user).await? {
@@ -98,7 +102,8 @@ impl Desk {
 
     async fn open(&self, payload: &Value, view: Value) -> Result<Answer, String> {
         let request = json!({ "trigger_id": payload["trigger_id"], "view": view });
-        self.api.post("views.open", "", &request).await.map_err(api)?;
+        let scope = decode::scope(payload)?;
+        self.api.post("views.open", scope, "", &request).await.map_err(api)?;
         Ok(Answer::default())
     }
 
@@ -125,7 +130,7 @@ impl Desk {
         let (meta, filled) = (Meta::of(view), modal::filled(view));
         let mut hosts = command::pasted(&filled.hosts);
         if let Some((name, url)) = &filled.file {
-            match self.listed(name, url).await {
+            match self.listed(decode::scope(payload)?, name, url).await {
                 Ok(more) => hosts = format!("{hosts} {more}").trim().to_owned(),
                 Err(why) => return errors("file", &why),
             }
@@ -152,6 +157,10 @@ impl Desk {
             channel: format!("{scope}/{channel}"),
             thread: None,
         };
+        if let Some(why) = places::ask(&self.pool, &self.app, &place).await.map_err(text)? {
+            let block = if meta.channel.is_some() { "hosts" } else { "channel" };
+            return errors(block, &why);
+        }
         let draft = Draft { command, place };
         let kept = form::keep(&self.pool, &self.app, &who, &submit, &draft).await;
         let (key, preview) = kept.map_err(text)?;
@@ -164,8 +173,8 @@ impl Desk {
     }
 
     /// The hosts of a file that was sent with a form.
-    async fn listed(&self, name: &str, url: &str) -> Result<String, String> {
-        let content = self.api.download(url, MOST_FILE).await.map_err(|error| {
+    async fn listed(&self, scope: &str, name: &str, url: &str) -> Result<String, String> {
+        let content = self.api.download(scope, url, MOST_FILE).await.map_err(|error| {
             tracing::warn!(%error, "a file of a form could not be read");
             "the file could not be fetched from Slack; paste the hosts instead".to_owned()
         })?;
@@ -241,7 +250,7 @@ impl Desk {
         let meta = Meta::of(view);
         let new = modal::new(&self.app.catalog, &self.app.limits, chosen, &meta);
         let request = json!({ "view_id": view["id"], "hash": view["hash"], "view": new });
-        match self.api.post("views.update", "", &request).await {
+        match self.api.post("views.update", decode::scope(payload)?, "", &request).await {
             // The person chose again meanwhile, or closed it.
             Ok(_) | Err(ApiError::Refused(_)) => Ok(Answer::default()),
             Err(error) => Err(api(error)),
@@ -274,6 +283,7 @@ fn wants(body: &Value) -> bool {
         }
         Some("events_api") => {
             payload["event"]["type"] == "app_home_opened" && payload["event"]["tab"] == "home"
+                || decode::let_in(body).is_ok_and(|place| place.is_some())
         }
         Some("interactive") => match payload["type"].as_str() {
             Some("view_submission") => true,

@@ -13,7 +13,7 @@ use sqlx::PgPool;
 use super::forms::{ASKS, AT_HOME};
 use super::mrkdwn::escape;
 use super::web_api::{ApiError, WebApi};
-use super::{PLATFORM, own_id};
+use super::{PLATFORM, own_id, scope};
 use crate::app::App;
 use crate::app::homes::{self, DueHome, Home, Shown};
 use crate::chat::{Button, ButtonStyle};
@@ -52,7 +52,9 @@ impl Homes {
         let digest = Sha256::digest(view.to_string()).to_vec();
         if due.digest.as_ref() != Some(&digest) {
             let request = json!({ "user_id": own_id(&due.person), "view": view });
-            if let Err(error) = self.api.post("views.publish", "", &request).await {
+            if let Err(error) =
+                self.api.post("views.publish", scope(&due.person), "", &request).await
+            {
                 tracing::warn!(%error, user = due.person, "a home was not shown");
                 let wait = match &error {
                     ApiError::Later { wait, .. } => *wait,

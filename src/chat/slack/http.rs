@@ -64,6 +64,7 @@ async fn hear(State(ears): State<Ears>, request: Request) -> Response {
     }
     let taken = match ears.door.sort(body.clone()) {
         Sorted::Drop => Ok(None),
+        Sorted::Refuse(response) => Ok(response),
         Sorted::Store(mut delivery) => {
             delivery.once.push(once);
             ears.door.store(&[delivery]).await.map(|()| None).map_err(|error| error.to_string())

@@ -25,6 +25,7 @@ pub mod http;
 mod modal;
 mod mrkdwn;
 pub mod people;
+pub mod places;
 pub mod socket;
 pub mod web_api;
 

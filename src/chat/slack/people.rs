@@ -19,7 +19,7 @@ pub async fn verified_email(
     user: PlatformUser,
 ) -> Result<Option<String>, String> {
     let params = [("user", own_id(&user.id).to_owned())];
-    match api.get("users.info", "", &params).await {
+    match api.get("users.info", scope(&user.id), "", &params).await {
         Ok(answer) => Ok(email_of(&answer["user"], scope(&user.id)).map(str::to_owned)),
         Err(ApiError::Refused(code)) => {
             tracing::warn!(code, user = user.id, "Slack does not say who a user is");
@@ -36,7 +36,7 @@ pub async fn user_by_email(
     email: &str,
 ) -> Result<Option<String>, ApiError> {
     let params = [("email", email.to_owned())];
-    let user = match api.get("users.lookupByEmail", "", &params).await {
+    let user = match api.get("users.lookupByEmail", scope, "", &params).await {
         Ok(answer) => answer["user"].clone(),
         Err(ApiError::Refused(code)) if code == "users_not_found" => return Ok(None),
         Err(error) => return Err(error),

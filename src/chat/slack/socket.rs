@@ -216,6 +216,15 @@ async fn serve(
     .await;
 }
 
+/// Takes an envelope off Slack's hands, and shows a response where it has a place for one.
+fn ack(id: Option<String>, response: Option<Value>) -> Value {
+    let mut ack = json!({ "envelope_id": id });
+    if let Some(response) = response {
+        ack["payload"] = response;
+    }
+    ack
+}
+
 async fn send(
     sink: &mut SplitSink<Socket, Message>,
     ack: Value,
@@ -270,6 +279,9 @@ impl Reader {
                 let id = body["envelope_id"].as_str().map(str::to_owned);
                 match self.door.sort(body.clone()) {
                     Sorted::Answer => self.answer(id, body),
+                    Sorted::Refuse(response) => {
+                        let _ = self.acks.send(ack(id, response));
+                    }
                     sorted => self.keep(id, sorted),
                 }
             }
@@ -327,11 +339,7 @@ impl Reader {
         self.forms.spawn(async move {
             match door.answer(body).await {
                 Ok(response) => {
-                    let mut ack = json!({ "envelope_id": id });
-                    if let Some(response) = response {
-                        ack["payload"] = response;
-                    }
-                    let _ = acks.send(ack);
+                    let _ = acks.send(ack(id, response));
                 }
                 Err(why) => tracing::warn!(why, "a form was not answered"),
             }

@@ -4,9 +4,9 @@
 //! person's text may stand there; only the fields that we need are read of an answer, so that a
 //! message's `metadata` of any shape cannot make a call that succeeded look like a failure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper_rustls::HttpsConnectorBuilder;
@@ -47,20 +47,35 @@ pub enum ApiError {
 pub struct Settings {
     /// `https://slack.com/api`, or a stand-in on this machine.
     pub api_url: String,
-    pub bot_token: Secret,
+    /// By installation: a workspace or an organisation.
+    pub bots: Bots,
     /// Opens Socket Mode connections.
     pub app_token: Option<Secret>,
+}
+
+/// The bots' tokens.
+#[derive(Clone, Debug)]
+pub enum Bots {
+    /// Of the only installation, whose id Slack tells.
+    One(Secret),
+    /// By the installation's id: `T123`, or `E12` of an organisation.
+    Each(BTreeMap<String, Secret>),
+}
+
+enum Tokens {
+    One { token: SlackApiToken, of: OnceLock<String> },
+    Each(BTreeMap<String, SlackApiToken>),
 }
 
 /// The client.
 pub struct WebApi {
     client: SlackHyperClient,
-    bot: SlackApiToken,
+    bots: Tokens,
     app: Option<SlackApiToken>,
     /// Whether addresses without encryption are fine: of a stand-in.
     pub plain: bool,
-    /// Until when Slack wants to hear no more of a method, by method and channel.
-    quiet: Mutex<HashMap<(&'static str, String), Instant>>,
+    /// Until when Slack wants to hear no more of a method, by method, installation and channel.
+    quiet: Mutex<HashMap<(&'static str, String, String), Instant>>,
 }
 
 impl fmt::Debug for WebApi {
@@ -82,55 +97,99 @@ impl WebApi {
             |secret: &Secret| SlackApiToken::new(SlackApiTokenValue(secret.expose().into()));
         Ok(WebApi {
             client: SlackHyperClient::new(connector),
-            bot: token(&settings.bot_token),
+            bots: match &settings.bots {
+                Bots::One(secret) => Tokens::One { token: token(secret), of: OnceLock::new() },
+                Bots::Each(all) => {
+                    let tokens = all.iter().map(|(of, secret)| (of.clone(), token(secret)));
+                    Tokens::Each(tokens.collect())
+                }
+            },
             app: settings.app_token.as_ref().map(token),
             plain,
             quiet: Mutex::default(),
         })
     }
 
-    /// Calls a method that changes something. `channel` is Slack's own id, for its limits.
+    /// Whether an installation is one of ours. The id of the only one is not known at once; until
+    /// then any may be it.
+    pub fn knows(&self, scope: &str) -> bool {
+        match &self.bots {
+            Tokens::One { of, .. } => of.get().is_none_or(|own| own == scope),
+            Tokens::Each(tokens) => tokens.contains_key(scope),
+        }
+    }
+
+    /// Asks Slack whose the only token is; `false` when it does not say.
+    pub async fn learn(&self) -> bool {
+        let Tokens::One { of, .. } = &self.bots else { return true };
+        let said = match self.get("auth.test", "", "", &[]).await {
+            Ok(said) => said,
+            Err(error) => {
+                tracing::warn!(%error, "Slack does not say whose the bot's token is");
+                return false;
+            }
+        };
+        let org = said["is_enterprise_install"] == true;
+        let id = said[if org { "enterprise_id" } else { "team_id" }].as_str();
+        id.is_some_and(|id| of.set(id.to_owned()).is_ok())
+    }
+
+    fn bot(&self, scope: &str) -> Result<&SlackApiToken, ApiError> {
+        match &self.bots {
+            Tokens::One { token, .. } => Ok(token),
+            // The next configuration may have it; what waits must not be lost until then.
+            Tokens::Each(tokens) => tokens.get(scope).ok_or_else(|| ApiError::Later {
+                wait: Some(NO_TOKEN),
+                why: format!("there is no token for {scope}"),
+            }),
+        }
+    }
+
+    /// Calls a method that changes something, for an installation. `channel` is Slack's own id, for
+    /// its limits.
     pub async fn post(
         &self,
         method: &'static str,
+        scope: &str,
         channel: &str,
         request: &impl Serialize,
     ) -> Result<Value, ApiError> {
-        self.may_call(method, channel)?;
-        let session = self.client.open_session(&self.bot);
+        self.may_call(method, scope, channel)?;
+        let session = self.client.open_session(self.bot(scope)?);
         // Serialised here, since the crate borrows what it sends.
         let request =
             serde_json::to_value(request).map_err(|e| ApiError::Refused(e.to_string()))?;
         let call = session.http_session_api.http_post::<_, Value>(method, &request, None);
-        self.finish(method, channel, call).await
+        self.finish(method, scope, channel, call).await
     }
 
     /// Calls a method that only reads.
     pub async fn get(
         &self,
         method: &'static str,
+        scope: &str,
         channel: &str,
         params: &[(&str, String)],
     ) -> Result<Value, ApiError> {
-        self.may_call(method, channel)?;
-        let session = self.client.open_session(&self.bot);
+        self.may_call(method, scope, channel)?;
+        let session = self.client.open_session(self.bot(scope)?);
         let params: Vec<(&str, Option<&String>)> =
             params.iter().map(|(name, value)| (*name, Some(value))).collect();
         let call = session.http_session_api.http_get::<Value, _, _>(method, &params, None);
-        self.finish(method, channel, call).await
+        self.finish(method, scope, channel, call).await
     }
 
     /// Asks for the address of a new Socket Mode connection. The address is a secret.
     pub async fn open_connection(&self) -> Result<Secret, ApiError> {
         const METHOD: &str = "apps.connections.open";
-        self.may_call(METHOD, "")?;
+        self.may_call(METHOD, "", "")?;
         let Some(token) = &self.app else {
             return Err(ApiError::Refused("there is no app token".into()));
         };
         let session = self.client.open_session(token);
         let nothing = serde_json::json!({});
         let call = session.http_session_api.http_post::<_, Value>(METHOD, &nothing, None);
-        let answer = self.finish(METHOD, "", call).await?;
+        let answer = self.finish(METHOD, "", "", call).await?;
         let url = answer["url"].as_str().unwrap_or_default();
         let encrypted = url.starts_with("wss://");
         if !(encrypted || self.plain && url.starts_with("ws://")) {
@@ -142,37 +201,38 @@ impl WebApi {
     /// Sends a file into a channel or a thread.
     pub async fn upload(
         &self,
+        scope: &str,
         channel: &str,
         thread: Option<&str>,
         name: &str,
         content: &str,
     ) -> Result<(), ApiError> {
         let params = [("filename", name.to_owned()), ("length", content.len().to_string())];
-        let place = self.get("files.getUploadURLExternal", "", &params).await?;
+        let place = self.get("files.getUploadURLExternal", scope, "", &params).await?;
         let (Some(url), Some(id)) = (place["upload_url"].as_str(), place["file_id"].as_str())
         else {
             return Err(ApiError::Unknown("it gave no place for a file".into()));
         };
         let url = url.parse().map_err(|_| ApiError::Unknown("no address for a file".into()))?;
-        let session = self.client.open_session(&self.bot);
+        let session = self.client.open_session(self.bot(scope)?);
         let sending = session.http_session_api.http_post_uri_binary::<Value>(
             url,
             "text/plain; charset=utf-8".into(),
             content.as_bytes(),
             None,
         );
-        self.finish("files.upload", "", sending).await?;
+        self.finish("files.upload", scope, "", sending).await?;
         let mut request = serde_json::json!({
             "files": [{ "id": id, "title": name }], "channel_id": channel,
         });
         if let Some(thread) = thread {
             request["thread_ts"] = thread.into();
         }
-        self.post("files.completeUploadExternal", channel, &request).await.map(drop)
+        self.post("files.completeUploadExternal", scope, channel, &request).await.map(drop)
     }
 
     /// Fetches a file that a person shared with the app; at most so many bytes of it.
-    pub async fn download(&self, url: &str, most: usize) -> Result<Vec<u8>, ApiError> {
+    pub async fn download(&self, scope: &str, url: &str, most: usize) -> Result<Vec<u8>, ApiError> {
         let refused = |why: &str| ApiError::Refused(why.to_owned());
         let url: reqwest::Url = url.parse().map_err(|_| refused("no address of a file"))?;
         // The token goes to Slack alone, whatever a delivery says.
@@ -186,7 +246,7 @@ impl WebApi {
             why: error.without_url().to_string(),
         };
         let client = reqwest::Client::builder().timeout(FILE).redirect(Policy::none()).build();
-        let request = client.map_err(later)?.get(url).bearer_auth(&self.bot.token_value.0);
+        let request = client.map_err(later)?.get(url).bearer_auth(&self.bot(scope)?.token_value.0);
         let mut answer = request.send().await.map_err(later)?;
         if !answer.status().is_success() {
             return Err(refused(answer.status().as_str()));
@@ -202,11 +262,11 @@ impl WebApi {
     }
 
     /// Refuses a call while Slack wants to hear no more of its kind.
-    fn may_call(&self, method: &'static str, channel: &str) -> Result<(), ApiError> {
+    fn may_call(&self, method: &'static str, scope: &str, channel: &str) -> Result<(), ApiError> {
         let now = Instant::now();
         let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
         quiet.retain(|_, until| *until > now);
-        match quiet.get(&(method, channel.to_owned())) {
+        match quiet.get(&(method, scope.to_owned(), channel.to_owned())) {
             Some(until) => Err(ApiError::Later {
                 wait: Some(*until - now),
                 why: format!("{method}: Slack asked for patience"),
@@ -218,6 +278,7 @@ impl WebApi {
     async fn finish(
         &self,
         method: &'static str,
+        scope: &str,
         channel: &str,
         call: impl Future<Output = Result<Value, SlackClientError>>,
     ) -> Result<Value, ApiError> {
@@ -232,7 +293,8 @@ impl WebApi {
         };
         if let ApiError::Later { wait: Some(wait), .. } = &error {
             let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
-            quiet.insert((method, channel.to_owned()), Instant::now() + *wait);
+            let key = (method, scope.to_owned(), channel.to_owned());
+            quiet.insert(key, Instant::now() + *wait);
         }
         Err(error)
     }

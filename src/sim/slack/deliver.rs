@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -50,7 +50,7 @@ pub async fn deliver(world: &World, act: Act) -> anyhow::Result<Option<Value>> {
         for attempt in 0..tries {
             last = match &way {
                 Way::Socket => over_socket(world, act.kind, &payload, attempt, wait).await,
-                Way::Http(url) => over_http(url, act.kind, &payload, attempt, wait).await,
+                Way::Http(url) => over_http(world, url, act.kind, &payload, attempt, wait).await,
             };
             if last.is_ok() {
                 break;
@@ -71,8 +71,9 @@ async fn over_socket(
     attempt: u32,
     wait: Duration,
 ) -> anyhow::Result<Option<Value>> {
+    let front = world.front.upgrade().context("Slack has stopped")?;
     let (id, acked) = {
-        let mut state = world.lock();
+        let mut state = front.lock();
         let id = format!("envelope-{}", state.next());
         let mut envelope = json!({
             "envelope_id": id, "type": kind, "payload": payload,
@@ -97,13 +98,14 @@ async fn over_socket(
     match tokio::time::timeout(wait, acked).await {
         Ok(Ok(answer)) => Ok(answer),
         _ => {
-            world.lock().waiting.remove(&id);
+            front.lock().waiting.remove(&id);
             bail!("operation_timeout: the app did not answer in time")
         }
     }
 }
 
 async fn over_http(
+    world: &World,
     url: &str,
     kind: &str,
     payload: &Value,
@@ -112,9 +114,14 @@ async fn over_http(
 ) -> anyhow::Result<Option<Value>> {
     let (content_type, body) = request_body(kind, payload)?;
     let (stamp, signature) = sign(&body, now());
-    let client = reqwest::Client::builder().no_proxy().timeout(wait).build()?;
+    // Not before there is something to send: it reads the system's certificates.
+    let client = world.client.get_or_init(|| {
+        let client = reqwest::Client::builder().no_proxy().build();
+        client.expect("the system's certificates can be read")
+    });
     let mut request = client
         .post(url)
+        .timeout(wait)
         .header("content-type", content_type)
         .header("x-slack-request-timestamp", stamp)
         .header("x-slack-signature", signature)

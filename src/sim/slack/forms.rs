@@ -4,10 +4,10 @@
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
+use super::SimSlack;
 use super::check;
 use super::deliver::Act;
 use super::state::{File, State};
-use super::{SimSlack, TEAM};
 
 impl SimSlack {
     /// Calls a global shortcut of the app.
@@ -52,7 +52,7 @@ impl State {
             let mut view = view.clone();
             view["id"] = format!("V{:08}", state.next()).into();
             view["hash"] = format!("{}.hash", state.next()).into();
-            view["team_id"] = TEAM.into();
+            view["team_id"] = state.team.as_str().into();
             Ok(view)
         };
         let action = answer.and_then(|answer| answer["response_action"].as_str());
@@ -93,11 +93,11 @@ impl State {
         let (trigger, stamp) = (self.trigger(&user), self.next_ts());
         let payload = json!({
             "type": "shortcut", "token": "legacy", "action_ts": stamp, "callback_id": callback,
-            "team": { "id": TEAM, "domain": "metal" }, "trigger_id": trigger,
-            "user": { "id": user, "username": who, "team_id": TEAM },
+            "team": { "id": self.team, "domain": "metal" }, "trigger_id": trigger,
+            "user": { "id": user, "username": who, "team_id": self.team },
             "is_enterprise_install": false, "enterprise": null,
         });
-        Ok(Act { kind: "interactive", payload })
+        Ok(self.installed("interactive", payload))
     }
 
     /// Closes the topmost view.
@@ -120,17 +120,17 @@ impl State {
         let option = option.with_context(|| format!("{block} has no {value}"))?;
         let payload = json!({
             "type": "block_actions",
-            "user": { "id": user, "username": who, "name": who, "team_id": TEAM },
+            "user": { "id": user, "username": who, "name": who, "team_id": self.team },
             "api_app_id": "A0METAL", "token": "legacy", "trigger_id": trigger,
             "container": { "type": "view", "view_id": view["id"] },
-            "team": { "id": TEAM, "domain": "metal" }, "enterprise": null,
+            "team": { "id": self.team, "domain": "metal" }, "enterprise": null,
             "is_enterprise_install": false, "view": view,
             "actions": [{
                 "type": "static_select", "action_id": element["action_id"], "block_id": block,
                 "selected_option": option, "action_ts": stamp,
             }],
         });
-        Ok(Act { kind: "interactive", payload })
+        Ok(self.installed("interactive", payload))
     }
 
     fn click_home(&mut self, who: &str, label: &str) -> anyhow::Result<Act> {
@@ -146,12 +146,12 @@ impl State {
         button["action_ts"] = stamp.into();
         let payload = json!({
             "type": "block_actions",
-            "user": { "id": user, "username": who, "name": who, "team_id": TEAM },
+            "user": { "id": user, "username": who, "name": who, "team_id": self.team },
             "api_app_id": "A0METAL", "token": "legacy", "trigger_id": trigger,
             "container": { "type": "view", "view_id": view["id"] },
-            "team": { "id": TEAM, "domain": "metal" }, "enterprise": null,
+            "team": { "id": self.team, "domain": "metal" }, "enterprise": null,
             "is_enterprise_install": false, "view": view, "actions": [button],
         });
-        Ok(Act { kind: "interactive", payload })
+        Ok(self.installed("interactive", payload))
     }
 }

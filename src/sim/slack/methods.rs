@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::World;
 use super::check;
 use super::state::{BOT, File, Shown, State, User, message};
-use super::{TEAM, World};
 
 /// How long a trigger opens views.
 const TRIGGER: Duration = Duration::from_secs(3);
@@ -38,7 +38,9 @@ pub fn call(state: &mut State, world: &World, method: &str, args: &Args) -> Answ
         "conversations.replies" => {
             &["channel", "ts", "oldest", "latest", "limit", "cursor", "include_all_metadata"]
         }
+        "chat.getPermalink" => &["channel", "message_ts"],
         "conversations.open" => &["users", "return_im"],
+        "conversations.info" => &["channel", "include_locale", "include_num_members"],
         "users.info" => &["user"],
         "users.lookupByEmail" => &["email"],
         "views.open" | "views.push" => &["trigger_id", "view"],
@@ -59,7 +61,8 @@ pub fn call(state: &mut State, world: &World, method: &str, args: &Args) -> Answ
         }
         "auth.test" => Ok(json!({
             "url": "https://metal.slack.test/", "team": "Metal", "user": "metalbot",
-            "team_id": TEAM, "user_id": BOT, "bot_id": "B0BOT", "is_enterprise_install": false,
+            "team_id": state.team, "user_id": BOT, "bot_id": "B0BOT",
+            "enterprise_id": state.team, "is_enterprise_install": state.team.starts_with('E'),
         })),
         "chat.postMessage" => post(state, args),
         "chat.update" => update(state, args),
@@ -67,6 +70,15 @@ pub fn call(state: &mut State, world: &World, method: &str, args: &Args) -> Answ
         "conversations.history" => read(state, args, None),
         "conversations.replies" => read(state, args, Some(text(args, "ts")?)),
         "conversations.open" => Ok(json!({ "channel": { "id": text(args, "users")? } })),
+        "chat.getPermalink" => {
+            let channel = reachable(state, args)?;
+            let ts = text(args, "message_ts")?;
+            state.message(channel, ts).map_err(|_| "message_not_found")?;
+            let id = ts.replace('.', "");
+            let url = format!("https://metal.slack.test/archives/{channel}/p{id}");
+            Ok(json!({ "channel": channel, "permalink": url }))
+        }
+        "conversations.info" => about(state, args),
         "users.info" => info(state.users.get(text(args, "user")?).ok_or("user_not_found")?),
         "users.lookupByEmail" => {
             let email = text(args, "email")?;
@@ -92,7 +104,33 @@ fn reachable<'a>(state: &State, args: &'a Args) -> Result<&'a str, &'static str>
         return Ok(channel);
     }
     let members = state.channels.get(channel).ok_or("channel_not_found")?;
-    if members.contains(BOT) { Ok(channel) } else { Err("not_in_channel") }
+    match (members.contains(BOT), state.private.contains(channel)) {
+        (true, _) => Ok(channel),
+        (false, true) => Err("channel_not_found"),
+        (false, false) => Err("not_in_channel"),
+    }
+}
+
+/// The same for what writes.
+fn writable<'a>(state: &State, args: &'a Args) -> Result<&'a str, &'static str> {
+    let channel = reachable(state, args)?;
+    if state.archived.contains(channel) { Err("is_archived") } else { Ok(channel) }
+}
+
+/// <https://docs.slack.dev/reference/methods/conversations.info>
+fn about(state: &State, args: &Args) -> Answer {
+    let channel = text(args, "channel")?;
+    let is_member = match reachable(state, args) {
+        Ok(_) => true,
+        Err("not_in_channel") => false,
+        Err(code) => return Err(code),
+    };
+    let (is_private, is_archived) =
+        (state.private.contains(channel), state.archived.contains(channel));
+    Ok(json!({ "channel": {
+        "id": channel, "is_channel": true, "is_im": false, "is_private": is_private,
+        "is_archived": is_archived, "is_member": is_member, "context_team_id": state.team,
+    } }))
 }
 
 fn content(state: &State, channel: &str, args: &Args) -> Result<Shown, &'static str> {
@@ -106,7 +144,7 @@ fn content(state: &State, channel: &str, args: &Args) -> Result<Shown, &'static 
 }
 
 fn post(state: &mut State, args: &Args) -> Answer {
-    let channel = reachable(state, args)?.to_owned();
+    let channel = writable(state, args)?.to_owned();
     let message = content(state, &channel, args)?;
     let ts = state.post(message);
     let posted = wire(state.message(&channel, &ts).map_err(|_| "fatal_error")?, true);
@@ -114,7 +152,7 @@ fn post(state: &mut State, args: &Args) -> Answer {
 }
 
 fn update(state: &mut State, args: &Args) -> Answer {
-    let channel = reachable(state, args)?.to_owned();
+    let channel = writable(state, args)?.to_owned();
     let ts = text(args, "ts")?;
     let new = content(state, &channel, args)?;
     let old = state.messages.iter_mut().find(|m| m.channel == channel && m.ts == ts);
@@ -146,7 +184,7 @@ fn update(state: &mut State, args: &Args) -> Answer {
 }
 
 fn whisper(state: &mut State, args: &Args) -> Answer {
-    let channel = reachable(state, args)?.to_owned();
+    let channel = writable(state, args)?.to_owned();
     let user = text(args, "user")?;
     let members = state.channels.get(&channel).ok_or("channel_not_found")?;
     if !members.contains(user) {
@@ -196,7 +234,7 @@ fn read(state: &State, args: &Args, thread: Option<&str>) -> Answer {
 fn wire(message: &Shown, with_metadata: bool) -> Value {
     let mut value = json!({
         "type": "message", "user": message.user, "ts": message.ts, "text": message.fallback,
-        "blocks": message.blocks, "team": TEAM,
+        "blocks": message.blocks,
     });
     if message.user == BOT {
         value["bot_id"] = "B0BOT".into();
@@ -214,8 +252,9 @@ fn wire(message: &Shown, with_metadata: bool) -> Value {
 
 /// <https://docs.slack.dev/reference/methods/users.info>
 fn info(user: &User) -> Answer {
+    let org = user.team.strip_prefix('E').map(|_| json!({ "enterprise_id": user.team }));
     Ok(json!({ "user": {
-        "id": user.id, "team_id": user.team, "name": user.login, "deleted": user.deleted,
+        "id": user.id, "team_id": user.team, "enterprise_user": org, "name": user.login, "deleted": user.deleted,
         "is_bot": false, "is_restricted": false, "is_email_confirmed": user.confirmed,
         "profile": { "real_name": user.login, "email": user.email },
     } }))
@@ -264,7 +303,7 @@ fn checked_view(state: &mut State, args: &Args, kind: &str) -> Answer {
     check::view(&view, kind)?;
     view["id"] = format!("V{:08}", state.next()).into();
     view["hash"] = format!("{}.hash", state.next()).into();
-    view["team_id"] = TEAM.into();
+    view["team_id"] = state.team.as_str().into();
     Ok(view)
 }
 

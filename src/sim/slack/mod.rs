@@ -20,7 +20,7 @@ mod socket;
 mod state;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -50,15 +50,29 @@ type Shared = Arc<World>;
 /// What handlers share.
 struct World {
     state: Mutex<State>,
+    /// Opens its doors.
+    bot_token: String,
+    /// The workspace by whose connections and addresses all others are reached.
+    front: Weak<World>,
+    /// Those others, where this is the front.
+    others: Mutex<Vec<Arc<World>>>,
     /// Where Socket Mode connections are taken.
     socket: SocketAddr,
     api: SocketAddr,
+    /// Sends deliveries over HTTP.
+    client: OnceLock<reqwest::Client>,
 }
 
 impl World {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is whole before anything can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The workspace that a token is of.
+    fn of_token(self: &Arc<Self>, token: &str) -> Shared {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.iter().find(|one| one.bot_token == token).unwrap_or(self).clone()
     }
 }
 
@@ -74,10 +88,15 @@ impl SimSlack {
     pub async fn start() -> anyhow::Result<SimSlack> {
         let here = (Ipv4Addr::LOCALHOST, 0);
         let (api, socket) = (TcpListener::bind(here).await?, TcpListener::bind(here).await?);
-        let world = Arc::new(World {
-            state: Mutex::new(State::new()),
-            socket: socket.local_addr()?,
-            api: api.local_addr()?,
+        let (socket_at, api_at) = (socket.local_addr()?, api.local_addr()?);
+        let world = Arc::new_cyclic(|front| World {
+            state: Mutex::new(State::new(TEAM)),
+            bot_token: BOT_TOKEN.into(),
+            front: Weak::clone(front),
+            others: Mutex::default(),
+            socket: socket_at,
+            api: api_at,
+            client: OnceLock::new(),
         });
         let stopping = CancellationToken::new();
         let stopped = stopping.clone();
@@ -93,6 +112,23 @@ impl SimSlack {
         Ok(SimSlack { world, stopping, servers: vec![serving, taking] })
     }
 
+    /// Another workspace, or an organisation (`E...`), that has the app: with the same people, channels
+    /// and ids, which mean others there. Its deliveries come by the connections of this one.
+    pub fn workspace(&self, team: &str) -> SimSlack {
+        let world = Arc::new(World {
+            state: Mutex::new(State::new(team)),
+            bot_token: format!("{BOT_TOKEN}-{team}"),
+            front: Arc::downgrade(&self.world),
+            others: Mutex::default(),
+            socket: self.world.socket,
+            api: self.world.api,
+            client: OnceLock::new(),
+        });
+        let mut others = self.world.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.push(Arc::clone(&world));
+        SimSlack { world, stopping: self.stopping.child_token(), servers: Vec::new() }
+    }
+
     /// For `[slack] api_url`.
     pub fn api_url(&self) -> String {
         format!("http://{}/api", self.world.api)
@@ -105,9 +141,21 @@ impl SimSlack {
 
     /// The `[slack]` section that is served by this stand-in.
     pub fn toml(&self, mode: &str) -> String {
+        let others = self.world.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let tokens: String = if others.is_empty() {
+            format!("bot_token = \"{BOT_TOKEN}\"\n")
+        } else {
+            let all = std::iter::once(&self.world).chain(others.iter());
+            let each = all.map(|world| {
+                let team = world.lock().team.clone();
+                let token = &world.bot_token;
+                format!("[[slack.workspaces]]\nteam = \"{team}\"\nbot_token = \"{token}\"\n")
+            });
+            each.collect()
+        };
         format!(
-            "[slack]\nmode = \"{mode}\"\nbot_token = \"{BOT_TOKEN}\"\napp_token = \"{APP_TOKEN}\"\n\
-             signing_secret = \"{SIGNING_SECRET}\"\napi_url = \"{}\"\n",
+            "[slack]\nmode = \"{mode}\"\napp_token = \"{APP_TOKEN}\"\n\
+             signing_secret = \"{SIGNING_SECRET}\"\napi_url = \"{}\"\n{tokens}",
             self.api_url()
         )
     }
@@ -172,6 +220,29 @@ impl SimSlack {
         Ok(ts)
     }
 
+    /// Somebody lets the bot into a channel: `/invite @metalbot`.
+    pub async fn invite(&self, who: &str, channel: &str) -> anyhow::Result<()> {
+        let act = self.world.lock().invite(who, channel)?;
+        self.deliver(act).await.map(drop)
+    }
+
+    /// The bot is put out of a channel, which it is not told.
+    pub fn remove_bot(&self, channel: &str) {
+        if let Some(members) = self.world.lock().channels.get_mut(channel) {
+            members.remove(BOT);
+        }
+    }
+
+    /// From now on only members know the channel.
+    pub fn make_private(&self, channel: &str) {
+        self.world.lock().private.insert(channel.into());
+    }
+
+    /// From now on nobody can write into the channel.
+    pub fn archive(&self, channel: &str) {
+        self.world.lock().archived.insert(channel.into());
+    }
+
     /// Sends the open view of a person, with what they filled in by block and action.
     pub async fn submit_view(&self, who: &str, values: Value) -> anyhow::Result<Option<Value>> {
         let act = self.world.lock().submit_view(who, values)?;
@@ -194,6 +265,17 @@ impl SimSlack {
     /// The payload of an act that has not been sent yet, for tests that change it.
     pub fn prepare_slash(&self, who: &str, channel: &str, text: &str) -> anyhow::Result<Act> {
         self.world.lock().slash(who, channel, text)
+    }
+
+    /// The same for what somebody says.
+    pub fn prepare_say(
+        &self,
+        who: &str,
+        channel: &str,
+        thread: Option<&str>,
+        text: &str,
+    ) -> anyhow::Result<(String, Act)> {
+        self.world.lock().say(who, channel, thread, text)
     }
 
     /// The same for a press of a button.
@@ -284,6 +366,21 @@ impl SimSlack {
         for connection in self.world.lock().connections.values() {
             let _ = connection.send(message.to_string());
         }
+    }
+
+    /// Most connections of the app at a time; ten, if nothing else is said.
+    pub fn limit_connections(&self, most: usize) {
+        self.world.lock().most_connections = most;
+    }
+
+    /// How many connections were sent away because there were as many already.
+    pub fn sent_away(&self) -> usize {
+        self.world.lock().sent_away
+    }
+
+    /// From now on connections are opened and not greeted, or greeted again.
+    pub fn set_silent(&self, silent: bool) {
+        self.world.lock().silent = silent;
     }
 
     /// Sends text over all connections as it is.

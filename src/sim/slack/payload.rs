@@ -5,9 +5,9 @@ use std::time::Instant;
 use anyhow::Context;
 use serde_json::{Value, json};
 
+use super::METAL;
 use super::deliver::Act;
 use super::state::{BOT, State, message};
-use super::{METAL, TEAM};
 
 const APP: &str = "A0METAL";
 
@@ -23,13 +23,13 @@ impl State {
         let user = self.in_channel(who, channel)?;
         let trigger = self.trigger(&user);
         let payload = json!({
-            "token": "legacy", "team_id": TEAM, "team_domain": "metal",
+            "token": "legacy", "team_id": self.team, "team_domain": "metal",
             "channel_id": channel, "channel_name": if channel == METAL { "metal" } else { "random" },
             "user_id": user, "user_name": who, "command": "/metal", "text": escaped(text),
             "api_app_id": APP, "is_enterprise_install": "false",
             "response_url": "https://hooks.slack.test/commands/1", "trigger_id": trigger,
         });
-        Ok(Act { kind: "slash_commands", payload })
+        Ok(self.installed("slash_commands", payload))
     }
 
     /// <https://docs.slack.dev/reference/interaction-payloads/block_actions-payload>
@@ -49,13 +49,13 @@ impl State {
         action["action_ts"] = stamp.into();
         let payload = json!({
             "type": "block_actions",
-            "user": { "id": user, "username": who, "name": who, "team_id": TEAM },
+            "user": { "id": user, "username": who, "name": who, "team_id": self.team },
             "api_app_id": APP, "token": "legacy",
             "container": {
                 "type": "message", "message_ts": ts, "channel_id": channel,
                 "is_ephemeral": shown.only_to.is_some(),
             },
-            "trigger_id": trigger, "team": { "id": TEAM, "domain": "metal" },
+            "trigger_id": trigger, "team": { "id": self.team, "domain": "metal" },
             "enterprise": null, "is_enterprise_install": false,
             "channel": { "id": channel, "name": "metal" },
             "message": {
@@ -65,7 +65,7 @@ impl State {
             "state": { "values": {} }, "response_url": "https://hooks.slack.test/actions/1",
             "actions": [action],
         });
-        Ok(Act { kind: "interactive", payload })
+        Ok(self.installed("interactive", payload))
     }
 
     /// <https://docs.slack.dev/reference/events/reaction_added>
@@ -108,7 +108,7 @@ impl State {
         let content = json!({ "text": text, "thread_ts": thread });
         let ts = self.post(message(channel, &user, &content));
         let mut event = json!({
-            "type": "message", "user": user, "ts": ts, "text": text, "team": TEAM,
+            "type": "message", "user": user, "ts": ts, "text": text, "team": self.team,
             "client_msg_id": format!("00000000-{ts}"), "channel": channel, "event_ts": ts,
             "channel_type": "channel",
             "blocks": [{ "type": "rich_text", "block_id": "x", "elements": [] }],
@@ -128,12 +128,12 @@ impl State {
         let mut view = view.clone();
         view["state"] = json!({ "values": values });
         let payload = json!({
-            "type": "view_submission", "team": { "id": TEAM, "domain": "metal" },
-            "user": { "id": user, "username": who, "name": who, "team_id": TEAM },
+            "type": "view_submission", "team": { "id": self.team, "domain": "metal" },
+            "user": { "id": user, "username": who, "name": who, "team_id": self.team },
             "api_app_id": APP, "token": "legacy", "trigger_id": trigger, "view": view,
             "response_urls": [], "is_enterprise_install": false, "enterprise": null,
         });
-        Ok(Act { kind: "interactive", payload })
+        Ok(self.installed("interactive", payload))
     }
 
     /// <https://docs.slack.dev/reference/events/app_home_opened>
@@ -146,20 +146,59 @@ impl State {
         })))
     }
 
+    /// <https://docs.slack.dev/reference/events/member_joined_channel>
+    pub fn invite(&mut self, who: &str, channel: &str) -> anyhow::Result<Act> {
+        let user = self.in_channel(who, channel)?;
+        self.channels.entry(channel.into()).or_default().insert(BOT.into());
+        let stamp = self.next_ts();
+        Ok(self.event(json!({
+            "type": "member_joined_channel", "user": BOT, "channel": channel,
+            "channel_type": "C", "team": self.team, "inviter": user, "event_ts": stamp,
+        })))
+    }
+
+    /// The act as it looks where the app was installed: for an organisation as a whole, payloads
+    /// name that and no workspace, or one of its workspaces beside it.
+    pub fn installed(&self, kind: &'static str, mut payload: Value) -> Act {
+        if self.team.starts_with('E') {
+            let (org, one) = (self.team.as_str(), "T0MEMBER");
+            match kind {
+                "slash_commands" => {
+                    payload["team_id"] = one.into();
+                    payload["enterprise_id"] = org.into();
+                    payload["is_enterprise_install"] = "true".into();
+                }
+                "interactive" => {
+                    payload["team"] = Value::Null;
+                    payload["enterprise"] = json!({ "id": org, "name": "Org" });
+                    payload["is_enterprise_install"] = true.into();
+                }
+                _ => {
+                    payload["team_id"] = one.into();
+                    payload["authorizations"][0] = json!({
+                        "enterprise_id": org, "team_id": one, "user_id": BOT, "is_bot": true,
+                        "is_enterprise_install": true,
+                    });
+                }
+            }
+        }
+        Act { kind, payload }
+    }
+
     /// The wrapper of an event.
     fn event(&mut self, event: Value) -> Act {
         let payload = json!({
-            "token": "legacy", "team_id": TEAM, "context_team_id": TEAM,
+            "token": "legacy", "team_id": self.team, "context_team_id": self.team,
             "context_enterprise_id": null, "api_app_id": APP, "event": event,
             "type": "event_callback", "event_id": format!("Ev{:08}", self.next()),
             "event_time": 1_700_000_000, "is_ext_shared_channel": false,
             "authorizations": [{
-                "enterprise_id": null, "team_id": TEAM, "user_id": BOT, "is_bot": true,
+                "enterprise_id": null, "team_id": self.team, "user_id": BOT, "is_bot": true,
                 "is_enterprise_install": false,
             }],
             "event_context": "4-stand-in",
         });
-        Act { kind: "events_api", payload }
+        self.installed("events_api", payload)
     }
 }
 

@@ -13,10 +13,10 @@ use axum::routing::{any, get, post};
 use serde_json::{Map, Value, json};
 
 use super::state::Fault;
-use super::{APP_TOKEN, BOT_TOKEN, Shared, methods, page};
+use super::{APP_TOKEN, Shared, methods, page};
 
 /// Scopes of the bot's token, as `slack manifest` asks for them.
-pub const SCOPES: &str = "commands,chat:write,channels:history,groups:history,reactions:read,users:read,users:read.email,files:read,files:write,im:write,usergroups:read";
+pub const SCOPES: &str = "commands,chat:write,channels:history,channels:read,groups:read,groups:history,reactions:read,users:read,users:read.email,files:read,files:write,im:write,usergroups:read";
 
 pub fn router(world: Shared) -> Router {
     Router::new()
@@ -35,6 +35,9 @@ async fn call(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = bearer.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    let world = world.of_token(token);
     let args = args(&headers, query, &body);
     let fault = {
         let mut state = world.lock();
@@ -57,11 +60,10 @@ async fn call(
         }
         Some(Fault::Error(code)) => return answer(Err(code)),
         Some(Fault::Break) => return broken(),
-        Some(Fault::LoseAnswer) | None => {}
+        Some(Fault::LoseAnswer | Fault::Slow(_)) | None => {}
     }
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = bearer.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    let wanted = if method == "apps.connections.open" { APP_TOKEN } else { BOT_TOKEN };
+    let bots = world.bot_token.as_str();
+    let wanted = if method == "apps.connections.open" { APP_TOKEN } else { bots };
     let result = match token {
         "" => Err("not_authed"),
         token if token == wanted => {
@@ -71,11 +73,15 @@ async fn call(
             times.push(Instant::now());
             methods::call(&mut state, &world, &method, &args)
         }
-        APP_TOKEN | BOT_TOKEN => Err("not_allowed_token_type"),
+        token if token == APP_TOKEN || token == bots => Err("not_allowed_token_type"),
         _ => Err("invalid_auth"),
     };
     match fault {
         Some(Fault::LoseAnswer) => broken(),
+        Some(Fault::Slow(time)) => {
+            tokio::time::sleep(time).await;
+            answer(result)
+        }
         _ => answer(result),
     }
 }
@@ -128,11 +134,11 @@ async fn download(
     headers: HeaderMap,
 ) -> Response {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = bearer.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    let world = world.of_token(token);
     let state = world.lock();
     match state.files.iter().find(|file| file.id == id) {
-        Some(file) if bearer == Some(&format!("Bearer {BOT_TOKEN}")) => {
-            file.content.clone().into_response()
-        }
+        Some(file) if token == world.bot_token => file.content.clone().into_response(),
         // Slack shows its login page.
         Some(_) => (StatusCode::FOUND, [(header::LOCATION, "/login")]).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),

@@ -14,9 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 
-/// Most connections of one app.
-pub const MOST: usize = 10;
-
 pub async fn run(world: Shared, listener: TcpListener, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -46,14 +43,22 @@ async fn serve(world: Shared, stream: TcpStream) {
         return;
     }
     let (sender, mut out) = mpsc::unbounded_channel();
-    let (id, count) = {
+    let (id, count, silent) = {
         let mut state = world.lock();
         let id = state.next();
-        if state.connections.len() < MOST {
+        if state.connections.len() < state.most_connections {
             state.connections.insert(id, sender);
+        } else {
+            state.sent_away += 1;
         }
-        (id, state.connections.len())
+        (id, state.connections.len(), state.silent)
     };
+    if !world.lock().connections.contains_key(&id) {
+        let away = json!({ "type": "disconnect", "reason": "too_many_websockets" });
+        let _ = sink.send(Message::text(away.to_string())).await;
+        let _ = sink.close().await;
+        return;
+    }
     let greeting = json!({
         "type": "hello", "num_connections": count,
         "debug_info": {
@@ -61,7 +66,9 @@ async fn serve(world: Shared, stream: TcpStream) {
         },
         "connection_info": { "app_id": "A0METAL" },
     });
-    let _ = sink.send(Message::text(greeting.to_string())).await;
+    if !silent {
+        let _ = sink.send(Message::text(greeting.to_string())).await;
+    }
     loop {
         tokio::select! {
             text = out.recv() => match text {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::deliver::{WAIT, Way};
-use super::{METAL, RANDOM, TEAM};
+use super::{METAL, RANDOM};
 use crate::sim::fleet::PEOPLE;
 
 /// The bot's own user.
@@ -27,6 +27,8 @@ pub enum Fault {
     LoseAnswer,
     /// It is not done, and the connection breaks.
     Break,
+    /// It is done, and the answer comes after this time.
+    Slow(Duration),
 }
 
 /// A person as Slack knows them.
@@ -94,9 +96,14 @@ pub struct File {
 }
 
 pub struct State {
+    /// The workspace, or the organisation that the app was installed for as a whole.
+    pub team: String,
     pub users: BTreeMap<String, User>,
     /// Members by channel.
     pub channels: BTreeMap<String, BTreeSet<String>>,
+    /// Those of them that only their members know, and those that are read-only for good.
+    pub private: BTreeSet<String>,
+    pub archived: BTreeSet<String>,
     pub messages: Vec<Shown>,
     /// Views that are open, by user, the topmost last.
     pub views: HashMap<String, Vec<Value>>,
@@ -116,6 +123,11 @@ pub struct State {
     pub wait: Duration,
     /// Socket Mode connections that said hello.
     pub connections: BTreeMap<u64, mpsc::UnboundedSender<String>>,
+    /// Most connections of the app, and how many were sent away because there were as many.
+    pub most_connections: usize,
+    pub sent_away: usize,
+    /// Connections are opened and not greeted.
+    pub silent: bool,
     /// Tickets of connections that may be opened.
     pub tickets: BTreeSet<String>,
     /// Who waits for the acknowledgement of an envelope.
@@ -126,9 +138,9 @@ pub struct State {
 }
 
 impl State {
-    pub fn new() -> State {
+    pub fn new(team: &str) -> State {
         let users = PEOPLE.iter().map(|person| {
-            let user = new_user(person.login);
+            let user = new_user(person.login, team);
             (user.id.clone(), user)
         });
         let users: BTreeMap<String, User> = users.collect();
@@ -136,8 +148,11 @@ impl State {
         let mut with_bot = people.clone();
         with_bot.insert(BOT.into());
         State {
+            team: team.into(),
             users,
             channels: BTreeMap::from([(METAL.into(), with_bot), (RANDOM.into(), people)]),
+            private: BTreeSet::new(),
+            archived: BTreeSet::new(),
             messages: Vec::new(),
             views: HashMap::new(),
             homes: HashMap::new(),
@@ -153,6 +168,9 @@ impl State {
             way: Way::Socket,
             wait: WAIT,
             connections: BTreeMap::new(),
+            most_connections: 10,
+            sent_away: 0,
+            silent: false,
             tickets: BTreeSet::new(),
             waiting: HashMap::new(),
             turn: 0,
@@ -179,7 +197,7 @@ impl State {
     }
 
     pub fn user_or_new(&mut self, login: &str) -> &mut User {
-        let new = new_user(login);
+        let new = new_user(login, &self.team);
         for members in self.channels.values_mut() {
             members.insert(new.id.clone());
         }
@@ -229,14 +247,14 @@ impl State {
     }
 }
 
-fn new_user(login: &str) -> User {
+fn new_user(login: &str, team: &str) -> User {
     User {
         id: format!("U0{}", login.to_uppercase()),
         login: login.into(),
         email: format!("{login}@example.org"),
         confirmed: true,
         deleted: false,
-        team: TEAM.into(),
+        team: team.into(),
     }
 }
 

@@ -1,0 +1,124 @@
+//! What Slack and its clients are known to do to those who trust them.
+
+use std::time::Duration;
+
+use metalbot::sim::slack::{Fault, METAL, RANDOM};
+use reqwest::StatusCode;
+
+use super::harness::{PATIENCE, World};
+use super::slack_wire::ready;
+
+/// A client that awaits what it does before it reads on delays everybody.
+#[tokio::test]
+async fn a_slow_form_holds_up_nobody_else() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    slack.slash("alice", METAL, "whoami").await.unwrap();
+    world.quiet().await;
+    slack.fault("views.open", [Fault::Slow(Duration::from_secs(2))]);
+    let mut form = Box::pin(slack.slash("alice", METAL, ""));
+    let other = async {
+        while slack.calls("views.open") == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        slack.slash("bob", METAL, "reboot web01").await.unwrap();
+    };
+    tokio::select! {
+        biased;
+        () = other => {}
+        _ = &mut form => panic!("the form was answered before the command behind it"),
+    }
+    form.await.unwrap();
+    world.finish().await;
+}
+
+/// The client waits for ever for an answer.
+#[tokio::test]
+async fn a_call_without_an_answer_is_given_up_and_looked_for() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    slack.fault("chat.postMessage", [Fault::Slow(Duration::from_secs(3600))]);
+    slack.slash("alice", METAL, "reboot web01").await.unwrap();
+    let shown = "select count(*) from card where message_id is null";
+    slack.card(1, PATIENCE, |_| true).await.unwrap();
+    world.until_none("a card whose message is not known", shown).await;
+    let cards = slack.messages("alice", METAL).into_iter().filter(|m| m.text.contains("*#1 "));
+    assert_eq!(cards.count(), 1);
+    assert!(slack.calls("conversations.history") > 0);
+    world.finish().await;
+}
+
+/// A connection that is open need not be one that works.
+#[tokio::test]
+async fn a_connection_counts_when_it_is_greeted() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    ready(&world, StatusCode::OK).await;
+    slack.set_silent(true);
+    slack.drop_connections();
+    slack.connected(1).await.unwrap();
+    ready(&world, StatusCode::SERVICE_UNAVAILABLE).await;
+    slack.set_silent(false);
+    slack.drop_connections();
+    ready(&world, StatusCode::OK).await;
+    world.finish().await;
+}
+
+/// An app has ten connections at most.
+#[tokio::test]
+async fn a_process_too_many_waits_for_its_turn() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    slack.limit_connections(1);
+    let replica = world.replica().await;
+    let started = std::time::Instant::now();
+    while slack.sent_away() == 0 {
+        assert!(started.elapsed() < PATIENCE, "the second one never tried");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    slack.slash("alice", METAL, "reboot web01").await.unwrap();
+    slack.card(1, PATIENCE, |_| true).await.unwrap();
+    slack.limit_connections(2);
+    slack.connected(2).await.unwrap();
+    replica.stop().await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn who_switches_socket_mode_off_and_on_again_is_served_again() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    let before = slack.calls("apps.connections.open");
+    slack.ask_to_disconnect("link_disabled");
+    let started = std::time::Instant::now();
+    while slack.calls("apps.connections.open") == before {
+        assert!(started.elapsed() < PATIENCE, "it never came back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    slack.connected(1).await.unwrap();
+    ready(&world, StatusCode::OK).await;
+    slack.slash("alice", METAL, "reboot web01").await.unwrap();
+    slack.card(1, PATIENCE, |_| true).await.unwrap();
+    world.finish().await;
+}
+
+/// The client paces a workspace as a whole; Slack limits posts by channel.
+#[tokio::test]
+async fn patience_for_one_channel_is_none_for_another() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    slack.invite("alice", RANDOM).await.unwrap();
+    slack.fault("chat.postMessage", [Fault::RateLimited(20)]);
+    slack.slash("alice", METAL, "reboot web01").await.unwrap();
+    let started = std::time::Instant::now();
+    while slack.calls("chat.postMessage") == 0 {
+        assert!(started.elapsed() < PATIENCE, "the first card was never posted");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    slack.slash("alice", RANDOM, "reboot web02").await.unwrap();
+    let other = slack.wait_for("alice", RANDOM, PATIENCE, "#2", |m| m.text.contains("*#2 "));
+    other.await.unwrap();
+    assert!(slack.messages("alice", METAL).is_empty(), "its turn has not come");
+    slack.card(1, PATIENCE, |_| true).await.unwrap();
+    world.finish().await;
+}
