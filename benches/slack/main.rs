@@ -83,10 +83,11 @@ async fn measure(commands: u32, profile: bool) -> anyhow::Result<()> {
             "  CPU s: metalbot {ours:.1}, PostgreSQL {postgres:.1}, stand-in and people {stand_in:.1}"
         );
         row("a bare row", &floor, None);
-        let (ack, bare) = (percentile(&acks, 0.99), percentile(&floor, 0.99));
         let name = if mode == "socket" { "slack_ack" } else { "slack_http_ack" };
-        ratios.push((format!("{name}_p99_ms"), ack));
-        ratios.push((format!("{name}_to_bare_row"), ack / bare));
+        ratios.push((format!("{name}_p99_ms"), percentile(&acks, 0.99)));
+        // Of the middle: the far end of a bare row is the disk's mood.
+        let to_bare = percentile(&acks, 0.5) / percentile(&floor, 0.5);
+        ratios.push((format!("{name}_p50_to_bare_row"), to_bare));
         drop(server);
         site.close(profile).await?;
     }

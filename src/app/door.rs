@@ -48,6 +48,15 @@ pub async fn first(pool: &PgPool, once: &Once) -> sqlx::Result<bool> {
     seen::first(&mut *pool.acquire().await?, &once.key, once.window).await
 }
 
+/// Where the platform takes an answer to a delivery, if the delivery said so.
+pub async fn answer_at(
+    pool: &PgPool,
+    platform: &str,
+    delivery: &str,
+) -> sqlx::Result<Option<String>> {
+    inbox::response_url(pool, platform, delivery).await
+}
+
 /// PostgreSQL's JSON has no NUL, and a delivery must not be lost for one.
 fn storable(body: &Value) -> Value {
     match body {

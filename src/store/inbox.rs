@@ -105,6 +105,23 @@ pub async fn unreadable(conn: &mut PgConnection, id: i64, why: &str) -> sqlx::Re
     Ok(())
 }
 
+/// What a delivery says where an answer to it can be sent.
+pub async fn response_url(
+    pool: &PgPool,
+    platform: &str,
+    delivery: &str,
+) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!(
+        r#"select body #>> '{payload,response_url}' as "url!" from inbox
+           where platform = $1 and delivery = $2
+             and body #>> '{payload,response_url}' is not null"#,
+        platform,
+        delivery
+    )
+    .fetch_optional(pool)
+    .await
+}
+
 /// How many deliveries wait.
 pub async fn backlog(pool: &PgPool) -> sqlx::Result<i64> {
     sqlx::query_scalar!(r#"select count(*) as "count!" from inbox where done_at is null"#)

@@ -11,6 +11,12 @@ async fn told(slack: &SimSlack, who: &str, text: &str) -> Shown {
     slack.wait_for(who, who, PATIENCE, text, |m| m.text.contains(text)).await.unwrap()
 }
 
+/// What this person alone is answered in a channel, the bot's or not.
+async fn answered(slack: &SimSlack, who: &str, channel: &str, text: &str) -> Shown {
+    let fits = |m: &Shown| m.only_to.is_some() && m.text.contains(text);
+    slack.wait_for(who, channel, PATIENCE, text, fits).await.unwrap()
+}
+
 async fn count(world: &World, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(&world.pool).await.unwrap()
 }
@@ -24,22 +30,27 @@ async fn nothing_is_asked_for_where_the_bot_is_not() {
     let slack = world.slack();
     // In one that it can see, in one that does not exist for it, and between two people.
     slack.slash("alice", RANDOM, "reboot web01").await.unwrap();
-    let refused = told(slack, "alice", "/invite @metalbot").await;
+    let refused = answered(slack, "alice", RANDOM, "/invite @metalbot").await;
     assert!(refused.text.contains("nothing was done"), "{}", refused.text);
     slack.make_private(RANDOM);
     slack.slash("bob", RANDOM, "identify web01").await.unwrap();
-    told(slack, "bob", "/invite @metalbot").await;
+    answered(slack, "bob", RANDOM, "/invite @metalbot").await;
     let mut act = slack.prepare_slash("carol", METAL, "reboot web01").unwrap();
     act.payload["channel_id"] = json!("D0DAVE");
     slack.deliver(act).await.unwrap();
-    told(slack, "carol", "conversation between people").await;
+    answered(slack, "carol", METAL, "conversation between people").await;
     slack.archive(METAL);
     slack.slash("dave", METAL, "reboot db01").await.unwrap();
-    told(slack, "dave", "archived").await;
+    answered(slack, "dave", METAL, "archived").await;
     assert_eq!((count(&world, BATCHES).await, count(&world, HELD).await), (0, 0));
+    // Without an address for the answer it comes directly.
+    let mut act = slack.prepare_slash("bob", RANDOM, "identify web01").unwrap();
+    act.payload["response_url"] = json!("http://127.0.0.1:9/gone");
+    slack.deliver(act).await.unwrap();
+    told(slack, "bob", "/invite @metalbot").await;
     // What needs no card is answered from everywhere.
     slack.slash("alice", RANDOM, "whoami").await.unwrap();
-    told(slack, "alice", "Alice").await;
+    answered(slack, "alice", RANDOM, "Alice").await;
 
     // Once it is let in, the same command is taken at once.
     slack.invite("alice", RANDOM).await.unwrap();
@@ -90,7 +101,7 @@ async fn a_card_that_cannot_be_shown_is_told_of_and_comes_with_the_invitation() 
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     slack.slash("alice", RANDOM, "status 1").await.unwrap();
-    told(slack, "alice", "awaiting approval").await;
+    answered(slack, "alice", RANDOM, "awaiting approval").await;
 
     slack.invite("alice", METAL).await.unwrap();
     let card = slack.card(1, PATIENCE, |_| true).await.unwrap();

@@ -91,9 +91,9 @@ async fn errors_are_for_the_person_alone_and_refusals_name_who_holds_the_hosts()
     for part in ["web[03-04]", "#1", "alice", "web[05-06]"] {
         assert!(refusal.text.contains(part), "{part}: {}", refusal.text);
     }
-    // Where the bot is not, it answers directly.
+    // It answers also where the bot is not.
     slack.slash("alice", RANDOM, "whoami").await.unwrap();
-    let seen = slack.wait_for("alice", "alice", PATIENCE, "who", |m| m.text.contains("alice"));
+    let seen = slack.wait_for("alice", RANDOM, PATIENCE, "who", |m| m.text.contains("alice"));
     seen.await.unwrap();
     world.finish().await;
 }

@@ -19,6 +19,7 @@ use super::blocks::{self, Rendered};
 use super::places::closed_by;
 use super::web_api::{ApiError, WebApi};
 use super::{PLATFORM, own_id, people, scope};
+use crate::app::door;
 use crate::app::posting::{self, Begun};
 use crate::chat::{Chat, ChatError, MENTION, Message};
 use crate::domain::inbound::Place;
@@ -180,7 +181,8 @@ impl SlackChat {
         Ok(None)
     }
 
-    /// Shows a message to one person; where the bot cannot, it writes to them directly.
+    /// Shows a message to one person. Where the bot is not, an answer to a slash command still comes
+    /// where it was typed, and all else directly.
     async fn whisper(
         &self,
         to: &Place,
@@ -200,12 +202,30 @@ impl SlackChat {
             Err(ApiError::Refused(code))
                 if closed_by(&code).is_some() || code == "user_not_in_channel" =>
             {
+                if let Some(delivery) = answers(key)
+                    && let Some(url) =
+                        door::answer_at(&self.pool, PLATFORM, delivery).await.map_err(database)?
+                {
+                    let answer = json!({
+                        "response_type": "ephemeral", "replace_original": false,
+                        "text": request["text"], "blocks": request["blocks"],
+                    });
+                    match self.api.respond(&url, &answer).await {
+                        Ok(()) => return Ok(String::new()),
+                        Err(error) => tracing::debug!(key, %error, "an answer goes directly"),
+                    }
+                }
                 let directly = Place { channel: user.to_owned(), thread: None, ..to.clone() };
                 self.say(&directly, key, message).await
             }
             Err(error) => Err(failure(error)),
         }
     }
+}
+
+/// The delivery that a message answers, by the message's key.
+fn answers(key: &str) -> Option<&str> {
+    key.strip_prefix(PLATFORM)?.strip_prefix(':')?.strip_suffix(":answer")
 }
 
 /// The texts of sections.

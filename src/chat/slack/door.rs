@@ -125,7 +125,10 @@ fn delivery(inbound: Inbound, body: Value) -> Delivery {
 }
 
 fn unreadable(body: Value) -> Delivery {
-    let body = without_ids_of_the_way(body);
+    let mut body = without_ids_of_the_way(body);
+    if let Some(payload) = body.get_mut("payload").and_then(Value::as_object_mut) {
+        payload.remove("response_url");
+    }
     let digest = hex::encode(Sha256::digest(body.to_string()));
     Delivery {
         platform: PLATFORM,
@@ -147,7 +150,6 @@ fn without_ids_of_the_way(mut body: Value) -> Value {
     }
     if let Some(payload) = body.get_mut("payload").and_then(Value::as_object_mut) {
         payload.remove("token");
-        payload.remove("response_url");
     }
     body
 }

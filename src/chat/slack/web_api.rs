@@ -231,16 +231,35 @@ impl WebApi {
         self.post("files.completeUploadExternal", scope, channel, &request).await.map(drop)
     }
 
+    /// Answers a slash command where it was typed, wherever that was, for the person alone. Good for
+    /// half an hour and five answers.
+    /// <https://docs.slack.dev/interactivity/handling-user-interaction#message_responses>
+    pub async fn respond(&self, url: &str, answer: &Value) -> Result<(), ApiError> {
+        let url = self.at_slack(url)?;
+        let client = reqwest::Client::builder().timeout(DEADLINE).redirect(Policy::none()).build();
+        let unknown = |error: reqwest::Error| ApiError::Unknown(error.without_url().to_string());
+        let sent = client.map_err(unknown)?.post(url).json(answer).send().await.map_err(unknown)?;
+        match sent.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(ApiError::Refused(status.as_str().to_owned())),
+        }
+    }
+
+    /// An address of Slack's own, whatever a delivery says.
+    fn at_slack(&self, url: &str) -> Result<reqwest::Url, ApiError> {
+        let refused = |why: &str| ApiError::Refused(why.to_owned());
+        let url: reqwest::Url = url.parse().map_err(|_| refused("no address"))?;
+        let host = url.host_str().unwrap_or_default();
+        let theirs = host == "slack.com" || host.ends_with(".slack.com");
+        let fine = self.plain || url.scheme() == "https" && theirs;
+        if fine { Ok(url) } else { Err(refused("the address is not at Slack")) }
+    }
+
     /// Fetches a file that a person shared with the app; at most so many bytes of it.
     pub async fn download(&self, scope: &str, url: &str, most: usize) -> Result<Vec<u8>, ApiError> {
         let refused = |why: &str| ApiError::Refused(why.to_owned());
-        let url: reqwest::Url = url.parse().map_err(|_| refused("no address of a file"))?;
-        // The token goes to Slack alone, whatever a delivery says.
-        let host = url.host_str().unwrap_or_default();
-        let theirs = host == "slack.com" || host.ends_with(".slack.com");
-        if !(self.plain || url.scheme() == "https" && theirs) {
-            return Err(refused("the file is not at Slack"));
-        }
+        // The token goes nowhere else.
+        let url = self.at_slack(url)?;
         let later = |error: reqwest::Error| ApiError::Later {
             wait: None,
             why: error.without_url().to_string(),

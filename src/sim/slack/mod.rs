@@ -69,6 +69,12 @@ impl World {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The workspace of this id.
+    fn of_team(self: &Arc<Self>, team: &str) -> Shared {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.iter().find(|one| one.lock().team == team).unwrap_or(self).clone()
+    }
+
     /// The workspace that a token is of.
     fn of_token(self: &Arc<Self>, token: &str) -> Shared {
         let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,7 +96,7 @@ impl SimSlack {
         let (api, socket) = (TcpListener::bind(here).await?, TcpListener::bind(here).await?);
         let (socket_at, api_at) = (socket.local_addr()?, api.local_addr()?);
         let world = Arc::new_cyclic(|front| World {
-            state: Mutex::new(State::new(TEAM)),
+            state: Mutex::new(State::new(TEAM, api_at)),
             bot_token: BOT_TOKEN.into(),
             front: Weak::clone(front),
             others: Mutex::default(),
@@ -116,7 +122,7 @@ impl SimSlack {
     /// and ids, which mean others there. Its deliveries come by the connections of this one.
     pub fn workspace(&self, team: &str) -> SimSlack {
         let world = Arc::new(World {
-            state: Mutex::new(State::new(team)),
+            state: Mutex::new(State::new(team, self.world.api)),
             bot_token: format!("{BOT_TOKEN}-{team}"),
             front: Arc::downgrade(&self.world),
             others: Mutex::default(),

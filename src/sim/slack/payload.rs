@@ -18,16 +18,24 @@ impl State {
         trigger
     }
 
+    /// An address that takes five answers, whoever is in the channel.
+    fn response(&mut self, channel: &str, user: &str) -> String {
+        let id = self.next().to_string();
+        self.responses.insert(id.clone(), (channel.into(), user.into(), 5));
+        format!("http://{}/respond/{}/{id}", self.address, self.team)
+    }
+
     /// <https://docs.slack.dev/interactivity/implementing-slash-commands>
     pub fn slash(&mut self, who: &str, channel: &str, text: &str) -> anyhow::Result<Act> {
         let user = self.in_channel(who, channel)?;
         let trigger = self.trigger(&user);
+        let response = self.response(channel, &user);
         let payload = json!({
             "token": "legacy", "team_id": self.team, "team_domain": "metal",
             "channel_id": channel, "channel_name": if channel == METAL { "metal" } else { "random" },
             "user_id": user, "user_name": who, "command": "/metal", "text": escaped(text),
             "api_app_id": APP, "is_enterprise_install": "false",
-            "response_url": "https://hooks.slack.test/commands/1", "trigger_id": trigger,
+            "response_url": response, "trigger_id": trigger,
         });
         Ok(self.installed("slash_commands", payload))
     }

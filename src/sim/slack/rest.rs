@@ -12,8 +12,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use serde_json::{Map, Value, json};
 
-use super::state::Fault;
-use super::{APP_TOKEN, Shared, methods, page};
+use super::state::{BOT, Fault, message};
+use super::{APP_TOKEN, Shared, check, methods, page};
 
 /// Scopes of the bot's token, as `slack manifest` asks for them.
 pub const SCOPES: &str = "commands,chat:write,channels:history,channels:read,groups:read,groups:history,reactions:read,users:read,users:read.email,files:read,files:write,im:write,usergroups:read";
@@ -23,6 +23,7 @@ pub fn router(world: Shared) -> Router {
         .route("/api/{method}", any(call))
         .route("/upload/{id}", post(upload))
         .route("/files/{id}", get(download))
+        .route("/respond/{team}/{id}", post(respond))
         .merge(page::router())
         .layer(DefaultBodyLimit::max(32 << 20))
         .with_state(world)
@@ -143,6 +144,30 @@ async fn download(
         Some(_) => (StatusCode::FOUND, [(header::LOCATION, "/login")]).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
+}
+
+/// An answer to a slash command. <https://docs.slack.dev/interactivity/handling-user-interaction>
+async fn respond(
+    Extracted(world): Extracted<Shared>,
+    Path((team, id)): Path<(String, String)>,
+    axum::Json(answer): axum::Json<Value>,
+) -> Response {
+    let world = world.of_team(&team);
+    let mut state = world.lock();
+    let Some((channel, user, left)) = state.responses.get_mut(&id) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    if *left == 0 || answer["response_type"] != "ephemeral" {
+        return (StatusCode::NOT_FOUND, "used_url").into_response();
+    }
+    if answer.as_object().is_none_or(|args| check::content(args).is_err()) {
+        return (StatusCode::BAD_REQUEST, "invalid_payload").into_response();
+    }
+    *left -= 1;
+    let mut message = message(channel, BOT, &answer);
+    message.only_to = Some(user.clone());
+    state.post(message);
+    "ok".into_response()
 }
 
 async fn upload(

@@ -1,6 +1,7 @@
 //! What the simulated Slack holds: people, channels, messages, views, files.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
@@ -98,6 +99,10 @@ pub struct File {
 pub struct State {
     /// The workspace, or the organisation that the app was installed for as a whole.
     pub team: String,
+    /// Where the Web API is.
+    pub address: SocketAddr,
+    /// Addresses for answers: in which channel, to whom, and how many are left.
+    pub responses: HashMap<String, (String, String, u32)>,
     pub users: BTreeMap<String, User>,
     /// Members by channel.
     pub channels: BTreeMap<String, BTreeSet<String>>,
@@ -138,7 +143,7 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(team: &str) -> State {
+    pub fn new(team: &str, address: SocketAddr) -> State {
         let users = PEOPLE.iter().map(|person| {
             let user = new_user(person.login, team);
             (user.id.clone(), user)
@@ -149,6 +154,8 @@ impl State {
         with_bot.insert(BOT.into());
         State {
             team: team.into(),
+            address,
+            responses: HashMap::new(),
             users,
             channels: BTreeMap::from([(METAL.into(), with_bot), (RANDOM.into(), people)]),
             private: BTreeSet::new(),
