@@ -5,6 +5,7 @@
 //! without a [`Permit`] that holds at that moment.
 
 pub mod ipmi;
+mod vendor;
 
 use std::fmt;
 use std::sync::Arc;

@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::console::{self, ConsoleOptions, ConsoleState};
 use crate::domain::secret::Secret;
 use crate::executor::checker::{self, Checker};
+use crate::executor::survey::{self, Survey};
 use crate::executor::{self, Executor, FindHost, rollout, worker};
 use crate::identity::{DirectoryHandle, password};
 use crate::inventory::Inventory;
@@ -184,6 +185,13 @@ impl Service {
             },
             log_reading: Default::default(),
         };
+        if !config.executor.survey.is_zero() {
+            let names = loaded.inventory.hosts().map(|host| host.name.clone()).collect();
+            let (pool, find_host) = (self.pool.clone(), Arc::clone(&executor.find_host));
+            let every = config.executor.survey;
+            let survey = Arc::new(Survey::new(pool, Arc::clone(bmc), find_host, names, every));
+            self.in_turn("survey", survey::PERIOD, None, move |_| Arc::clone(&survey).round());
+        }
         let wake = Arc::clone(&self.wake);
         self.tasks.spawn(worker::run_worker(executor, wake, self.stop.clone()));
         let pool = self.pool.clone();

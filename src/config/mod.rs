@@ -225,12 +225,16 @@ pub struct Executor {
     /// How long a stopping worker may finish its steps.
     #[serde(with = "human_duration")]
     pub drain: Duration,
+    /// Each BMC is asked once in this time who it is; 0s: never.
+    #[serde(with = "human_duration")]
+    pub survey: Duration,
 }
 
 impl Default for Executor {
     fn default() -> Self {
         let half_a_minute = Duration::from_secs(30);
-        Executor { max_in_flight: 1024, lease: half_a_minute, drain: half_a_minute }
+        let survey = Duration::from_secs(86_400);
+        Executor { max_in_flight: 1024, lease: half_a_minute, drain: half_a_minute, survey }
     }
 }
 

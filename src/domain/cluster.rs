@@ -15,17 +15,28 @@ use super::triage::HostFailure;
 #[serde(rename_all = "snake_case")]
 pub enum Dimension {
     Rack,
+    /// Of the BMC, with its vendor and model.
+    Firmware,
     Sku,
+    BmcVendor,
     Datacenter,
 }
 
 impl Dimension {
-    pub const ALL: [Dimension; 3] = [Dimension::Rack, Dimension::Sku, Dimension::Datacenter];
+    pub const ALL: [Dimension; 5] = [
+        Dimension::Rack,
+        Dimension::Firmware,
+        Dimension::Sku,
+        Dimension::BmcVendor,
+        Dimension::Datacenter,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Dimension::Rack => "rack",
+            Dimension::Firmware => "BMC firmware",
             Dimension::Sku => "sku",
+            Dimension::BmcVendor => "BMC vendor",
             Dimension::Datacenter => "datacenter",
         }
     }
@@ -36,7 +47,9 @@ impl Dimension {
             // Racks of different datacenters may have the same name.
             Dimension::Rack if host.rack.is_empty() => String::new(),
             Dimension::Rack => format!("{}/{}", host.datacenter, host.rack),
+            Dimension::Firmware => host.bmc.firmware.clone(),
             Dimension::Sku => host.sku.clone(),
+            Dimension::BmcVendor => host.bmc.vendor.clone(),
             Dimension::Datacenter => host.datacenter.clone(),
         };
         (!value.is_empty()).then_some(value)
@@ -129,6 +142,7 @@ mod tests {
             datacenter: datacenter.into(),
             rack: rack.into(),
             sku: sku.into(),
+            bmc: Default::default(),
             action: "reboot".into(),
             source: Source::Check { name: "c".into() },
             kind: "k".into(),

@@ -84,6 +84,15 @@ pub struct BmcEndpoint {
     pub credentials: String,
 }
 
+/// Who a management controller says it is; empty where it never answered.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct BmcIdentity {
+    /// Such as `Dell`.
+    pub vendor: String,
+    /// With vendor and model: the same number means nothing elsewhere.
+    pub firmware: String,
+}
+
 /// Where the hosts are looked up while a command is read.
 pub trait HostSource: Send + Sync {
     fn contains(&self, host: &HostName) -> bool;

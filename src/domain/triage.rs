@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::host::HostName;
+use super::host::{BmcIdentity, HostName};
 use super::human_duration;
 
 /// One host that something went wrong with.
@@ -21,6 +21,7 @@ pub struct HostFailure {
     pub datacenter: String,
     pub rack: String,
     pub sku: String,
+    pub bmc: BmcIdentity,
     /// Name of the action, such as `reboot`.
     pub action: String,
     pub source: Source,
@@ -429,6 +430,7 @@ mod tests {
             datacenter: "fra1".into(),
             rack: "r11".into(),
             sku: "c6-large".into(),
+            bmc: BmcIdentity::default(),
             action: "reboot".into(),
             source: Source::Step { run: "power".into(), title: "cut the power".into() },
             kind: "bmc_unreachable".into(),

@@ -1,6 +1,6 @@
 //! Carries out what was approved: waves of jobs, each a list of steps, every act journaled.
 //!
-//! [`checker`] looks at the hosts of a new batch. The way of a job then: [`rollout`] queues it, [`worker`] leases it and spawns [`attempt::run_job`],
+//! [`checker`] looks at the hosts of a new batch, and [`survey`] at the fleet. The way of a job then: [`rollout`] queues it, [`worker`] leases it and spawns [`attempt::run_job`],
 //! which writes an intent to the [`journal`], acts, and writes the outcome. A worker that dies
 //! leaves an intent without outcome; whoever leases the job next asks the host what happened
 //! ([`attempt`]) before anything is repeated.
@@ -19,6 +19,7 @@ pub mod checker;
 pub mod journal;
 mod lease_clock;
 pub mod rollout;
+pub mod survey;
 pub mod worker;
 
 pub use self::bmc_events::LogReading;

@@ -14,6 +14,7 @@ pub mod account;
 pub mod attempt;
 pub mod audit;
 pub mod batch;
+pub mod bmc_identity;
 pub mod card;
 pub mod claim;
 pub mod decision;

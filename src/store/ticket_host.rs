@@ -5,7 +5,7 @@ use sqlx::{PgConnection, PgTransaction};
 use time::OffsetDateTime;
 
 use super::corrupt;
-use crate::domain::host::HostName;
+use crate::domain::host::{BmcIdentity, HostName};
 use crate::domain::ids::{BatchId, JobId, TicketId};
 use crate::domain::triage::{HostFailure, Source};
 use crate::domain::workflow::Plan;
@@ -20,8 +20,8 @@ pub async fn failed_jobs(
     let rows = sqlx::query!(
         r#"select job.id, host, owner, datacenter, rack, sku, error_kind, error, step,
                   job.state = 'skipped' as "left_out!", batch.action,
-                  batch.plan as "plan: Json<Plan>"
-           from job join batch on batch.id = batch_id
+                  batch.plan as "plan: Json<Plan>", vendor as "vendor?", firmware as "firmware?"
+           from job join batch on batch.id = batch_id left join bmc_identity using (host)
            where batch_id = $1
              and (job.state in ('failed', 'quarantined') or job.state = 'skipped' and error is not null)
              and ($2::text is null or error_kind = $2
@@ -40,6 +40,7 @@ pub async fn failed_jobs(
                 datacenter: row.datacenter,
                 rack: row.rack,
                 sku: row.sku,
+                bmc: bmc(row.vendor, row.firmware),
                 action: row.action,
                 source: source(&row.plan, row.left_out, row.step),
                 kind: row.error_kind.unwrap_or_else(|| "unknown".into()),
@@ -48,6 +49,11 @@ pub async fn failed_jobs(
             Ok((JobId(row.id), failure))
         })
         .collect()
+}
+
+fn bmc(vendor: Option<String>, firmware: Option<String>) -> BmcIdentity {
+    let (vendor, firmware) = (vendor.unwrap_or_default(), firmware.unwrap_or_default());
+    BmcIdentity { vendor, firmware }
 }
 
 fn source(plan: &Plan, left_out: bool, step: i32) -> Source {
@@ -82,10 +88,12 @@ pub async fn hosts(conn: &mut PgConnection, ticket: TicketId) -> sqlx::Result<Ve
         r#"select distinct on (job.host) job.host, job.owner, job.datacenter, job.rack, job.sku,
                   job.bmc_events, batch.action, hurt.batch_id, hurt.error_kind, hurt.error,
                   hurt.source as "source: Json<Source>", hurt.mended_at is not null as "mended!",
-                  tries.number as "attempts!", tries.first, tries.last
+                  tries.number as "attempts!", tries.first, tries.last,
+                  vendor as "vendor?", firmware as "firmware?"
            from ticket_host hurt
            join job on job.id = hurt.job_id
            join batch on batch.id = hurt.batch_id
+           left join bmc_identity on bmc_identity.host = job.host
            cross join lateral (
                select count(*) as number, min(intent_at) as first, max(outcome_at) as last
                from attempt where attempt.job_id = job.id) tries
@@ -105,6 +113,7 @@ pub async fn hosts(conn: &mut PgConnection, ticket: TicketId) -> sqlx::Result<Ve
                 datacenter: row.datacenter,
                 rack: row.rack,
                 sku: row.sku,
+                bmc: bmc(row.vendor, row.firmware),
                 action: row.action,
                 source: row.source.0,
                 kind: row.error_kind,

@@ -4,13 +4,13 @@
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::place::{Placement, candidates, group, settle};
+use super::place::{Placement, candidates, group, settle, telling};
 use crate::domain::cluster::Shared;
 use crate::domain::host::HostName;
 use crate::domain::ids::BatchId;
 use crate::domain::triage::{Act, HostFailure, Routed, Routes, Target, TicketPolicy};
-use crate::store::ticket;
 use crate::store::ticket_host::failed_jobs;
+use crate::store::{bmc_identity, ticket};
 
 /// Hosts that go one way together.
 #[derive(Clone, Debug, Serialize)]
@@ -49,7 +49,9 @@ pub async fn explain(
     let failures = failed_jobs(&mut *conn, batch, None).await?;
     let placed = ticket::of_batch_hosts(&mut *conn, batch).await?;
     let mut explained = Vec::new();
-    for group in group(routes, failures.into_iter().map(|(_, failure)| failure).collect()) {
+    let usual = bmc_identity::usual(&mut *conn).await?;
+    let failures = failures.into_iter().map(|(_, failure)| telling(&usual, failure)).collect();
+    for group in group(routes, failures) {
         let mut explain = |hosts: Vec<HostFailure>, shared: Option<Shared>, ticket: Outcome| {
             for (routed, hosts) in by_rule(routes, hosts) {
                 let Some(first) = hosts.first() else { continue };
@@ -84,7 +86,7 @@ pub async fn explain(
                 explain(mine, shared, outcome);
             }
         }
-        let candidates = candidates(&mut *conn, policy, &group).await?;
+        let candidates = candidates(&mut *conn, policy, &usual, &group).await?;
         for Placement { act, ticket, shared, failures } in settle(policy, rest, candidates) {
             let (key, url) = ticket.and_then(|known| known.filed).unzip();
             explain(failures, shared, Outcome::Would { act, key, url });

@@ -135,6 +135,7 @@ impl TicketRelay {
             rack: failure.rack.clone(),
             sku: failure.sku.clone(),
             bmc: known.map(|host| host.bmc.address).unwrap_or_default(),
+            firmware: failure.bmc.firmware.clone(),
             error: failure.error.clone(),
             attempts: u32::try_from(host.attempts).unwrap_or(u32::MAX),
             tried: tried(host.first_try, host.last_try),

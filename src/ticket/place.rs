@@ -22,6 +22,7 @@ use crate::domain::notice::{Audience, Notice};
 use crate::domain::principal::Actor;
 use crate::domain::triage::{Act, HostFailure, Routed, Routes, Standing, TicketPolicy};
 use crate::store::batch::Batch;
+use crate::store::bmc_identity::{self, Usual};
 use crate::store::outbox::PendingTicket;
 use crate::store::ticket::{self, Known, MoveTo, NewHost, NewTicket};
 use crate::store::{self, audit, card, mark, outbox, ticket_host};
@@ -73,6 +74,11 @@ pub fn group(routes: &Routes, failures: Vec<HostFailure>) -> Vec<Group> {
         }
     }
     groups
+}
+
+/// The failure without what most of the fleet has in common with its host.
+pub fn telling(usual: &Usual, failure: HostFailure) -> HostFailure {
+    HostFailure { bmc: usual.strip(failure.bmc), ..failure }
 }
 
 /// Finds each failure's ticket. `candidates` are the tickets of the signature, the newest first: the
@@ -155,6 +161,7 @@ fn together(some: &[HostFailure], more: &[HostFailure]) -> Vec<HostFailure> {
 pub async fn candidates(
     conn: &mut PgConnection,
     policy: &TicketPolicy,
+    usual: &Usual,
     group: &Group,
 ) -> sqlx::Result<Vec<Candidate>> {
     let mut candidates = Vec::new();
@@ -166,7 +173,7 @@ pub async fn candidates(
             true => ticket_host::hosts(&mut *conn, known.id).await?,
             false => Vec::new(),
         };
-        let hosts = hosts.into_iter().map(|host| host.failure).collect();
+        let hosts = hosts.into_iter().map(|host| telling(usual, host.failure)).collect();
         candidates.push(Candidate { known, hosts });
     }
     Ok(candidates)
@@ -200,9 +207,10 @@ impl Placing {
         let failed = ticket_host::failed_jobs(&mut tx, pending.batch, Some(kind)).await?;
         let jobs: HashMap<HostName, JobId> =
             failed.iter().map(|(job, failure)| (failure.host.clone(), *job)).collect();
-        let failures = failed.into_iter().map(|(_, failure)| failure).collect();
+        let usual = bmc_identity::usual(&mut tx).await?;
+        let failures = failed.into_iter().map(|(_, failure)| telling(&usual, failure)).collect();
         for group in group(&self.routes, failures) {
-            let candidates = candidates(&mut tx, &self.policy, &group).await?;
+            let candidates = candidates(&mut tx, &self.policy, &usual, &group).await?;
             for placement in settle(&self.policy, group.failures, candidates) {
                 let new = |failure| new_host(&jobs, failure);
                 let hosts: Vec<NewHost<'_>> = placement.failures.iter().map(new).collect();

@@ -86,6 +86,8 @@ pub struct TicketHost {
     pub sku: String,
     /// Address of the BMC.
     pub bmc: String,
+    /// What runs on it, with vendor and model; empty when it never said.
+    pub firmware: String,
     pub error: String,
     pub attempts: u32,
     /// When: `23 Nov 14:02 to 14:05 UTC`; empty when nothing was tried.
@@ -273,6 +275,7 @@ fn example() -> TicketContext {
                 rack: "r12".into(),
                 sku: "r640".into(),
                 bmc: "10.0.0.7".into(),
+                firmware: String::new(),
                 error: "the BMC at 10.0.0.7 does not answer".into(),
                 attempts: 3,
                 tried: "23 Nov 14:02 to 14:05 UTC".into(),
@@ -401,6 +404,7 @@ mod tests {
             rack: text(),
             sku: text(),
             bmc: text(),
+            firmware: text(),
             error: text(),
             attempts: 1,
             tried: text(),

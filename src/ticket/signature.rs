@@ -102,6 +102,7 @@ mod tests {
             datacenter: "d".into(),
             rack: "r".into(),
             sku: "s".into(),
+            bmc: Default::default(),
             action: "reboot".into(),
             source: Source::Step { run: "power".into(), title: "cut the power".into() },
             kind: "k".into(),

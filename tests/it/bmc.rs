@@ -173,3 +173,23 @@ fn log_a_lost_power_supply(rack: &Rack, host: &str) {
         .unwrap();
     assert!(output.status.success(), "{}", said(&output).1);
 }
+
+#[tokio::test]
+async fn every_bmc_of_the_fleet_is_asked_who_it_is() {
+    let t = harness::World::builder()
+        .rack()
+        .replace("[executor]", "[executor]\nsurvey = \"1s\"")
+        .start()
+        .await;
+    t.until_none(
+        "BMCs to be asked",
+        "select 46 - count(*) from bmc_identity where vendor <> '' and firmware like vendor || ' 0x%'",
+    )
+    .await;
+    let silent: i64 = sqlx::query_scalar("select count(*) from bmc_identity where vendor = ''")
+        .fetch_one(&t.pool)
+        .await
+        .unwrap();
+    assert_eq!(silent, 2, "web07 does not answer, web09 has another password");
+    t.finish().await;
+}

@@ -294,3 +294,38 @@ async fn everybody_concerned_is_tagged_and_watches() {
     assert_eq!(ticket.watchers.len(), 25, "{:?}", ticket.watchers);
     t.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_join_by_what_their_bmcs_are_where_that_is_not_usual() {
+    let mut t = Books::start().await;
+    let spots = [("web01", "fra1", "r11", "c6"), ("db01", "ams1", "r21", "m6")];
+    let usual = [("web02", "fra1", "r12", "c7"), ("db02", "ams2", "r31", "m7")];
+    let all = ["web01", "db01", "web02", "db02", "db03"];
+    for (number, host) in all.iter().enumerate() {
+        let firmware = if number < 2 { "Dell 0x0100 2.10" } else { "Dell 0x0100 2.86" };
+        sqlx::query("insert into bmc_identity (host, vendor, firmware) values ($1, 'Dell', $2)")
+            .bind(host)
+            .bind(firmware)
+            .execute(&t.pool)
+            .await
+            .unwrap();
+    }
+    t.run_relay();
+    for spot in spots {
+        t.failed(&[spot], "bmc_unreachable", SILENT).await;
+        t.written().await;
+    }
+    for spot in usual {
+        t.failed(&[spot], "bmc_unreachable", SILENT).await;
+        t.written().await;
+    }
+    let seen: Vec<String> = t.jira.issues().into_iter().map(|one| one.summary).collect();
+    insta::assert_snapshot!(seen.join("\n"), @r"
+    reboot failed on 2 hosts (bmc_unreachable): db01,web01 [batch #2, #1]
+    reboot failed on 1 host (bmc_unreachable): web02 [batch #3]
+    reboot failed on 1 host (bmc_unreachable): db02 [batch #4]
+    ");
+    let text = t.jira.issues().remove(0).description;
+    assert!(text.contains("In common: BMC firmware Dell 0x0100 2.10"), "{text}");
+    t.finish().await;
+}
