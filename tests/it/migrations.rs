@@ -25,7 +25,7 @@ async fn migrations_apply_to_an_empty_database_once() {
     let tables = "select string_agg(table_name, ' ' order by table_name)
                   from information_schema.tables where table_schema = 'public'";
     let before: String = sqlx::query_scalar(tables).fetch_one(&mut conn).await.unwrap();
-    insta::assert_snapshot!(before, @"_sqlx_migrations account attempt audit audit_seal batch card card_reaction channel_setting decision draft home host_mark inbox job login_attempt outbox place posting preference room_message room_reaction seen session task ticket ticket_comment ticket_host");
+    insta::assert_snapshot!(before, @"_sqlx_migrations account attempt audit audit_seal batch bmc_identity card card_reaction channel_setting decision draft home host_mark inbox job login_attempt outbox place posting preference room_message room_reaction seen session task ticket ticket_comment ticket_host");
     MIGRATIONS.run(&mut conn).await.unwrap();
     let after: String = sqlx::query_scalar(tables).fetch_one(&mut conn).await.unwrap();
     assert_eq!(after, before);
