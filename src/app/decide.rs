@@ -134,26 +134,33 @@ pub async fn expire_overdue(pool: &PgPool) -> Result<usize, Error> {
     let overdue = store::batch::overdue(&mut *pool.acquire().await?).await?;
     let mut expired = 0;
     for id in overdue {
-        let mut tx = pool.begin().await?;
-        let Some(mut batch) = store::batch::lock(&mut tx, id).await? else { continue };
-        // Between the look and the lock somebody may have approved it.
-        if batch.state != BatchState::AwaitingApproval {
-            continue;
+        match expire(pool, id).await {
+            Ok(ended) => expired += usize::from(ended),
+            // One that this version cannot read must not hold up the others.
+            Err(error) => tracing::error!(batch = %id, ?error, "it cannot be ended"),
         }
-        let actor = Actor::system("expiry");
-        end(&mut tx, &mut batch, BatchEvent::Expire, &actor, Some("nobody approved in time"))
-            .await?;
-        let notice = Notice::Expired {
-            batch: id,
-            submitter: batch.submitter.clone(),
-            waited_for: batch.requirements.iter().map(|part| part.owner.clone()).collect(),
-        };
-        let key = format!("batch:{}:expired", id.0);
-        outbox::notice(&mut tx, &key, &Audience::Thread { batch: id }, &notice).await?;
-        tx.commit().await?;
-        expired += 1;
     }
     Ok(expired)
+}
+
+async fn expire(pool: &PgPool, id: BatchId) -> Result<bool, Error> {
+    let mut tx = pool.begin().await?;
+    let Some(mut batch) = store::batch::lock(&mut tx, id).await? else { return Ok(false) };
+    // Between the look and the lock somebody may have approved it.
+    if batch.state != BatchState::AwaitingApproval {
+        return Ok(false);
+    }
+    let actor = Actor::system("expiry");
+    end(&mut tx, &mut batch, BatchEvent::Expire, &actor, Some("nobody approved in time")).await?;
+    let notice = Notice::Expired {
+        batch: id,
+        submitter: batch.submitter.clone(),
+        waited_for: batch.requirements.iter().map(|part| part.owner.clone()).collect(),
+    };
+    let key = format!("batch:{}:expired", id.0);
+    outbox::notice(&mut tx, &key, &Audience::Thread { batch: id }, &notice).await?;
+    tx.commit().await?;
+    Ok(true)
 }
 
 /// Moves a batch to a final state and frees the hosts that nobody works on.

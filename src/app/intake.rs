@@ -39,6 +39,9 @@ const MOST_ATTEMPTS: i32 = 20;
 /// Longest wait between two tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// How long a delivery is left alone while a platform is asked about it: longer than that takes.
+const ASKING: Duration = Duration::from_secs(20);
+
 /// How long the loop sleeps when nobody wakes it.
 const POLL: Duration = Duration::from_secs(1);
 
@@ -89,13 +92,16 @@ pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx
         }
         Ok(Ok(Worked::WhoIs(user))) => {
             // The platform is asked with no transaction open; then the delivery's turn comes again.
-            drop(tx);
+            // Meanwhile the other loops work on the others.
+            inbox::leave_alone(&mut tx, delivery.id, ASKING).await?;
+            tx.commit().await?;
             let Some(find) = app.addresses.get(user.platform.as_str()) else {
                 return fail(pool, &delivery, "no platform vouches for this user").await;
             };
             match find(user.clone()).await {
                 Ok(email) => {
                     account::remember(pool, &user, email.as_deref()).await?;
+                    inbox::go_on(pool, delivery.id).await?;
                     return Ok(true);
                 }
                 Err(why) => {
@@ -105,8 +111,10 @@ pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx
             }
         }
         Ok(Ok(Worked::WhereIs(place))) => {
-            drop(tx);
+            inbox::leave_alone(&mut tx, delivery.id, ASKING).await?;
+            tx.commit().await?;
             places::ask(pool, app, &place).await?;
+            inbox::go_on(pool, delivery.id).await?;
             return Ok(true);
         }
         Ok(Err(error)) => error.to_string(),
@@ -154,6 +162,9 @@ async fn work_on(
         Ok(inbound) => inbound,
         Err(why) => return Ok(Worked::Unreadable(why)),
     };
+    if is_talk(app, &inbound.what) {
+        return Ok(Worked::Done);
+    }
     let key = format!("{}:{}", inbound.who.platform, inbound.delivery);
     let only = |user: &str| Audience::Only { place: inbound.place.clone(), user: user.to_owned() };
     let who = match person(tx, app, &inbound.who).await? {
@@ -195,6 +206,17 @@ async fn work_on(
         outbox::notice(tx, &key, &only(&inbound.who.id), &notice).await?;
     }
     Ok(Worked::Done)
+}
+
+/// What is not for us, whoever says it.
+fn is_talk(app: &App, what: &What) -> bool {
+    match what {
+        What::ThreadReply { text } => command::thread_reply(text).is_none(),
+        What::Reaction { name, .. } => {
+            !app.reactions.approve.contains(name) && !app.reactions.reject.contains(name)
+        }
+        What::Command { .. } | What::Button { .. } => false,
+    }
 }
 
 /// What an error looks like to the person.

@@ -54,6 +54,16 @@ impl Dimension {
         };
         (!value.is_empty()).then_some(value)
     }
+
+    /// The host's value, where it says something of the host.
+    fn telling(self, host: &HostFailure) -> Option<String> {
+        let usual = match self {
+            Dimension::Firmware => host.usual.firmware,
+            Dimension::BmcVendor => host.usual.vendor,
+            Dimension::Rack | Dimension::Sku | Dimension::Datacenter => false,
+        };
+        self.of(host).filter(|_| !usual)
+    }
 }
 
 /// What the hosts of a ticket have in common.
@@ -107,7 +117,7 @@ pub fn cluster(failures: Vec<HostFailure>) -> Vec<Cluster> {
 pub fn common<'a>(hosts: impl IntoIterator<Item = &'a HostFailure> + Clone) -> Option<Shared> {
     Dimension::ALL.into_iter().find_map(|dimension| {
         let mut hosts = hosts.clone().into_iter();
-        let value = dimension.of(hosts.next()?)?;
+        let value = dimension.telling(hosts.next()?)?;
         let shared = Shared { dimension, value };
         hosts.all(|host| shared.by(host)).then_some(shared)
     })
@@ -118,7 +128,7 @@ fn most_shared(hosts: &[HostFailure]) -> Option<(Shared, usize)> {
     let mut counts: BTreeMap<Shared, usize> = BTreeMap::new();
     for host in hosts {
         for dimension in Dimension::ALL {
-            if let Some(value) = dimension.of(host) {
+            if let Some(value) = dimension.telling(host) {
                 *counts.entry(Shared { dimension, value }).or_default() += 1;
             }
         }
@@ -143,6 +153,7 @@ mod tests {
             rack: rack.into(),
             sku: sku.into(),
             bmc: Default::default(),
+            usual: Default::default(),
             action: "reboot".into(),
             source: Source::Check { name: "c".into() },
             kind: "k".into(),

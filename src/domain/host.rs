@@ -93,6 +93,13 @@ pub struct BmcIdentity {
     pub firmware: String,
 }
 
+/// Which parts of an identity most of the fleet has, so that they say nothing of a host.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct UsualBmc {
+    pub vendor: bool,
+    pub firmware: bool,
+}
+
 /// Where the hosts are looked up while a command is read.
 pub trait HostSource: Send + Sync {
     fn contains(&self, host: &HostName) -> bool;

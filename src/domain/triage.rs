@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::host::{BmcIdentity, HostName};
+use super::host::{BmcIdentity, HostName, UsualBmc};
 use super::human_duration;
 
 /// One host that something went wrong with.
@@ -22,6 +22,7 @@ pub struct HostFailure {
     pub rack: String,
     pub sku: String,
     pub bmc: BmcIdentity,
+    pub usual: UsualBmc,
     /// Name of the action, such as `reboot`.
     pub action: String,
     pub source: Source,
@@ -431,6 +432,7 @@ mod tests {
             rack: "r11".into(),
             sku: "c6-large".into(),
             bmc: BmcIdentity::default(),
+            usual: UsualBmc::default(),
             action: "reboot".into(),
             source: Source::Step { run: "power".into(), title: "cut the power".into() },
             kind: "bmc_unreachable".into(),

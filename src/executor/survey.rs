@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use sqlx::PgPool;
+use tokio::time::timeout;
 
 use super::FindHost;
 use crate::bmc::Bmc;
@@ -19,8 +20,10 @@ use crate::store::bmc_identity;
 pub const PERIOD: Duration = Duration::from_secs(1);
 /// Hosts that a round looks for those to be asked.
 const SLICE: usize = 1_000;
-/// Most BMCs asked in one round: a quarter of a million in less than two hours.
+/// Most BMCs asked in one round.
 const MOST: usize = 50;
+/// How long a round waits for one; the round waits for the slowest.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the task works with.
 pub struct Survey {
@@ -60,20 +63,24 @@ impl Survey {
         Ok(false)
     }
 
-    /// Twice as many as it takes to ask each of them in time.
+    /// Four times as many as it takes to ask each of them in time: silent ones delay a round.
     fn pace(&self) -> usize {
         let seconds = usize::try_from(self.every.as_secs()).unwrap_or(usize::MAX).max(1);
-        (self.hosts.len() * 2 / seconds).clamp(1, MOST)
+        (self.hosts.len() * 4 / seconds).clamp(1, MOST)
     }
 
     async fn ask(&self, name: HostName) -> (HostName, Option<BmcIdentity>) {
         let said = match (self.find_host)(&name) {
-            Some(host) => self.bmc.device_info(&host).await,
+            Some(host) => timeout(PATIENCE, self.bmc.device_info(&host)).await,
             None => return (name, None),
         };
-        if let Err(error) = &said {
-            tracing::debug!(host = %name, %error, "its BMC does not say who it is");
+        match said {
+            Ok(Ok(info)) => return (name, Some(info.identity())),
+            Ok(Err(error)) => {
+                tracing::debug!(host = %name, %error, "its BMC does not say who it is")
+            }
+            Err(_) => tracing::debug!(host = %name, "its BMC does not answer in time"),
         }
-        (name, said.ok().map(|info| info.identity()))
+        (name, None)
     }
 }

@@ -6,7 +6,10 @@ use std::time::Duration;
 use sqlx::{PgConnection, PgPool};
 
 use super::task::interval;
-use crate::domain::host::{BmcIdentity, HostName};
+use crate::domain::host::{BmcIdentity, HostName, UsualBmc};
+
+/// How soon a BMC that has never answered is asked again.
+const STRANGERS: Duration = Duration::from_secs(3600);
 
 /// Which of these hosts' BMCs have not been asked within this time, in the order given.
 pub async fn due(
@@ -16,9 +19,11 @@ pub async fn due(
 ) -> sqlx::Result<Vec<HostName>> {
     let names: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
     let asked: HashSet<String> = sqlx::query_scalar!(
-        "select host from bmc_identity where host = any($1) and asked_at > now() - $2::interval",
+        "select host from bmc_identity where host = any($1)
+             and asked_at > now() - case when vendor = '' then $3::interval else $2::interval end",
         &names,
-        interval(within) as _
+        interval(within) as _,
+        interval(within.min(STRANGERS)) as _
     )
     .fetch_all(pool)
     .await?
@@ -59,15 +64,11 @@ pub struct Usual {
 }
 
 impl Usual {
-    /// What of this is worth a word.
-    pub fn strip(&self, mut one: BmcIdentity) -> BmcIdentity {
-        if self.vendors.contains(&one.vendor) {
-            one.vendor.clear();
+    pub fn parts(&self, of: &BmcIdentity) -> UsualBmc {
+        UsualBmc {
+            vendor: self.vendors.contains(&of.vendor),
+            firmware: self.firmwares.contains(&of.firmware),
         }
-        if self.firmwares.contains(&one.firmware) {
-            one.firmware.clear();
-        }
-        one
     }
 }
 
@@ -123,8 +124,8 @@ mod tests {
         }
         keep(&pool, &answers).await.unwrap();
         let usual = usual(&mut pool.acquire().await.unwrap()).await.unwrap();
-        let told = |firmware| usual.strip(said("Dell", firmware).unwrap());
-        assert_eq!(Some(told("Dell 2")), said("", "Dell 2"));
-        assert_eq!(Some(told("Dell 1")), said("", ""));
+        let parts = |firmware| usual.parts(&said("Dell", firmware).unwrap());
+        assert_eq!(parts("Dell 2"), UsualBmc { vendor: true, firmware: false });
+        assert_eq!(parts("Dell 1"), UsualBmc { vendor: true, firmware: true });
     }
 }

@@ -62,6 +62,20 @@ pub async fn take(tx: &mut PgTransaction<'_>) -> sqlx::Result<Option<Delivery>> 
     .await
 }
 
+/// Lets nobody take the delivery for a while.
+pub async fn leave_alone(conn: &mut PgConnection, id: i64, wait: Duration) -> sqlx::Result<()> {
+    sqlx::query!("update inbox set due_at = now() + $2 where id = $1", id, interval(wait))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// The delivery may be taken again.
+pub async fn go_on(pool: &PgPool, id: i64) -> sqlx::Result<()> {
+    sqlx::query!("update inbox set due_at = now() where id = $1", id).execute(pool).await?;
+    Ok(())
+}
+
 /// The delivery's effects are in this transaction.
 pub async fn done(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
     sqlx::query!("update inbox set done_at = now(), last_error = null where id = $1", id)

@@ -76,9 +76,9 @@ pub fn group(routes: &Routes, failures: Vec<HostFailure>) -> Vec<Group> {
     groups
 }
 
-/// The failure without what most of the fleet has in common with its host.
+/// The failure, with what most of the fleet has in common with its host.
 pub fn telling(usual: &Usual, failure: HostFailure) -> HostFailure {
-    HostFailure { bmc: usual.strip(failure.bmc), ..failure }
+    HostFailure { usual: usual.parts(&failure.bmc), ..failure }
 }
 
 /// Finds each failure's ticket. `candidates` are the tickets of the signature, the newest first: the

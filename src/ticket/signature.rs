@@ -103,6 +103,7 @@ mod tests {
             rack: "r".into(),
             sku: "s".into(),
             bmc: Default::default(),
+            usual: Default::default(),
             action: "reboot".into(),
             source: Source::Step { run: "power".into(), title: "cut the power".into() },
             kind: "k".into(),

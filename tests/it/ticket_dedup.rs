@@ -327,5 +327,14 @@ async fn hosts_join_by_what_their_bmcs_are_where_that_is_not_usual() {
     ");
     let text = t.jira.issues().remove(0).description;
     assert!(text.contains("In common: BMC firmware Dell 0x0100 2.10"), "{text}");
+    // The ticket stays about it when more of the fleet gets it.
+    sqlx::query("update bmc_identity set firmware = 'Dell 0x0100 2.10'")
+        .execute(&t.pool)
+        .await
+        .unwrap();
+    t.failed(&[("db03", "muc1", "r41", "m8")], "bmc_unreachable", SILENT).await;
+    t.written().await;
+    assert_eq!(t.jira.issues().len(), 3);
+    assert!(t.jira.issues()[0].summary.contains("db[01,03]"), "{:?}", t.jira.issues()[0].summary);
     t.finish().await;
 }

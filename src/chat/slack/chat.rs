@@ -104,10 +104,15 @@ impl SlackChat {
         if let Some(whole) = &rendered.whole {
             let thread = to.thread.as_deref().unwrap_or(&id);
             let (scope, channel) = (scope(&to.channel), own_id(&to.channel));
-            self.api
-                .upload(scope, channel, Some(thread), "message.txt", whole)
-                .await
-                .map_err(failure)?;
+            let file = self.api.upload(scope, channel, Some(thread), "message.txt", whole).await;
+            match file {
+                Ok(()) => {}
+                // The message is there, and whatever follows must find it, with a file or without.
+                Err(error @ (ApiError::Refused(_) | ApiError::Later { .. })) => {
+                    tracing::warn!(key, %error, "the whole of a long message was not attached");
+                }
+                Err(error) => return Err(failure(error)),
+            }
         }
         Ok(id)
     }

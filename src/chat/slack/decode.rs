@@ -102,10 +102,9 @@ pub fn let_in(body: &Value) -> Result<Option<Place>, String> {
 
 /// Only what a person says in a thread that we began can be for us.
 fn said(payload: &Value, event: &Value) -> Result<Option<Inbound>, String> {
-    let of_a_person = match event["subtype"].as_str() {
-        None => event["bot_id"].is_null(),
-        Some(subtype) => matches!(subtype, "thread_broadcast" | "file_share"),
-    };
+    // An app that posts with a person's token names both.
+    let of_a_person = event["bot_id"].is_null()
+        && matches!(event["subtype"].as_str(), None | Some("thread_broadcast" | "file_share"));
     let Some(head) = event["thread_ts"].as_str() else { return Ok(None) };
     let ts = text(event, "/ts")?;
     if !of_a_person || head == ts {

@@ -116,9 +116,15 @@ impl Desk {
 
     /// A notice as blocks.
     fn shown(&self, notice: &Notice) -> Value {
+        self.shown_whole(notice).0
+    }
+
+    /// The same, and whether nothing is left out.
+    fn shown_whole(&self, notice: &Notice) -> (Value, bool) {
         let message = Message { markdown: (self.words)(notice), card: None };
         let rendered = blocks::render(&message, false);
-        serde_json::to_value(rendered.blocks).expect("blocks hold only texts")
+        let shown = serde_json::to_value(rendered.blocks).expect("blocks hold only texts");
+        (shown, rendered.whole.is_none())
     }
 
     /// The first form was sent: its errors, or what it would do.
@@ -165,7 +171,11 @@ impl Desk {
         let kept = form::keep(&self.pool, &self.app, &who, &submit, &draft).await;
         let (key, preview) = kept.map_err(text)?;
         let may = preview.forbidden.is_none() && preview.held.is_empty();
-        let shown = self.shown(&Notice::DryRun { preview: Box::new(preview) });
+        let (shown, whole) = self.shown_whole(&Notice::DryRun { preview: Box::new(preview) });
+        if may && !whole {
+            let why = "too many names to show before you submit; ask for fewer hosts at a time";
+            return errors(if filled.file.is_some() { "file" } else { "hosts" }, why);
+        }
         let meta = Meta { draft: Some(key), ..Meta::default() };
         respond(json!({
             "response_action": "push", "view": modal::preview(shown, may, &meta),
@@ -228,8 +238,12 @@ impl Desk {
         };
         let label = action["text"]["text"].as_str().unwrap_or("Answer");
         if let Some((_, question)) = id.split_once(ASKS) {
-            let meta = Meta { button: Some(pressed), ..Meta::default() };
-            return self.open(payload, modal::ask(label, question, &meta)).await;
+            let meta = Meta { button: Some(pressed.clone()), ..Meta::default() };
+            match self.open(payload, modal::ask(label, question, &meta)).await {
+                Ok(answer) => return Ok(answer),
+                // What was pressed counts; only the answer to the question is missing.
+                Err(error) => tracing::warn!(error, label, "cannot ask: done without an answer"),
+            }
         }
         let stamp = action["action_ts"].as_str().unwrap_or_default();
         let who = user(payload, "/user/id")?;
