@@ -25,7 +25,7 @@ use crate::chat::slack::socket::Connections;
 use crate::chat::slack::web_api::WebApi;
 use crate::command::{self, Catalog, Limits as CommandLimits};
 use crate::config::Config;
-use crate::console::{self, ConsoleOptions, ConsoleState};
+use crate::console::{self, ConsoleOptions, ConsoleState, FindCard};
 use crate::domain::secret::Secret;
 use crate::executor::checker::{self, Checker};
 use crate::executor::survey::{self, Survey};
@@ -227,6 +227,7 @@ impl Service {
             .await
             .with_context(|| format!("cannot listen on {} (http.listen)", config.http.listen))?;
         self.address = Some(listener.local_addr()?);
+        let elsewhere = slack_door::find_card(&self.pool, slack.as_ref(), app);
         let slack = slack_door::open(config, slack, app, templates, &self.pool, &self.stop);
         let (connected, mut router) = (slack.connections, slack.pages);
         self.tasks.spawn(slack.running);
@@ -241,7 +242,7 @@ impl Service {
             router = router.route("/metrics", get(render));
         }
         if config.console.enabled {
-            let console = self.console(config, app, &extras);
+            let console = self.console(config, app, elsewhere, &extras);
             if let Some(entry) = extras.entry {
                 router = router.merge((entry.pages)(console.clone()));
             }
@@ -266,7 +267,13 @@ impl Service {
         Ok(())
     }
 
-    fn console(&mut self, config: &Config, app: &Arc<App>, extras: &Extras) -> ConsoleState {
+    fn console(
+        &mut self,
+        config: &Config,
+        app: &Arc<App>,
+        elsewhere: FindCard,
+        extras: &Extras,
+    ) -> ConsoleState {
         let (live, listening) = rooms::start_live(self.pool.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             if let Err(error) = listening.await {
@@ -288,6 +295,7 @@ impl Service {
                 let directory = passwords.current();
                 password::verify(directory.password_hash(login), &Secret::new(given))
             }),
+            elsewhere,
             complete: Arc::new(move |text, cursor| complete(&completing, text, cursor)),
             people: extras.people.clone(),
             sign_in: extras.entry.map_or("/login", |entry| entry.path).to_owned(),

@@ -23,9 +23,12 @@ use crate::chat::slack::socket::{Connections, run_socket};
 use crate::chat::slack::web_api::{Bots, Settings, WebApi};
 use crate::chat::slack::{self, http, people};
 use crate::config::{Config, Slack, SlackMode};
+use crate::console::FindCard;
+use crate::domain::inbound::Place;
 use crate::domain::notice::Notice;
 use crate::notice::card::card;
 use crate::notice::render::ChatTemplates;
+use crate::store;
 
 /// Between two tries to find out whose a token is.
 const LEARN_AGAIN: Duration = Duration::from_secs(30);
@@ -78,6 +81,20 @@ pub fn places(slack: Option<&Arc<WebApi>>) -> HashMap<&'static str, FindClosed> 
 /// Where messages to Slack go.
 pub fn chat(pool: &PgPool, api: &Arc<WebApi>, app: &Arc<App>) -> Arc<dyn Chat> {
     Arc::new(SlackChat::new(pool.clone(), Arc::clone(api), find_called(pool, app)))
+}
+
+/// Where the cards are that Slack shows.
+pub fn find_card(pool: &PgPool, api: Option<&Arc<WebApi>>, app: &Arc<App>) -> FindCard {
+    let chat = api.map(|api| chat(pool, api, app));
+    let pool = pool.clone();
+    Arc::new(move |batch| {
+        let (pool, chat) = (pool.clone(), chat.clone());
+        Box::pin(async move {
+            let card = store::card::message_of(&pool, batch).await.ok().flatten();
+            let (platform, channel, id) = card.filter(|(on, ..)| on == slack::PLATFORM)?;
+            chat?.link(&Place { platform, channel, thread: None }, &id).await.ok().flatten()
+        })
+    })
 }
 
 /// What keeps people's own pages up to date.

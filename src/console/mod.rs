@@ -35,6 +35,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 use sqlx::PgPool;
 
@@ -45,6 +46,7 @@ pub use problem::Problem;
 pub use routes::router;
 
 use crate::app::rooms::Live;
+use crate::domain::ids::BatchId;
 use crate::domain::principal::Principal;
 
 /// The author of the bot's messages.
@@ -59,6 +61,9 @@ pub struct Completion {
     pub label: String,
     pub help: String,
 }
+
+/// Finds the address of a batch's card on another platform.
+pub type FindCard = Arc<dyn Fn(BatchId) -> BoxFuture<'static, Option<String>> + Send + Sync>;
 
 /// Completes the text behind `/metal `; the number is the cursor's byte offset in it.
 pub type Completer = Arc<dyn Fn(&str, usize) -> Vec<Completion> + Send + Sync>;
@@ -94,6 +99,7 @@ pub struct ConsoleOptions {
     pub principal: FindPrincipal,
     pub verify: VerifyPassword,
     pub complete: Completer,
+    pub elsewhere: FindCard,
     /// The demo's people, who can be switched between by `POST /demo/become`.
     pub people: Option<Vec<Person>>,
     /// Where a visitor without a session is sent: `/login`, or the demo's own entry.

@@ -43,6 +43,7 @@ async fn site(pool: PgPool) -> Site {
             known.then(|| Principal { login: login.into(), name: login.into(), groups: [].into() })
         }),
         verify: Arc::new(|login, password| password == format!("{login}-secret")),
+        elsewhere: Arc::new(|_| Box::pin(async { None })),
         complete: Arc::new(|text, cursor| {
             vec![Completion {
                 from: cursor,

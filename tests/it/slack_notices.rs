@@ -28,6 +28,8 @@ async fn the_end_comes_by_direct_message_and_owners_are_called_by_their_group() 
     let card = format!("archives/{METAL}/p{}|The card of #1>", card.ts.replace('.', ""));
     assert!(direct.text.contains(&card), "{}", direct.text);
     assert!(slack.messages("bob", "bob").is_empty());
+    let leads = world.alice.leads_to("/batches/1").await.unwrap();
+    assert!(card.starts_with(leads.split_once("slack.test/").unwrap().1), "{leads}");
     world.finish().await;
 }
 
