@@ -16,9 +16,10 @@ use crate::command::Submit;
 use crate::domain::approval::Needed;
 use crate::domain::host::HostName;
 use crate::domain::inbound::Place;
-use crate::domain::rollout::Rollout;
+use crate::domain::rollout::{Rollout, Start};
 use crate::domain::workflow::{OnDeadline, Plan, PlannedStep, PowerIs, PowerTo, Risk, StepAction};
 use crate::identity::authz::{Authorised, Verb, authorise};
+use crate::store;
 
 /// Name of the action, in batches and in the audit.
 const ACTION: &str = "bmc-power";
@@ -46,7 +47,10 @@ pub async fn power(
     card: &Place,
 ) -> Result<Submitted, Error> {
     let ByHand { to, hosts, reason } = wanted;
-    let request = Submit { plan: plan(to), hosts, reason };
+    let mut plan = plan(to);
+    // Nobody waits for one that no worker takes up: hours later it would come as a surprise.
+    plan.rollout.start = Some(Start::At(store::now(tx).await?));
+    let request = Submit { plan, hosts, reason };
     let admission = Admission {
         request: &request,
         hosts: known_hosts(app, &request.hosts)?,

@@ -30,6 +30,11 @@ impl Database {
         }
     }
 
+    /// Whether this process started it, so that nobody else is at work with it.
+    pub fn is_ours_alone(&self) -> bool {
+        self.cluster.as_ref().is_some_and(Cluster::is_ours)
+    }
+
     /// Stops what was started.
     pub async fn close(self) -> anyhow::Result<()> {
         match self.cluster {

@@ -146,7 +146,7 @@ pub async fn waiting(
 }
 
 /// Where hosts are, or are about to be, down: queued and running jobs of all batches that are not
-/// harmless. Takes the lock that lets one process at a time count and queue.
+/// harmless, and those of whose hosts nobody knows how they are. Takes the lock that lets one process at a time count and queue.
 pub async fn down(tx: &mut PgTransaction<'_>) -> sqlx::Result<Vec<Spot>> {
     let (class, lock) = CAPS;
     sqlx::query!("select pg_advisory_xact_lock($1, $2)", class, lock).execute(&mut **tx).await?;
@@ -154,7 +154,7 @@ pub async fn down(tx: &mut PgTransaction<'_>) -> sqlx::Result<Vec<Spot>> {
         Spot,
         "select job.datacenter, job.rack, job.owner
          from job join batch on batch.id = job.batch_id
-         where job.state in ('queued', 'running') and batch.risk <> 'harmless'"
+         where job.state in ('queued', 'running', 'quarantined') and batch.risk <> 'harmless'"
     )
     .fetch_all(&mut **tx)
     .await
@@ -298,7 +298,7 @@ pub async fn rollout_counts(
 }
 
 /// Marks the hosts of a batch that starts which had failed in their last batch, unless that is the
-/// batch which this one retries.
+/// batch which this one retries. A success at what is harmless, such as a lamp, mends nothing.
 pub async fn mark_unhealthy(
     tx: &mut PgTransaction<'_>,
     batch: BatchId,
@@ -309,8 +309,10 @@ pub async fn mark_unhealthy(
          where batch_id = $1 and state = 'held' and exists (
              select from (
                  select earlier.state, earlier.batch_id from job earlier
+                 join batch on batch.id = earlier.batch_id
                  where earlier.host = job.host and earlier.id < job.id
                    and earlier.state in ('succeeded', 'failed', 'quarantined')
+                   and (batch.risk <> 'harmless' or earlier.state <> 'succeeded')
                  order by earlier.id desc limit 1) last
              where last.state <> 'succeeded' and last.batch_id is distinct from $2)",
         batch.0,

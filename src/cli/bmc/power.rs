@@ -117,6 +117,12 @@ pub(super) async fn run(args: &PowerArgs) -> anyhow::Result<ExitCode> {
         confirm(args.to, &hosts)?;
     }
     let database = Database::open(&config).await?;
+    if database.is_ours_alone() {
+        database.close().await?;
+        bail!(
+            "`metalbot serve`, whose workers do this, does not run in this state folder: start it first"
+        );
+    }
     let pool = store::connect_lazy(&database.url, 2)?;
     // From before the batch is there: an interrupt must not leave it behind.
     let mut signals = StopSignals::listen()?;
