@@ -28,8 +28,7 @@ pub struct Leased {
 }
 
 /// Leases up to `at_most` jobs: running ones whose worker's lease ran out, then queued ones of
-/// running batches, the batch with the fewest running ones first, so that a huge batch does not starve
-/// a small one, however few are leased at a time.
+/// running batches, one of each batch in turn, so that a huge batch does not starve a small one.
 pub async fn take(
     pool: &PgPool,
     worker: &str,
@@ -43,13 +42,10 @@ pub async fn take(
                select id from job where state = 'running' and lease_until < now()
                order by lease_until limit $2 for update skip locked),
            turns as (
-               select next.id, next.turn + under_way.count as turn from batch cross join lateral (
+               select next.id, next.turn from batch cross join lateral (
                    select job.id, row_number() over (order by job.id) as turn from job
                    where job.batch_id = batch.id and job.state = 'queued'
                    order by job.id limit $2) next
-               cross join lateral (
-                   select count(*) from job
-                   where job.batch_id = batch.id and job.state = 'running') under_way
                where batch.state = 'running'),
            ready as (
                select job.id from job join turns on turns.id = job.id
