@@ -212,10 +212,18 @@ async fn work_on(
 fn is_talk(app: &App, what: &What) -> bool {
     match what {
         What::ThreadReply { text } => command::thread_reply(text).is_none(),
-        What::Reaction { name, .. } => {
-            !app.reactions.approve.contains(name) && !app.reactions.reject.contains(name)
-        }
+        What::Reaction { name, .. } => verdict_of(app, name).is_none(),
         What::Command { .. } | What::Button { .. } => false,
+    }
+}
+
+/// What a reaction says, if anything.
+fn verdict_of(app: &App, reaction: &str) -> Option<Verdict> {
+    let among = |names: &[String]| names.iter().any(|name| name == reaction);
+    match (among(&app.reactions.approve), among(&app.reactions.reject)) {
+        (true, _) => Some(Verdict::Approve),
+        (false, true) => Some(Verdict::Reject),
+        (false, false) => None,
     }
 }
 
@@ -261,19 +269,16 @@ async fn carry_out(
             run_command(tx, app, ask, command).await
         }
         What::Reaction { message, name, added } => {
-            let approves = app.reactions.approve.contains(name);
-            if !approves && !app.reactions.reject.contains(name) {
-                return Ok(None);
-            }
+            let Some(verdict) = verdict_of(app, name) else { return Ok(None) };
             let Some(id) = batch_of(tx, ask, Some(message)).await? else { return Ok(None) };
-            match (approves, *added) {
-                (true, true) => decide::react(tx, app, ask, id, name).await?,
-                (true, false) => decide::take_back(tx, app, ask, id, name).await?,
-                (false, true) => {
-                    decide::decide(tx, app, ask, id, Verdict::Reject, None, None).await?
+            match (verdict, *added) {
+                (Verdict::Approve, true) => decide::react(tx, app, ask, id, name).await?,
+                (Verdict::Approve, false) => decide::take_back(tx, app, ask, id, name).await?,
+                (Verdict::Reject, true) => {
+                    decide::decide(tx, app, ask, id, verdict, None, None).await?
                 }
                 // A rejection has ended the batch.
-                (false, false) => {}
+                (Verdict::Reject, false) => {}
             }
             Ok(None)
         }

@@ -30,9 +30,19 @@ impl Database {
         }
     }
 
-    /// Whether this process started it, so that nobody else is at work with it.
-    pub fn is_ours_alone(&self) -> bool {
-        self.cluster.as_ref().is_some_and(Cluster::is_ours)
+    /// The database that `metalbot serve` works with. Starts none.
+    pub async fn of_service(config: &Config) -> anyhow::Result<Database> {
+        if let Some(url) = config.database.url() {
+            return Ok(Database { url: url.expose().to_owned(), cluster: None });
+        }
+        let cluster = Cluster::join(&config.state_dir).await?;
+        let cluster = cluster.with_context(|| {
+            format!(
+                "no `metalbot serve` runs with the state folder {}: start it first",
+                config.state_dir.display()
+            )
+        })?;
+        Ok(Database { url: cluster.url().to_owned(), cluster: Some(cluster) })
     }
 
     /// Stops what was started.

@@ -138,7 +138,7 @@ impl Cluster {
         };
         let server = Server::find(state_dir.join("postgres"))?;
         if !ours {
-            return Cluster::join(&server).await;
+            return Cluster::answering(&server).await;
         }
         server.make_folder()?;
         server.init()?;
@@ -180,8 +180,24 @@ impl Cluster {
         }
     }
 
+    /// The cluster that another process of this folder runs, if one does. Starts and makes nothing.
+    pub async fn join(state_dir: &Path) -> Result<Option<Cluster>, ClusterError> {
+        let lock_file = state_dir.join("postgres.lock");
+        // Whoever runs the cluster holds the lock for itself.
+        match File::open(&lock_file).map(|lock| lock.try_lock_shared()) {
+            Ok(Err(TryLockError::WouldBlock)) => {
+                let server = Server::find(state_dir.join("postgres"))?;
+                Cluster::answering(&server).await.map(Some)
+            }
+            Ok(Err(TryLockError::Error(cause))) => {
+                Err(io_error(format!("cannot lock {}", lock_file.display()))(cause))
+            }
+            Ok(Ok(())) | Err(_) => Ok(None),
+        }
+    }
+
     /// Uses the cluster that another process of this folder started, once it answers.
-    async fn join(server: &Server) -> Result<Cluster, ClusterError> {
+    async fn answering(server: &Server) -> Result<Cluster, ClusterError> {
         let begin = Instant::now();
         loop {
             if let Some(postmaster) = server.running() {

@@ -22,6 +22,7 @@ pub struct HostFailure {
     pub rack: String,
     pub sku: String,
     pub bmc: BmcIdentity,
+    /// What of that most of the fleet has, by the time it is looked at.
     pub usual: UsualBmc,
     /// Name of the action, such as `reboot`.
     pub action: String,

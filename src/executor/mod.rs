@@ -1,9 +1,10 @@
 //! Carries out what was approved: waves of jobs, each a list of steps, every act journaled.
 //!
-//! [`checker`] looks at the hosts of a new batch, and [`survey`] at the fleet. The way of a job then: [`rollout`] queues it, [`worker`] leases it and spawns [`attempt::run_job`],
-//! which writes an intent to the [`journal`], acts, and writes the outcome. A worker that dies
-//! leaves an intent without outcome; whoever leases the job next asks the host what happened
-//! ([`attempt`]) before anything is repeated.
+//! [`checker`] looks at the hosts of a new batch, and [`survey`] at the fleet. The way of a job:
+//! [`rollout`] queues it, [`worker`] leases it and spawns [`attempt::run_job`], which writes an intent
+//! to the [`journal`], acts, and writes the outcome. A worker that dies leaves an intent without
+//! outcome; whoever leases the job next asks the host what happened ([`attempt`]) before anything is
+//! repeated.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -55,7 +55,9 @@ impl Survey {
         let all = due.len() <= self.pace();
         let asks = due.into_iter().take(self.pace()).map(|name| self.ask(name));
         let answers: Vec<_> = stream::iter(asks).buffer_unordered(MOST).collect().await;
-        bmc_identity::keep(&self.pool, &answers).await?;
+        if !answers.is_empty() {
+            bmc_identity::keep(&self.pool, &answers).await?;
+        }
         if all {
             let end = from + slice.len();
             self.next.store(if end < self.hosts.len() { end } else { 0 }, Ordering::Relaxed);

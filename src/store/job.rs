@@ -146,7 +146,8 @@ pub async fn waiting(
 }
 
 /// Where hosts are, or are about to be, down: queued and running jobs of all batches that are not
-/// harmless, and those of whose hosts nobody knows how they are. Takes the lock that lets one process at a time count and queue.
+/// harmless, and quarantined ones, of whose hosts nobody knows how they are. Takes the lock that lets
+/// one process at a time count and queue.
 pub async fn down(tx: &mut PgTransaction<'_>) -> sqlx::Result<Vec<Spot>> {
     let (class, lock) = CAPS;
     sqlx::query!("select pg_advisory_xact_lock($1, $2)", class, lock).execute(&mut **tx).await?;

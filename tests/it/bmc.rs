@@ -70,6 +70,15 @@ async fn power_by_hand_is_for_administrators_and_takes_a_claim() {
     world.change("metalbot.toml", |toml| toml + "\n[admin]\ngroups = [\"sre\"]\n");
     let (done, _, why) = power(&["off", "web01"]).await;
     assert!(!done && why.contains("give --yes"), "{why}");
+    let alone = world
+        .command(&["bmc", "power", "off", "web01", "--yes"])
+        .env_remove("DATABASE_URL")
+        .current_dir(world.folder())
+        .output()
+        .unwrap();
+    let (_, why) = said(&alone);
+    assert!(!alone.status.success() && why.contains("start it first"), "{why}");
+    assert!(!world.folder().join("state").exists(), "it started a database");
 
     let process = world.serve().await;
     let carol = process.sign_in("carol").await;

@@ -103,6 +103,11 @@ impl World {
         World::start_on(setup, url, Some(database)).await
     }
 
+    /// Where the configuration and the logs are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The same on a database of the caller.
     pub async fn start_on(
         setup: Setup,

@@ -85,6 +85,28 @@ async fn slack_is_away_for_an_hour_and_nothing_is_lost_or_replayed() {
 }
 
 #[tokio::test]
+async fn who_somebody_is_holds_up_nobody_else() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    slack.fault("users.info", std::iter::repeat_n(Fault::Slow(Duration::from_secs(5)), 8));
+    slack.slash("bob", METAL, "whoami").await.unwrap();
+    let started = std::time::Instant::now();
+    while slack.calls("users.info") == 0 {
+        assert!(started.elapsed() < PATIENCE, "nobody asked who bob is");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.alice.say("metal", "/metal whoami").await.unwrap();
+    let answer = world.alice.wait_for("metal", None, PATIENCE, "an answer", |m| m.only_you);
+    assert!(answer.await.unwrap().text.contains("alice"));
+    let open: i64 = sqlx::query_scalar("select count(*) from inbox where done_at is null")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!((open, slack.calls("users.info")), (1, 1), "bob is asked about, once");
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn a_post_whose_answer_is_lost_is_found_and_not_repeated() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();

@@ -107,8 +107,9 @@ impl SlackChat {
             let file = self.api.upload(scope, channel, Some(thread), "message.txt", whole).await;
             match file {
                 Ok(()) => {}
-                // The message is there, and whatever follows must find it, with a file or without.
-                Err(error @ (ApiError::Refused(_) | ApiError::Later { .. })) => {
+                // The message is there. A card must be found by what follows it, and what Slack does
+                // not take it will not take later.
+                Err(error) if message.card.is_some() || matches!(error, ApiError::Refused(_)) => {
                     tracing::warn!(key, %error, "the whole of a long message was not attached");
                 }
                 Err(error) => return Err(failure(error)),

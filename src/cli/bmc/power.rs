@@ -116,13 +116,7 @@ pub(super) async fn run(args: &PowerArgs) -> anyhow::Result<ExitCode> {
     if !args.yes {
         confirm(args.to, &hosts)?;
     }
-    let database = Database::open(&config).await?;
-    if database.is_ours_alone() {
-        database.close().await?;
-        bail!(
-            "`metalbot serve`, whose workers do this, does not run in this state folder: start it first"
-        );
-    }
+    let database = Database::of_service(&config).await?;
     let pool = store::connect_lazy(&database.url, 2)?;
     // From before the batch is there: an interrupt must not leave it behind.
     let mut signals = StopSignals::listen()?;
