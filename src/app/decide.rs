@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use sqlx::{PgPool, PgTransaction};
+use time::OffsetDateTime;
 
 use super::submit::existing;
 use super::{App, Ask, Error};
@@ -77,40 +78,62 @@ pub async fn decide(
     Ok(())
 }
 
-/// An approving reaction. Another one beside it approves no second time.
+/// An emoji that says something.
+#[derive(Clone, Copy, Debug)]
+pub struct Reaction<'a> {
+    pub name: &'a str,
+    pub verdict: Verdict,
+    /// When it was put there or taken away, by the platform's clock.
+    pub at: Option<OffsetDateTime>,
+}
+
+/// A reaction that decides. Another approving one beside it approves no second time.
 pub async fn react(
     tx: &mut PgTransaction<'_>,
     app: &App,
     ask: Ask<'_>,
     id: BatchId,
-    name: &str,
+    reaction: Reaction<'_>,
 ) -> Result<(), Error> {
+    let Reaction { name, verdict, at } = reaction;
     let who = &ask.who.login;
     let before = store::reaction::stands(tx, id, who, &app.reactions.approve).await?;
-    store::reaction::put(tx, id, who, name).await?;
-    if before {
+    if !store::reaction::put(tx, id, who, name, at).await? {
+        // It came late: it has been taken away since.
         return Ok(());
     }
-    decide(tx, app, ask, id, Verdict::Approve, None, None).await
+    if let Some(at) = at
+        && store::batch::plan_changed_since(tx, id, at).await?
+    {
+        return Err(Error::Conflict(format!(
+            "{id} has changed since that :{name}:: look at it again, then decide"
+        )));
+    }
+    if before && verdict == Verdict::Approve {
+        return Ok(());
+    }
+    decide(tx, app, ask, id, verdict, None, None).await
 }
 
-/// An approving reaction was taken away: the approval goes with the last of them.
+/// A reaction was taken away: the approval goes with the last approving one. A rejection has ended
+/// the batch.
 pub async fn take_back(
     tx: &mut PgTransaction<'_>,
     app: &App,
     ask: Ask<'_>,
     id: BatchId,
-    name: &str,
+    reaction: Reaction<'_>,
 ) -> Result<(), Error> {
     let who = &ask.who.login;
-    if !store::reaction::take(tx, id, who, name).await? {
-        // It approved nothing: a button or another reaction did, or it was for another plan.
-        return Ok(());
+    let stood = store::reaction::take(tx, id, who, reaction.name, reaction.at).await?;
+    // Else it approved nothing: a button or another reaction did, or it was for another plan.
+    if stood
+        && reaction.verdict == Verdict::Approve
+        && !store::reaction::stands(tx, id, who, &app.reactions.approve).await?
+    {
+        withdraw(tx, ask, id).await?;
     }
-    if store::reaction::stands(tx, id, who, &app.reactions.approve).await? {
-        return Ok(());
-    }
-    withdraw(tx, ask, id).await
+    Ok(())
 }
 
 /// Takes back a decision that has not decided anything yet.

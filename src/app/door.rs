@@ -48,13 +48,19 @@ pub async fn first(pool: &PgPool, once: &Once) -> sqlx::Result<bool> {
     seen::first(&mut *pool.acquire().await?, &once.key, once.window).await
 }
 
-/// Where the platform takes an answer to a delivery, if the delivery said so.
+/// Where the platform takes an answer to a delivery, if the delivery said so and came within `good`.
 pub async fn answer_at(
     pool: &PgPool,
     platform: &str,
     delivery: &str,
+    good: Duration,
 ) -> sqlx::Result<Option<String>> {
-    inbox::response_url(pool, platform, delivery).await
+    inbox::response_url(pool, platform, delivery, good).await
+}
+
+/// Forgets where: the answer was given, or goes another way.
+pub async fn answer_no_more(pool: &PgPool, platform: &str, delivery: &str) -> sqlx::Result<()> {
+    inbox::forget_response_url(pool, platform, delivery).await
 }
 
 /// PostgreSQL's JSON has no NUL, and a delivery must not be lost for one.

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
-use super::App;
 use crate::domain::approval::may_decide;
 use crate::domain::ids::BatchId;
 use crate::domain::inbound::{Place, PlatformUser};
@@ -37,9 +36,9 @@ pub struct Shown {
     pub card: Option<(Place, String)>,
 }
 
-/// A person opened their page.
-pub async fn opened(pool: &PgPool, user: &PlatformUser, who: &Principal) -> sqlx::Result<()> {
-    home::opened(pool, &user.platform, &user.id, &who.login).await
+/// A user opened their page, whoever they are.
+pub async fn opened(pool: &PgPool, user: &PlatformUser) -> sqlx::Result<()> {
+    home::opened(pool, &user.platform, &user.id).await
 }
 
 /// Pages that must be shown anew.
@@ -70,16 +69,16 @@ pub async fn failed(
     home::postpone(pool, platform, &due.person, wait, error).await
 }
 
-/// What a person's page shows now; an empty one for who is no longer in the directory.
-pub async fn home(pool: &PgPool, app: &App, login: &str) -> sqlx::Result<Home> {
-    let Some(who) = app.directory.current().by_login(login) else { return Ok(Home::default()) };
+/// What a person's page shows now.
+pub async fn home(pool: &PgPool, who: &Principal) -> sqlx::Result<Home> {
     let mut conn = pool.acquire().await?;
     let mut page = Home::default();
     for (id, submitter, needs) in home::waiting(&mut conn).await? {
-        if page.waiting.len() == SHOWN || may_decide(&needs, &submitter, &who).is_err() {
-            continue;
+        if page.waiting.len() == SHOWN {
+            break;
         }
-        if let Some(batch) = view::batch_view(&mut conn, id).await?
+        if may_decide(&needs, &submitter, who).is_ok()
+            && let Some(batch) = readable(&mut conn, id).await?
             && !batch.approvals.iter().any(|part| part.approved_by.contains(&who.login))
         {
             let card = card_of(pool, id).await?;
@@ -87,13 +86,24 @@ pub async fn home(pool: &PgPool, app: &App, login: &str) -> sqlx::Result<Home> {
         }
     }
     let most = i64::try_from(SHOWN).unwrap_or(i64::MAX);
-    for id in home::batches_of(&mut conn, login, most).await? {
-        if let Some(batch) = view::batch_view(&mut conn, id).await? {
+    for id in home::batches_of(&mut conn, &who.login, most).await? {
+        if let Some(batch) = readable(&mut conn, id).await? {
             let card = card_of(pool, id).await?;
             page.mine.push(Shown { batch, card });
         }
     }
     Ok(page)
+}
+
+/// A batch, unless this version cannot read it: the others are shown all the same.
+async fn readable(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Option<BatchView>> {
+    match view::batch_view(conn, id).await {
+        Err(error @ (sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })) => {
+            tracing::error!(batch = %id, %error, "it is on nobody's page");
+            Ok(None)
+        }
+        seen => seen,
+    }
 }
 
 /// Where a batch's card is and its message, once it was posted.

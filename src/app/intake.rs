@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use serde_json::Value;
 use sqlx::{PgPool, PgTransaction};
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
+use super::decide::Reaction;
 use super::submit::Submitted;
 use super::who::{Found, person};
 use super::{App, Ask, Error, decide, places, preference, preview, query, steer, submit};
@@ -41,6 +43,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// How long a delivery is left alone while a platform is asked about it: longer than that takes.
 const ASKING: Duration = Duration::from_secs(20);
+
+/// After this time what could not be done at first is not done any more: who asked for it sees
+/// another world by now. They are told instead.
+const TOO_LATE: Duration = Duration::from_secs(15 * 60);
+
+/// How long it may be unknown who sent a delivery.
+const LONGEST_DOUBT: Duration = Duration::from_secs(24 * 3600);
 
 /// How long the loop sleeps when nobody wakes it.
 const POLL: Duration = Duration::from_secs(1);
@@ -105,8 +114,17 @@ pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx
                     return Ok(true);
                 }
                 Err(why) => {
+                    // The fault is the platform's, for as long as it lasts. Nobody is taken for
+                    // somebody meanwhile, by whatever was known of them once.
                     let why = format!("cannot find out who {} is: {why}", user.id);
-                    return fail(pool, &delivery, &why).await;
+                    if delivery.age > LONGEST_DOUBT {
+                        inbox::give_up(pool, delivery.id, &why).await?;
+                    } else {
+                        let wait = outbox::wait_after(delivery.attempts, LONGEST_WAIT);
+                        inbox::postpone(pool, delivery.id, wait, &why).await?;
+                    }
+                    tracing::warn!(delivery = delivery.id, why, "a delivery waits");
+                    return Ok(true);
                 }
             }
         }
@@ -172,20 +190,24 @@ async fn work_on(
         Found::Nobody => None,
         Found::AskPlatform => return Ok(Worked::WhoIs(inbound.who)),
     };
+    let answer_key = format!("{key}:answer");
     let Some(who) = who else {
-        // Strangers may talk; only who asks for something is told that they are unknown.
-        if matches!(inbound.what, What::Command { .. } | What::Button { .. }) {
+        if asks_for_something(tx, &inbound).await? {
             let user = inbound.who.id.clone();
             let platform = inbound.who.platform.clone();
             let audience = only(&user);
             let admins = app.policy.admins.iter().cloned().collect();
             let notice = Notice::Unbound { platform, user, admins };
-            outbox::notice(tx, &key, &audience, &notice).await?;
+            outbox::notice(tx, &answer_key, &audience, &notice).await?;
         }
         return Ok(Worked::Done);
     };
-    if places::must_ask(tx, app, &inbound).await? {
-        return Ok(Worked::WhereIs(inbound.place));
+    // Taking something back is never too late.
+    let takes_back = matches!(inbound.what, What::Reaction { added: false, .. });
+    if delivery.attempts > 0 && delivery.age > TOO_LATE && !takes_back {
+        let notice = late(&inbound.what, delivery.received_at);
+        outbox::notice(tx, &answer_key, &only(&inbound.who.id), &notice).await?;
+        return Ok(Worked::Done);
     }
     // What a refused request wrote before it was refused goes away with the savepoint.
     let mut attempt = sqlx::Acquire::begin(&mut **tx).await?;
@@ -196,16 +218,52 @@ async fn work_on(
             answer
         }
         Err(Error::Internal(error)) => return Err(error),
+        Err(Error::AskWhere) => {
+            attempt.rollback().await?;
+            return Ok(Worked::WhereIs(inbound.place));
+        }
         Err(error) => {
             attempt.rollback().await?;
             Some(apology(&inbound.what, &error))
         }
     };
     if let Some(notice) = answer {
-        let key = format!("{key}:answer");
-        outbox::notice(tx, &key, &only(&inbound.who.id), &notice).await?;
+        outbox::notice(tx, &answer_key, &only(&inbound.who.id), &notice).await?;
     }
     Ok(Worked::Done)
+}
+
+/// Whether somebody whom we do not know asks for something, and must learn that they are not known.
+/// In threads they may talk, but not believe that they have decided.
+async fn asks_for_something(tx: &mut PgTransaction<'_>, inbound: &Inbound) -> sqlx::Result<bool> {
+    let head = match &inbound.what {
+        What::Command { .. } | What::Button { .. } => return Ok(true),
+        What::Reaction { added: false, .. } => return Ok(false),
+        What::Reaction { message, .. } => Some(message),
+        What::ThreadReply { .. } => inbound.place.thread.as_ref(),
+    };
+    let Place { platform, channel, .. } = &inbound.place;
+    Ok(match head {
+        Some(head) => card::batch_of_message(tx, platform, channel, head).await?.is_some(),
+        None => false,
+    })
+}
+
+/// What is said to who asked for something that could not be done in time.
+fn late(what: &What, at: OffsetDateTime) -> Notice {
+    let asked = match what {
+        What::Command { text } => format!("/metal {text}"),
+        What::ThreadReply { text } => text.clone(),
+        What::Reaction { name, .. } => format!(":{name}:"),
+        What::Button { value, .. } => value.split(' ').next().unwrap_or_default().to_owned(),
+    };
+    let message = format!(
+        "what you asked for at {:02}:{:02} UTC ({asked}) could not be done then, and was not done \
+         later. Ask again if you still want it",
+        at.hour(),
+        at.minute()
+    );
+    Notice::NotDone { message }
 }
 
 /// What is not for us, whoever says it.
@@ -268,17 +326,13 @@ async fn carry_out(
             };
             run_command(tx, app, ask, command).await
         }
-        What::Reaction { message, name, added } => {
+        What::Reaction { message, name, added, at } => {
             let Some(verdict) = verdict_of(app, name) else { return Ok(None) };
             let Some(id) = batch_of(tx, ask, Some(message)).await? else { return Ok(None) };
-            match (verdict, *added) {
-                (Verdict::Approve, true) => decide::react(tx, app, ask, id, name).await?,
-                (Verdict::Approve, false) => decide::take_back(tx, app, ask, id, name).await?,
-                (Verdict::Reject, true) => {
-                    decide::decide(tx, app, ask, id, verdict, None, None).await?
-                }
-                // A rejection has ended the batch.
-                (Verdict::Reject, false) => {}
+            let reaction = Reaction { name, verdict, at: *at };
+            match added {
+                true => decide::react(tx, app, ask, id, reaction).await?,
+                false => decide::take_back(tx, app, ask, id, reaction).await?,
             }
             Ok(None)
         }
@@ -301,11 +355,11 @@ async fn run_command(
             return Ok(Some(Notice::Help { page }));
         }
         Command::Submit(request) => {
-            places::must_be_open(tx, ask.place).await?;
+            places::must_be_open(tx, app, ask.place).await?;
             return Ok(answer(submit::submit(tx, app, ask, &request, None).await?));
         }
         Command::Retry(id) => {
-            places::must_be_open(tx, ask.place).await?;
+            places::must_be_open(tx, app, ask.place).await?;
             return Ok(answer(submit::retry(tx, app, ask, id).await?));
         }
         Command::Status(id) => return query::batch(tx, id).await.map(Some),

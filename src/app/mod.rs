@@ -107,6 +107,9 @@ pub enum Error {
     NotFound(String),
     #[error("{0}")]
     Conflict(String),
+    /// Whoever works on the request asks the platform about its place, and tries again.
+    #[error("it is not known yet whether anybody sees what is said there; nothing was changed")]
+    AskWhere,
     #[error("Metalbot cannot do this right now; nothing was changed")]
     Internal(#[source] sqlx::Error),
 }

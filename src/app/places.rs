@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, PgPool};
 
 use super::{App, Error};
-use crate::domain::inbound::{Inbound, Place, What};
+use crate::domain::inbound::Place;
 use crate::store::place;
 
 pub use crate::store::place::opened;
@@ -17,21 +17,16 @@ pub use crate::store::place::opened;
 pub type FindClosed =
     Arc<dyn Fn(Place) -> BoxFuture<'static, Result<Option<String>, String>> + Send + Sync>;
 
-/// Whether the platform must be asked first about the place of a delivery.
-pub(super) async fn must_ask(
+/// Refuses what needs a card at a place that shows none. [`Error::AskWhere`]: the platform must say
+/// first whether it does.
+pub(super) async fn must_be_open(
     conn: &mut PgConnection,
     app: &App,
-    inbound: &Inbound,
-) -> sqlx::Result<bool> {
-    let asks = matches!(inbound.what, What::Command { .. });
-    let known = app.places.contains_key(inbound.place.platform.as_str());
-    Ok(asks && known && place::closed(conn, &inbound.place).await?.is_none())
-}
-
-/// Refuses what needs a card at a place that shows none.
-pub(super) async fn must_be_open(conn: &mut PgConnection, at: &Place) -> Result<(), Error> {
+    at: &Place,
+) -> Result<(), Error> {
     match place::closed(conn, at).await? {
         Some(Some(why)) => Err(Error::Conflict(format!("{why}; nothing was done"))),
+        None if app.places.contains_key(at.platform.as_str()) => Err(Error::AskWhere),
         _ => Ok(()),
     }
 }

@@ -148,7 +148,8 @@ pub async fn react(
     if !store::room::react(&mut tx, id, by.login, name, on).await? {
         return Ok(Taken::Before);
     }
-    let what = What::Reaction { message: id.to_string(), name: name.into(), added: on };
+    let (message, name) = (id.to_string(), name.to_owned());
+    let what = What::Reaction { message, name, added: on, at: None };
     if !accept(&mut tx, by, key, spot.channel, spot.thread, what).await? {
         return Ok(Taken::Before);
     }

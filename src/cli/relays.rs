@@ -41,7 +41,7 @@ impl Service {
         let console: Arc<dyn Chat> = Arc::new(ConsoleChat::new(self.pool.clone(), channels));
         let mut others = Vec::new();
         if let Some(api) = slack {
-            let homes = Arc::new(slack_door::homes(&self.pool, api, app));
+            let homes = Arc::new(slack_door::homes(&self.pool, api, app, &loaded.chat_templates));
             self.in_turn("homes", EVERY_SECOND, None, move |_| Arc::clone(&homes).round());
             let chat = slack_door::chat(&self.pool, api, app);
             self.start_notices(loaded, slack::PLATFORM, chat, Share::Of(slack::PLATFORM.into()));

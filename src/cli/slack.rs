@@ -16,12 +16,14 @@ use crate::command::Catalog;
 use crate::config::{Config, SlackMode};
 
 /// What the app may do, and what for.
-const SCOPES: [(&str, &str); 11] = [
+const SCOPES: [(&str, &str); 13] = [
     ("commands", "the command /metal and its shortcut"),
-    ("chat:write", "cards, answers and direct messages"),
+    ("chat:write", "cards, answers and all other messages"),
     ("reactions:read", "approvals by a reaction"),
     ("channels:history", "replies in the threads of public channels"),
     ("groups:history", "replies in the threads of private channels"),
+    ("im:write", "direct messages, and files in them"),
+    ("im:history", "whether a direct message arrived whose outcome is not known"),
     ("channels:read", "whether it is in a public channel, and when it is invited"),
     ("groups:read", "the same of private channels"),
     ("users:read", "who somebody is"),
@@ -225,7 +227,7 @@ mod tests {
         assert!(missing(&all.join(",")).is_empty());
         let few = missing(
             "commands, chat:write,reactions:read,channels:history,groups:history,\
-                           users:read,files:write,files:read,channels:read,groups:read",
+                           users:read,files:write,files:read,channels:read,groups:read,im:write,im:history",
         );
         assert_eq!(few.len(), 1);
         assert!(few[0].starts_with("scope users:read.email is missing"), "{few:?}");

@@ -17,7 +17,7 @@ use crate::app::{App, FindEmail};
 use crate::chat::Chat;
 use crate::chat::slack::chat::SlackChat;
 use crate::chat::slack::door::Door;
-use crate::chat::slack::forms::Desk;
+use crate::chat::slack::forms::{Desk, Words};
 use crate::chat::slack::home::Homes;
 use crate::chat::slack::socket::{Connections, run_socket};
 use crate::chat::slack::web_api::{Bots, Settings, WebApi};
@@ -98,13 +98,31 @@ pub fn find_card(pool: &PgPool, api: Option<&Arc<WebApi>>, app: &Arc<App>) -> Fi
 }
 
 /// What keeps people's own pages up to date.
-pub fn homes(pool: &PgPool, api: &Arc<WebApi>, app: &Arc<App>) -> Homes {
+pub fn homes(
+    pool: &PgPool,
+    api: &Arc<WebApi>,
+    app: &Arc<App>,
+    templates: &Arc<ChatTemplates>,
+) -> Homes {
     Homes {
+        words: words(templates),
         pool: pool.clone(),
         app: Arc::clone(app),
         api: Arc::clone(api),
         buttons: |batch| card(batch).buttons,
     }
+}
+
+/// Words a notice where somebody waits for it.
+fn words(templates: &Arc<ChatTemplates>) -> Words {
+    let templates = Arc::clone(templates);
+    Arc::new(move |notice: &Notice| match templates.notice(notice) {
+        Ok(markdown) => markdown,
+        Err(error) => {
+            tracing::error!(%error, "a notice has no words");
+            "That cannot be shown; the log says why.".to_owned()
+        }
+    })
 }
 
 /// The way in of one process.
@@ -132,19 +150,11 @@ pub fn open(
         return Open { connections: None, pages: Router::new(), running: idle.boxed() };
     };
     let learning = learn(Arc::clone(&api), stop.clone());
-    let templates = Arc::clone(templates);
-    let words = move |notice: &Notice| match templates.notice(notice) {
-        Ok(markdown) => markdown,
-        Err(error) => {
-            tracing::error!(%error, "a notice has no words");
-            "That cannot be shown; the log says why.".to_owned()
-        }
-    };
     let desk = Desk {
         pool: pool.clone(),
         app: Arc::clone(app),
         api: Arc::clone(&api),
-        words: Arc::new(words),
+        words: words(templates),
     };
     let door = Door { pool: pool.clone(), forms: desk.forms(), api: Arc::clone(&api) };
     match (section.mode, section.signing_secret()) {

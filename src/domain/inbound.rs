@@ -1,6 +1,7 @@
 //! What reaches us from a chat platform, once nothing about the platform is left but names.
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 /// Where something was said: a channel, or a thread in it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -37,7 +38,14 @@ pub enum What {
     /// A plain message in a thread.
     ThreadReply { text: String },
     /// An emoji put on a message or taken from it; `name` without colons.
-    Reaction { message: String, name: String, added: bool },
+    Reaction {
+        message: String,
+        name: String,
+        added: bool,
+        /// When, by the platform's clock, if it says so: it may deliver an older one later.
+        #[serde(default, with = "time::serde::rfc3339::option")]
+        at: Option<OffsetDateTime>,
+    },
     /// A button of a card; `value` is what we gave the button, `answer` what the person wrote when
     /// they were asked for something.
     Button {

@@ -300,7 +300,8 @@ pub async fn change_plan(
     requirements: Vec<Requirement>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "update batch set digest = $2, requirements = $3 where id = $1",
+        "update batch set digest = $2, requirements = $3, plan_changed_at = clock_timestamp()
+         where id = $1",
         batch.id.0,
         &digest.0[..],
         Json(&requirements) as _
@@ -311,6 +312,23 @@ pub async fn change_plan(
     batch.digest = digest;
     batch.requirements = requirements;
     card::touch(&mut *tx, batch.id).await
+}
+
+/// Whether what was said of a batch at this time was said of another plan. Platforms number what
+/// happens within a second rather than time it.
+pub async fn plan_changed_since(
+    conn: &mut PgConnection,
+    id: BatchId,
+    at: OffsetDateTime,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select coalesce(date_trunc('second', plan_changed_at) > $2, false) as "since!"
+           from batch where id = $1"#,
+        id.0,
+        at
+    )
+    .fetch_one(conn)
+    .await
 }
 
 /// Opens the next wave of a running batch; its hosts may start after the pause.

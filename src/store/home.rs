@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
 
-use super::corrupt;
 use super::task::interval;
 use crate::domain::batch::BatchState;
 use crate::domain::ids::BatchId;
@@ -14,7 +13,6 @@ use crate::domain::ids::BatchId;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DueHome {
     pub person: String,
-    pub login: String,
     /// The row of the audit up to which the page will show everything: the newest, or the one
     /// before while rows with lower numbers may still come from transactions that are under way.
     pub settled: i64,
@@ -23,14 +21,13 @@ pub struct DueHome {
 }
 
 /// A person looks at their page: it is shown at once, and kept up to date for a while.
-pub async fn opened(pool: &PgPool, platform: &str, person: &str, login: &str) -> sqlx::Result<()> {
+pub async fn opened(pool: &PgPool, platform: &str, person: &str) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into home (platform, person, login) values ($1, $2, $3)
-         on conflict (platform, person) do update set login = excluded.login,
-             opened_at = now(), shown = -1, digest = null, due_at = now(), attempts = 0",
+        "insert into home (platform, person) values ($1, $2)
+         on conflict (platform, person) do update
+             set opened_at = now(), shown = -1, digest = null, due_at = now(), attempts = 0",
         platform,
-        person,
-        login
+        person
     )
     .execute(pool)
     .await?;
@@ -41,7 +38,7 @@ pub async fn opened(pool: &PgPool, platform: &str, person: &str, login: &str) ->
 pub async fn due(pool: &PgPool, platform: &str, kept: Duration) -> sqlx::Result<Vec<DueHome>> {
     sqlx::query_as!(
         DueHome,
-        r#"select person, login, digest, attempts,
+        r#"select person, digest, attempts,
                   newest.id - (newest.at > now() - interval '5 seconds')::int as "settled!"
            from home, (select coalesce(max(id), 0) as id, coalesce(max(at), now()) as at
                        from (select id, at from audit order by id desc limit 1) as last) as newest
@@ -120,7 +117,8 @@ pub async fn batches_of(
     Ok(ids.into_iter().map(BatchId).collect())
 }
 
-/// Batches that wait for an approval, with what each needs: `(id, submitter, requirements)`.
+/// Batches that wait for an approval, with what each needs: `(id, submitter, requirements)`. One that
+/// this version cannot read is left out.
 pub async fn waiting(
     conn: &mut PgConnection,
 ) -> sqlx::Result<Vec<(BatchId, String, Vec<crate::domain::approval::Requirement>)>> {
@@ -131,9 +129,12 @@ pub async fn waiting(
     .fetch_all(conn)
     .await?
     .into_iter()
-    .map(|row| {
-        let needs = serde_json::from_value(row.requirements).map_err(corrupt)?;
-        Ok((BatchId(row.id), row.submitter, needs))
+    .filter_map(|row| match serde_json::from_value(row.requirements) {
+        Ok(needs) => Some(Ok((BatchId(row.id), row.submitter, needs))),
+        Err(error) => {
+            tracing::error!(batch = row.id, %error, "it is on nobody's page");
+            None
+        }
     })
     .collect()
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool, PgTransaction};
+use time::OffsetDateTime;
 
 use super::task::interval;
 use super::wake::{Bell, ring};
@@ -17,6 +18,9 @@ pub struct Delivery {
     pub body: Value,
     /// How often it was tried before.
     pub attempts: i32,
+    pub received_at: OffsetDateTime,
+    /// How long ago that was.
+    pub age: Duration,
 }
 
 /// Stores a delivery. `false`: it was stored before, and nothing changed.
@@ -49,17 +53,26 @@ pub async fn accept(
 /// locked until the transaction ends: who approves and then takes it back must not be heard in the
 /// other order.
 pub async fn take(tx: &mut PgTransaction<'_>) -> sqlx::Result<Option<Delivery>> {
-    sqlx::query_as!(
-        Delivery,
-        "select id, platform, body, attempts from inbox
+    let row = sqlx::query!(
+        r#"select id, platform, body, attempts, received_at,
+                  greatest(extract(epoch from now() - received_at), 0)::float8 as "age!"
+         from inbox
          where done_at is null and due_at <= now() and not exists (
              select from inbox earlier
              where earlier.platform = inbox.platform and earlier.sender = inbox.sender
                and earlier.id < inbox.id and earlier.done_at is null)
-         order by id for update skip locked limit 1"
+         order by id for update skip locked limit 1"#
     )
     .fetch_optional(&mut **tx)
-    .await
+    .await?;
+    Ok(row.map(|row| Delivery {
+        id: row.id,
+        platform: row.platform,
+        body: row.body,
+        attempts: row.attempts,
+        received_at: row.received_at,
+        age: Duration::from_secs_f64(row.age),
+    }))
 }
 
 /// Lets nobody take the delivery for a while.
@@ -76,11 +89,19 @@ pub async fn go_on(pool: &PgPool, id: i64) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The delivery's effects are in this transaction.
+/// The delivery's effects are in this transaction. The address for its answer is a secret, and is
+/// kept only for an answer that is on its way.
 pub async fn done(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
-    sqlx::query!("update inbox set done_at = now(), last_error = null where id = $1", id)
-        .execute(conn)
-        .await?;
+    sqlx::query!(
+        "update inbox set done_at = now(), last_error = null,
+             body = case when exists (
+                     select from outbox where key = platform || ':' || delivery || ':answer')
+                 then body else body #- '{payload,response_url}' end
+         where id = $1",
+        id
+    )
+    .execute(conn)
+    .await?;
     Ok(())
 }
 
@@ -101,7 +122,8 @@ pub async fn postpone(pool: &PgPool, id: i64, wait: Duration, error: &str) -> sq
 /// The delivery can never be worked on. It stays in the table, with its error, for an operator.
 pub async fn give_up(pool: &PgPool, id: i64, error: &str) -> sqlx::Result<()> {
     sqlx::query!(
-        "update inbox set done_at = now(), last_error = $2 where id = $1 and done_at is null",
+        "update inbox set done_at = now(), last_error = $2, body = body #- '{payload,response_url}'
+         where id = $1 and done_at is null",
         id,
         error
     )
@@ -113,27 +135,51 @@ pub async fn give_up(pool: &PgPool, id: i64, error: &str) -> sqlx::Result<()> {
 /// The delivery means nothing that we know. It stays in the table as it came, with the reason, for
 /// an operator; nobody waits for it.
 pub async fn unreadable(conn: &mut PgConnection, id: i64, why: &str) -> sqlx::Result<()> {
-    sqlx::query!("update inbox set done_at = now(), last_error = $2 where id = $1", id, why)
-        .execute(conn)
-        .await?;
+    sqlx::query!(
+        "update inbox set done_at = now(), last_error = $2, body = body #- '{payload,response_url}'
+         where id = $1",
+        id,
+        why
+    )
+    .execute(conn)
+    .await?;
     Ok(())
 }
 
-/// What a delivery says where an answer to it can be sent.
+/// What a delivery says where an answer to it can be sent, if it came within `good`.
 pub async fn response_url(
     pool: &PgPool,
     platform: &str,
     delivery: &str,
+    good: Duration,
 ) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar!(
         r#"select body #>> '{payload,response_url}' as "url!" from inbox
-           where platform = $1 and delivery = $2
+           where platform = $1 and delivery = $2 and received_at > now() - $3::interval
              and body #>> '{payload,response_url}' is not null"#,
         platform,
-        delivery
+        delivery,
+        interval(good) as _
     )
     .fetch_optional(pool)
     .await
+}
+
+/// The address for an answer to a delivery is not needed any more.
+pub async fn forget_response_url(
+    pool: &PgPool,
+    platform: &str,
+    delivery: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update inbox set body = body #- '{payload,response_url}'
+         where platform = $1 and delivery = $2",
+        platform,
+        delivery
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 /// How many deliveries wait.

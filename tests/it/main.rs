@@ -17,6 +17,7 @@ mod preflight;
 mod process;
 mod rollout;
 mod slack_app;
+mod slack_direct;
 mod slack_home;
 mod slack_http;
 mod slack_modal;

@@ -70,3 +70,48 @@ async fn a_home_that_shows_the_same_is_not_sent_again() {
     assert_eq!(slack.calls("views.publish"), before, "none of it is Dave's");
     world.finish().await;
 }
+
+#[tokio::test]
+async fn a_home_is_of_whoever_its_user_is_now() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    slack.change_user("stranger", |user| user.confirmed = false);
+    slack.open_home("stranger").await.unwrap();
+    home(slack, "stranger", |shown| shown.contains("I do not know who")).await;
+    slack.slash("alice", METAL, "reboot web01").await.unwrap();
+    slack.open_home("alice").await.unwrap();
+    home(slack, "alice", |shown| shown.contains("#1 reboot")).await;
+    // The account is given to somebody else.
+    slack.change_user("alice", |user| user.email = "dave@example.org".into());
+    let an_hour_later = "update account set checked_at = now() - interval '2 hours'";
+    sqlx::query(an_hour_later).execute(&world.pool).await.unwrap();
+    slack.slash("carol", METAL, "reboot web02").await.unwrap();
+    home(slack, "alice", |shown| !shown.contains("#1 reboot")).await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn one_batch_that_cannot_be_shown_is_left_out_and_long_ones_are_cut() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    for host in 1..=9 {
+        let reason = "&<>".repeat(60);
+        let typed = format!("reboot web{host:02} reason=\"{reason}\"");
+        slack.slash("alice", METAL, &typed).await.unwrap();
+        slack.card(host, PATIENCE, |_| true).await.unwrap();
+    }
+    let owners: Vec<Value> = (0..200)
+        .map(|n| json!({ "owner": format!("group-{n}"), "hosts": 1, "quorum": 1, "from": ["web-owners"] }))
+        .collect();
+    let change = "update batch set requirements = $2 where id = $1";
+    for (id, needs) in [(1i64, json!({ "of": "a newer version" })), (2, json!(owners))] {
+        sqlx::query(change).bind(id).bind(needs).execute(&world.pool).await.unwrap();
+    }
+    slack.open_home("bob").await.unwrap();
+    let shown = home(slack, "bob", |shown| shown.contains("#9 reboot")).await;
+    assert!(!shown.contains("#1 reboot") && shown.contains("#2 reboot"), "{shown}");
+    assert!(shown.contains("group-5: 0 of 1") && !shown.contains("group-199"), "{shown}");
+    sqlx::query("delete from home").execute(&world.pool).await.unwrap();
+    sqlx::query(change).bind(1i64).bind(json!([])).execute(&world.pool).await.unwrap();
+    world.finish().await;
+}

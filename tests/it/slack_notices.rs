@@ -24,7 +24,7 @@ async fn the_end_comes_by_direct_message_and_owners_are_called_by_their_group() 
         message.text.contains("#1 has ended")
     });
     let direct = direct.await.unwrap();
-    assert_eq!(direct.channel, "U0ALICE");
+    assert_eq!(direct.channel, "DU0ALICE");
     let card = format!("archives/{METAL}/p{}|The card of #1>", card.ts.replace('.', ""));
     assert!(direct.text.contains(&card), "{}", direct.text);
     assert!(slack.messages("bob", "bob").is_empty());

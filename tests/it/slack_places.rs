@@ -48,9 +48,11 @@ async fn nothing_is_asked_for_where_the_bot_is_not() {
     act.payload["response_url"] = json!("http://127.0.0.1:9/gone");
     slack.deliver(act).await.unwrap();
     told(slack, "bob", "/invite @metalbot").await;
-    // What needs no card is answered from everywhere.
+    // What needs no card is answered from everywhere, and nobody is asked about the place.
+    let asked = slack.calls("conversations.info");
     slack.slash("alice", RANDOM, "whoami").await.unwrap();
     answered(slack, "alice", RANDOM, "Alice").await;
+    assert_eq!(slack.calls("conversations.info"), asked);
 
     // Once it is let in, the same command is taken at once.
     slack.invite("alice", RANDOM).await.unwrap();
@@ -85,7 +87,7 @@ async fn a_card_that_cannot_be_shown_is_told_of_and_comes_with_the_invitation() 
     let world = World::builder().rack().slack("socket").start().await;
     let slack = world.slack();
     // It was there a moment ago, as far as anybody knew.
-    slack.slash("alice", METAL, "whoami").await.unwrap();
+    slack.slash("alice", METAL, "retry 9").await.unwrap();
     world.quiet().await;
     slack.remove_bot(METAL);
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
@@ -117,7 +119,7 @@ async fn a_card_that_cannot_be_shown_is_told_of_and_comes_with_the_invitation() 
 async fn a_batch_that_ends_unseen_needs_no_card_any_more() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
-    slack.slash("alice", METAL, "whoami").await.unwrap();
+    slack.slash("alice", METAL, "retry 9").await.unwrap();
     world.quiet().await;
     slack.remove_bot(METAL);
     slack.slash("alice", METAL, "reboot web01").await.unwrap();

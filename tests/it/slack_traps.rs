@@ -6,6 +6,7 @@ use metalbot::sim::slack::{Fault, METAL, RANDOM};
 use reqwest::StatusCode;
 
 use super::harness::{PATIENCE, World};
+use super::slack_story::sees;
 use super::slack_wire::ready;
 
 /// A client that awaits what it does before it reads on delays everybody.
@@ -120,5 +121,39 @@ async fn patience_for_one_channel_is_none_for_another() {
     other.await.unwrap();
     assert!(slack.messages("alice", METAL).is_empty(), "its turn has not come");
     slack.card(1, PATIENCE, |_| true).await.unwrap();
+    world.finish().await;
+}
+
+/// What Slack could not deliver comes again, after a minute and after five, and so after what
+/// happened meanwhile.
+#[tokio::test]
+async fn a_reaction_that_arrives_after_its_removal_approves_nothing() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    slack.slash("alice", METAL, "reboot web[01-02]").await.unwrap();
+    let card = slack.card(1, PATIENCE, |_| true).await.unwrap();
+    let late = slack.prepare_react("bob", METAL, &card.ts, "+1", true).unwrap();
+    slack.unreact("bob", METAL, &card.ts, "+1").await.unwrap();
+    slack.deliver(late).await.unwrap();
+    // The same with what ends a batch.
+    let late = slack.prepare_react("bob", METAL, &card.ts, "x", true).unwrap();
+    slack.unreact("bob", METAL, &card.ts, "x").await.unwrap();
+    slack.deliver(late).await.unwrap();
+    world.quiet().await;
+    let waits = "select count(*) from batch where state <> 'awaiting_approval'";
+    world.until_none("batches that were decided on", waits).await;
+    let said = slack.messages("bob", METAL).into_iter().filter(|m| m.thread.is_some());
+    assert_eq!(said.count(), 0);
+
+    // One that was put there before the plan changed was put there for the other plan.
+    let late = slack.prepare_react("bob", METAL, &card.ts, "white_check_mark", true).unwrap();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    slack.slash("alice", METAL, "drop 1 web02").await.unwrap();
+    slack.card(1, PATIENCE, |card| !card.text.contains("web[01-02]")).await.unwrap();
+    slack.deliver(late).await.unwrap();
+    sees(slack, "bob", "has changed since").await;
+    slack.unreact("bob", METAL, &card.ts, "white_check_mark").await.unwrap();
+    slack.react("bob", METAL, &card.ts, "white_check_mark").await.unwrap();
+    sees(slack, "alice", "*@bob* approved").await;
     world.finish().await;
 }

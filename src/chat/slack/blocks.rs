@@ -10,13 +10,13 @@ use super::forms::ASKS;
 use super::mrkdwn::{self, Unit, escape};
 use crate::chat::{Button, ButtonStyle, Card, Message, Progress, Tone};
 
-const MOST_IN_SECTION: usize = 2_900;
+pub(super) const MOST_IN_SECTION: usize = 2_900;
 const MOST_SECTIONS: usize = 40;
 /// Buttons and progress need some of what a message may hold.
 const MOST_IN_ALL: usize = 10_500;
 const MOST_BUTTONS: usize = 25;
-const MOST_LABEL: usize = 75;
-const MOST_QUESTION: usize = 200;
+pub(super) const MOST_LABEL: usize = 75;
+pub(super) const MOST_QUESTION: usize = 200;
 const MOST_VALUE: usize = 2_000;
 const MOST_FALLBACK: usize = 300;
 const BAR: u32 = 20;
@@ -176,7 +176,7 @@ fn button(index: usize, button: &Button) -> SlackBlockButtonElement {
     }
 }
 
-fn beginning(text: &str, most: usize) -> String {
+pub(super) fn beginning(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => text.to_owned(),
         Some(_) => text.chars().take(most - 1).chain(['…']).collect(),

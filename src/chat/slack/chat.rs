@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 
 use super::blocks::{self, Rendered};
-use super::places::closed_by;
+use super::places::{closed_by, open_conversation};
 use super::web_api::{ApiError, WebApi};
 use super::{PLATFORM, own_id, people, scope};
 use crate::app::door;
@@ -29,6 +29,9 @@ const EDITS_OF_CHANNEL: Duration = Duration::from_secs(1);
 /// Between two edits of an installation: `chat.update` may be called about 50 times a minute
 /// (tier 3, <https://docs.slack.dev/apis/web-api/rate-limits>).
 const EDITS_OF_ALL: Duration = Duration::from_millis(1_200);
+/// How long an address for answers is good, less some time on the way
+/// (<https://docs.slack.dev/interactivity/handling-user-interaction#message_responses>).
+const ANSWERS_FOR: Duration = Duration::from_secs(29 * 60);
 /// Names our messages' metadata.
 const EVENT: &str = "metalbot_message";
 /// Slack's clock and the database's may differ by this much.
@@ -44,6 +47,8 @@ pub struct SlackChat {
     api: Arc<WebApi>,
     edits: Arc<Pace>,
     find: FindCalled,
+    /// Conversations with one user each, by user.
+    conversations: Arc<Mutex<HashMap<String, String>>>,
 }
 
 /// Who is called by a name at a place.
@@ -67,7 +72,7 @@ impl fmt::Debug for SlackChat {
 
 impl SlackChat {
     pub fn new(pool: PgPool, api: Arc<WebApi>, find: FindCalled) -> Self {
-        SlackChat { pool, api, edits: Arc::default(), find }
+        SlackChat { pool, api, edits: Arc::default(), find, conversations: Arc::default() }
     }
 
     /// What a request holds of a message at a place, with those called by name who can be.
@@ -85,6 +90,21 @@ impl SlackChat {
             }
         }
         json!({ "channel": own_id(&at.channel), "text": rendered.text, "blocks": blocks })
+    }
+
+    /// The conversation with a user alone, as we name channels. A user's id is no name for it: Slack
+    /// takes one for a message, but neither to read what was posted nor for a file.
+    async fn conversation(&self, user: &str) -> Result<String, ApiError> {
+        if let Some(known) = self.opened().get(user) {
+            return Ok(known.clone());
+        }
+        let channel = open_conversation(&self.api, user).await?;
+        self.opened().insert(user.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    fn opened(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.conversations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Posts a message that everybody at the place sees, once for its key.
@@ -187,8 +207,8 @@ impl SlackChat {
         Ok(None)
     }
 
-    /// Shows a message to one person. Where the bot is not, an answer to a slash command still comes
-    /// where it was typed, and all else directly.
+    /// Shows a message to one person: as the answer to the slash command that it answers, which
+    /// comes where that was typed, also where the bot is not; else at the place, else directly.
     async fn whisper(
         &self,
         to: &Place,
@@ -199,6 +219,9 @@ impl SlackChat {
         let rendered = blocks::render(message, false);
         let channel = own_id(&to.channel);
         let mut request = self.content(to, &rendered).await;
+        if self.answer(key, &request).await? {
+            return Ok(String::new());
+        }
         request["user"] = own_id(user).into();
         if let Some(thread) = &to.thread {
             request["thread_ts"] = thread.as_str().into();
@@ -208,23 +231,31 @@ impl SlackChat {
             Err(ApiError::Refused(code))
                 if closed_by(&code).is_some() || code == "user_not_in_channel" =>
             {
-                if let Some(delivery) = answers(key)
-                    && let Some(url) =
-                        door::answer_at(&self.pool, PLATFORM, delivery).await.map_err(database)?
-                {
-                    let answer = json!({
-                        "response_type": "ephemeral", "replace_original": false,
-                        "text": request["text"], "blocks": request["blocks"],
-                    });
-                    match self.api.respond(&url, &answer).await {
-                        Ok(()) => return Ok(String::new()),
-                        Err(error) => tracing::debug!(key, %error, "an answer goes directly"),
-                    }
-                }
-                let directly = Place { channel: user.to_owned(), thread: None, ..to.clone() };
-                self.say(&directly, key, message).await
+                self.direct(to, user, key, message).await
             }
             Err(error) => Err(failure(error)),
+        }
+    }
+
+    /// Answers a slash command; `false` when the message answers none, or must go another way.
+    async fn answer(&self, key: &str, content: &Value) -> Result<bool, ChatError> {
+        let Some(delivery) = answers(key) else { return Ok(false) };
+        let url = door::answer_at(&self.pool, PLATFORM, delivery, ANSWERS_FOR).await;
+        let Some(url) = url.map_err(database)? else { return Ok(false) };
+        let answer = json!({
+            "response_type": "ephemeral", "replace_original": false,
+            "text": content["text"], "blocks": content["blocks"],
+        });
+        let sent = self.api.respond(&url, &answer).await;
+        // One try is enough: there are other ways, and a second answer would say the same.
+        door::answer_no_more(&self.pool, PLATFORM, delivery).await.map_err(database)?;
+        match sent {
+            Ok(()) => Ok(true),
+            Err(error @ ApiError::Unknown(_)) => Err(failure(error)),
+            Err(error) => {
+                tracing::debug!(key, %error, "an answer goes another way");
+                Ok(false)
+            }
         }
     }
 }
@@ -269,9 +300,13 @@ impl Chat for SlackChat {
         key: &str,
         message: &Message,
     ) -> Result<String, ChatError> {
-        // A user's id stands for the conversation with them.
-        let directly = Place { channel: user.to_owned(), thread: None, ..near.clone() };
-        self.say(&directly, key, message).await
+        let channel = self.conversation(user).await.map_err(failure)?;
+        let directly = Place { channel, thread: None, ..near.clone() };
+        let said = self.say(&directly, key, message).await;
+        if matches!(said, Err(ChatError::Closed(_))) {
+            self.opened().remove(user);
+        }
+        said
     }
 
     async fn link(&self, at: &Place, id: &str) -> Result<Option<String>, ChatError> {

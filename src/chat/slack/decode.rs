@@ -12,6 +12,7 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use time::{Duration, OffsetDateTime};
 
 use super::PLATFORM;
 use crate::domain::inbound::{Inbound, Place, PlatformUser, What};
@@ -146,8 +147,21 @@ fn reaction(payload: &Value, event: &Value, added: bool) -> Result<Option<Inboun
         delivery: format!("{verb}:{scope}/{channel}:{message}:{who}:{name}:{stamp}"),
         who: user(payload, who)?,
         place: place(payload, channel, None)?,
-        what: What::Reaction { message: message.into(), name: name.into(), added },
+        what: What::Reaction {
+            message: message.into(),
+            name: name.into(),
+            added,
+            at: text(event, "/event_ts").ok().and_then(moment),
+        },
     }))
+}
+
+/// `1700000000.123456`, to the microsecond.
+fn moment(ts: &str) -> Option<OffsetDateTime> {
+    let (seconds, micros) = ts.split_once('.')?;
+    let micros = micros.parse().ok().filter(|_| micros.len() == 6)?;
+    let at = OffsetDateTime::from_unix_timestamp(seconds.parse().ok()?).ok()?;
+    at.checked_add(Duration::microseconds(micros))
 }
 
 /// The bot that an event was sent for.

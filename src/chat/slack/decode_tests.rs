@@ -186,7 +186,7 @@ fn only_what_people_say_in_our_threads_is_heard() {
 #[test]
 fn reactions_are_put_and_taken_away() {
     let name = |body: &Value| match meant(body).what {
-        What::Reaction { message, name, added } => (message, name, added),
+        What::Reaction { message, name, added, .. } => (message, name, added),
         other => panic!("{other:?}"),
     };
     assert_eq!(name(&reaction_with(json!({}))), ("1.1".into(), "+1".into(), true));

@@ -148,8 +148,13 @@ fn without_ids_of_the_way(mut body: Value) -> Value {
             envelope.remove(key);
         }
     }
+    let typed = body["type"] == "slash_commands";
     if let Some(payload) = body.get_mut("payload").and_then(Value::as_object_mut) {
         payload.remove("token");
+        // Who typed a command is answered there; whoever can see it can write in our name.
+        if !typed {
+            payload.remove("response_url");
+        }
     }
     body
 }

@@ -75,9 +75,7 @@ impl Desk {
         }
         if body["type"] == "events_api" {
             let user = user(payload, "/event/user")?;
-            if let Some(who) = self.who(&user).await? {
-                homes::opened(&self.pool, &user, &who).await.map_err(text)?;
-            }
+            homes::opened(&self.pool, &user).await.map_err(text)?;
             return Ok(Answer::default());
         }
         let view = &payload["view"];

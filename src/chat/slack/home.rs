@@ -2,27 +2,31 @@
 //! <https://docs.slack.dev/surfaces/app-home>
 //!
 //! Invariant: a page is published when the audit has grown since and it shows something else, a few
-//! seconds after the last time at the earliest.
+//! seconds after the last time at the earliest; for whoever the user is then.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
-use super::forms::{ASKS, AT_HOME};
+use super::blocks::{self, MOST_IN_SECTION, MOST_LABEL, MOST_QUESTION, beginning};
+use super::forms::{ASKS, AT_HOME, Words};
 use super::mrkdwn::escape;
 use super::web_api::{ApiError, WebApi};
 use super::{PLATFORM, own_id, scope};
-use crate::app::App;
 use crate::app::homes::{self, DueHome, Home, Shown};
-use crate::chat::{Button, ButtonStyle};
+use crate::app::{App, who};
+use crate::chat::{Button, ButtonStyle, Message};
 use crate::domain::batch::BatchState;
 use crate::domain::host::fold;
-use crate::domain::notice::BatchView;
+use crate::domain::inbound::PlatformUser;
+use crate::domain::notice::{BatchView, Notice};
 
-/// Longest list of hosts of one line.
+/// Longest list of hosts of one batch, longest reason, and longest name, in characters.
 const MOST_HOSTS: usize = 300;
+const MOST_NAME: usize = 80;
 
 /// The buttons of a batch's card.
 pub type Buttons = fn(&BatchView) -> Vec<Button>;
@@ -34,6 +38,7 @@ pub struct Homes {
     pub app: Arc<App>,
     pub api: Arc<WebApi>,
     pub buttons: Buttons,
+    pub words: Words,
 }
 
 impl Homes {
@@ -41,32 +46,47 @@ impl Homes {
     pub async fn round(self: Arc<Self>) -> anyhow::Result<bool> {
         let due = homes::due(&self.pool, PLATFORM).await?;
         for home in &due {
-            self.publish(home).await?;
+            // What is wrong with one page must not keep the others from being shown.
+            if let Err((wait, why)) = self.publish(home).await? {
+                tracing::warn!(why, user = home.person, "a home was not shown");
+                homes::failed(&self.pool, PLATFORM, home, wait, &why).await?;
+            }
         }
         Ok(!due.is_empty())
     }
 
-    async fn publish(&self, due: &DueHome) -> anyhow::Result<()> {
-        let page = homes::home(&self.pool, &self.app, &due.login).await?;
-        let view = view(&page, self.buttons);
+    /// Shows a page, or says why not and when to try again.
+    async fn publish(&self, due: &DueHome) -> sqlx::Result<Result<(), (Option<Duration>, String)>> {
+        let user = PlatformUser { platform: PLATFORM.into(), id: due.person.clone() };
+        // Not who they were when they opened it: accounts change hands.
+        let view = match who::identify(&self.pool, &self.app, &user).await {
+            Ok(Some(who)) => view(&homes::home(&self.pool, &who).await?, self.buttons),
+            Ok(None) => self.of_stranger(user),
+            Err(why) => return Ok(Err((None, why))),
+        };
         let digest = Sha256::digest(view.to_string()).to_vec();
         if due.digest.as_ref() != Some(&digest) {
             let request = json!({ "user_id": own_id(&due.person), "view": view });
-            if let Err(error) =
-                self.api.post("views.publish", scope(&due.person), "", &request).await
-            {
-                tracing::warn!(%error, user = due.person, "a home was not shown");
+            let sent = self.api.post("views.publish", scope(&due.person), "", &request).await;
+            if let Err(error) = sent {
                 let wait = match &error {
                     ApiError::Later { wait, .. } => *wait,
                     ApiError::Unknown(_) | ApiError::Refused(_) => None,
                 };
-                let why = error.to_string();
-                homes::failed(&self.pool, PLATFORM, due, wait, &why).await?;
-                return Ok(());
+                return Ok(Err((wait, error.to_string())));
             }
         }
         homes::shown(&self.pool, PLATFORM, due, &digest).await?;
-        Ok(())
+        Ok(Ok(()))
+    }
+
+    /// How to be known, for who is not.
+    fn of_stranger(&self, user: PlatformUser) -> Value {
+        let PlatformUser { platform, id } = user;
+        let admins = self.app.policy.admins.iter().cloned().collect();
+        let unbound = Notice::Unbound { platform, user: id, admins };
+        let message = Message { markdown: (self.words)(&unbound), card: None };
+        json!({ "type": "home", "blocks": blocks::render(&message, false).blocks })
     }
 }
 
@@ -97,52 +117,71 @@ fn part(blocks: &mut Vec<Value>, all: &[Shown], buttons: Buttons, none: &str) {
     }
 }
 
+/// A batch in a few lines; those that a section has no room for are left out.
 fn line(batch: &BatchView) -> String {
-    let mut hosts = fold(&batch.hosts);
-    if hosts.chars().count() > MOST_HOSTS {
-        hosts = hosts.chars().take(MOST_HOSTS).chain(['…']).collect();
-    }
+    let hosts = beginning(&fold(&batch.hosts), MOST_HOSTS);
     let state = batch.state.as_str().replace('_', " ");
-    let mut text = format!(
-        "*{} {}* · {} host{} · *{state}* · {}\n`{}`",
-        batch.id,
-        escape(&batch.action),
-        batch.hosts.len(),
-        if batch.hosts.len() == 1 { "" } else { "s" },
-        escape(&format!("asked by {}", batch.submitter)),
-        escape(&hosts),
-    );
+    let mut lines = vec![
+        format!(
+            "*{} {}* · {} host{} · *{state}* · {}",
+            batch.id,
+            name(&batch.action),
+            batch.hosts.len(),
+            if batch.hosts.len() == 1 { "" } else { "s" },
+            name(&format!("asked by {}", batch.submitter)),
+        ),
+        format!("`{}`", escape(&hosts)),
+    ];
     if batch.started_at.is_some() {
         let counts = batch.counts;
         let failed = counts.failed + counts.quarantined;
-        text += &format!("\n{} of {} done", counts.succeeded, counts.total());
+        let mut text = format!("{} of {} done", counts.succeeded, counts.total());
         if failed > 0 {
             text += &format!(" · {failed} failed");
         }
+        lines.push(text);
     }
     if batch.state == BatchState::AwaitingApproval {
-        for part in &batch.approvals {
-            let (have, need) = (part.approved_by.len(), part.quorum);
-            text += &format!("\n{}: {have} of {need} approved", escape(&part.owner));
-        }
         if let Some(at) = batch.expires_at {
             let at = at.unix_timestamp();
             // Shown in the reader's own time zone.
-            text += &format!(" · expires <!date^{at}^{{date_short_pretty}} {{time}}|{at}>");
+            lines.push(format!("expires <!date^{at}^{{date_short_pretty}} {{time}}|{at}>"));
+        }
+        for part in &batch.approvals {
+            let (have, need) = (part.approved_by.len(), part.quorum);
+            lines.push(format!("{}: {have} of {need} approved", name(&part.owner)));
         }
     }
     if let Some(reason) = &batch.reason {
-        text += &format!("\n{}", escape(reason));
+        lines.push(escape(&beginning(reason, MOST_HOSTS)));
+    }
+    let mut text = String::new();
+    let mut length = 0;
+    for line in lines {
+        length += line.chars().count() + 1;
+        if length > MOST_IN_SECTION {
+            return text + "\n…";
+        }
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text += &line;
     }
     text
 }
 
+/// A word of ours or of the directory, not too long.
+fn name(text: &str) -> String {
+    escape(&beginning(text, MOST_NAME))
+}
+
 fn button(batch: &BatchView, at: usize, button: &Button) -> Value {
-    let asks = button.ask.as_ref().map(|ask| format!(":{ASKS}{ask}")).unwrap_or_default();
+    let asks = button.ask.as_ref().map(|ask| format!(":{ASKS}{}", beginning(ask, MOST_QUESTION)));
+    let asks = asks.unwrap_or_default();
     let id = format!("{AT_HOME}{}:{at}{asks}", batch.id.0);
     let mut element = json!({
         "type": "button", "action_id": id, "value": button.value,
-        "text": { "type": "plain_text", "text": button.label },
+        "text": { "type": "plain_text", "text": beginning(&button.label, MOST_LABEL) },
     });
     match button.style {
         ButtonStyle::Plain => {}

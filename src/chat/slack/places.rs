@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::web_api::{ApiError, WebApi};
 use super::{own_id, scope};
 use crate::domain::inbound::Place;
@@ -39,4 +41,15 @@ pub async fn closed(api: Arc<WebApi>, place: Place) -> Result<Option<String>, St
         Err(error) => return Err(error.to_string()),
     };
     Ok(why.map(str::to_owned))
+}
+
+/// The conversation of the bot with one user alone, opened if there was none; needs the scope
+/// `im:write`. It is always the same one.
+/// <https://docs.slack.dev/reference/methods/conversations.open>
+pub(super) async fn open_conversation(api: &WebApi, user: &str) -> Result<String, ApiError> {
+    let request = json!({ "users": own_id(user) });
+    let answer = api.post("conversations.open", scope(user), "", &request).await?;
+    let id = answer["channel"]["id"].as_str().filter(|id| !id.is_empty());
+    let id = id.ok_or_else(|| ApiError::Unknown("it opened no conversation".into()))?;
+    Ok(format!("{}/{id}", scope(user)))
 }

@@ -70,6 +70,7 @@ enum Tokens {
 /// The client.
 pub struct WebApi {
     client: SlackHyperClient,
+    other: OnceLock<reqwest::Client>,
     bots: Tokens,
     app: Option<SlackApiToken>,
     /// Whether addresses without encryption are fine: of a stand-in.
@@ -97,6 +98,7 @@ impl WebApi {
             |secret: &Secret| SlackApiToken::new(SlackApiTokenValue(secret.expose().into()));
         Ok(WebApi {
             client: SlackHyperClient::new(connector),
+            other: OnceLock::new(),
             bots: match &settings.bots {
                 Bots::One(secret) => Tokens::One { token: token(secret), of: OnceLock::new() },
                 Bots::Each(all) => {
@@ -236,13 +238,30 @@ impl WebApi {
     /// <https://docs.slack.dev/interactivity/handling-user-interaction#message_responses>
     pub async fn respond(&self, url: &str, answer: &Value) -> Result<(), ApiError> {
         let url = self.at_slack(url)?;
-        let client = reqwest::Client::builder().timeout(DEADLINE).redirect(Policy::none()).build();
-        let unknown = |error: reqwest::Error| ApiError::Unknown(error.without_url().to_string());
-        let sent = client.map_err(unknown)?.post(url).json(answer).send().await.map_err(unknown)?;
+        let class = |error: reqwest::Error| {
+            let (connected, why) = (!error.is_connect(), error.without_url().to_string());
+            if connected { ApiError::Unknown(why) } else { ApiError::Later { wait: None, why } }
+        };
+        let request = self.other()?.post(url).timeout(DEADLINE).json(answer);
+        let sent = request.send().await.map_err(class)?;
         match sent.status() {
             status if status.is_success() => Ok(()),
+            status if status.is_server_error() => {
+                Err(ApiError::Unknown(format!("status {}", status.as_u16())))
+            }
             status => Err(ApiError::Refused(status.as_str().to_owned())),
         }
+    }
+
+    /// The client for addresses that Slack hands out. It reads the system's certificates once.
+    fn other(&self) -> Result<&reqwest::Client, ApiError> {
+        if let Some(client) = self.other.get() {
+            return Ok(client);
+        }
+        let new = reqwest::Client::builder().redirect(Policy::none()).build();
+        let why = |error: reqwest::Error| error.without_url().to_string();
+        let new = new.map_err(|error| ApiError::Later { wait: None, why: why(error) })?;
+        Ok(self.other.get_or_init(|| new))
     }
 
     /// An address of Slack's own, whatever a delivery says.
@@ -264,8 +283,8 @@ impl WebApi {
             wait: None,
             why: error.without_url().to_string(),
         };
-        let client = reqwest::Client::builder().timeout(FILE).redirect(Policy::none()).build();
-        let request = client.map_err(later)?.get(url).bearer_auth(&self.bot(scope)?.token_value.0);
+        let request = self.other()?.get(url).timeout(FILE);
+        let request = request.bearer_auth(&self.bot(scope)?.token_value.0);
         let mut answer = request.send().await.map_err(later)?;
         if !answer.status().is_success() {
             return Err(refused(answer.status().as_str()));

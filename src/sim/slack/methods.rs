@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::World;
 use super::check;
-use super::state::{BOT, File, Shown, State, User, message};
+use super::state::{BOT, File, Shown, State, User, conversation, message};
 
 /// How long a trigger opens views.
 const TRIGGER: Duration = Duration::from_secs(3);
@@ -69,7 +69,7 @@ pub fn call(state: &mut State, world: &World, method: &str, args: &Args) -> Answ
         "chat.postEphemeral" => whisper(state, args),
         "conversations.history" => read(state, args, None),
         "conversations.replies" => read(state, args, Some(text(args, "ts")?)),
-        "conversations.open" => Ok(json!({ "channel": { "id": text(args, "users")? } })),
+        "conversations.open" => open(state, text(args, "users")?),
         "chat.getPermalink" => {
             let channel = reachable(state, args)?;
             let ts = text(args, "message_ts")?;
@@ -97,10 +97,21 @@ fn text<'a>(args: &'a Args, name: &str) -> Result<&'a str, &'static str> {
     args.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).ok_or("invalid_arguments")
 }
 
-/// The bot must be in the channel; a person's id is the way to them directly.
+/// <https://docs.slack.dev/reference/methods/conversations.open>
+fn open(state: &mut State, user: &str) -> Answer {
+    let user = state.users.get(user).ok_or("user_not_found")?;
+    if user.deleted {
+        return Err("user_disabled");
+    }
+    let id = conversation(&user.id);
+    state.direct.insert(id.clone());
+    Ok(json!({ "no_op": false, "already_open": false, "channel": { "id": id } }))
+}
+
+/// The bot must be in the channel. A person's id is none.
 fn reachable<'a>(state: &State, args: &'a Args) -> Result<&'a str, &'static str> {
     let channel = text(args, "channel")?;
-    if state.users.contains_key(channel) {
+    if state.direct.contains(channel) {
         return Ok(channel);
     }
     let members = state.channels.get(channel).ok_or("channel_not_found")?;
@@ -144,7 +155,14 @@ fn content(state: &State, channel: &str, args: &Args) -> Result<Shown, &'static 
 }
 
 fn post(state: &mut State, args: &Args) -> Answer {
-    let channel = writable(state, args)?.to_owned();
+    // This method alone takes a person's id for the conversation with them.
+    let channel = match text(args, "channel")? {
+        user if state.users.contains_key(user) => {
+            open(state, user)?;
+            conversation(user)
+        }
+        _ => writable(state, args)?.to_owned(),
+    };
     let message = content(state, &channel, args)?;
     let ts = state.post(message);
     let posted = wire(state.message(&channel, &ts).map_err(|_| "fatal_error")?, true);
@@ -319,7 +337,12 @@ fn place_for_file(state: &mut State, world: &World, args: &Args) -> Answer {
 
 fn share_file(state: &mut State, args: &Args) -> Answer {
     let channel = text(args, "channel_id")?.to_owned();
-    if !state.channels.get(&channel).is_some_and(|members| members.contains(BOT)) {
+    // <https://github.com/slackapi/bolt-js/issues/2115>
+    if !channel.starts_with(['C', 'G', 'D', 'Z']) {
+        return Err("invalid_arguments");
+    }
+    let member = state.channels.get(&channel).is_some_and(|members| members.contains(BOT));
+    if !member && !state.direct.contains(&channel) {
         return Err("channel_not_found");
     }
     let thread = args.get("thread_ts").and_then(Value::as_str).map(str::to_owned);

@@ -284,6 +284,18 @@ impl SimSlack {
         self.world.lock().say(who, channel, thread, text)
     }
 
+    /// The same for an emoji put on a message or taken from it.
+    pub fn prepare_react(
+        &self,
+        who: &str,
+        channel: &str,
+        ts: &str,
+        name: &str,
+        added: bool,
+    ) -> anyhow::Result<Act> {
+        self.world.lock().react(who, channel, ts, name, added)
+    }
+
     /// The same for a press of a button.
     pub fn prepare_click(
         &self,

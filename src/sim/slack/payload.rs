@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::METAL;
 use super::deliver::Act;
-use super::state::{BOT, State, message};
+use super::state::{BOT, State, conversation, message};
 
 const APP: &str = "A0METAL";
 
@@ -149,7 +149,7 @@ impl State {
         let user = self.user(who)?.id.clone();
         let stamp = self.next_ts();
         Ok(self.event(json!({
-            "type": "app_home_opened", "user": user, "channel": format!("D{user}"),
+            "type": "app_home_opened", "user": user, "channel": conversation(&user),
             "tab": "home", "event_ts": stamp,
         })))
     }

@@ -16,7 +16,8 @@ use super::state::{BOT, Fault, message};
 use super::{APP_TOKEN, Shared, check, methods, page};
 
 /// Scopes of the bot's token, as `slack manifest` asks for them.
-pub const SCOPES: &str = "commands,chat:write,channels:history,channels:read,groups:read,groups:history,reactions:read,users:read,users:read.email,files:read,files:write,im:write,usergroups:read";
+pub const SCOPES: &str = "commands,chat:write,channels:history,channels:read,groups:read,groups:history,\
+     im:write,im:history,reactions:read,users:read,users:read.email,files:read,files:write";
 
 pub fn router(world: Shared) -> Router {
     Router::new()

@@ -106,7 +106,9 @@ pub struct State {
     pub users: BTreeMap<String, User>,
     /// Members by channel.
     pub channels: BTreeMap<String, BTreeSet<String>>,
-    /// Those of them that only their members know, and those that are read-only for good.
+    /// Conversations of the bot with one user that were opened.
+    pub direct: BTreeSet<String>,
+    /// Those of the channels that only their members know, and those that are read-only for good.
     pub private: BTreeSet<String>,
     pub archived: BTreeSet<String>,
     pub messages: Vec<Shown>,
@@ -158,6 +160,7 @@ impl State {
             responses: HashMap::new(),
             users,
             channels: BTreeMap::from([(METAL.into(), with_bot), (RANDOM.into(), people)]),
+            direct: BTreeSet::new(),
             private: BTreeSet::new(),
             archived: BTreeSet::new(),
             messages: Vec::new(),
@@ -220,7 +223,8 @@ impl State {
     pub fn shown(&self, who: &str, channel: &str) -> Vec<Shown> {
         let id = self.user(who).map(|user| user.id.clone()).unwrap_or_default();
         let own = |m: &&Shown| m.only_to.as_ref().is_none_or(|only| *only == id);
-        let here = |m: &&Shown| m.channel == channel || (channel == who && m.channel == id);
+        let here =
+            |m: &&Shown| m.channel == channel || (channel == who && m.channel == conversation(&id));
         self.messages.iter().filter(own).filter(here).cloned().collect()
     }
 
@@ -252,6 +256,11 @@ impl State {
         self.messages.push(message);
         ts
     }
+}
+
+/// The conversation of the bot with a user alone.
+pub fn conversation(user: &str) -> String {
+    format!("D{user}")
 }
 
 fn new_user(login: &str, team: &str) -> User {
