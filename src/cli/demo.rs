@@ -3,11 +3,12 @@
 //! a password; no configuration leads here.
 
 use std::convert::Infallible;
+use std::fs::{File, TryLockError};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -86,6 +87,7 @@ pub(super) async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
         (false, true) => "slack",
         (false, false) => "demo",
     };
+    let _alone = alone(&args.state, folder)?;
     let folder = args.state.join(folder);
     if (args.script || in_slack) && folder.exists() {
         // The story begins with batch #1.
@@ -141,6 +143,26 @@ pub(super) async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
     database.close().await?;
     site.stop().await;
     Ok(code)
+}
+
+/// Holds a demo's folder for this process. It may be emptied, and its rack has addresses of its own.
+fn alone(state: &Path, name: &str) -> anyhow::Result<File> {
+    std::fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
+    // Beside the folder, since that goes away.
+    let path = state.join(format!("{name}.lock"));
+    let lock = File::options().create(true).append(true).open(&path);
+    let lock = lock.with_context(|| format!("cannot write {}", path.display()))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another `metalbot demo` works in {}: stop that one first, or give this one a folder \
+             of its own with --state FOLDER",
+            state.join(name).display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
 }
 
 fn welcome(base: &str, site: &Site) -> String {

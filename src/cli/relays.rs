@@ -44,10 +44,11 @@ impl Service {
             let homes = Arc::new(slack_door::homes(&self.pool, api, app, &loaded.chat_templates));
             self.in_turn("homes", EVERY_SECOND, None, move |_| Arc::clone(&homes).round());
             let chat = slack_door::chat(&self.pool, api, app);
-            self.start_notices(loaded, slack::PLATFORM, chat, Share::Of(slack::PLATFORM.into()));
+            let (share, page) = (Share::Of(slack::PLATFORM.into()), Some(config.public_url()));
+            self.start_notices(loaded, slack::PLATFORM, chat, share, page);
             others.push(slack::PLATFORM.into());
         }
-        self.start_notices(loaded, rooms::PLATFORM, console, Share::AllBut(others));
+        self.start_notices(loaded, rooms::PLATFORM, console, Share::AllBut(others), None);
         self.start_tickets(config, loaded, bmc)?;
         let (pool, app) = (self.pool.clone(), Arc::clone(app));
         self.in_turn("approvers", EVERY_SECOND, None, move |_| {
@@ -91,6 +92,7 @@ impl Service {
         platform: &'static str,
         chat: Arc<dyn Chat>,
         share: Share,
+        page: Option<String>,
     ) {
         let relay = Arc::new(NoticeRelay {
             pool: self.pool.clone(),
@@ -100,6 +102,7 @@ impl Service {
             templates: Arc::clone(&loaded.chat_templates),
             find_account: accounts::find_account(loaded.directory.clone()),
             find_email: accounts::find_email(loaded.directory.clone()),
+            console: page,
         });
         let name = format!("notices:{platform}");
         self.in_turn(name, notice_relay::PERIOD, Some(Bell::Outbox), move |_| {

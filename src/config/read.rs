@@ -367,6 +367,10 @@ mod tests {
             ("limits.max_hosts = 0", "limits.max_hosts: must be at least 1"),
             ("http.public_url = \"metal\"", "http.public_url: must begin with http"),
             ("log.filter = \"metalbot=loud\"", "log.filter: "),
+            (
+                "[slack]\napp_token = \"a\"\nbot_token = \"b\"\napi_url = \"http://localhost.example/api\"",
+                "slack.api_url: write https://",
+            ),
             ("console.channels = []", "console.channels: name at least one"),
             ("console.channels = [{ name = \"#a\" }]", "console.channels: \"#a\""),
             (

@@ -75,6 +75,17 @@ impl Slack {
                 "slack.bot_token: give one bot token, or one in each of slack.workspaces".into(),
             );
         }
+        let host = self.api_url.strip_prefix("http://").map(|rest| {
+            let host = rest.split('/').next().unwrap_or_default();
+            host.rsplit_once(':').map_or(host, |(host, _)| host)
+        });
+        if host.is_some_and(|host| !matches!(host, "localhost" | "127.0.0.1" | "[::1]")) {
+            problems.push(
+                "slack.api_url: write https://, or the tokens travel in the clear (http:// is for \
+                 a stand-in on this machine)"
+                    .into(),
+            );
+        }
         let mut teams = BTreeSet::new();
         for team in self.workspaces.iter().map(|one| one.team.as_str()) {
             let id = team.strip_prefix(['T', 'E']).unwrap_or_default();

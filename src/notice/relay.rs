@@ -53,6 +53,8 @@ pub struct NoticeRelay {
     pub templates: Arc<ChatTemplates>,
     pub find_account: FindAccount,
     pub find_email: FindEmail,
+    /// Where the console is, for a platform whose people are not there.
+    pub console: Option<String>,
 }
 
 impl NoticeRelay {
@@ -224,7 +226,8 @@ impl NoticeRelay {
         Ok(())
     }
 
-    /// A notice away from its batch's card, with the way there. It is worth sending without.
+    /// A notice away from its batch's card, with the way there, or else to its page at the console.
+    /// It is worth sending without.
     async fn with_link(
         &self,
         chat: &Arc<dyn Chat>,
@@ -234,14 +237,23 @@ impl NoticeRelay {
     ) -> Message {
         let Some(batch) = notice.batch() else { return message };
         let card = store::card::message_of(&self.pool, batch).await.ok().flatten();
-        let Some((platform, channel, id)) = card else { return message };
-        if platform == near.platform {
-            let at = Place { platform, channel, thread: None };
-            match chat.link(&at, &id).await {
-                Ok(Some(url)) => message.markdown += &format!("\n\n[The card of {batch}]({url})"),
-                Ok(None) => {}
-                Err(error) => tracing::debug!(%batch, %error, "a card has no address"),
+        let mut url = None;
+        if let Some((platform, channel, id)) = card
+            && platform == near.platform
+        {
+            let found = chat.link(&Place { platform, channel, thread: None }, &id).await;
+            url = found.unwrap_or_else(|error| {
+                tracing::debug!(%batch, %error, "a card has no address");
+                None
+            });
+        }
+        let page = || self.console.as_ref().map(|base| format!("{base}/batches/{}", batch.0));
+        match (url, page()) {
+            (Some(url), _) => message.markdown += &format!("\n\n[The card of {batch}]({url})"),
+            (None, Some(url)) => {
+                message.markdown += &format!("\n\n[{batch} at the console]({url})")
             }
+            (None, None) => {}
         }
         message
     }

@@ -27,6 +27,7 @@ mod slack_page;
 mod slack_places;
 mod slack_story;
 mod slack_teams;
+mod slack_tls;
 mod slack_traps;
 mod slack_wire;
 mod story;

@@ -62,3 +62,16 @@ async fn the_check_says_what_is_missing_and_never_a_token() {
     assert!(!told.contains("stand-in"), "{told}");
     slack.stop().await;
 }
+
+#[tokio::test]
+async fn a_second_demo_leaves_the_first_one_its_folder() {
+    let state = tempfile::tempdir().unwrap();
+    let theirs = state.path().join("script/postgres");
+    std::fs::create_dir_all(&theirs).unwrap();
+    let lock = std::fs::File::create(state.path().join("script.lock")).unwrap();
+    lock.lock().unwrap();
+    let second = metalbot(&["demo", "--script", "--state", state.path().to_str().unwrap()]).await;
+    let told = said(&second);
+    assert!(!second.status.success() && told.contains("--state FOLDER"), "{told}");
+    assert!(theirs.exists());
+}

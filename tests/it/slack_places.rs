@@ -92,7 +92,8 @@ async fn a_card_that_cannot_be_shown_is_told_of_and_comes_with_the_invitation() 
     slack.remove_bot(METAL);
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
     let waits = told(slack, "alice", "has no card yet").await;
-    for part in ["#1 reboot of `web01`", "/invite @metalbot", "/metal cancel 1"] {
+    let page = "/batches/1|#1 at the console>";
+    for part in ["#1 reboot of `web01`", "/invite @metalbot", "/metal cancel 1", page] {
         assert!(waits.text.contains(part), "{part}: {}", waits.text);
     }
     // It can be seen and cancelled meanwhile, from elsewhere.

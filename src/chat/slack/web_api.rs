@@ -1,15 +1,18 @@
 //! Slack's Web API: each call with a deadline, each failure in a class.
 //!
 //! Invariants: no error holds a body or an address of a request, since a token, a ticket or a
-//! person's text may stand there; only the fields that we need are read of an answer, so that a
+//! person's text may stand there; a token goes nowhere but to Slack, and encrypted, or to a stand-in
+//! on this machine; only the fields that we need are read of an answer, so that a
 //! message's `metadata` of any shape cannot make a call that succeeded look like a failure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper_rustls::HttpsConnectorBuilder;
+use reqwest::Url;
 use reqwest::redirect::Policy;
 use serde::Serialize;
 use serde_json::Value;
@@ -27,6 +30,9 @@ const FILE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A token that is not valid may be replaced; until then it makes no sense to ask often.
 const NO_TOKEN: Duration = Duration::from_secs(60);
+
+/// Where Slack's addresses are; the second is its cloud for governments.
+const DOMAINS: [&str; 2] = ["slack.com", "slack-gov.com"];
 
 /// Why a call did not succeed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -73,8 +79,8 @@ pub struct WebApi {
     other: OnceLock<reqwest::Client>,
     bots: Tokens,
     app: Option<SlackApiToken>,
-    /// Whether addresses without encryption are fine: of a stand-in.
-    pub plain: bool,
+    /// Whether addresses on this machine are fine, without encryption: Slack is a stand-in.
+    plain: bool,
     /// Until when Slack wants to hear no more of a method, by method, installation and channel.
     quiet: Mutex<HashMap<(&'static str, String, String), Instant>>,
 }
@@ -88,7 +94,7 @@ impl fmt::Debug for WebApi {
 impl WebApi {
     /// Fails when the system's certificates cannot be read.
     pub fn new(settings: &Settings) -> std::io::Result<WebApi> {
-        let plain = settings.api_url.starts_with("http://");
+        let plain = settings.api_url.parse().is_ok_and(|url| is_plain_and_here(&url, "http"));
         let roots = HttpsConnectorBuilder::new().with_native_roots()?;
         let scheme = if plain { roots.https_or_http() } else { roots.https_only() };
         let connector = scheme.enable_http1().enable_http2().build();
@@ -192,12 +198,12 @@ impl WebApi {
         let nothing = serde_json::json!({});
         let call = session.http_session_api.http_post::<_, Value>(METHOD, &nothing, None);
         let answer = self.finish(METHOD, "", "", call).await?;
-        let url = answer["url"].as_str().unwrap_or_default();
-        let encrypted = url.starts_with("wss://");
-        if !(encrypted || self.plain && url.starts_with("ws://")) {
-            return Err(ApiError::Unknown("it gave no address of a connection".into()));
-        }
-        Ok(Secret::new(url))
+        let text = answer["url"].as_str().unwrap_or_default();
+        let fine = text.parse().is_ok_and(|url: Url| {
+            url.scheme() == "wss" || self.plain && is_plain_and_here(&url, "ws")
+        });
+        let none = || ApiError::Unknown("it gave no address of a connection".into());
+        if fine { Ok(Secret::new(text)) } else { Err(none()) }
     }
 
     /// Sends a file into a channel or a thread.
@@ -215,7 +221,8 @@ impl WebApi {
         else {
             return Err(ApiError::Unknown("it gave no place for a file".into()));
         };
-        let url = url.parse().map_err(|_| ApiError::Unknown("no address for a file".into()))?;
+        // The token goes along.
+        let url = self.at_slack(url)?;
         let session = self.client.open_session(self.bot(scope)?);
         let sending = session.http_session_api.http_post_uri_binary::<Value>(
             url,
@@ -265,13 +272,19 @@ impl WebApi {
     }
 
     /// An address of Slack's own, whatever a delivery says.
-    fn at_slack(&self, url: &str) -> Result<reqwest::Url, ApiError> {
+    fn at_slack(&self, url: &str) -> Result<Url, ApiError> {
         let refused = |why: &str| ApiError::Refused(why.to_owned());
-        let url: reqwest::Url = url.parse().map_err(|_| refused("no address"))?;
+        let url: Url = url.parse().map_err(|_| refused("no address"))?;
         let host = url.host_str().unwrap_or_default();
-        let theirs = host == "slack.com" || host.ends_with(".slack.com");
-        let fine = self.plain || url.scheme() == "https" && theirs;
-        if fine { Ok(url) } else { Err(refused("the address is not at Slack")) }
+        let theirs = DOMAINS.iter().any(|domain| {
+            host.strip_suffix(domain).is_some_and(|sub| sub.is_empty() || sub.ends_with('.'))
+        });
+        let here = self.plain && is_plain_and_here(&url, "http");
+        if here || url.scheme() == "https" && theirs {
+            Ok(url)
+        } else {
+            Err(refused("the address is not at Slack"))
+        }
     }
 
     /// Fetches a file that a person shared with the app; at most so many bytes of it.
@@ -336,6 +349,13 @@ impl WebApi {
         }
         Err(error)
     }
+}
+
+/// Whether an address of this scheme is on this machine.
+fn is_plain_and_here(url: &Url, scheme: &str) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    url.scheme() == scheme
+        && (host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()))
 }
 
 /// Codes: <https://docs.slack.dev/reference/methods/chat.postMessage#errors>.
