@@ -53,6 +53,7 @@ pub mod cluster;
 pub mod config;
 pub mod failpoint;
 pub mod telemetry;
+pub mod watched;
 
 pub mod cli;
 pub mod sim;

@@ -10,6 +10,8 @@ use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandl
 use serde::Deserialize;
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 
+/// Changed files that could not be used, so that what was read before holds.
+pub const RELOADS_FAILED: &str = "metalbot_reloads_failed_total";
 /// Batches by the state that they ended in; labels `action`, `state`.
 pub const BATCHES_ENDED: &str = "metalbot_batches_ended_total";
 /// Jobs by the state that they ended in; labels `action`, `state`.

@@ -51,9 +51,10 @@ pub async fn power(
     // Nobody waits for one that no worker takes up: hours later it would come as a surprise.
     plan.rollout.start = Some(Start::At(store::now(tx).await?));
     let request = Submit { plan, hosts, reason };
+    let inventory = app.inventory.current();
     let admission = Admission {
         request: &request,
-        hosts: known_hosts(app, &request.hosts)?,
+        hosts: known_hosts(&inventory, &request.hosts)?,
         needed: Needed { requirements: Vec::new(), expires: Duration::ZERO },
         card,
         retry_of: None,

@@ -54,7 +54,8 @@ pub fn compile(
     let params: Vec<(String, String)> =
         form.params.iter().filter(|(_, value)| !value.trim().is_empty()).cloned().collect();
     let request = Request { action: &form.action, hosts: &form.hosts, params: &params };
-    let inventory = app.inventory.as_ref();
+    let inventory = app.inventory.current();
+    let inventory = inventory.as_ref();
     let submit = command::submission(&request, &app.catalog, inventory, &app.limits, now)
         .map_err(|error| at_field(&error))?;
     let line = command_line(app, &submit.plan, &submit.hosts, submit.reason.as_deref());

@@ -308,8 +308,9 @@ async fn carry_out(
     match what {
         What::Command { text } => {
             let now = store::now(tx).await?;
-            let inventory = app.inventory.as_ref();
-            let command = command::understand(text, &app.catalog, inventory, &app.limits, now)?;
+            let inventory = app.inventory.current();
+            let (catalog, limits) = (&app.catalog, &app.limits);
+            let command = command::understand(text, catalog, inventory.as_ref(), limits, now)?;
             run_command(tx, app, ask, command).await
         }
         What::ThreadReply { text } => {

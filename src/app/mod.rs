@@ -19,6 +19,7 @@ use crate::identity::DirectoryHandle;
 use crate::identity::authz::{Forbidden, Policy};
 use crate::inventory::Inventory;
 use crate::store::batch::ApplyError;
+use crate::watched::Watched;
 
 pub mod ask;
 pub mod by_hand;
@@ -46,7 +47,7 @@ pub type FindEmail =
 /// What the use cases know besides the database.
 pub struct App {
     pub catalog: Catalog,
-    pub inventory: Arc<Inventory>,
+    pub inventory: Arc<Watched<Inventory>>,
     pub directory: DirectoryHandle,
     pub policy: Policy,
     pub approvals: Vec<ApprovalRule>,

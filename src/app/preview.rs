@@ -33,7 +33,8 @@ pub async fn preview(
     who: &Principal,
     request: &Submit,
 ) -> Result<Preview, Error> {
-    let hosts = known_hosts(app, &request.hosts)?;
+    let inventory = app.inventory.current();
+    let hosts = known_hosts(&inventory, &request.hosts)?;
     let by_owner = count_by_owner(hosts.iter().map(|host| host.owner.as_str()));
     let mut by_datacenter: BTreeMap<String, u32> = BTreeMap::new();
     for host in &hosts {

@@ -42,9 +42,10 @@ pub async fn hosts(
     }
     let mut history = job::history(&mut *conn, hosts, HISTORY).await?;
     let marks = mark::of_hosts(conn, hosts).await?;
+    let inventory = app.inventory.current();
     let hosts = hosts
         .iter()
-        .filter_map(|name| app.inventory.get(name))
+        .filter_map(|name| inventory.get(name))
         .map(|host| HostView {
             host: host.name.clone(),
             owner: host.owner.clone(),

@@ -43,6 +43,7 @@ pub async fn pause(
     let mut batch = stoppable(tx, app, ask, id).await?.0;
     let reason = format!("paused by {}", ask.who.login);
     store::batch::apply(tx, &mut batch, BatchEvent::Pause, &ask.actor(), Some(&reason)).await?;
+    store::job::apply(tx, id, JobEvent::Unqueue, None, &ask.actor()).await?;
     let by = Some(ask.who.login.clone());
     let pause = batch.pauses;
     let (wave, failed, unhealthy, allowed) = (None, 0, 0, 0);
@@ -69,7 +70,6 @@ pub async fn resume(
     let counts = store::job::state_counts(tx, id).await?;
     let failures = counts.failed + counts.quarantined;
     store::batch::excuse_failures(tx, &mut batch, failures.cast_signed()).await?;
-    store::job::excuse_unhealthy(tx, id).await?;
     tell(tx, ask, id, &Notice::Resumed { batch: id, by: ask.who.login.clone() }).await
 }
 
@@ -115,6 +115,7 @@ pub async fn drop_hosts(
         .map(|decision| decision.person)
         .collect();
     let nobody_left = needed.requirements.is_empty();
+    store::job::cut_waves(tx, id, &batch.plan.rollout).await?;
     store::batch::change_plan(tx, &mut batch, changed, needed.requirements).await?;
     if nobody_left {
         let nobody = Some("no approval is needed");
@@ -124,37 +125,43 @@ pub async fn drop_hosts(
     tell(tx, ask, id, &notice).await
 }
 
-/// Lets quarantined hosts go: somebody has looked at them.
+/// Lets hosts go that are quarantined, or counted as down: somebody has looked at them.
 pub async fn release(
     tx: &mut PgTransaction<'_>,
     app: &App,
     ask: Ask<'_>,
     hosts: &[HostName],
 ) -> Result<Vec<BatchId>, Error> {
-    let quarantined = store::job::quarantined(tx, hosts).await?;
+    let found = store::job::releasable(tx, hosts).await?;
     let others: Vec<HostName> = hosts
         .iter()
-        .filter(|host| !quarantined.iter().any(|(_, held, _)| held == *host))
+        .filter(|host| !found.iter().any(|(_, held, _)| held == *host))
         .cloned()
         .collect();
     if !others.is_empty() {
-        return Err(Error::Conflict(format!("{} is not quarantined", fold(&others))));
+        return Err(Error::Conflict(format!(
+            "{} is not quarantined, and not counted as down",
+            fold(&others)
+        )));
     }
-    let owners: BTreeSet<String> = quarantined.iter().map(|(_, _, owner)| owner.clone()).collect();
+    let owners: BTreeSet<String> = found.iter().map(|(_, _, owner)| owner.clone()).collect();
     let _: Authorised = authorise(&app.policy, ask.who, Verb::Release { owners: &owners })?;
     let mut by_batch: BTreeMap<BatchId, Vec<HostName>> = BTreeMap::new();
-    for (batch, host, _) in quarantined {
+    for (batch, host, _) in found {
         by_batch.entry(batch).or_default().push(host);
     }
     let actor = ask.actor();
     for (batch, hosts) in &by_batch {
         store::batch::lock(tx, *batch).await?;
-        let hosts = store::job::apply(tx, *batch, JobEvent::Release, Some(hosts), &actor).await?;
-        if hosts.is_empty() {
+        let mut freed =
+            store::job::apply(tx, *batch, JobEvent::Release, Some(hosts), &actor).await?;
+        freed.extend(store::caps::let_go(tx, *batch, hosts).await?);
+        freed.sort();
+        if freed.is_empty() {
             // Somebody else was faster.
             continue;
         }
-        let notice = Notice::Released { batch: *batch, by: ask.who.login.clone(), hosts };
+        let notice = Notice::Released { batch: *batch, by: ask.who.login.clone(), hosts: freed };
         let key = format!("{}:{}", ask.key, batch.0);
         outbox::notice(tx, &key, &Audience::Thread { batch: *batch }, &notice).await?;
     }

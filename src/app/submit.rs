@@ -19,6 +19,7 @@ use crate::domain::overlap::{Overlap, overlap};
 use crate::domain::rollout::{Start, WavePause};
 use crate::domain::workflow::{Plan, digest};
 use crate::identity::authz::{Authorised, Verb, authorise};
+use crate::inventory::Inventory;
 use crate::store::batch::{Batch, NewBatch};
 use crate::store::job::NewJob;
 use crate::store::wake::{Bell, ring};
@@ -53,7 +54,8 @@ pub async fn submit(
     request: &Submit,
     retry_of: Option<BatchId>,
 ) -> Result<Submitted, Error> {
-    let hosts = known_hosts(app, &request.hosts)?;
+    let inventory = app.inventory.current();
+    let hosts = known_hosts(&inventory, &request.hosts)?;
     let by_owner = count_by_owner(hosts.iter().map(|host| host.owner.as_str()));
     let owners: BTreeSet<String> = by_owner.keys().cloned().collect();
     let plan = &request.plan;
@@ -88,10 +90,9 @@ pub(super) async fn admit(
         retry_of,
     };
     let mut batch = store::batch::insert(tx, &claim_lock, &new, &ask.actor()).await?;
-    let waves = plan.rollout.wave_sizes(u32::try_from(hosts.len()).unwrap_or(u32::MAX));
     let jobs: Vec<NewJob<'_>> = hosts
         .iter()
-        .zip(waves.iter().zip(0u32..).flat_map(|(size, wave)| (0..*size).map(move |_| wave)))
+        .zip(plan.rollout.waves_of(hosts.len()))
         .map(|(host, wave)| NewJob { host, wave })
         .collect();
 
@@ -186,10 +187,13 @@ pub(super) fn no_such_batch(id: BatchId) -> Error {
 }
 
 /// A host can leave the inventory between the parsing and here, and between a batch and its retry.
-pub(super) fn known_hosts<'a>(app: &'a App, names: &[HostName]) -> Result<Vec<&'a Host>, Error> {
+pub(super) fn known_hosts<'a>(
+    inventory: &'a Inventory,
+    names: &[HostName],
+) -> Result<Vec<&'a Host>, Error> {
     let (mut known, mut gone) = (Vec::with_capacity(names.len()), Vec::new());
     for name in names {
-        match app.inventory.get(name) {
+        match inventory.get(name) {
             Some(host) => known.push(host),
             None => gone.push(name.clone()),
         }

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::host::Host;
+use crate::domain::job::NO_PERMIT;
 use crate::domain::workflow::{BootDevice, PowerTo};
 
 /// Chassis power as the BMC reports it.
@@ -24,9 +25,6 @@ pub enum Power {
     On,
     Off,
 }
-
-/// Kind of [`BmcError::NoPermit`].
-pub const NO_PERMIT: &str = "no_permit";
 
 /// What may be done after an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

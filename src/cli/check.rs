@@ -17,7 +17,7 @@ pub(super) fn check(file: &Path) -> anyhow::Result<ExitCode> {
     println!(
         "{} is right: {} hosts, {} people, {} actions.",
         file.display(),
-        loaded.inventory.hosts().len(),
+        loaded.inventory.current().hosts().len(),
         loaded.directory.current().logins().len(),
         loaded.catalog.actions().len(),
     );

@@ -38,6 +38,7 @@ use crate::store::wake::{Bell, Wake, run_listener};
 use crate::store::{self, task};
 use crate::telemetry;
 use crate::ticket::render::TicketTemplates;
+use crate::watched::Watched;
 
 /// Period of tasks that look by themselves.
 pub(super) const EVERY_SECOND: Duration = Duration::from_secs(1);
@@ -66,7 +67,7 @@ pub struct Entry {
 /// What a configuration names, read and checked together.
 pub struct Loaded {
     pub catalog: Catalog,
-    pub inventory: Arc<Inventory>,
+    pub inventory: Arc<Watched<Inventory>>,
     pub directory: DirectoryHandle,
     pub chat_templates: Arc<ChatTemplates>,
     pub ticket_templates: Arc<TicketTemplates>,
@@ -74,12 +75,16 @@ pub struct Loaded {
 
 /// Reads everything that the configuration names and checks that it fits together. Starts nothing.
 pub fn load(config: &Config) -> anyhow::Result<Loaded> {
-    let inventory = Inventory::load(&config.inventory.file)?;
     let directory = DirectoryHandle::open(&config.directory.file)?;
-    let credentials: BTreeSet<String> =
-        inventory.hosts().map(|host| host.bmc.credentials.clone()).collect();
-    let owners: BTreeSet<String> = inventory.hosts().map(|host| host.owner.clone()).collect();
-    config.check(&directory.current(), &credentials, &owners)?;
+    let (fitting, people) = (config.clone(), directory.clone());
+    let inventory = Watched::open(&config.inventory.file, move |file| {
+        let inventory = Inventory::load(file)?;
+        let credentials: BTreeSet<String> =
+            inventory.hosts().map(|host| host.bmc.credentials.clone()).collect();
+        let owners: BTreeSet<String> = inventory.hosts().map(|host| host.owner.clone()).collect();
+        fitting.check(&people.current(), &credentials, &owners)?;
+        anyhow::Ok(inventory)
+    })?;
     let templates = config.templates.folder.as_ref();
     let (chat, tickets) = (templates.map(|t| t.join("chat")), templates.map(|t| t.join("tickets")));
     Ok(Loaded {
@@ -127,6 +132,8 @@ impl Service {
             run_listener(service.pool.clone(), Arc::clone(&service.wake)),
         ));
         let slack = slack_door::api(config)?;
+        let inventory = Arc::clone(&loaded.inventory).run_reload(EVERY_SECOND);
+        service.tasks.spawn(until(service.stop.clone(), inventory));
         let app = Arc::new(app(config, &loaded, slack.as_ref()));
         let bmc: Arc<dyn Bmc> = Arc::new(ipmi(config));
         if roles.worker {
@@ -163,7 +170,7 @@ impl Service {
 
     fn start_worker(&mut self, config: &Config, loaded: &Loaded, bmc: &Arc<dyn Bmc>) {
         let inventory = Arc::clone(&loaded.inventory);
-        let find_host: FindHost = Arc::new(move |name| inventory.get(name).cloned());
+        let find_host: FindHost = Arc::new(move |name| inventory.current().get(name).cloned());
         let checker = Arc::new(Checker {
             pool: self.pool.clone(),
             bmc: Arc::clone(bmc),
@@ -186,10 +193,12 @@ impl Service {
             log_reading: Default::default(),
         };
         if !config.executor.survey.is_zero() {
-            let names = loaded.inventory.hosts().map(|host| host.name.clone()).collect();
+            let inventory = Arc::clone(&loaded.inventory);
+            let names = move || inventory.current().hosts().map(|host| host.name.clone()).collect();
             let (pool, find_host) = (self.pool.clone(), Arc::clone(&executor.find_host));
             let every = config.executor.survey;
-            let survey = Arc::new(Survey::new(pool, Arc::clone(bmc), find_host, names, every));
+            let survey =
+                Arc::new(Survey::new(pool, Arc::clone(bmc), find_host, Box::new(names), every));
             self.in_turn("survey", survey::PERIOD, None, move |_| Arc::clone(&survey).round());
         }
         let wake = Arc::clone(&self.wake);
@@ -368,7 +377,7 @@ pub(super) fn app(config: &Config, loaded: &Loaded, slack: Option<&Arc<WebApi>>)
 /// Completions by byte offsets, as the console counts; commands count characters.
 fn complete(app: &App, text: &str, cursor: usize) -> Vec<console::Completion> {
     let before = text.get(..cursor).unwrap_or(text).chars().count();
-    command::complete(text, before, &app.catalog, app.inventory.as_ref())
+    command::complete(text, before, &app.catalog, app.inventory.current().as_ref())
         .into_iter()
         .map(|found| console::Completion {
             from: text.char_indices().nth(found.from).map_or(text.len(), |(offset, _)| offset),

@@ -43,7 +43,7 @@ pub(super) fn ticket_tasks(
             account: directory.jira_account(login, site).map(str::to_owned),
         }
     });
-    let find_host: FindHost = Arc::new(move |name| inventory.get(name).cloned());
+    let find_host: FindHost = Arc::new(move |name| inventory.current().get(name).cloned());
     let pairs = sites.iter().map(|site| {
         let share = share(site, &sites, &routes.default.site);
         let relay = TicketRelay {

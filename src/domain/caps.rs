@@ -1,9 +1,11 @@
 //! Caps on how many hosts may be down at the same time in one datacenter, rack or owner group,
 //! whatever batches they belong to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
+
+use super::host::HostName;
 
 /// `[caps]` of the configuration; without a number there is no cap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -17,6 +19,7 @@ pub struct Caps {
 /// Where a host counts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Spot {
+    pub host: HostName,
     pub datacenter: String,
     /// Racks of different datacenters may have the same name.
     pub rack: String,
@@ -37,7 +40,8 @@ impl Caps {
         self.datacenter.is_some() || self.rack.is_some() || self.owner.is_some()
     }
 
-    /// Picks hosts in the order given, at most `room`, that fit beside the hosts that are `down`.
+    /// Picks hosts in the order given, at most `room`, that fit beside the hosts that are `down`. One
+    /// that is down itself takes no more room: it is there to be mended.
     pub fn fit<T>(
         &self,
         down: &[Spot],
@@ -45,7 +49,8 @@ impl Caps {
         room: u32,
     ) -> Fit<T> {
         let mut counts: BTreeMap<(&'static str, String), u32> = BTreeMap::new();
-        for spot in down {
+        let mut counted: HashSet<&HostName> = HashSet::new();
+        for spot in down.iter().filter(|spot| counted.insert(&spot.host)) {
             for (key, _) in self.keys(spot) {
                 *counts.entry(key).or_default() += 1;
             }
@@ -54,6 +59,10 @@ impl Caps {
         for (host, spot) in waiting {
             if fit.start.len() >= room as usize {
                 break;
+            }
+            if counted.contains(&spot.host) {
+                fit.start.push(host);
+                continue;
             }
             let keys = self.keys(&spot);
             let full = keys.iter().find(|(key, cap)| counts.get(key).copied().unwrap_or(0) >= *cap);
@@ -94,15 +103,17 @@ mod tests {
 
     use super::*;
 
-    fn spot(rack: &str, owner: &str) -> Spot {
-        Spot { datacenter: "fra1".into(), rack: rack.into(), owner: owner.into() }
+    fn spot(host: &str, rack: &str, owner: &str) -> Spot {
+        let (rack, owner) = (rack.into(), owner.into());
+        Spot { host: host.parse().unwrap(), datacenter: "fra1".into(), rack, owner }
     }
 
     #[test]
     fn a_full_rack_keeps_its_hosts_and_lets_others_go() {
         let caps = Caps { rack: Some(2), ..Caps::default() };
-        let down = [spot("r1", "web")];
-        let waiting = [1, 2, 3, 4].map(|n| (n, spot(if n < 4 { "r1" } else { "r2" }, "web")));
+        let down = [spot("other", "r1", "web")];
+        let at = |n: i32| spot(&format!("web{n}"), if n < 4 { "r1" } else { "r2" }, "web");
+        let waiting = [1, 2, 3, 4].map(|n| (n, at(n)));
         let fit = caps.fit(&down, waiting, 10);
         assert_eq!(fit.start, [1, 4]);
         let why = "rack fra1/r1 may have only 2 hosts down at a time";
@@ -110,8 +121,20 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_is_down_takes_no_more_room() {
+        let caps = Caps { rack: Some(1), ..Caps::default() };
+        let down = [spot("web1", "r1", "web"), spot("web1", "r1", "web")];
+        let waiting = [2, 1].map(|n| (n, spot(&format!("web{n}"), "r1", "web")));
+        assert_eq!(caps.fit(&down, waiting, 10).start, [1]);
+    }
+
+    #[test]
     fn without_caps_only_the_room_counts() {
-        let fit = Caps::default().fit(&[], [1, 2, 3].map(|n| (n, spot("r1", "web"))), 2);
+        let fit = Caps::default().fit(
+            &[],
+            [1, 2, 3].map(|n| (n, spot(&format!("web{n}"), "r1", "web"))),
+            2,
+        );
         assert_eq!(fit, Fit { start: vec![1, 2], kept_by: None });
     }
 
@@ -123,9 +146,11 @@ mod tests {
             rack in 0u32..6, owner in 0u32..6,
         ) {
             let caps = Caps { rack: Some(rack), owner: Some(owner), datacenter: None };
-            let at = |(r, o): &(u8, u8)| spot(&r.to_string(), &o.to_string());
-            let down: Vec<Spot> = down.iter().map(at).collect();
-            let waiting: Vec<(usize, Spot)> = racks.iter().map(at).enumerate().collect();
+            let at = |(n, (r, o)): (usize, &(u8, u8))| {
+                spot(&format!("web{n}"), &r.to_string(), &o.to_string())
+            };
+            let down: Vec<Spot> = (1000..).zip(&down).map(at).collect();
+            let waiting: Vec<(usize, Spot)> = racks.iter().enumerate().map(at).enumerate().collect();
             let fit = caps.fit(&down, waiting.clone(), 100);
             let mut after = down.clone();
             after.extend(fit.start.iter().map(|host| waiting[*host].1.clone()));

@@ -25,11 +25,18 @@ pub enum JobState {
     Skipped,
 }
 
+/// Kind of the error of an attempt that did nothing to its host: it was not to be made any more.
+pub const NO_PERMIT: &str = "no_permit";
+
 /// What happened to a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum JobEvent {
     Queue,
+    /// Its batch does not run any more: its turn will come again, or never.
+    Unqueue,
     Lease,
+    /// The same for a job that was leased, and whose host was not touched.
+    Recall,
     Succeed,
     Fail,
     Quarantine,
@@ -55,6 +62,7 @@ pub fn next(state: JobState, event: JobEvent) -> Result<JobState, IllegalJobEven
     use JobState as S;
     Ok(match (state, event) {
         (S::Held, E::Queue) => S::Queued,
+        (S::Queued, E::Unqueue) | (S::Running, E::Recall) => S::Held,
         (S::Queued | S::Running, E::Lease) => S::Running,
         (S::Running, E::Succeed) => S::Succeeded,
         (S::Running, E::Fail) => S::Failed,
@@ -128,9 +136,11 @@ impl FromStr for JobState {
 mod tests {
     use super::*;
 
-    const EVENTS: [JobEvent; 8] = [
+    const EVENTS: [JobEvent; 10] = [
         JobEvent::Queue,
+        JobEvent::Unqueue,
         JobEvent::Lease,
+        JobEvent::Recall,
         JobEvent::Succeed,
         JobEvent::Fail,
         JobEvent::Quarantine,
@@ -153,9 +163,11 @@ mod tests {
         held --Queue-> queued
         held --Cancel-> cancelled
         held --Skip-> skipped
+        queued --Unqueue-> held
         queued --Lease-> running
         queued --Cancel-> cancelled
         running --Lease-> running
+        running --Recall-> held
         running --Succeed-> succeeded
         running --Fail-> failed
         running --Quarantine-> quarantined

@@ -143,7 +143,7 @@ fn is_zero(number: &u64) -> bool {
 /// Counts of a batch's jobs, as the rollout sees them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
-    /// Jobs of the batch that are or were to be worked on (all but skipped ones).
+    /// Jobs of the batch that are or were to be worked on, and those that did not pass the checks.
     pub total: u32,
     /// Held jobs of the current wave.
     pub held_in_wave: u32,
@@ -154,7 +154,8 @@ pub struct Counts {
     pub running: u32,
     /// Failed and quarantined jobs since the batch started or was last resumed.
     pub failed: u32,
-    /// Jobs that have not ended, whose hosts had failed before.
+    /// Jobs that have not ended, whose hosts had failed before, and those that did not pass the
+    /// checks.
     pub unhealthy: u32,
 }
 
@@ -188,6 +189,12 @@ impl Rollout {
             left -= size;
         }
         sizes
+    }
+
+    /// The wave of each host of a batch of `total` hosts, in their order; the first wave is 0.
+    pub fn waves_of(&self, total: usize) -> impl Iterator<Item = u32> {
+        let sizes = self.wave_sizes(u32::try_from(total).unwrap_or(u32::MAX));
+        sizes.into_iter().zip(0..).flat_map(|(size, wave)| std::iter::repeat_n(wave, size as usize))
     }
 
     /// When a batch that is approved `now` may start; `None`: at once.
@@ -265,6 +272,7 @@ mod tests {
         assert_eq!(rollout(&["1", "10%", "50%"]).wave_sizes(40), [1, 4, 20, 15]);
         assert_eq!(rollout(&["0"]).wave_sizes(2), [1, 1]);
         assert_eq!(rollout(&["1"]).wave_sizes(0), Vec::<u32>::new());
+        assert_eq!(rollout(&["1", "2"]).waves_of(4).collect::<Vec<u32>>(), [0, 1, 1, 2]);
     }
 
     #[test]

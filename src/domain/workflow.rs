@@ -170,6 +170,29 @@ pub struct Plan {
     pub rollout: Rollout,
 }
 
+impl Plan {
+    /// Whether a host may be down at whose step number `failed` the work on it ended: what was done
+    /// before it cut the power, or it waited in vain for the host to be on.
+    pub fn leaves_down(&self, failed: usize) -> bool {
+        let waited = self.steps.get(failed).map(|step| &step.action);
+        if let Some(StepAction::WaitPower { is: PowerIs::On, .. }) = waited {
+            return true;
+        }
+        let done = self.steps.iter().take(failed).rev();
+        let mut states = done.filter_map(|step| match step.action {
+            StepAction::Power { to: PowerTo::Off } => Some(true),
+            StepAction::Power { to: PowerTo::On | PowerTo::Cycle | PowerTo::Reset } => Some(false),
+            StepAction::WaitPower { is, on_deadline: OnDeadline::Fail } => Some(is == PowerIs::Off),
+            // A host that was asked to shut down may refuse.
+            StepAction::Power { to: PowerTo::Soft }
+            | StepAction::WaitPower { on_deadline: OnDeadline::Continue, .. }
+            | StepAction::Identify { .. }
+            | StepAction::BootDevice { .. } => None,
+        });
+        states.next().unwrap_or(false)
+    }
+}
+
 /// SHA-256 over a plan and its sorted hosts. Approvals are for a digest, so that a change after the
 /// approval voids it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -229,6 +252,38 @@ mod tests {
 
     fn hosts(names: &[&str]) -> Vec<HostName> {
         names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_host_is_left_down_between_off_and_on() {
+        let steps = |actions: &[StepAction]| {
+            let template = plan().steps.remove(0);
+            let step =
+                |action: &StepAction| PlannedStep { action: action.clone(), ..template.clone() };
+            Plan { steps: actions.iter().map(step).collect(), ..plan() }
+        };
+        let power = |to| StepAction::Power { to };
+        let wait = |is, on_deadline| StepAction::WaitPower { is, on_deadline };
+        let is_down = |plan: &Plan| -> Vec<bool> {
+            (0..plan.steps.len()).map(|failed| plan.leaves_down(failed)).collect()
+        };
+        let (on, off) = (PowerIs::On, PowerIs::Off);
+        let reboot = steps(&[
+            power(PowerTo::Off),
+            wait(off, OnDeadline::Fail),
+            power(PowerTo::On),
+            wait(on, OnDeadline::Fail),
+        ]);
+        assert_eq!(is_down(&reboot), [false, true, true, true]);
+        let soft = steps(&[
+            power(PowerTo::Soft),
+            wait(off, OnDeadline::Continue),
+            power(PowerTo::Off),
+            wait(off, OnDeadline::Fail),
+        ]);
+        assert_eq!(is_down(&soft), [false, false, false, true]);
+        let cycle = steps(&[power(PowerTo::Cycle), StepAction::Identify { seconds: 1 }]);
+        assert_eq!(is_down(&cycle), [false, false]);
     }
 
     #[test]

@@ -10,9 +10,10 @@ use super::Executor;
 use super::bmc_events;
 use super::journal::{Journal, Stale};
 use super::lease_clock::LeaseClock;
-use crate::bmc::{Class, NO_PERMIT, Permit};
+use super::recall::Recall;
+use crate::bmc::{Class, Permit};
 use crate::domain::host::Host;
-use crate::domain::job::{JobEvent, JobState, next};
+use crate::domain::job::{JobEvent, JobState, NO_PERMIT, next};
 use crate::domain::workflow::{Plan, PlannedStep};
 use crate::failpoint::{Point, reach};
 use crate::step::{self, Probe, Step, StepContext, StepError};
@@ -33,22 +34,40 @@ pub async fn run_job(
     plan: Arc<Plan>,
     leased: Leased,
     lease: Arc<LeaseClock>,
+    recall: Arc<Recall>,
     stop: CancellationToken,
 ) {
-    let Some(host) = (executor.find_host)(&leased.host) else {
-        let error = StepError {
-            class: Class::Rejected,
-            kind: "unknown_host",
-            message: format!("{} is not in the inventory any more", leased.host),
-        };
-        let _ = Run::new(&executor, &journal, &plan, leased, lease).fail_unstarted(error).await;
-        return;
+    let host = approved_host(&executor, &leased);
+    let name = leased.host.clone();
+    let mut run = Run::new(&executor, &journal, &plan, leased, lease, recall);
+    let worked = match host {
+        Ok(host) => run.work(&host, &stop).await,
+        Err(error) => run.leave(error).await,
     };
-    let mut run = Run::new(&executor, &journal, &plan, leased, lease);
-    let name = run.leased.host.clone();
-    match run.work(&host, &stop).await {
+    match worked {
         Ok(()) => {}
         Err(Stale) => tracing::warn!(host = %name, "the lease is over: this worker leaves the job"),
+    }
+}
+
+/// The host, if its BMC is where it was when the batch was asked for: the people who approved meant
+/// that machine, and the name may be another's by now.
+fn approved_host(executor: &Executor, leased: &Leased) -> Result<Host, StepError> {
+    let rejected = |kind, message| StepError { class: Class::Rejected, kind, message };
+    let name = &leased.host;
+    let host = (executor.find_host)(name).ok_or_else(|| {
+        rejected("unknown_host", format!("{name} is not in the inventory any more"))
+    })?;
+    match &leased.bmc {
+        Some(then) if *then != host.bmc => Err(rejected(
+            "inventory_changed",
+            format!(
+                "the BMC of {name} was {} with credentials {} when this was asked for, and is {} \
+                 with credentials {} now: look at the host, then ask anew",
+                then.address, then.credentials, host.bmc.address, host.bmc.credentials
+            ),
+        )),
+        _ => Ok(host),
     }
 }
 
@@ -65,6 +84,7 @@ struct Run<'a> {
     plan: &'a Plan,
     leased: Leased,
     lease: Arc<LeaseClock>,
+    recall: Arc<Recall>,
 }
 
 impl<'a> Run<'a> {
@@ -74,13 +94,14 @@ impl<'a> Run<'a> {
         plan: &'a Plan,
         leased: Leased,
         lease: Arc<LeaseClock>,
+        recall: Arc<Recall>,
     ) -> Self {
-        Run { executor, journal, plan, leased, lease }
+        Run { executor, journal, plan, leased, lease, recall }
     }
 
     async fn work(&mut self, host: &Host, stop: &CancellationToken) -> Result<(), Stale> {
-        let lease = Arc::clone(&self.lease);
-        let permit = Permit::new(move || lease.holds());
+        let (lease, recall) = (Arc::clone(&self.lease), Arc::clone(&self.recall));
+        let permit = Permit::new(move || lease.holds() && recall.touch());
         while let Some(planned) = self.plan.steps.get(self.leased.step) {
             let step = step::of(planned);
             let deadline = Instant::now() + planned.deadline();
@@ -91,10 +112,11 @@ impl<'a> Run<'a> {
                     return Ok(());
                 }
                 match self.attempt(planned, step.as_ref(), cx).await? {
-                    Then::Again => {
-                        let wait = sleep(wait_after(self.leased.tries));
-                        let _ = stop.run_until_cancelled(wait).await;
-                    }
+                    Then::Again => tokio::select! {
+                        () = sleep(wait_after(self.leased.tries)) => {}
+                        () = stop.cancelled() => {}
+                        () = self.recall.taken_back() => return self.hand_back(None).await,
+                    },
                     Then::NextStep => break,
                     Then::End => return Ok(()),
                 }
@@ -117,12 +139,15 @@ impl<'a> Run<'a> {
                 message: "the worker died before it saw the outcome".into(),
             };
             return match self.ask_the_host(step, cx, &lost).await {
-                Ok(Probe::Repeatable) => {
+                Ok(seen @ (Probe::NotDone | Probe::Repeatable)) => {
                     // A crash of ours is not a failure of the host: it costs no try.
                     let told = Some((lost.kind.to_owned(), lost.message));
                     let (state, step) = (JobState::Running, self.leased.step);
                     self.write(open, AttemptOutcome::Unknown, told, state, step).await?;
                     self.leased.tries = 0;
+                    if seen == Probe::NotDone && !self.leased.touched {
+                        self.recall.deny_touch();
+                    }
                     Ok(Then::Again)
                 }
                 seen => self.settle(planned, cx, open, lost, seen).await,
@@ -134,18 +159,37 @@ impl<'a> Run<'a> {
             epoch: self.leased.epoch,
             step: self.leased.step,
             try_number: self.leased.tries,
+            untouched: !self.recall.is_touched(),
         };
         reach(Point::JobBeforeIntent);
-        let id = self.journal.intent(intent).await?;
+        let id = match self.journal.intent(intent).await {
+            Ok(id) => id,
+            // Either the lease is over, and handing it back says so, or the batch was stopped.
+            Err(Stale) if intent.untouched => {
+                self.hand_back(None).await?;
+                return Ok(Then::End);
+            }
+            Err(Stale) => return Err(Stale),
+        };
         // The process may have been frozen since the intent was written.
         if !self.lease.holds() {
             return Err(Stale);
         }
         reach(Point::JobAfterIntent);
-        let ran = step.run(cx).await;
+        let ran = tokio::select! {
+            ran = step.run(cx) => ran,
+            () = self.recall.taken_back() => {
+                self.hand_back(Some(id)).await?;
+                return Ok(Then::End);
+            }
+        };
         reach(Point::JobAfterAct);
         match ran {
             Ok(()) => self.succeeded(id).await,
+            Err(error) if error.kind == NO_PERMIT && self.recall.is_taken_back() => {
+                self.hand_back(Some(id)).await?;
+                Ok(Then::End)
+            }
             // The lease ended on the way, and nothing was done: whoever has the job now, or next,
             // need not ask the host.
             Err(error) if error.kind == NO_PERMIT => {
@@ -193,7 +237,7 @@ impl<'a> Run<'a> {
     ) -> Result<Then, Stale> {
         match seen {
             Ok(Probe::Done) => self.succeeded(attempt).await,
-            Ok(Probe::Repeatable) => {
+            Ok(Probe::NotDone | Probe::Repeatable) => {
                 let again = StepError { class: Class::Transient, ..lost };
                 self.failed(planned, cx, attempt, again).await
             }
@@ -241,7 +285,7 @@ impl<'a> Run<'a> {
 
     async fn end(
         &mut self,
-        attempt: i64,
+        attempt: impl Into<Option<i64>>,
         event: JobEvent,
         error: StepError,
     ) -> Result<Then, Stale> {
@@ -256,26 +300,26 @@ impl<'a> Run<'a> {
         Ok(Then::End)
     }
 
-    /// Ends a job to which nothing was done.
-    async fn fail_unstarted(&mut self, error: StepError) -> Result<(), Stale> {
-        let (event, attempt) = match self.leased.open_attempt {
-            Some(open) => (JobEvent::Quarantine, open),
-            None => {
-                let intent = Intent {
-                    job: self.leased.job,
-                    epoch: self.leased.epoch,
-                    step: self.leased.step,
-                    try_number: self.leased.tries + 1,
-                };
-                (JobEvent::Fail, self.journal.intent(intent).await?)
-            }
+    /// Gives a job back whose host was not touched: its batch was stopped, and decides what follows.
+    async fn hand_back(&self, attempt: Option<i64>) -> Result<(), Stale> {
+        let told = (NO_PERMIT.into(), "the batch was stopped before anything was done".into());
+        let (state, step) = (after(JobEvent::Recall), self.leased.step);
+        self.write(attempt, AttemptOutcome::Failed, Some(told), state, step).await
+    }
+
+    /// Ends a job whose host cannot be worked on. What was done to it before stays unfinished.
+    async fn leave(&mut self, error: StepError) -> Result<(), Stale> {
+        let (event, class) = match self.recall.is_touched() {
+            true => (JobEvent::Quarantine, Class::Unknown),
+            false => (JobEvent::Fail, error.class),
         };
-        self.end(attempt, event, error).await.map(drop)
+        let error = StepError { class, ..error };
+        self.end(self.leased.open_attempt, event, error).await.map(drop)
     }
 
     async fn write(
         &self,
-        attempt: i64,
+        attempt: impl Into<Option<i64>>,
         outcome: AttemptOutcome,
         error: Option<(String, String)>,
         job_state: JobState,
@@ -284,7 +328,9 @@ impl<'a> Run<'a> {
         let Leased { job, epoch, .. } = self.leased;
         // A BMC's own words may hold what PostgreSQL cannot store.
         let error = error.map(|(kind, text)| (kind, text.replace('\0', "")));
-        let row = Outcome { attempt, job, epoch, outcome, error, job_state, step };
+        let attempt = attempt.into();
+        let left_down = job_state == JobState::Failed && self.plan.leaves_down(step);
+        let row = Outcome { attempt, job, epoch, outcome, error, job_state, step, left_down };
         self.journal.outcome(row).await?;
         reach(Point::JobAfterOutcome);
         Ok(())
@@ -292,7 +338,7 @@ impl<'a> Run<'a> {
 }
 
 fn after(event: JobEvent) -> JobState {
-    next(JobState::Running, event).expect("a running job can succeed, fail and be quarantined")
+    next(JobState::Running, event).expect("a running job can end in any way, and be taken back")
 }
 
 fn count_end(state: JobState) {

@@ -32,7 +32,7 @@ impl Default for LogReading {
 }
 
 /// Kinds of errors after which the BMC cannot be expected to answer.
-const AWAY: [&str; 7] = [
+const AWAY: [&str; 8] = [
     "bmc_unreachable",
     "bmc_busy",
     "bmc_credentials",
@@ -40,6 +40,7 @@ const AWAY: [&str; 7] = [
     "bmc_cipher",
     "misconfigured",
     "unknown_host",
+    "inventory_changed",
 ];
 
 /// Starts to read the log of a host whose job has just failed, where its BMC should answer.

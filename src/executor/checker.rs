@@ -125,6 +125,7 @@ impl Checker {
             let rows: Vec<(&HostName, &str, &str)> =
                 unfit.iter().map(|(host, why)| (host, why.kind, why.message.as_str())).collect();
             job::leave_out(tx, id, &rows, &actor).await?;
+            job::cut_waves(tx, id, &batch.plan.rollout).await?;
         }
         let left = job::hosts(tx, id).await?;
         if left.is_empty() {

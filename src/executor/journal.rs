@@ -63,7 +63,7 @@ impl Journal {
                 reach(Point::JournalBeforeOutcome);
                 let mut written: Vec<JobId> = write_outcomes(&pool, &worker, &group).await?;
                 reach(Point::JournalOutcomeWritten);
-                if group.iter().any(|row| row.job_state.is_ended()) {
+                if group.iter().any(|row| row.job_state != JobState::Running) {
                     wake.jobs_ended();
                 }
                 written.sort();
@@ -214,18 +214,19 @@ mod tests {
          from generate_series(1, 9) as n;";
 
     fn intent(job: i64) -> Intent {
-        Intent { job: JobId(job), epoch: Epoch(1), step: 0, try_number: 1 }
+        Intent { job: JobId(job), epoch: Epoch(1), step: 0, try_number: 1, untouched: true }
     }
 
     fn failure(job: i64, attempt: i64, error: &str) -> Outcome {
         Outcome {
-            attempt,
+            attempt: Some(attempt),
             job: JobId(job),
             epoch: Epoch(1),
             outcome: AttemptOutcome::Failed,
             error: Some(("bmc_refused".into(), error.into())),
             job_state: JobState::Failed,
             step: 0,
+            left_down: false,
         }
     }
 

@@ -4,7 +4,8 @@
 //! [`rollout`] queues it, [`worker`] leases it and spawns [`attempt::run_job`], which writes an intent
 //! to the [`journal`], acts, and writes the outcome. A worker that dies leaves an intent without
 //! outcome; whoever leases the job next asks the host what happened ([`attempt`]) before anything is
-//! repeated.
+//! repeated. When a batch is stopped, hosts that are being worked on are finished, and jobs whose
+//! hosts nobody has touched are taken back ([`recall`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ mod bmc_events;
 pub mod checker;
 pub mod journal;
 mod lease_clock;
+mod recall;
 pub mod rollout;
 pub mod survey;
 pub mod worker;

@@ -70,9 +70,14 @@ async fn advance(
     {
         store::batch::end_wait(tx, batch).await?;
     }
-    let counts = job::rollout_counts(tx, batch.id, batch.wave, batch.failures_excused).await?;
+    let counts = job::rollout_counts(tx, batch).await?;
     match batch.state {
         BatchState::Running | BatchState::Paused => {}
+        // Jobs whose hosts nobody had touched were taken back.
+        BatchState::Cancelled if counts.held_in_wave + counts.held_later > 0 => {
+            job::apply(tx, batch.id, JobEvent::Cancel, None, &actor).await?;
+            return Ok(true);
+        }
         // Hosts that were at work when it was cancelled have been finished; some may have failed.
         BatchState::Cancelled if counts.queued + counts.running == 0 => {
             if batch.started_at.is_some() {
@@ -97,7 +102,7 @@ async fn advance(
         (Next::Pause { failed, unhealthy, allowed }, _) => {
             let before = match unhealthy {
                 0 => String::new(),
-                _ => format!(" and {unhealthy} had failed before"),
+                _ => format!(" and {unhealthy} were bad before"),
             };
             let why = format!("{failed} failed{before}, at most {allowed} may");
             let notice = Paused { wave: None, failed, unhealthy, allowed };
@@ -185,6 +190,7 @@ async fn pause(
     Paused { wave, failed, unhealthy, allowed }: Paused,
 ) -> anyhow::Result<()> {
     store::batch::apply(tx, batch, BatchEvent::Pause, actor, Some(why)).await?;
+    job::apply(tx, batch.id, JobEvent::Unqueue, None, actor).await?;
     let (id, pause) = (batch.id, batch.pauses);
     let notice = Notice::Paused { batch: id, pause, by: None, wave, failed, unhealthy, allowed };
     let key = format!("batch:{}:paused:{pause}", id.0);
@@ -200,9 +206,9 @@ async fn queue(
     room: u32,
 ) -> anyhow::Result<bool> {
     let capped = caps.any() && batch.plan.risk > Risk::Harmless;
-    let down = if capped { job::down(tx).await? } else { Vec::new() };
+    let down = if capped { store::caps::down(tx).await? } else { Vec::new() };
     let caps = if capped { *caps } else { Caps::default() };
-    let fit = caps.fit(&down, job::waiting(tx, batch.id, batch.wave).await?, room);
+    let fit = caps.fit(&down, store::caps::waiting(tx, batch.id, batch.wave).await?, room);
     store::batch::set_kept_by(tx, batch.id, fit.kept_by.as_deref()).await?;
     if fit.start.is_empty() {
         return Ok(false);

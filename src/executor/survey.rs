@@ -3,8 +3,7 @@
 //!
 //! The whole inventory is walked in slow steps, so that neither the BMCs nor the client feel it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -30,10 +29,14 @@ pub struct Survey {
     pool: PgPool,
     bmc: Arc<dyn Bmc>,
     find_host: FindHost,
-    hosts: Vec<HostName>,
+    all_hosts: AllHosts,
     every: Duration,
-    next: AtomicUsize,
+    /// The hosts of this way through the fleet, and how many are done with.
+    under_way: Mutex<(Arc<[HostName]>, usize)>,
 }
+
+/// The hosts of today's inventory.
+type AllHosts = Box<dyn Fn() -> Vec<HostName> + Send + Sync>;
 
 impl Survey {
     /// Each of these hosts is asked once in `every`.
@@ -41,34 +44,35 @@ impl Survey {
         pool: PgPool,
         bmc: Arc<dyn Bmc>,
         find_host: FindHost,
-        hosts: Vec<HostName>,
+        all_hosts: AllHosts,
         every: Duration,
     ) -> Survey {
-        Survey { pool, bmc, find_host, hosts, every, next: AtomicUsize::new(0) }
+        Survey { pool, bmc, find_host, all_hosts, every, under_way: Mutex::default() }
     }
 
     /// Asks the next few.
     pub async fn round(self: Arc<Self>) -> anyhow::Result<bool> {
-        let from = self.next.load(Ordering::Relaxed);
-        let slice = &self.hosts[from..self.hosts.len().min(from + SLICE)];
+        let (hosts, from) = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (hosts, from) =
+            if from < hosts.len() { (hosts, from) } else { ((self.all_hosts)().into(), 0) };
+        let slice = &hosts[from..hosts.len().min(from + SLICE)];
         let due = bmc_identity::due(&self.pool, slice, self.every).await?;
-        let all = due.len() <= self.pace();
-        let asks = due.into_iter().take(self.pace()).map(|name| self.ask(name));
+        let pace = self.pace(hosts.len());
+        let all = due.len() <= pace;
+        let asks = due.into_iter().take(pace).map(|name| self.ask(name));
         let answers: Vec<_> = stream::iter(asks).buffer_unordered(MOST).collect().await;
         if !answers.is_empty() {
             bmc_identity::keep(&self.pool, &answers).await?;
         }
-        if all {
-            let end = from + slice.len();
-            self.next.store(if end < self.hosts.len() { end } else { 0 }, Ordering::Relaxed);
-        }
+        let done = if all { from + slice.len() } else { from };
+        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = (hosts, done);
         Ok(false)
     }
 
     /// Four times as many as it takes to ask each of them in time: silent ones delay a round.
-    fn pace(&self) -> usize {
+    fn pace(&self, hosts: usize) -> usize {
         let seconds = usize::try_from(self.every.as_secs()).unwrap_or(usize::MAX).max(1);
-        (self.hosts.len() * 4 / seconds).clamp(1, MOST)
+        (hosts * 4 / seconds).clamp(1, MOST)
     }
 
     async fn ask(&self, name: HostName) -> (HostName, Option<BmcIdentity>) {

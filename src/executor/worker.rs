@@ -1,9 +1,10 @@
 //! Leases jobs and keeps the leases alive while their tasks run.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use super::Executor;
 use super::attempt::run_job;
 use super::journal::Journal;
 use super::lease_clock::LeaseClock;
+use super::recall::Recall;
 use crate::domain::ids::{BatchId, Epoch, JobId};
 use crate::domain::workflow::Plan;
 use crate::failpoint::{Point, reach};
@@ -29,8 +31,10 @@ const PLANS: usize = 256;
 
 /// A lease that a task of this process works under.
 struct Mine {
+    batch: BatchId,
     epoch: Epoch,
     clock: Arc<LeaseClock>,
+    recall: Arc<Recall>,
     /// Ends the task when the lease is lost.
     lost: CancellationToken,
 }
@@ -70,6 +74,9 @@ pub async fn run_worker(executor: Executor, wake: Arc<Wake>, stop: CancellationT
     let mut tasks = JoinSet::new();
     while !stop.is_cancelled() {
         let ring = wake.work.notified();
+        if let Err(error) = recall_stopped(&executor.pool, &leases).await {
+            tracing::warn!(%error, "cannot see whether batches were stopped");
+        }
         let room = executor.limits.max_in_flight.saturating_sub(tasks.len());
         if room > 0
             && let Err(error) =
@@ -143,15 +150,23 @@ async fn start_jobs(
             }
         };
         let clock = Arc::new(LeaseClock::new(asked + limits.lease));
+        let recall = Arc::new(Recall::new(leased.touched || leased.open_attempt.is_some()));
         let lost = CancellationToken::new();
-        let mine = Mine { epoch: leased.epoch, clock: Arc::clone(&clock), lost: lost.clone() };
+        let mine = Mine {
+            batch: leased.batch,
+            epoch: leased.epoch,
+            clock: Arc::clone(&clock),
+            recall: Arc::clone(&recall),
+            lost: lost.clone(),
+        };
         // After an outage of the database the job may be our own of before.
         if let Some(before) = lock(leases).insert(leased.job, mine) {
             before.lose();
         }
         let job = leased.job;
         let entry = Entry { leases: Arc::clone(leases), job, epoch: leased.epoch };
-        let work = run_job(executor.clone(), journal.clone(), plan, leased, clock, stop.clone());
+        let (executor, journal, stop) = (executor.clone(), journal.clone(), stop.clone());
+        let work = run_job(executor, journal, plan, leased, clock, recall, stop);
         tasks.spawn(async move {
             let _entry = entry;
             tokio::select! {
@@ -160,6 +175,23 @@ async fn start_jobs(
             }
         });
     }
+    Ok(())
+}
+
+/// Asks for the jobs of batches back that do not run any more.
+async fn recall_stopped(pool: &PgPool, leases: &Leases) -> sqlx::Result<()> {
+    let open = |mine: &&Mine| !mine.recall.is_asked();
+    let batches: BTreeSet<BatchId> =
+        lock(leases).values().filter(open).map(|mine| mine.batch).collect();
+    if batches.is_empty() {
+        return Ok(());
+    }
+    let stopped = batch::stopped(pool, &batches).await?;
+    lock(leases)
+        .values()
+        .filter(open)
+        .filter(|mine| stopped.contains(&mine.batch))
+        .for_each(|mine| mine.recall.ask());
     Ok(())
 }
 

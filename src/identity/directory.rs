@@ -21,14 +21,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::password;
 use crate::domain::inbound::PlatformUser;
 use crate::domain::principal::Principal;
+use crate::watched::Watched;
 
 /// The platform on which the user id is the login itself.
 const CONSOLE: &str = "console";
@@ -274,77 +274,32 @@ impl Person {
     }
 }
 
-/// What tells one version of a file from the next.
-type Stamp = Option<(SystemTime, u64)>;
-
 /// The directory of a file, shared and always fresh. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct DirectoryHandle(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    /// Nothing to reread without one.
-    file: Option<PathBuf>,
-    current: RwLock<Arc<Directory>>,
-    /// The version of the file that was last tried, also when it was broken.
-    tried: Mutex<Stamp>,
-}
+pub struct DirectoryHandle(Arc<Watched<Directory>>);
 
 impl DirectoryHandle {
     /// Reads the file; later changes of it are seen by [`DirectoryHandle::current`].
     pub fn open(file: &Path) -> Result<Self, DirectoryError> {
-        let tried = stamp(file);
-        let directory = Directory::load(file)?;
-        Ok(DirectoryHandle(Arc::new(Shared {
-            file: Some(file.into()),
-            current: RwLock::new(Arc::new(directory)),
-            tried: Mutex::new(tried),
-        })))
+        Ok(DirectoryHandle(Arc::new(Watched::open(file, Directory::load)?)))
     }
 
     /// A directory that never changes.
     pub fn fixed(directory: Directory) -> Self {
-        DirectoryHandle(Arc::new(Shared {
-            file: None,
-            current: RwLock::new(Arc::new(directory)),
-            tried: Mutex::new(None),
-        }))
+        DirectoryHandle(Arc::new(Watched::fixed(directory)))
     }
 
     /// The newest readable directory. Costs one `stat` while the file is unchanged.
     pub fn current(&self) -> Arc<Directory> {
         self.reload();
-        self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.current()
     }
 
     /// Rereads the file when it changed since the last try, and says whether a new directory
-    /// holds. A broken file keeps the old directory and is logged once.
+    /// holds. A broken file keeps the old directory.
     pub fn reload(&self) -> bool {
-        let Some(file) = &self.0.file else { return false };
-        let mut tried = self.0.tried.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = stamp(file);
-        if *tried == now {
-            return false;
-        }
-        *tried = now;
-        match Directory::load(file) {
-            Ok(directory) => {
-                tracing::info!(file = %file.display(), ?directory, "directory reloaded");
-                let mut current = self.0.current.write().unwrap_or_else(PoisonError::into_inner);
-                *current = Arc::new(directory);
-                true
-            }
-            Err(error) => {
-                tracing::error!(%error, "the directory cannot be reloaded; the old one holds");
-                false
-            }
-        }
+        self.0.reload()
     }
-}
-
-fn stamp(file: &Path) -> Stamp {
-    let metadata = fs::metadata(file).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
 }
 
 #[cfg(test)]

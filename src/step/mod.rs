@@ -29,7 +29,9 @@ pub struct StepContext<'a> {
 pub enum Probe {
     /// It happened, or need not happen any more.
     Done,
-    /// It did not happen, or may safely happen again.
+    /// It did not happen.
+    NotDone,
+    /// It may have happened, and may safely happen again.
     Repeatable,
     /// The host's state cannot tell. Only a person may decide.
     Undecidable,

@@ -34,7 +34,9 @@ impl Step for Power {
         let state = cx.bmc.power(cx.host).await?;
         Ok(match (self.to, state) {
             (PowerTo::On, State::On) | (PowerTo::Off | PowerTo::Soft, State::Off) => Probe::Done,
-            (PowerTo::On | PowerTo::Off | PowerTo::Soft, _) => Probe::Repeatable,
+            (PowerTo::On | PowerTo::Off, _) => Probe::NotDone,
+            // It may be shutting down.
+            (PowerTo::Soft, _) => Probe::Repeatable,
             // A host looks the same before and after.
             (PowerTo::Cycle | PowerTo::Reset, _) => Probe::Undecidable,
         })

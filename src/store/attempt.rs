@@ -9,19 +9,21 @@ use std::collections::HashMap;
 use serde_json::json;
 use sqlx::PgPool;
 
-use super::{audit, batch, card};
+use super::{audit, batch, caps, card};
 use crate::domain::ids::{BatchId, Epoch, JobId};
 use crate::domain::job::JobState;
 use crate::domain::principal::Actor;
 
 /// What is about to be done to a host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Intent {
     pub job: JobId,
     pub epoch: Epoch,
     pub step: usize,
     /// 1 for the first try of the step.
     pub try_number: u32,
+    /// Nothing was done to the host before: it is left alone unless the batch runs.
+    pub untouched: bool,
 }
 
 /// How an attempt ended.
@@ -45,19 +47,22 @@ impl AttemptOutcome {
 /// How an attempt ended, and where its job stands then.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    pub attempt: i64,
+    /// `None`: none was begun, and only the job moves.
+    pub attempt: Option<i64>,
     pub job: JobId,
     pub epoch: Epoch,
     pub outcome: AttemptOutcome,
     /// Name of the kind and message, when it did not succeed.
     pub error: Option<(String, String)>,
-    /// `Running` while there is more to do.
+    /// `Running` while there is more to do; `Held` when the job was taken back.
     pub job_state: JobState,
     /// The step to do next.
     pub step: usize,
+    /// The job failed, and its host may be down.
+    pub left_down: bool,
 }
 
-/// Writes intents; returns the attempt's id for each job that is still ours.
+/// Writes intents; returns the attempt's id for each job that is still ours and may go on.
 pub async fn write_intents(
     pool: &PgPool,
     worker: &str,
@@ -67,16 +72,19 @@ pub async fn write_intents(
     let epochs: Vec<i64> = intents.iter().map(|intent| intent.epoch.0).collect();
     let steps: Vec<i32> = intents.iter().map(|i| i32::try_from(i.step).unwrap_or(0)).collect();
     let tries: Vec<i32> = intents.iter().map(|intent| intent.try_number.cast_signed()).collect();
+    let untouched: Vec<bool> = intents.iter().map(|intent| intent.untouched).collect();
     // The share lock keeps a takeover waiting until the intent is there for it to see. Whoever locks
     // several jobs locks them in the order of their numbers. The same intent written again, after
     // the answer of a commit was lost, is the first one.
     let written = sqlx::query!(
         "with mine as (
              select job.id, job.epoch, new.step, new.try
-             from job join unnest($2::bigint[], $3::bigint[], $4::int[], $5::int[])
-                  as new (job_id, epoch, step, try)
+             from job join unnest($2::bigint[], $3::bigint[], $4::int[], $5::int[], $6::bool[])
+                  as new (job_id, epoch, step, try, untouched)
                on job.id = new.job_id and job.epoch = new.epoch
+             join batch on batch.id = job.batch_id
              where job.state = 'running' and job.lease_until >= now()
+               and (batch.state = 'running' or not new.untouched)
              order by job.id for share of job)
          insert into attempt (job_id, step, try, epoch, worker)
          select id, step, try, epoch, $1 from mine
@@ -88,7 +96,8 @@ pub async fn write_intents(
         &jobs,
         &epochs,
         &steps,
-        &tries
+        &tries,
+        &untouched
     )
     .fetch_all(pool)
     .await?;
@@ -103,7 +112,7 @@ pub async fn write_outcomes(
     worker: &str,
     outcomes: &[Outcome],
 ) -> sqlx::Result<Vec<JobId>> {
-    let attempts: Vec<i64> = outcomes.iter().map(|o| o.attempt).collect();
+    let attempts: Vec<Option<i64>> = outcomes.iter().map(|o| o.attempt).collect();
     let jobs: Vec<i64> = outcomes.iter().map(|o| o.job.0).collect();
     let epochs: Vec<i64> = outcomes.iter().map(|o| o.epoch.0).collect();
     let results: Vec<String> = outcomes.iter().map(|o| o.outcome.as_str().to_owned()).collect();
@@ -114,13 +123,17 @@ pub async fn write_outcomes(
     let states: Vec<String> = outcomes.iter().map(|o| o.job_state.as_str().to_owned()).collect();
     let steps: Vec<i32> = outcomes.iter().map(|o| i32::try_from(o.step).unwrap_or(0)).collect();
     let ended: Vec<bool> = outcomes.iter().map(|o| o.job_state.is_ended()).collect();
+    let left_down: Vec<bool> = outcomes.iter().map(|o| o.left_down).collect();
+    let released: Vec<bool> = outcomes.iter().map(|o| o.job_state != JobState::Running).collect();
 
     let mut tx = pool.begin().await?;
     let written = sqlx::query!(
         r#"with reported as (
                select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[],
-                   $5::text[], $6::text[], $7::text[], $8::int[], $9::bool[])
-               as r (attempt_id, job_id, epoch, outcome, error_kind, error, state, step, ended)),
+                   $5::text[], $6::text[], $7::text[], $8::int[], $9::bool[], $10::bool[],
+                   $11::bool[])
+               as r (attempt_id, job_id, epoch, outcome, error_kind, error, state, step, ended,
+                   released, left_down)),
            mine as (
                select job.id from job join reported
                  on job.id = reported.job_id and job.epoch = reported.epoch
@@ -133,18 +146,20 @@ pub async fn write_outcomes(
                where attempt.id = reported.attempt_id and attempt.job_id = reported.job_id
                  and attempt.outcome is null)
            update job set state = reported.state, step = reported.step,
-               error_kind = case when reported.state <> 'succeeded'
+               error_kind = case when reported.state not in ('succeeded', 'held')
                             then coalesce(reported.error_kind, job.error_kind) end,
-               error = case when reported.state <> 'succeeded'
+               error = case when reported.state not in ('succeeded', 'held')
                        then coalesce(reported.error, job.error) end,
-               worker = case when reported.ended then null else job.worker end,
-               lease_until = case when reported.ended then null else job.lease_until end,
+               worker = case when not reported.released then job.worker end,
+               lease_until = case when not reported.released then job.lease_until end,
+               started_at = case when reported.state <> 'held' then job.started_at end,
+               left_down = reported.left_down,
                ended_at = case when reported.ended then now() end
            from reported join mine on mine.id = reported.job_id
            where job.id = reported.job_id
-           returning job.id, job.batch_id, job.host, reported.ended as "ended!", job.state,
-               reported.error"#,
-        &attempts,
+           returning job.id, job.batch_id, job.host, reported.ended as "ended!",
+               reported.released as "released!", job.state, reported.error"#,
+        &attempts as _,
         &jobs,
         &epochs,
         &results,
@@ -152,26 +167,38 @@ pub async fn write_outcomes(
         &errors as _,
         &states,
         &steps,
-        &ended
+        &ended,
+        &released,
+        &left_down
     )
     .fetch_all(&mut *tx)
     .await?;
     let actor = Actor { who: "metalbot".into(), via: worker.to_owned() };
-    let ended: Vec<_> = written
-        .iter()
-        .filter(|row| row.ended)
-        .map(|row| {
-            let detail = json!({ "host": row.host, "state": row.state, "error": row.error });
-            (BatchId(row.batch_id), detail)
-        })
-        .collect();
-    if !ended.is_empty() {
-        audit::record_many(&mut tx, &actor, "job.ended", &ended).await?;
-        let mut batches: Vec<BatchId> = ended.into_iter().map(|(batch, _)| batch).collect();
-        batches.sort();
-        batches.dedup();
-        batch::want_attention(&mut tx, &batches).await?;
-        for batch in batches {
+    let succeeded: Vec<i64> =
+        written.iter().filter(|row| row.state == "succeeded").map(|row| row.id).collect();
+    if !succeeded.is_empty() {
+        caps::are_up(&mut tx, &succeeded).await?;
+    }
+    let mut changed = Vec::new();
+    for (what, told) in [("job.ended", true), ("job.recalled", false)] {
+        let rows: Vec<_> = written
+            .iter()
+            .filter(|row| row.released && row.ended == told)
+            .map(|row| {
+                let detail = json!({ "host": row.host, "state": row.state, "error": row.error });
+                (BatchId(row.batch_id), detail)
+            })
+            .collect();
+        if !rows.is_empty() {
+            audit::record_many(&mut tx, &actor, what, &rows).await?;
+            changed.extend(rows.into_iter().map(|(batch, _)| batch));
+        }
+    }
+    if !changed.is_empty() {
+        changed.sort();
+        changed.dedup();
+        batch::want_attention(&mut tx, &changed).await?;
+        for batch in changed {
             card::progress(&mut tx, batch).await?;
         }
     }

@@ -1,8 +1,10 @@
 //! Batches. [`apply`] is the only function that changes a batch's state.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use sqlx::types::Json;
-use sqlx::{PgConnection, PgTransaction};
+use sqlx::{PgConnection, PgPool, PgTransaction};
 use time::OffsetDateTime;
 
 use super::lock::ClaimLock;
@@ -32,6 +34,8 @@ pub struct Batch {
     /// Index of the wave whose hosts may start.
     pub wave: i32,
     pub failures_excused: i32,
+    /// Somebody went on although hosts had failed before: they count no more until they fail anew.
+    pub unhealthy_excused: bool,
     /// What keeps hosts from starting although it is their turn.
     pub kept_by: Option<String>,
     /// How often it was paused so far.
@@ -91,6 +95,7 @@ struct Row {
     retry_of: Option<i64>,
     wave: i32,
     failures_excused: i32,
+    unhealthy_excused: bool,
     kept_by: Option<String>,
     pauses: i32,
     waits_until: Option<OffsetDateTime>,
@@ -122,6 +127,7 @@ impl TryFrom<Row> for Batch {
             retry_of: row.retry_of.map(BatchId),
             wave: row.wave,
             failures_excused: row.failures_excused,
+            unhealthy_excused: row.unhealthy_excused,
             kept_by: row.kept_by,
             pauses: row.pauses,
             waits_until: row.waits_until,
@@ -180,7 +186,8 @@ pub async fn get(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Option<Ba
         Row,
         r#"select id, plan as "plan: Json<Plan>", digest, submitter, reason, state, state_reason,
                   requirements as "requirements: Json<Vec<Requirement>>", platform, channel,
-                  retry_of, wave, failures_excused, kept_by, pauses, waits_until, created_at, expires_at, started_at, finished_at,
+                  retry_of, wave, failures_excused, unhealthy_excused, kept_by, pauses, waits_until,
+                  created_at, expires_at, started_at, finished_at,
                   coalesce(expires_at <= now(), false) as "overdue!", now() as "now!"
            from batch where id = $1"#,
         id.0
@@ -359,16 +366,21 @@ pub async fn end_wait(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> sqlx::Re
     card::touch(&mut *tx, batch.id).await
 }
 
-/// An operator goes on in spite of this many failures.
+/// An operator goes on in spite of this many failures, and of what had failed before. Touches no job:
+/// the journal locks jobs before their batch.
 pub async fn excuse_failures(
     tx: &mut PgTransaction<'_>,
     batch: &mut Batch,
     failures: i32,
 ) -> sqlx::Result<()> {
-    sqlx::query!("update batch set failures_excused = $2 where id = $1", batch.id.0, failures)
-        .execute(&mut **tx)
-        .await?;
-    batch.failures_excused = failures;
+    sqlx::query!(
+        "update batch set failures_excused = $2, unhealthy_excused = true where id = $1",
+        batch.id.0,
+        failures
+    )
+    .execute(&mut **tx)
+    .await?;
+    (batch.failures_excused, batch.unhealthy_excused) = (failures, true);
     Ok(())
 }
 
@@ -384,7 +396,8 @@ pub async fn asking_attention(conn: &mut PgConnection) -> sqlx::Result<Vec<Batch
                union
                select id, started_at from batch
                where waits_until <= now() and state in ('scheduled', 'running')) asking
-           order by started_at nulls first, id limit 1000"#
+           -- New ones first; of those that want the same room under a cap each is first in turn.
+           order by started_at is not null, random() limit 1000"#
     )
     .fetch_all(conn)
     .await?;
@@ -409,6 +422,19 @@ pub async fn want_attention(conn: &mut PgConnection, ids: &[BatchId]) -> sqlx::R
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Which of these batches do not run now.
+pub async fn stopped(
+    pool: &PgPool,
+    batches: &BTreeSet<BatchId>,
+) -> sqlx::Result<BTreeSet<BatchId>> {
+    let ids: Vec<i64> = batches.iter().map(|id| id.0).collect();
+    let stopped =
+        sqlx::query_scalar!("select id from batch where id = any($1) and state <> 'running'", &ids)
+            .fetch_all(pool)
+            .await?;
+    Ok(stopped.into_iter().map(BatchId).collect())
 }
 
 /// What keeps hosts of a locked batch from starting, for people; `None` when nothing does.

@@ -5,19 +5,16 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use sqlx::{PgConnection, PgPool, PgTransaction};
 
+use super::batch::Batch;
 use super::lock::ClaimLock;
 use super::{audit, card, corrupt};
 use crate::domain::batch::BatchState;
-use crate::domain::caps::Spot;
 use crate::domain::host::{Host, HostName};
 use crate::domain::ids::{BatchId, JobId};
 use crate::domain::job::{JobEvent, JobState, next};
 use crate::domain::notice::{HostEvent, StateCounts};
 use crate::domain::principal::Actor;
-use crate::domain::rollout::Counts;
-
-/// The lock of the caps, in the key space of the fleet's lock (`store::lock`).
-const CAPS: (i32, i32) = (0x4d42, 2);
+use crate::domain::rollout::{Counts, Rollout};
 
 /// A host of a new batch and the index of its wave.
 #[derive(Clone, Debug)]
@@ -39,10 +36,12 @@ pub async fn insert(
     };
     let waves: Vec<i32> = jobs.iter().map(|job| job.wave.cast_signed()).collect();
     sqlx::query!(
-        "insert into job (batch_id, host, owner, datacenter, rack, sku, wave, state)
-         select $1, host, owner, datacenter, rack, sku, wave, $2
-         from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[])
-              as new (host, owner, datacenter, rack, sku, wave)",
+        "insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
+             bmc_credentials, wave, state)
+         select $1, host, owner, datacenter, rack, sku, bmc_address, bmc_credentials, wave, $2
+         from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                  $9::text[], $10::int[])
+              as new (host, owner, datacenter, rack, sku, bmc_address, bmc_credentials, wave)",
         batch.0,
         state.as_str(),
         &column(|host| host.name.as_str()),
@@ -50,6 +49,8 @@ pub async fn insert(
         &column(|host| &host.datacenter),
         &column(|host| &host.rack),
         &column(|host| &host.sku),
+        &column(|host| &host.bmc.address),
+        &column(|host| &host.bmc.credentials),
         &waves
     )
     .execute(&mut **tx)
@@ -122,43 +123,29 @@ pub async fn leave_out(
     Ok(())
 }
 
-/// Held jobs of the waves so far, in the order of their numbers, and where their hosts count.
-pub async fn waiting(
+/// Deals the hosts that are left in a batch out to its waves anew: a canary that was taken out of the
+/// batch has a successor.
+pub async fn cut_waves(
     tx: &mut PgTransaction<'_>,
     batch: BatchId,
-    wave: i32,
-) -> sqlx::Result<Vec<(JobId, Spot)>> {
-    let rows = sqlx::query!(
-        "select id, datacenter, rack, owner from job
-         where batch_id = $1 and state = 'held' and wave <= $2 order by id",
-        batch.0,
-        wave
+    rollout: &Rollout,
+) -> sqlx::Result<()> {
+    let ids = sqlx::query_scalar!(
+        "select id from job where batch_id = $1 and state = 'held' order by id",
+        batch.0
     )
     .fetch_all(&mut **tx)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let (datacenter, rack, owner) = (row.datacenter, row.rack, row.owner);
-            (JobId(row.id), Spot { datacenter, rack, owner })
-        })
-        .collect())
-}
-
-/// Where hosts are, or are about to be, down: queued and running jobs of all batches that are not
-/// harmless, and quarantined ones, of whose hosts nobody knows how they are. Takes the lock that lets
-/// one process at a time count and queue.
-pub async fn down(tx: &mut PgTransaction<'_>) -> sqlx::Result<Vec<Spot>> {
-    let (class, lock) = CAPS;
-    sqlx::query!("select pg_advisory_xact_lock($1, $2)", class, lock).execute(&mut **tx).await?;
-    sqlx::query_as!(
-        Spot,
-        "select job.datacenter, job.rack, job.owner
-         from job join batch on batch.id = job.batch_id
-         where job.state in ('queued', 'running', 'quarantined') and batch.risk <> 'harmless'"
+    let waves: Vec<i32> = rollout.waves_of(ids.len()).map(u32::cast_signed).collect();
+    sqlx::query!(
+        "update job set wave = cut.wave from unnest($1::bigint[], $2::int[]) as cut (id, wave)
+         where job.id = cut.id and job.wave <> cut.wave",
+        &ids,
+        &waves
     )
-    .fetch_all(&mut **tx)
-    .await
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 /// Lets held jobs start.
@@ -204,15 +191,15 @@ pub async fn hosts_in(
     .collect()
 }
 
-/// Quarantined jobs of these hosts: batch and owner by host.
-pub async fn quarantined(
+/// Jobs of these hosts that an operator may let go: batch and owner by host.
+pub async fn releasable(
     conn: &mut PgConnection,
     hosts: &[HostName],
 ) -> sqlx::Result<Vec<(BatchId, HostName, String)>> {
     let names: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
     sqlx::query!(
         "select batch_id, host, owner from job
-         where state = 'quarantined' and host = any($1) order by batch_id, host",
+         where (state = 'quarantined' or left_down) and host = any($1) order by batch_id, host",
         &names
     )
     .fetch_all(conn)
@@ -264,25 +251,22 @@ pub async fn state_counts(conn: &mut PgConnection, batch: BatchId) -> sqlx::Resu
 }
 
 /// Counts as the rollout needs them.
-pub async fn rollout_counts(
-    conn: &mut PgConnection,
-    batch: BatchId,
-    wave: i32,
-    failures_excused: i32,
-) -> sqlx::Result<Counts> {
+pub async fn rollout_counts(conn: &mut PgConnection, batch: &Batch) -> sqlx::Result<Counts> {
     let row = sqlx::query!(
         r#"select
-             count(*) filter (where state <> 'skipped') as "total!",
+             -- Those that did not pass the checks are bad hosts of this batch, those that
+             -- somebody dropped are none of its hosts.
+             count(*) filter (where state <> 'skipped' or error_kind is not null) as "total!",
              count(*) filter (where state = 'held' and wave <= $2) as "held_in_wave!",
              count(*) filter (where state = 'held' and wave > $2) as "held_later!",
              count(*) filter (where state = 'queued') as "queued!",
              count(*) filter (where state = 'running') as "running!",
              count(*) filter (where state in ('failed', 'quarantined')) as "failed!",
-             count(*) filter (where unhealthy and state in ('held', 'queued', 'running'))
-                 as "unhealthy!"
+             count(*) filter (where unhealthy and state in ('held', 'queued', 'running')
+                                 or state = 'skipped' and error_kind is not null) as "unhealthy!"
            from job where batch_id = $1"#,
-        batch.0,
-        wave
+        batch.id.0,
+        batch.wave
     )
     .fetch_one(conn)
     .await?;
@@ -293,8 +277,8 @@ pub async fn rollout_counts(
         held_later: narrow(row.held_later),
         queued: narrow(row.queued),
         running: narrow(row.running),
-        failed: narrow((row.failed - i64::from(failures_excused)).max(0)),
-        unhealthy: narrow(row.unhealthy),
+        failed: narrow((row.failed - i64::from(batch.failures_excused)).max(0)),
+        unhealthy: if batch.unhealthy_excused { 0 } else { narrow(row.unhealthy) },
     })
 }
 
@@ -321,14 +305,6 @@ pub async fn mark_unhealthy(
     )
     .execute(&mut **tx)
     .await?;
-    Ok(())
-}
-
-/// Somebody goes on although these hosts had failed before: they count no more until they fail anew.
-pub async fn excuse_unhealthy(tx: &mut PgTransaction<'_>, batch: BatchId) -> sqlx::Result<()> {
-    sqlx::query!("update job set unhealthy = false where batch_id = $1 and unhealthy", batch.0)
-        .execute(&mut **tx)
-        .await?;
     Ok(())
 }
 

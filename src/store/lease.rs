@@ -8,8 +8,9 @@ use sqlx::PgPool;
 
 use super::task::interval;
 use super::{audit, corrupt};
-use crate::domain::host::HostName;
+use crate::domain::host::{BmcEndpoint, HostName};
 use crate::domain::ids::{BatchId, Epoch, JobId};
+use crate::domain::job::NO_PERMIT;
 use crate::domain::principal::Actor;
 
 /// A job that this worker may work on until the lease ends.
@@ -23,12 +24,25 @@ pub struct Leased {
     pub step: usize,
     /// Tries of that step that are in the journal.
     pub tries: u32,
+    /// Something was, or may have been, done to the host, not counting the open attempt.
+    pub touched: bool,
+    /// Where its BMC was when the batch was asked for; `None` for a batch of an earlier version.
+    pub bmc: Option<BmcEndpoint>,
     /// An attempt whose worker wrote the intent and never the outcome.
     pub open_attempt: Option<i64>,
 }
 
+/// What the journal says of a job that was leased before.
+#[derive(Clone, Copy, Default)]
+struct Tried {
+    touched: bool,
+    tries: i64,
+    open: Option<i64>,
+}
+
 /// Leases up to `at_most` jobs: running ones whose worker's lease ran out, then queued ones of
-/// running batches, one of each batch in turn, so that a huge batch does not starve a small one.
+/// running batches, one of each batch in turn, so that a huge batch does not starve a small one. Where
+/// there is room for some batches only, chance decides which, for any order would be a privilege.
 pub async fn take(
     pool: &PgPool,
     worker: &str,
@@ -50,14 +64,15 @@ pub async fn take(
            ready as (
                select job.id from job join turns on turns.id = job.id
                where job.state = 'queued'
-               order by turns.turn, job.id limit $2 for update of job skip locked),
+               order by turns.turn, random() limit $2 for update of job skip locked),
            picked as (
                select id, true as takeover from expired union all
                select id, false from ready limit $2)
            update job set state = 'running', worker = $1, epoch = epoch + 1,
                lease_until = now() + $3, started_at = coalesce(started_at, now())
            from picked where job.id = picked.id
-           returning job.id, job.batch_id, job.host, job.epoch, job.step,
+           returning job.id, job.batch_id, job.host, job.epoch, job.step, job.bmc_address,
+               job.bmc_credentials,
                picked.takeover as "takeover!""#,
         worker,
         limit,
@@ -70,17 +85,24 @@ pub async fn take(
     }
     // A job that nobody had before has no attempts.
     let ids: Vec<i64> = rows.iter().filter(|row| row.epoch > 1).map(|row| row.id).collect();
-    let tried: HashMap<i64, (i64, Option<i64>)> = sqlx::query!(
-        r#"select attempt.job_id, count(*) filter (where attempt.step = job.step) as "tries!",
+    let tried: HashMap<i64, Tried> = sqlx::query!(
+        r#"select attempt.job_id, job.step > 0 as "past!",
+                  count(*) filter (where attempt.step = job.step) as "tries!",
+                  count(attempt.outcome) as "closed!",
                   max(attempt.id) filter (where attempt.outcome is null) as open
            from attempt join job on job.id = attempt.job_id
-           where attempt.job_id = any($1) group by attempt.job_id"#,
-        &ids
+           where attempt.job_id = any($1) and attempt.error_kind is distinct from $2
+           group by attempt.job_id, job.step"#,
+        &ids,
+        NO_PERMIT
     )
     .fetch_all(&mut *tx)
     .await?
     .into_iter()
-    .map(|row| (row.job_id, (row.tries, row.open)))
+    .map(|row| {
+        let (touched, tries) = (row.past || row.closed > 0, row.tries);
+        (row.job_id, Tried { touched, tries, open: row.open })
+    })
     .collect();
     let actor = Actor { who: "metalbot".into(), via: worker.to_owned() };
     let detail = |host: &str, epoch: i64| serde_json::json!({ "host": host, "epoch": epoch });
@@ -95,7 +117,7 @@ pub async fn take(
     tx.commit().await?;
     rows.into_iter()
         .map(|row| {
-            let (tries, open_attempt) = tried.get(&row.id).copied().unwrap_or((0, None));
+            let Tried { touched, tries, open } = tried.get(&row.id).copied().unwrap_or_default();
             Ok(Leased {
                 job: JobId(row.id),
                 batch: BatchId(row.batch_id),
@@ -103,7 +125,12 @@ pub async fn take(
                 epoch: Epoch(row.epoch),
                 step: usize::try_from(row.step).map_err(corrupt)?,
                 tries: u32::try_from(tries).unwrap_or(u32::MAX),
-                open_attempt,
+                touched,
+                bmc: row
+                    .bmc_address
+                    .zip(row.bmc_credentials)
+                    .map(|(address, credentials)| BmcEndpoint { address, credentials }),
+                open_attempt: open,
             })
         })
         .collect()
@@ -178,18 +205,19 @@ mod tests {
     }
 
     fn intent(leased: &Leased) -> Intent {
-        Intent { job: leased.job, epoch: leased.epoch, step: 0, try_number: 1 }
+        Intent { job: leased.job, epoch: leased.epoch, step: 0, try_number: 1, untouched: true }
     }
 
     fn success(leased: &Leased, attempt: i64) -> Outcome {
         Outcome {
-            attempt,
+            attempt: Some(attempt),
             job: leased.job,
             epoch: leased.epoch,
             outcome: AttemptOutcome::Succeeded,
             error: None,
             job_state: JobState::Succeeded,
             step: 1,
+            left_down: false,
         }
     }
 
@@ -252,9 +280,78 @@ mod tests {
             hosts.sort();
             hosts
         };
-        assert_eq!(take(3).await, ["1web1", "1web2", "3web1"]);
-        assert_eq!(take(4).await, ["1web3", "1web4", "1web5", "3web2"]);
-        assert_eq!(take(100).await.len(), 45, "the paused batch's stay");
+        assert_eq!(take(2).await, ["1web1", "3web1"]);
+        assert_eq!(take(4).await, ["1web2", "1web3", "1web4", "3web2"]);
+        assert_eq!(take(100).await.len(), 46, "the paused batch's stay");
         assert!(take(1).await.is_empty());
+    }
+    #[sqlx::test]
+    async fn a_small_batch_is_not_starved_where_there_is_room_for_one_host_at_a_time(pool: PgPool) {
+        let rows = "insert into batch (action, risk, plan, digest, submitter, state, requirements,
+                 platform, channel)
+             select 'reboot', 'disruptive', '{}', decode(repeat('00', 32), 'hex'), 'alice',
+                 'running', '[]', 'console', 'metal' from generate_series(1, 2);
+             insert into job (batch_id, host, owner, datacenter, rack, sku, wave, state)
+             select batch.id, batch.id || 'web' || n, 'web', 'fra1', 'r1', 's1', 0, 'queued'
+             from batch, generate_series(1, case id when 1 then 500 else 20 end) as n";
+        sqlx::raw_sql(rows).execute(&pool).await.unwrap();
+        let mut of_small = 0;
+        for _ in 0..200 {
+            let leased = take(&pool, "a", 1, LONG).await.unwrap();
+            of_small += leased.iter().filter(|leased| leased.batch.0 == 2).count();
+        }
+        assert_eq!(of_small, 20, "all of it, unless chance is against it 180 times of 200");
+    }
+
+    #[sqlx::test]
+    async fn what_was_not_touched_goes_back_when_its_batch_stops(pool: PgPool) {
+        one_job(&pool).await;
+        let leased = take_one(&pool, "a", LONG).await.expect("it is queued");
+        sqlx::query("update batch set state = 'paused', attention = false")
+            .execute(&pool)
+            .await
+            .unwrap();
+        assert!(write_intents(&pool, "a", &[intent(&leased)]).await.unwrap().is_empty());
+        let touched = Intent { untouched: false, ..intent(&leased) };
+        let attempt = write_intents(&pool, "a", &[touched]).await.unwrap()[&leased.job];
+
+        // It turned out that nothing was done.
+        let back = Outcome {
+            attempt: Some(attempt),
+            outcome: AttemptOutcome::Failed,
+            error: Some((NO_PERMIT.into(), "stopped".into())),
+            job_state: JobState::Held,
+            step: 0,
+            ..success(&leased, attempt)
+        };
+        assert_eq!(write_outcomes(&pool, "a", &[back]).await.unwrap(), [leased.job]);
+        let row: String = sqlx::query_scalar(
+            "select concat_ws(' ', job.state, worker, lease_until, job.started_at, error_kind,
+                 attention) from job join batch on batch.id = batch_id",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        assert_eq!(row, "held t");
+
+        // The next lease begins anew.
+        sqlx::raw_sql("update batch set state = 'running'; update job set state = 'queued'")
+            .execute(&pool)
+            .await
+            .unwrap();
+        let again = take_one(&pool, "b", LONG).await.expect("it is queued");
+        assert_eq!((again.tries, again.touched, again.open_attempt), (0, false, None));
+        let attempt = write_intents(&pool, "b", &[intent(&again)]).await.unwrap()[&again.job];
+        let refused = Outcome {
+            outcome: AttemptOutcome::Failed,
+            error: Some(("bmc_unreachable".into(), "silent".into())),
+            job_state: JobState::Running,
+            step: 0,
+            ..success(&again, attempt)
+        };
+        write_outcomes(&pool, "b", &[refused]).await.unwrap();
+        give_up(&pool, "b").await.unwrap();
+        let third = take_one(&pool, "c", LONG).await.expect("it was given up");
+        assert_eq!((third.tries, third.touched), (1, true), "the BMC may have heard it");
     }
 }

@@ -15,6 +15,7 @@ pub mod attempt;
 pub mod audit;
 pub mod batch;
 pub mod bmc_identity;
+pub mod caps;
 pub mod card;
 pub mod claim;
 pub mod decision;

@@ -35,7 +35,8 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
         if state == JobState::Held && row.wave <= batch.wave {
             held += 1;
         }
-        if row.unhealthy && !state.is_ended() && !batch.state.is_final() {
+        if row.unhealthy && !batch.unhealthy_excused && !state.is_ended() && !batch.state.is_final()
+        {
             unhealthy.push(host.clone());
         }
         if state == JobState::Running {

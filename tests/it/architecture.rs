@@ -8,19 +8,32 @@ use metalbot::command::Catalog;
 use metalbot::notice::render::ChatTemplates;
 
 /// Each module and what of ours it may import beside itself. `cli` may import everything.
-const MAY_IMPORT: [(&str, &[&str]); 20] = [
+const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("domain", &[]),
     ("cluster", &[]),
     ("telemetry", &[]),
+    ("watched", &["telemetry"]),
     ("failpoint", &[]),
     ("command", &["domain"]),
     ("store", &["domain"]),
     ("bmc", &["domain", "telemetry"]),
     ("inventory", &["domain"]),
-    ("identity", &["domain", "store"]),
+    ("identity", &["domain", "store", "watched"]),
     ("preflight", &["domain", "bmc"]),
     ("step", &["domain", "bmc", "inventory"]),
-    ("app", &["domain", "command", "store", "identity", "inventory", "telemetry", "failpoint"]),
+    (
+        "app",
+        &[
+            "domain",
+            "command",
+            "store",
+            "identity",
+            "inventory",
+            "telemetry",
+            "failpoint",
+            "watched",
+        ],
+    ),
     ("executor", &["domain", "store", "preflight", "step", "bmc", "telemetry", "failpoint"]),
     ("chat", &["domain", "command", "app", "identity"]),
     ("console", &["domain", "command", "app", "identity", "chat"]),

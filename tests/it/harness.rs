@@ -5,6 +5,7 @@
 //! or unsealed audit, or a task that panicked.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
@@ -400,6 +401,18 @@ impl World {
         let file = self.folder.path().join("people.toml");
         let people = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, change(people)).unwrap();
+    }
+
+    /// The inventory.
+    pub fn hosts_file(&self) -> PathBuf {
+        self.folder.path().join("hosts.csv")
+    }
+
+    /// Changes the inventory under the running service.
+    pub fn change_hosts(&self, change: impl FnOnce(String) -> String) {
+        let file = self.hosts_file();
+        let hosts = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, change(hosts)).unwrap();
     }
 
     /// Everything that is decided: equal as long as no batch, job or decision was made or changed.

@@ -8,6 +8,7 @@ mod browser;
 mod crash;
 mod fleet;
 mod harness;
+mod inventory;
 mod ipmi_faults;
 mod migrations;
 mod notices;

@@ -111,3 +111,20 @@ async fn a_batch_can_be_cancelled_while_its_hosts_are_looked_at() {
     t.until_none("claims", "select count(*) from job where state = 'held'").await;
     t.finish().await;
 }
+
+#[tokio::test]
+async fn hosts_that_did_not_pass_count_against_the_budget() {
+    let (_folder, builder) = careful();
+    let t = builder.start().await;
+    // web07 is silent.
+    t.says(&t.alice, "/metal reboot web[06-08] wave=1 max-fail=0").await;
+    t.card_when(1, |card| card.text.contains("awaiting approval")).await;
+    t.presses(&t.bob, 1, "Approve").await;
+    insta::assert_snapshot!(t.heard(1, "is paused").await, @"#1 is paused: 0 hosts failed and 1 host was bad before, at most 0 may. Hosts at work are finished, no other is started. /metal resume 1 goes on, /metal cancel 1 ends it.");
+    assert!(t.acts("web06").is_empty(), "nothing was begun");
+    t.presses_in_thread(&t.alice, 1, "is paused", "Resume").await;
+    t.ended(1).await;
+    assert_eq!(t.acts("web08"), ["power 0", "power 1"]);
+    t.tickets(1).await;
+    t.finish().await;
+}

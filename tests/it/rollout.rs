@@ -239,7 +239,7 @@ async fn hosts_that_were_bad_before_count_against_the_budget_but_not_in_their_re
     t.says(&t.alice, "/metal identify web[06-07]").await;
     t.ended(1).await;
     t.says(&t.alice, "/metal identify web[06-07] max-fail=0").await;
-    insta::assert_snapshot!(t.heard(2, "is paused").await, @"#2 is paused: 0 hosts failed and 1 host had failed before, at most 0 may. Hosts at work are finished, no other is started. /metal resume 2 goes on, /metal cancel 2 ends it.");
+    insta::assert_snapshot!(t.heard(2, "is paused").await, @"#2 is paused: 0 hosts failed and 1 host was bad before, at most 0 may. Hosts at work are finished, no other is started. /metal resume 2 goes on, /metal cancel 2 ends it.");
     let card = t.card_when(2, |card| card.text.contains("· paused")).await;
     let before =
         "web07 failed in the last batch before this one and counts as failed until it is done";
@@ -254,5 +254,67 @@ async fn hosts_that_were_bad_before_count_against_the_budget_but_not_in_their_re
     let heard = t.seen_by(&t.alice).await;
     let paused = heard.iter().filter(|message| message.text.contains("#3 is paused")).count();
     assert_eq!(paused, 0, "{heard:#?}");
+    t.finish().await;
+}
+
+/// How the jobs of a batch stand: `web01 held`.
+async fn jobs(t: &World, batch: i64) -> Vec<String> {
+    sqlx::query_scalar("select host || ' ' || state from job where batch_id = $1 order by host")
+        .bind(batch)
+        .fetch_all(&t.pool)
+        .await
+        .unwrap()
+}
+
+async fn jobs_become(t: &World, batch: i64, wanted: &[&str]) {
+    let started = std::time::Instant::now();
+    while jobs(t, batch).await != wanted {
+        let late = started.elapsed() > crate::harness::PATIENCE;
+        assert!(!late, "{:?} and not {wanted:?}", jobs(t, batch).await);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn hosts_that_nobody_has_touched_are_left_alone_when_their_batch_stops() {
+    let silent = |host| (host, Fault::Silent);
+    let mut builder = World::builder().rack();
+    for (host, fault) in [silent("web01"), silent("web02")] {
+        builder = builder.fault(host, fault);
+    }
+    let t = builder.start().await;
+    t.says(&t.alice, "/metal reboot web[01-02]").await;
+    t.replies(&t.bob, 1, "approve").await;
+    // Leased, and tried again and again.
+    jobs_become(&t, 1, &["web01 running", "web02 running"]).await;
+    t.says(&t.alice, "/metal pause 1").await;
+    jobs_become(&t, 1, &["web01 held", "web02 held"]).await;
+    t.says(&t.alice, "/metal resume 1").await;
+    jobs_become(&t, 1, &["web01 running", "web02 running"]).await;
+    t.says(&t.alice, "/metal cancel 1").await;
+    jobs_become(&t, 1, &["web01 cancelled", "web02 cancelled"]).await;
+    let audit = t.audit(1).await;
+    assert!(audit.contains("job.recalled"), "{audit}");
+    // They are free.
+    let other = t.says(&t.carol, "/metal identify web[01-02]").await;
+    assert!(other.contains("#2 identify"), "{other}");
+    t.ended(2).await;
+    t.tickets(1).await;
+    t.finish().await;
+}
+
+#[tokio::test]
+async fn a_canary_that_is_dropped_has_a_successor() {
+    let t = World::start().await;
+    t.says(&t.alice, "/metal reboot web[01-04] wave=1,2").await;
+    t.says(&t.alice, "/metal drop 1 web01").await;
+    let waves: Vec<String> = sqlx::query_scalar(
+        "select host || ' ' || wave from job where batch_id = 1 and state = 'held' order by host",
+    )
+    .fetch_all(&t.pool)
+    .await
+    .unwrap();
+    assert_eq!(waves, ["web02 0", "web03 1", "web04 1"]);
+    t.says(&t.alice, "/metal cancel 1").await;
     t.finish().await;
 }

@@ -913,7 +913,7 @@ async fn a_host_of_unknown_fate_is_kept_until_its_owner_releases_it() {
     ");
     insta::assert_snapshot!(t.says(&t.bob, "/metal release web[05-06]").await, @r"
     -- in the channel, only to them
-    Nothing was done: web06 is not quarantined
+    Nothing was done: web06 is not quarantined, and not counted as down
     ");
     insta::assert_snapshot!(t.says(&t.bob, "/metal release web05").await, @r"
     -- in the thread

@@ -102,7 +102,7 @@ impl To {
 pub(super) async fn run(args: &PowerArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config.config)?;
     let loaded = load(&config)?;
-    let hosts = args.targets.names(&config, &loaded.inventory)?;
+    let hosts = args.targets.names(&config, &loaded.inventory.current())?;
     ensure!(
         args.reason.is_some() || !config.limits.reason_required,
         "say why with --reason: the configuration asks for it"

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod points;
+#[cfg(feature = "failpoints")]
+mod stopped;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
