@@ -17,7 +17,7 @@ use crate::store::batch::Batch;
 use crate::store::{self, audit, card, outbox};
 
 /// Counts one person's word on a waiting batch. `seen` is the plan that the person saw, where the
-/// door can tell; a plan that changed since then is not decided on.
+/// door can tell; a plan that changed since then, or since they asked, is not approved.
 pub async fn decide(
     tx: &mut PgTransaction<'_>,
     app: &App,
@@ -29,9 +29,17 @@ pub async fn decide(
 ) -> Result<(), Error> {
     let mut batch = existing(tx, id).await?;
     must_wait(&batch)?;
-    if seen.is_some_and(|seen| seen != batch.digest) {
+    let another = match (seen, ask.at) {
+        (Some(seen), _) => seen != batch.digest,
+        // What was said before cannot approve it; it can still be rejected.
+        (None, Some(at)) if verdict == Verdict::Approve => {
+            store::plan::changed_since(tx, id, at).await?
+        }
+        (None, _) => false,
+    };
+    if another {
         return Err(Error::Conflict(format!(
-            "{id} has changed since that card was shown: look at it again, then decide"
+            "{id} has changed since you saw it: look at it again, then decide"
         )));
     }
     let owners = may_decide(&batch.requirements, &batch.submitter, ask.who)
@@ -101,13 +109,6 @@ pub async fn react(
     if !store::reaction::put(tx, id, who, name, at).await? {
         // It came late: it has been taken away since.
         return Ok(());
-    }
-    if let Some(at) = at
-        && store::batch::plan_changed_since(tx, id, at).await?
-    {
-        return Err(Error::Conflict(format!(
-            "{id} has changed since that :{name}:: look at it again, then decide"
-        )));
     }
     if before && verdict == Verdict::Approve {
         return Ok(());

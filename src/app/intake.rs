@@ -211,7 +211,8 @@ async fn work_on(
     }
     // What a refused request wrote before it was refused goes away with the savepoint.
     let mut attempt = sqlx::Acquire::begin(&mut **tx).await?;
-    let ask = Ask { who: &who, place: &inbound.place, key: &key };
+    let at = inbound.what.at().or(Some(delivery.received_at));
+    let ask = Ask { who: &who, place: &inbound.place, key: &key, at };
     let answer = match carry_out(&mut attempt, app, ask, &inbound.what).await {
         Ok(answer) => {
             attempt.commit().await?;
@@ -253,7 +254,7 @@ async fn asks_for_something(tx: &mut PgTransaction<'_>, inbound: &Inbound) -> sq
 fn late(what: &What, at: OffsetDateTime) -> Notice {
     let asked = match what {
         What::Command { text } => format!("/metal {text}"),
-        What::ThreadReply { text } => text.clone(),
+        What::ThreadReply { text, .. } => text.clone(),
         What::Reaction { name, .. } => format!(":{name}:"),
         What::Button { value, .. } => value.split(' ').next().unwrap_or_default().to_owned(),
     };
@@ -269,7 +270,7 @@ fn late(what: &What, at: OffsetDateTime) -> Notice {
 /// What is not for us, whoever says it.
 fn is_talk(app: &App, what: &What) -> bool {
     match what {
-        What::ThreadReply { text } => command::thread_reply(text).is_none(),
+        What::ThreadReply { text, .. } => command::thread_reply(text).is_none(),
         What::Reaction { name, .. } => verdict_of(app, name).is_none(),
         What::Command { .. } | What::Button { .. } => false,
     }
@@ -313,7 +314,7 @@ async fn carry_out(
             let command = command::understand(text, catalog, inventory.as_ref(), limits, now)?;
             run_command(tx, app, ask, command).await
         }
-        What::ThreadReply { text } => {
+        What::ThreadReply { text, .. } => {
             let Some(reply) = command::thread_reply(text) else { return Ok(None) };
             let Some(id) = batch_of(tx, ask, ask.place.thread.as_deref()).await? else {
                 return Ok(None);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use time::OffsetDateTime;
 
 use crate::command::{Catalog, CommandError, Limits};
 use crate::domain::approval::ApprovalRule;
@@ -83,6 +84,8 @@ pub struct Ask<'a> {
     pub place: &'a Place,
     /// Names the request; what it queues is keyed by it.
     pub key: &'a str,
+    /// When they asked, if that may be some time ago.
+    pub at: Option<OffsetDateTime>,
 }
 
 impl Ask<'_> {

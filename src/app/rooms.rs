@@ -114,7 +114,7 @@ pub async fn say(
     }
     let what = match command_in(text) {
         Some(command) => Some(What::Command { text: command.to_owned() }),
-        None => head.map(|_| What::ThreadReply { text: text.to_owned() }),
+        None => head.map(|_| What::ThreadReply { text: text.to_owned(), at: None }),
     };
     if let Some(what) = what
         && !accept(&mut tx, by, key, channel.into(), head, what).await?
@@ -435,7 +435,7 @@ mod tests {
             seen,
             [
                 (None, What::Command { text: "list".into() }),
-                (Some(head.clone()), What::ThreadReply { text: "lgtm".into() }),
+                (Some(head.clone()), What::ThreadReply { text: "lgtm".into(), at: None }),
             ]
         );
         let heads = list(&pool, "alice", "metal", None).await.unwrap();

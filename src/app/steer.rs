@@ -116,7 +116,7 @@ pub async fn drop_hosts(
         .collect();
     let nobody_left = needed.requirements.is_empty();
     store::job::cut_waves(tx, id, &batch.plan.rollout).await?;
-    store::batch::change_plan(tx, &mut batch, changed, needed.requirements).await?;
+    store::plan::change(tx, &mut batch, changed, needed.requirements).await?;
     if nobody_left {
         let nobody = Some("no approval is needed");
         store::batch::apply(tx, &mut batch, BatchEvent::Approve, &ask.actor(), nobody).await?;

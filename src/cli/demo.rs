@@ -107,6 +107,7 @@ pub(super) async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
         let told = match &site.slack {
             Some(slack) => {
                 slack.connected(1).await?;
+                println!("\nThis happens in a Slack that is simulated on this machine.");
                 let seat = async |login: &str| Ok(slack.person(login));
                 story::tell(seat, &site.rack, &site.jira, &pool).await
             }

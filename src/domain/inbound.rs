@@ -36,7 +36,12 @@ pub enum What {
     /// The text behind the slash command: `reboot web[01-12]`.
     Command { text: String },
     /// A plain message in a thread.
-    ThreadReply { text: String },
+    ThreadReply {
+        text: String,
+        /// When, by the platform's clock, if it says so.
+        #[serde(default, with = "time::serde::rfc3339::option")]
+        at: Option<OffsetDateTime>,
+    },
     /// An emoji put on a message or taken from it; `name` without colons.
     Reaction {
         message: String,
@@ -54,4 +59,14 @@ pub enum What {
         #[serde(default)]
         answer: Option<String>,
     },
+}
+
+impl What {
+    /// When it was done, where the platform says so.
+    pub fn at(&self) -> Option<OffsetDateTime> {
+        match self {
+            What::ThreadReply { at, .. } | What::Reaction { at, .. } => *at,
+            What::Command { .. } | What::Button { .. } => None,
+        }
+    }
 }

@@ -138,7 +138,7 @@ impl Checker {
             let by_owner = count_by_owner(left.iter().map(|(_, owner)| owner.as_str()));
             let needed = approval::requirements(&self.approvals, action, *risk, &by_owner);
             let smaller = digest(&batch.plan, left.iter().map(|(host, _)| host));
-            store::batch::change_plan(tx, &mut batch, smaller, needed.requirements.clone()).await?;
+            store::plan::change(tx, &mut batch, smaller, needed.requirements.clone()).await?;
             store::batch::pass_checks(tx, &mut batch, &needed, &actor).await?;
         }
         let failures = view::left_out(tx, id).await?;

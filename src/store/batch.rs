@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::lock::ClaimLock;
 use super::task::interval;
 use super::wake::{Bell, ring};
-use super::{audit, card, corrupt, reaction};
+use super::{audit, card, corrupt};
 use crate::domain::approval::{Needed, Requirement};
 use crate::domain::batch::{BatchEvent, BatchState, IllegalBatchEvent, next};
 use crate::domain::ids::BatchId;
@@ -297,45 +297,6 @@ async fn set_expiry(
     .fetch_one(&mut **tx)
     .await?;
     Ok(())
-}
-
-/// Replaces what a waiting batch will do, after hosts were taken out of it.
-pub async fn change_plan(
-    tx: &mut PgTransaction<'_>,
-    batch: &mut Batch,
-    digest: Digest,
-    requirements: Vec<Requirement>,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "update batch set digest = $2, requirements = $3, plan_changed_at = clock_timestamp()
-         where id = $1",
-        batch.id.0,
-        &digest.0[..],
-        Json(&requirements) as _
-    )
-    .execute(&mut **tx)
-    .await?;
-    reaction::forget(&mut *tx, batch.id).await?;
-    batch.digest = digest;
-    batch.requirements = requirements;
-    card::touch(&mut *tx, batch.id).await
-}
-
-/// Whether what was said of a batch at this time was said of another plan. Platforms number what
-/// happens within a second rather than time it.
-pub async fn plan_changed_since(
-    conn: &mut PgConnection,
-    id: BatchId,
-    at: OffsetDateTime,
-) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"select coalesce(date_trunc('second', plan_changed_at) > $2, false) as "since!"
-           from batch where id = $1"#,
-        id.0,
-        at
-    )
-    .fetch_one(conn)
-    .await
 }
 
 /// Opens the next wave of a running batch; its hosts may start after the pause.

@@ -217,4 +217,29 @@ mod tests {
             "a repeat after the end"
         );
     }
+
+    #[sqlx::test]
+    async fn the_address_for_an_answer_is_kept_for_the_answer_and_not_for_long(pool: PgPool) {
+        let body = serde_json::json!({ "payload": { "response_url": "https://a", "text": "b" } });
+        let hour = Duration::from_secs(3600);
+        let address = async |delivery| response_url(&pool, "slack", delivery, hour).await.unwrap();
+        let mut conn = pool.acquire().await.unwrap();
+        for delivery in ["answered", "silent", "failed", "old"] {
+            accept(&mut conn, "slack", "U1", delivery, &body).await.unwrap();
+            assert_eq!(address(delivery).await.as_deref(), Some("https://a"));
+        }
+        let later = "insert into outbox (kind, key, body)
+                 values ('notice', 'slack:answered:answer', '{}');
+             update inbox set received_at = now() - interval '2 hours' where delivery = 'old'";
+        sqlx::raw_sql(later).execute(&pool).await.unwrap();
+        done(&mut conn, 1).await.unwrap();
+        done(&mut conn, 2).await.unwrap();
+        give_up(&pool, 3, "why").await.unwrap();
+        assert_eq!(address("answered").await.as_deref(), Some("https://a"));
+        for delivery in ["silent", "failed", "old"] {
+            assert_eq!(address(delivery).await, None, "{delivery}");
+        }
+        forget_response_url(&pool, "slack", "answered").await.unwrap();
+        assert_eq!(address("answered").await, None);
+    }
 }

@@ -29,6 +29,7 @@ pub mod lock;
 pub mod mark;
 pub mod outbox;
 pub mod place;
+pub mod plan;
 pub mod posting;
 pub mod preference;
 pub mod reaction;

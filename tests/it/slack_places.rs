@@ -38,7 +38,7 @@ async fn nothing_is_asked_for_where_the_bot_is_not() {
     let mut act = slack.prepare_slash("carol", METAL, "reboot web01").unwrap();
     act.payload["channel_id"] = json!("D0DAVE");
     slack.deliver(act).await.unwrap();
-    answered(slack, "carol", METAL, "conversation between people").await;
+    answered(slack, "carol", METAL, "nobody else sees what is said there").await;
     slack.archive(METAL);
     slack.slash("dave", METAL, "reboot db01").await.unwrap();
     answered(slack, "dave", METAL, "archived").await;

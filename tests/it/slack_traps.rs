@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metalbot::sim::slack::{Fault, METAL, RANDOM};
+use metalbot::sim::slack::{Fault, METAL, RANDOM, Shown};
 use reqwest::StatusCode;
 
 use super::harness::{PATIENCE, World};
@@ -147,13 +147,31 @@ async fn a_reaction_that_arrives_after_its_removal_approves_nothing() {
 
     // One that was put there before the plan changed was put there for the other plan.
     let late = slack.prepare_react("bob", METAL, &card.ts, "white_check_mark", true).unwrap();
+    let late_word = slack.prepare_say("bob", METAL, Some(&card.ts), "lgtm").unwrap();
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     slack.slash("alice", METAL, "drop 1 web02").await.unwrap();
     slack.card(1, PATIENCE, |card| !card.text.contains("web[01-02]")).await.unwrap();
     slack.deliver(late).await.unwrap();
     sees(slack, "bob", "has changed since").await;
+    let (_, late) = late_word;
+    slack.deliver(late).await.unwrap();
+    let told = |m: &Shown| m.only_to.is_some() && m.thread.is_some() && m.text.contains("changed");
+    slack.wait_for("bob", METAL, PATIENCE, "the same of the word", told).await.unwrap();
     slack.unreact("bob", METAL, &card.ts, "white_check_mark").await.unwrap();
     slack.react("bob", METAL, &card.ts, "white_check_mark").await.unwrap();
     sees(slack, "alice", "*@bob* approved").await;
+    world.finish().await;
+}
+
+/// What opens a form is good for three seconds. Who waited for longer is told to try again.
+#[tokio::test]
+async fn a_form_that_comes_too_late_is_told_of() {
+    let world = World::builder().slack("socket").start().await;
+    let slack = world.slack();
+    slack.fault("views.open", [Fault::Error("expired_trigger_id")]);
+    let told = slack.slash("alice", METAL, "").await.unwrap().unwrap();
+    assert!(told["text"].as_str().unwrap().contains("Please try again"), "{told}");
+    assert!(slack.slash("alice", METAL, "").await.unwrap().is_none());
+    assert!(slack.view("alice").is_some());
     world.finish().await;
 }

@@ -122,7 +122,10 @@ fn said(payload: &Value, event: &Value) -> Result<Option<Inbound>, String> {
         delivery: format!("message:{}/{channel}:{ts}", scope(payload)?),
         who: user(payload, who)?,
         place: place(payload, channel, Some(head))?,
-        what: What::ThreadReply { text: plain(event["text"].as_str().unwrap_or_default()) },
+        what: What::ThreadReply {
+            text: plain(event["text"].as_str().unwrap_or_default()),
+            at: moment(ts),
+        },
     }))
 }
 

@@ -165,7 +165,10 @@ fn ids_of_different_workspaces_do_not_collide() {
 #[test]
 fn only_what_people_say_in_our_threads_is_heard() {
     let inbound = meant(&message_with(json!({ "text": "reject: a &lt;b&gt; <@U9> <#C2|ops>" })));
-    assert_eq!(inbound.what, What::ThreadReply { text: "reject: a <b> @U9 #ops".into() });
+    let text = "reject: a <b> @U9 #ops".into();
+    assert_eq!(inbound.what, What::ThreadReply { text, at: None });
+    let timed = meant(&message_with(json!({ "ts": "1700000000.000123" }))).what.at().unwrap();
+    assert_eq!(timed.unix_timestamp_nanos(), 1_700_000_000_000_123_000);
     assert_eq!(inbound.place.thread.as_deref(), Some("1.1"));
     assert!(read(&message_with(json!({ "subtype": "file_share" }))).unwrap().is_some());
     for nothing in [

@@ -13,8 +13,7 @@ use crate::domain::inbound::Place;
 
 const NOT_INVITED: &str = "I am not in that channel: type `/invite @metalbot` there first";
 const ARCHIVED: &str = "that channel is archived: choose another one, or have it unarchived";
-const PRIVATE: &str =
-    "that is a conversation between people: ask in a channel that I was invited to";
+const PRIVATE: &str = "nobody else sees what is said there: ask in a channel that I was invited to";
 
 /// What has to be done before a place takes messages, by Slack's code of a refusal.
 pub(super) fn closed_by(code: &str) -> Option<&'static str> {

@@ -371,7 +371,11 @@ fn class_of(method: &str, error: &SlackClientError) -> ApiError {
             // A person has to mend these; what waits must not be lost until then.
             "invalid_auth" | "not_authed" | "account_inactive" | "token_revoked"
             | "token_expired" | "missing_scope" | "no_permission" | "ekm_access_denied"
-            | "accesslimited" | "org_login_required" => later(Some(NO_TOKEN), &refusal.code),
+            | "accesslimited" | "org_login_required" => {
+                let code = refusal.code.as_str();
+                tracing::warn!(method, code, "see what `metalbot slack check` says of the token");
+                later(Some(NO_TOKEN), code)
+            }
             // Documented as: something may have been done before it went wrong.
             "internal_error" | "fatal_error" | "request_timeout" => {
                 ApiError::Unknown(format!("{method}: {}", refusal.code))

@@ -111,7 +111,7 @@ pub(super) async fn run(args: &PowerArgs) -> anyhow::Result<ExitCode> {
     let app = app(&config, &loaded, None);
     let place = Place { platform: PLATFORM.into(), channel: machine_name(), thread: None };
     let key = format!("{PLATFORM}:{:032x}", rand::random::<u128>());
-    let ask = Ask { who: &who, place: &place, key: &key };
+    let ask = Ask { who: &who, place: &place, key: &key, at: None };
     let allowed = by_hand::may(&app, ask)?;
     if !args.yes {
         confirm(args.to, &hosts)?;
