@@ -1,5 +1,6 @@
 //! Parses the arguments and dispatches.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -9,7 +10,8 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("metalbot: {error:#}");
+            // A terminal that was closed takes no message, and that is no reason to panic.
+            let _ = writeln!(std::io::stderr(), "metalbot: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -1,9 +1,11 @@
 //! `metalbot bmc` as a process of its own, beside `metalbot serve` and the rack; and what the BMC's
 //! log says when a host fails.
 
-use std::process::{Command, Output};
+use std::collections::BTreeSet;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use metalbot::bmc::Power;
 use metalbot::sim::rack::{self, Fault, Rack};
 use sqlx::Row as _;
 
@@ -113,34 +115,148 @@ async fn power_by_hand_is_for_administrators_and_takes_a_claim() {
     assert_eq!(out.trim(), r#"{"hosts":[{"batch":4,"host":"web06","state":"succeeded"}]}"#);
 }
 
+/// What the BMC did to its host, by the rack's own log.
+fn acts(world: &World, host: &str) -> Vec<String> {
+    let acts = world.rack.acts().unwrap().into_iter();
+    acts.filter(|act| act.host.as_str() == host)
+        .map(|act| format!("{} {}", act.what, act.value).trim_end().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn power_by_hand_does_what_was_asked_for_and_no_more() {
+    let world = World::start(Setup { broken: false, ..Setup::default() }).await;
+    alice_is_at_the_shell(&world);
+    let _process = world.serve().await;
+    for (to, host, log) in [
+        ("soft", "web01", &["shutdown 1"][..]),
+        ("on", "web01", &["shutdown 1", "power 1"]),
+        ("reset", "web02", &["reset 1"]),
+    ] {
+        let output = world.metalbot(&["bmc", "power", to, host, "--yes"]).await;
+        let (out, error) = said(&output);
+        assert!(output.status.success(), "{to}: {error}");
+        assert_eq!(out, format!("{host}: done\n"), "{to}");
+        assert_eq!(acts(&world, host), log, "{to}");
+        let power = world.rack.power(&host.parse().unwrap()).unwrap();
+        assert_eq!(power, if to == "soft" { Power::Off } else { Power::On }, "{to}");
+    }
+    let touched: BTreeSet<_> = world.rack.acts().unwrap().into_iter().map(|act| act.host).collect();
+    assert_eq!(touched.len(), 2, "{touched:?}");
+}
+
+/// `bmc power` of a few hosts, running.
+fn start_power(world: &World, to: &str, hosts: &str) -> Child {
+    let mut command = world.command(&["bmc", "power", to, hosts, "--yes"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+async fn output(child: Child) -> Output {
+    tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
+}
+
+const HELD: &str = "select count(*) from job
+    where state not in ('succeeded', 'failed', 'quarantined', 'cancelled', 'skipped')";
+
+/// Waits until batch 1 holds so many hosts.
+async fn held(world: &World, hosts: i64) {
+    let started = Instant::now();
+    while world.one::<i64>(HELD).await != hosts {
+        assert!(started.elapsed() < LONG, "{hosts} hosts are never held:\n{}", world.logs());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Every one of `web[01-08]` was cycled once, and is free for the next batch.
+async fn cycled_once_and_free(world: &World) {
+    held(world, 0).await;
+    let states = world.all("select distinct state from job where batch_id = 1").await;
+    assert_eq!(states, ["succeeded"]);
+    for number in 1..=8 {
+        let host = format!("web{number:02}");
+        let cycles = world.cycles(&host);
+        assert_eq!(cycles, (1, 1), "{host}:\n{}", world.history(&host).await);
+    }
+    let again = world.metalbot(&["bmc", "power", "reset", "web[01-08]", "--yes"]).await;
+    assert_eq!(said(&again).0, "web[01-08]: done\n", "{}", said(&again).1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_of_the_workers_while_power_is_given_by_hand() {
+    let world = World::start(Setup { broken: false, ..Setup::default() }).await;
+    alice_is_at_the_shell(&world);
+    let process = world.serve().await;
+    let child = start_power(&world, "cycle", "web[01-08]");
+    // Eight hosts are sixteen acts.
+    world.acts_reach(rand::random_range(1..12)).await;
+    process.kill9();
+    let _process = world.serve().await;
+    let output = output(child).await;
+    assert_eq!(said(&output).0, "web[01-08]: done\n", "{}", said(&output).1);
+    assert!(output.status.success());
+    cycled_once_and_free(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_of_the_command_leaves_the_rest_to_the_workers() {
+    let world = World::start(Setup { broken: false, ..Setup::default() }).await;
+    alice_is_at_the_shell(&world);
+    let _process = world.serve().await;
+    let mut child = start_power(&world, "cycle", "web[01-08]");
+    world.acts_reach(rand::random_range(1..12)).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    cycled_once_and_free(&world).await;
+}
+
 #[tokio::test]
 async fn without_a_worker_the_hosts_are_held_until_it_is_interrupted() {
     let world = World::start(Setup { broken: false, ..Setup::default() }).await;
     alice_is_at_the_shell(&world);
     // The schema comes with the first service.
     drop(world.serve().await);
-    let mut child = world
-        .command(&["bmc", "power", "off", "web01", "--yes"])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let held = "select count(*) from job where host = 'web01' and state = 'held'";
-    let started = Instant::now();
-    while sqlx::query_scalar::<_, i64>(held).fetch_one(&world.pool).await.unwrap() == 0 {
-        assert!(started.elapsed() < LONG);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    for (number, signal) in ["INT", "TERM", "HUP"].iter().enumerate() {
+        let mut child = start_power(&world, "off", "web01");
+        held(&world, 1).await;
+        // When its terminal is closed, nobody reads what it says any more.
+        let unread = (*signal == "HUP").then(|| (child.stdout.take(), child.stderr.take()));
+        drop(unread);
+        send(signal, &child);
+        let output = output(child).await;
+        assert!(!output.status.success() && output.status.code().is_some(), "{signal}");
+        assert_ne!(output.status.code(), Some(101), "it panicked at {signal}");
+        if *signal != "HUP" {
+            let told = format!("#{} cancelled", number + 1);
+            assert!(said(&output).1.contains(&told), "{}", said(&output).1);
+        }
+        assert_eq!(world.one::<i64>(HELD).await, 0, "{signal}");
     }
-    let interrupt = format!("kill -s INT {}", child.id());
-    assert!(Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
-    let output = tokio::task::spawn_blocking(move || {
-        child.wait().unwrap();
-        child.wait_with_output().unwrap()
-    });
-    let output = output.await.unwrap();
-    assert!(!output.status.success());
-    assert!(said(&output).1.contains("#1 cancelled"), "{}", said(&output).1);
-    assert_eq!(sqlx::query_scalar::<_, i64>(held).fetch_one(&world.pool).await.unwrap(), 0);
+    assert_eq!(world.one::<i64>("select count(*) from batch where state = 'cancelled'").await, 3);
     assert_eq!(world.cycles("web01"), (0, 0));
+}
+
+fn send(signal: &str, child: &Child) {
+    let command = format!("kill -s {signal} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn what_nohup_starts_outlives_its_terminal() {
+    let world = World::start(Setup { broken: false, ..Setup::default() }).await;
+    alice_is_at_the_shell(&world);
+    drop(world.serve().await);
+    let plain = world.command(&["bmc", "power", "off", "web01", "--yes"]);
+    let mut nohup = Command::new("nohup");
+    nohup.arg(plain.get_program()).args(plain.get_args()).stdin(Stdio::null());
+    nohup.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let child = nohup.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    held(&world, 1).await;
+    send("HUP", &child);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.one::<i64>(HELD).await, 1, "the closed terminal cancelled it");
+    send("TERM", &child);
+    let output = output(child).await;
+    assert!(said(&output).1.contains("#1 cancelled"), "{}", said(&output).1);
 }
 
 #[tokio::test]

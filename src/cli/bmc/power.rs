@@ -9,7 +9,7 @@
 //! nothing is done. This says who did it and keeps slips away. It cannot keep out somebody who can
 //! read the BMCs' passwords in the configuration, and who needs no Metalbot then.
 
-use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
+use std::io::{BufRead, IsTerminal, Write, stderr, stdin, stdout};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -138,10 +138,11 @@ pub(super) async fn run(args: &PowerArgs) -> anyhow::Result<ExitCode> {
     pool.close().await;
     database.close().await?;
     let answers = ended?;
-    match args.json {
-        true => println!("{}", as_json(&answers)),
-        false => print!("{}", grouped(&answers)),
-    }
+    let text = match args.json {
+        true => format!("{}\n", as_json(&answers)),
+        false => grouped(&answers),
+    };
+    stdout().write_all(text.as_bytes()).context("nobody reads what became of it")?;
     Ok(if any_failed(&answers) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -196,8 +197,8 @@ fn refused(notice: &Notice) -> anyhow::Error {
     anyhow::anyhow!("nothing was done ({batch} is refused):{}", held.collect::<String>())
 }
 
-/// Waits for the batch's end, and tells on standard error how it goes. The first interrupt cancels
-/// what has not begun, the second one leaves the rest to the workers.
+/// Waits for the batch's end, and tells on standard error how it goes. The first signal to stop
+/// cancels what has not begun, the second one leaves the rest to the workers.
 async fn wait(
     pool: &PgPool,
     app: &App,
@@ -212,7 +213,7 @@ async fn wait(
         let batch = batch.context("the batch is gone")?;
         let progress = progress(&batch);
         if progress != told {
-            eprintln!("{progress}");
+            tell(&progress);
             told = progress;
         }
         let (counts, ended) = (batch.counts, batch.state.is_final());
@@ -220,9 +221,9 @@ async fn wait(
             return Ok(());
         }
         if !warned && batch.started_at.is_none() && started.elapsed() > UNTOUCHED {
-            eprintln!(
+            tell(
                 "No worker has taken it. Does `metalbot serve` run with this database? \
-                 Until then its hosts are held; Ctrl-C cancels it."
+                 Until then its hosts are held; Ctrl-C cancels it.",
             );
             warned = true;
         }
@@ -237,6 +238,11 @@ async fn wait(
             }
         }
     }
+}
+
+/// To standard error, unless the terminal is gone: what was begun goes on without it.
+fn tell(line: &str) {
+    let _ = writeln!(stderr(), "{line}");
 }
 
 fn progress(batch: &BatchView) -> String {
