@@ -8,6 +8,9 @@ alter table job
 -- Somebody went on although hosts had failed before.
 alter table batch add column unhealthy_excused boolean not null default false;
 
+-- Whether something was, or may have been, done to the host; null before this was kept.
+alter table attempt add column acted boolean;
+
 -- It failed in the middle, and its host may be down since: it counts for the caps until the host has
 -- succeeded at something, or somebody lets it go.
 alter table job add column left_down boolean not null default false;

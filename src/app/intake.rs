@@ -202,9 +202,7 @@ async fn work_on(
         }
         return Ok(Worked::Done);
     };
-    // Taking something back is never too late.
-    let takes_back = matches!(inbound.what, What::Reaction { added: false, .. });
-    if delivery.attempts > 0 && delivery.age > TOO_LATE && !takes_back {
+    if delivery.attempts > 0 && delivery.age > TOO_LATE && !holds_back(app, &inbound.what) {
         let notice = late(&inbound.what, delivery.received_at);
         outbox::notice(tx, &answer_key, &only(&inbound.who.id), &notice).await?;
         return Ok(Worked::Done);
@@ -248,6 +246,19 @@ async fn asks_for_something(tx: &mut PgTransaction<'_>, inbound: &Inbound) -> sq
         Some(head) => card::batch_of_message(tx, platform, channel, head).await?.is_some(),
         None => false,
     })
+}
+
+/// Whether it can only keep something from being done: that is never too late.
+fn holds_back(app: &App, what: &What) -> bool {
+    let said = match what {
+        What::Reaction { name, added, .. } => {
+            return !added || verdict_of(app, name) == Some(Verdict::Reject);
+        }
+        What::Command { text } | What::ThreadReply { text, .. } => text,
+        What::Button { value, .. } => value,
+    };
+    let verb = said.split_whitespace().next().unwrap_or_default();
+    ["cancel", "stop", "pause", "reject", "drop"].iter().any(|word| verb.eq_ignore_ascii_case(word))
 }
 
 /// What is said to who asked for something that could not be done in time.

@@ -140,14 +140,14 @@ impl<'a> Run<'a> {
             };
             return match self.ask_the_host(step, cx, &lost).await {
                 Ok(seen @ (Probe::NotDone | Probe::Repeatable)) => {
+                    if seen == Probe::NotDone && !self.leased.touched {
+                        self.recall.deny_touch();
+                    }
                     // A crash of ours is not a failure of the host: it costs no try.
                     let told = Some((lost.kind.to_owned(), lost.message));
                     let (state, step) = (JobState::Running, self.leased.step);
                     self.write(open, AttemptOutcome::Unknown, told, state, step).await?;
                     self.leased.tries = 0;
-                    if seen == Probe::NotDone && !self.leased.touched {
-                        self.recall.deny_touch();
-                    }
                     Ok(Then::Again)
                 }
                 seen => self.settle(planned, cx, open, lost, seen).await,
@@ -301,10 +301,10 @@ impl<'a> Run<'a> {
     }
 
     /// Gives a job back whose host was not touched: its batch was stopped, and decides what follows.
+    /// Should its turn come again, it begins anew: the host may be in another state by then.
     async fn hand_back(&self, attempt: Option<i64>) -> Result<(), Stale> {
         let told = (NO_PERMIT.into(), "the batch was stopped before anything was done".into());
-        let (state, step) = (after(JobEvent::Recall), self.leased.step);
-        self.write(attempt, AttemptOutcome::Failed, Some(told), state, step).await
+        self.write(attempt, AttemptOutcome::Failed, Some(told), after(JobEvent::Recall), 0).await
     }
 
     /// Ends a job whose host cannot be worked on. What was done to it before stays unfinished.
@@ -330,7 +330,9 @@ impl<'a> Run<'a> {
         let error = error.map(|(kind, text)| (kind, text.replace('\0', "")));
         let attempt = attempt.into();
         let left_down = job_state == JobState::Failed && self.plan.leaves_down(step);
-        let row = Outcome { attempt, job, epoch, outcome, error, job_state, step, left_down };
+        let acted = self.recall.is_touched();
+        let row =
+            Outcome { attempt, job, epoch, outcome, acted, error, job_state, step, left_down };
         self.journal.outcome(row).await?;
         reach(Point::JobAfterOutcome);
         Ok(())

@@ -223,6 +223,7 @@ mod tests {
             job: JobId(job),
             epoch: Epoch(1),
             outcome: AttemptOutcome::Failed,
+            acted: true,
             error: Some(("bmc_refused".into(), error.into())),
             job_state: JobState::Failed,
             step: 0,

@@ -52,6 +52,8 @@ pub struct Outcome {
     pub job: JobId,
     pub epoch: Epoch,
     pub outcome: AttemptOutcome,
+    /// Whether the host was, or may have been, touched by now.
+    pub acted: bool,
     /// Name of the kind and message, when it did not succeed.
     pub error: Option<(String, String)>,
     /// `Running` while there is more to do; `Held` when the job was taken back.
@@ -123,6 +125,7 @@ pub async fn write_outcomes(
     let states: Vec<String> = outcomes.iter().map(|o| o.job_state.as_str().to_owned()).collect();
     let steps: Vec<i32> = outcomes.iter().map(|o| i32::try_from(o.step).unwrap_or(0)).collect();
     let ended: Vec<bool> = outcomes.iter().map(|o| o.job_state.is_ended()).collect();
+    let acted: Vec<bool> = outcomes.iter().map(|o| o.acted).collect();
     let left_down: Vec<bool> = outcomes.iter().map(|o| o.left_down).collect();
     let released: Vec<bool> = outcomes.iter().map(|o| o.job_state != JobState::Running).collect();
 
@@ -131,9 +134,9 @@ pub async fn write_outcomes(
         r#"with reported as (
                select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[],
                    $5::text[], $6::text[], $7::text[], $8::int[], $9::bool[], $10::bool[],
-                   $11::bool[])
+                   $11::bool[], $12::bool[])
                as r (attempt_id, job_id, epoch, outcome, error_kind, error, state, step, ended,
-                   released, left_down)),
+                   released, left_down, acted)),
            mine as (
                select job.id from job join reported
                  on job.id = reported.job_id and job.epoch = reported.epoch
@@ -141,7 +144,8 @@ pub async fn write_outcomes(
                order by job.id for update of job),
            closed as (
                update attempt set outcome = reported.outcome, outcome_at = now(),
-                   error_kind = reported.error_kind, error = reported.error
+                   acted = reported.acted, error_kind = reported.error_kind,
+                   error = reported.error
                from reported join mine on mine.id = reported.job_id
                where attempt.id = reported.attempt_id and attempt.job_id = reported.job_id
                  and attempt.outcome is null)
@@ -169,7 +173,8 @@ pub async fn write_outcomes(
         &steps,
         &ended,
         &released,
-        &left_down
+        &left_down,
+        &acted
     )
     .fetch_all(&mut *tx)
     .await?;

@@ -122,6 +122,7 @@ mod tests {
                 job: leased.job,
                 epoch: leased.epoch,
                 outcome: AttemptOutcome::Failed,
+                acted: true,
                 error: None,
                 job_state,
                 step: 0,

@@ -86,13 +86,14 @@ pub async fn take(
     // A job that nobody had before has no attempts.
     let ids: Vec<i64> = rows.iter().filter(|row| row.epoch > 1).map(|row| row.id).collect();
     let tried: HashMap<i64, Tried> = sqlx::query!(
-        r#"select attempt.job_id, job.step > 0 as "past!",
-                  count(*) filter (where attempt.step = job.step) as "tries!",
-                  count(attempt.outcome) as "closed!",
-                  max(attempt.id) filter (where attempt.outcome is null) as open
+        r#"select attempt.job_id,
+                  count(*) filter (where attempt.step = job.step
+                                     and attempt.error_kind is distinct from $2) as "tries!",
+                  bool_or(coalesce(acted, true)) filter (where outcome is not null) as acted,
+                  max(attempt.id) filter (where outcome is null) as open
            from attempt join job on job.id = attempt.job_id
-           where attempt.job_id = any($1) and attempt.error_kind is distinct from $2
-           group by attempt.job_id, job.step"#,
+           where attempt.job_id = any($1)
+           group by attempt.job_id"#,
         &ids,
         NO_PERMIT
     )
@@ -100,8 +101,8 @@ pub async fn take(
     .await?
     .into_iter()
     .map(|row| {
-        let (touched, tries) = (row.past || row.closed > 0, row.tries);
-        (row.job_id, Tried { touched, tries, open: row.open })
+        let touched = row.acted.unwrap_or(false);
+        (row.job_id, Tried { touched, tries: row.tries, open: row.open })
     })
     .collect();
     let actor = Actor { who: "metalbot".into(), via: worker.to_owned() };
@@ -214,6 +215,7 @@ mod tests {
             job: leased.job,
             epoch: leased.epoch,
             outcome: AttemptOutcome::Succeeded,
+            acted: true,
             error: None,
             job_state: JobState::Succeeded,
             step: 1,
@@ -317,8 +319,8 @@ mod tests {
 
         // It turned out that nothing was done.
         let back = Outcome {
-            attempt: Some(attempt),
             outcome: AttemptOutcome::Failed,
+            acted: false,
             error: Some((NO_PERMIT.into(), "stopped".into())),
             job_state: JobState::Held,
             step: 0,
@@ -341,17 +343,21 @@ mod tests {
             .unwrap();
         let again = take_one(&pool, "b", LONG).await.expect("it is queued");
         assert_eq!((again.tries, again.touched, again.open_attempt), (0, false, None));
-        let attempt = write_intents(&pool, "b", &[intent(&again)]).await.unwrap()[&again.job];
-        let refused = Outcome {
-            outcome: AttemptOutcome::Failed,
-            error: Some(("bmc_unreachable".into(), "silent".into())),
-            job_state: JobState::Running,
-            step: 0,
-            ..success(&again, attempt)
-        };
-        write_outcomes(&pool, "b", &[refused]).await.unwrap();
-        give_up(&pool, "b").await.unwrap();
-        let third = take_one(&pool, "c", LONG).await.expect("it was given up");
-        assert_eq!((third.tries, third.touched), (1, true), "the BMC may have heard it");
+        let mut leased = again;
+        for (tries, acted) in [(1, false), (2, true)] {
+            let attempt = write_intents(&pool, "b", &[intent(&leased)]).await.unwrap()[&leased.job];
+            let failed = Outcome {
+                outcome: AttemptOutcome::Failed,
+                acted,
+                error: Some(("bmc_unreachable".into(), "silent".into())),
+                job_state: JobState::Running,
+                step: 0,
+                ..success(&leased, attempt)
+            };
+            write_outcomes(&pool, "b", &[failed]).await.unwrap();
+            give_up(&pool, "b").await.unwrap();
+            leased = take_one(&pool, "b", LONG).await.expect("it was given up");
+            assert_eq!((leased.tries, leased.touched), (tries, acted));
+        }
     }
 }
