@@ -24,6 +24,9 @@ pub const PASSWORD: &str = "secret";
 /// Most BMCs that one `ipmi_sim` carries.
 pub const MOST: usize = 250;
 
+/// Who its BMCs say has made them, by IANA's private enterprise numbers: Lenovo.
+pub const MANUFACTURER: u32 = 19046;
+
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// One BMC of a rack and the host behind it.
@@ -290,7 +293,7 @@ fn emulation(bmcs: &[SimBmc]) -> String {
     let mut text = "mc_setbmc 0x20\n".to_owned();
     for (unit, _) in units(bmcs) {
         text += &format!(
-            "mc_add {unit:#04x} 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02
+            "mc_add {unit:#04x} 0 no-device-sdrs 0x23 9 8 0x9f {MANUFACTURER:#x} 0xf02
 sel_enable {unit:#04x} 100 0x0a
 mc_enable {unit:#04x}
 "

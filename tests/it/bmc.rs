@@ -36,14 +36,15 @@ async fn bmcs_are_asked_without_a_database_or_a_service() {
     let status = world.metalbot(&["bmc", "status", "web[01-10]", "db01!web02"]).await;
     assert_eq!(status.status.code(), Some(1), "two of them failed");
     insta::assert_snapshot!(said(&status).0, @r"
-    db01,web[01,03-06,08,10]: on
-    web07: the BMC does not answer
-    web09: the BMC refused the user name or password
+    HOSTS                     POWER  VENDOR  PRODUCT  FIRMWARE
+    db01,web[01,03-06,08,10]  on     Lenovo  0x0f02   9.08
+    web07                     the BMC does not answer
+    web09                     the BMC refused the user name or password
     ");
     let json = world.metalbot(&["bmc", "status", "web07,web08", "--json"]).await;
     insta::assert_snapshot!(
         said(&json).0.trim(),
-        @r#"{"hosts":[{"error":"the BMC does not answer","host":"web07","kind":"bmc_unreachable"},{"host":"web08","power":"on"}]}"#
+        @r#"{"hosts":[{"error":"the BMC does not answer","host":"web07","kind":"bmc_unreachable"},{"firmware":"9.08","host":"web08","power":"on","product":"0x0f02","vendor":"Lenovo"}]}"#
     );
     let sel = world.metalbot(&["bmc", "sel", "web[01-02]", "--last", "3"]).await;
     assert!(sel.status.success());

@@ -345,6 +345,16 @@ async fn boot_flags_that_are_stale() {
 }
 
 #[tokio::test]
+async fn who_made_a_bmc() {
+    let bmcs = start(2, Behaviour::default());
+    bmcs.behave(1, Behaviour { manufacturer: 674, ..Behaviour::default() });
+    for (bmc, firmware) in [(0, "Lenovo 0x0001 2.15"), (1, "Dell 0x0001 2.15")] {
+        let info = client().device_info(&bmcs.host(bmc)).await.unwrap();
+        assert_eq!(info.identity().firmware, firmware);
+    }
+}
+
+#[tokio::test]
 async fn the_log_and_the_sensors_of_odd_bmcs() {
     let (client, bmcs) = (client(), start(3, Behaviour::default()));
     let host = bmcs.host(0);

@@ -113,7 +113,7 @@ async fn a_simulated_bmc_does_all_that_is_asked() {
 
     let info = client.device_info(&host).await.unwrap();
     assert_eq!((&info.ipmi[..], &info.firmware[..]), ("2.0", "9.08"));
-    assert_eq!((info.manufacturer_id, info.product_id), (4753, 0x0f02));
+    assert_eq!((info.manufacturer_id, info.product_id), (rack::MANUFACTURER, 0x0f02));
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use crate::inventory::Inventory;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BmcCommand {
-    /// Say which hosts are on and which are off.
+    /// Say which hosts are on and which are off, and who made their BMCs.
     Status(ReadArgs),
     /// Turn hosts on or off. For administrators; the workers of `metalbot serve` do it.
     Power(power::PowerArgs),

@@ -8,36 +8,52 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::json;
 
-use super::show::{Answer, Failed, Said, any_failed, as_json, grouped};
+use super::show::{Answer, Failed, Said, any_failed, as_json, grouped, table};
 use super::{ReadArgs, hosts};
 use crate::bmc::ipmi::Ipmi;
-use crate::bmc::{Bmc, BmcError, BmcEvent, Power, Readings};
+use crate::bmc::{Bmc, BmcError, BmcEvent, DeviceInfo, Power, Readings};
 use crate::cli::service;
 use crate::domain::host::Host;
 
 /// From this many hosts on, and on a terminal, it says how far it has come.
 const MANY: usize = 50;
+/// What `status` says of hosts.
+const COLUMNS: [&str; 5] = ["HOSTS", "POWER", "VENDOR", "PRODUCT", "FIRMWARE"];
 
 pub(super) async fn status(args: &ReadArgs) -> anyhow::Result<ExitCode> {
-    ask_all(args, async |bmc, host| Ok(power(bmc.power(&host).await?))).await
+    let ask = async |bmc: Arc<Ipmi>, host: Host| {
+        let power = bmc.power(&host).await?;
+        // One that will not say who it is has still said what matters.
+        Ok(state(power, bmc.device_info(&host).await.ok()))
+    };
+    ask_all(args, ask, |answers| table(&COLUMNS, answers)).await
 }
 
 pub(super) async fn sel(args: &ReadArgs, last: usize) -> anyhow::Result<ExitCode> {
     let read =
         move |bmc: Arc<Ipmi>, host: Host| async move { Ok(log(&bmc.events(&host, last).await?)) };
-    ask_all(args, read).await
+    ask_all(args, read, grouped).await
 }
 
 pub(super) async fn sensors(args: &ReadArgs) -> anyhow::Result<ExitCode> {
-    ask_all(args, async |bmc, host| Ok(readings(bmc.readings(&host).await?))).await
+    ask_all(args, async |bmc, host| Ok(readings(bmc.readings(&host).await?)), grouped).await
 }
 
-fn power(power: Power) -> Said {
-    let text = match power {
+fn state(power: Power, info: Option<DeviceInfo>) -> Said {
+    let on = match power {
         Power::On => "on",
         Power::Off => "off",
     };
-    Said { text: text.into(), json: json!({ "power": power }) }
+    let Some(info) = info else {
+        let json = json!({ "power": power, "vendor": null, "product": null, "firmware": null });
+        return Said { text: [on, "?", "?", "?"].join("\t"), json };
+    };
+    let (vendor, product) = (info.identity().vendor, format!("{:#06x}", info.product_id));
+    let text = [on, &vendor, &product, &info.firmware].join("\t");
+    let firmware = info.firmware;
+    let json =
+        json!({ "power": power, "vendor": vendor, "product": product, "firmware": firmware });
+    Said { text, json }
 }
 
 fn log(events: &[BmcEvent]) -> Said {
@@ -56,7 +72,11 @@ fn readings(readings: Readings) -> Said {
 
 /// Asks all hosts, as many at a time as the client allows, and prints what they say. It fails when
 /// one of them did.
-async fn ask_all<F>(args: &ReadArgs, ask: impl Fn(Arc<Ipmi>, Host) -> F) -> anyhow::Result<ExitCode>
+async fn ask_all<F>(
+    args: &ReadArgs,
+    ask: impl Fn(Arc<Ipmi>, Host) -> F,
+    show: impl Fn(&[Answer]) -> String,
+) -> anyhow::Result<ExitCode>
 where
     F: Future<Output = Result<Said, BmcError>>,
 {
@@ -83,7 +103,7 @@ where
     answers.sort_by(|one, other| one.host.cmp(&other.host));
     match args.json {
         true => println!("{}", as_json(&answers)),
-        false => print!("{}", grouped(&answers)),
+        false => print!("{}", show(&answers)),
     }
     Ok(if any_failed(&answers) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

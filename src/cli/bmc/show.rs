@@ -13,7 +13,7 @@ pub struct Answer {
     pub result: Result<Said, Failed>,
 }
 
-/// For people, one or more lines, and as fields of a JSON object.
+/// For people, one or more lines or cells with tabs between them, and as fields of a JSON object.
 #[derive(Clone, Debug)]
 pub struct Said {
     pub text: String,
@@ -43,21 +43,50 @@ pub fn any_failed(answers: &[Answer]) -> bool {
 
 /// Lines like `web[01-38]: on`, in the order of their first host.
 pub fn grouped(answers: &[Answer]) -> String {
-    let mut groups: BTreeMap<&str, Vec<&HostName>> = BTreeMap::new();
-    for answer in answers {
-        groups.entry(answer.text()).or_default().push(&answer.host);
-    }
-    let mut groups: Vec<(&str, Vec<&HostName>)> = groups.into_iter().collect();
-    groups.sort_by_key(|(_, hosts)| hosts.iter().min().copied());
     let mut out = String::new();
-    for (text, hosts) in groups {
-        let hosts = fold(hosts);
+    for (hosts, text) in groups(answers) {
         match text.contains('\n') {
             false => out += &format!("{hosts}: {text}\n"),
             true => out += &format!("{hosts}:\n  {}\n", text.replace('\n', "\n  ")),
         }
     }
     out
+}
+
+/// The same in columns below a header. What is said in one cell, as an error is, stands in no column.
+pub fn table(header: &[&str], answers: &[Answer]) -> String {
+    let mut rows = vec![header.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()];
+    rows.extend(groups(answers).into_iter().map(|(hosts, text)| {
+        std::iter::once(hosts).chain(text.split('\t').map(str::to_owned)).collect()
+    }));
+    let mut widths = vec![0; header.len()];
+    for row in &rows {
+        let columns = if row.len() == header.len() { row.len() } else { 1 };
+        for (width, cell) in widths.iter_mut().zip(&row[..columns]) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            line += &format!("{cell:width$}  ");
+        }
+        out += line.trim_end();
+        out.push('\n');
+    }
+    out
+}
+
+/// Hosts that say the same, and what, in the order of their first host.
+fn groups(answers: &[Answer]) -> Vec<(String, &str)> {
+    let mut groups: BTreeMap<&str, Vec<&HostName>> = BTreeMap::new();
+    for answer in answers {
+        groups.entry(answer.text()).or_default().push(&answer.host);
+    }
+    let mut groups: Vec<(&str, Vec<&HostName>)> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, hosts)| hosts.iter().min().copied());
+    groups.into_iter().map(|(text, hosts)| (fold(hosts), text)).collect()
 }
 
 /// `{"hosts": [{"host": "web01", "power": "on"}, {"host": "web02", "error": ..., "kind": ...}]}`.
@@ -87,6 +116,22 @@ mod tests {
             Err(text) => Err(Failed { text: text.into(), kind: "bmc_unreachable".into() }),
         };
         Answer { host: host.parse().unwrap(), result }
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_what_stands_in_them() {
+        let answers = [
+            answer("web01", Ok("on\tSupermicro\t1.74")),
+            answer("web02", Ok("off\tHP\t2.8")),
+            answer("web03", Err("the BMC does not answer")),
+            answer("web04", Ok("on\tSupermicro\t1.74")),
+        ];
+        insta::assert_snapshot!(table(&["HOSTS", "POWER", "VENDOR", "FIRMWARE"], &answers), @r"
+        HOSTS       POWER  VENDOR      FIRMWARE
+        web[01,04]  on     Supermicro  1.74
+        web02       off    HP          2.8
+        web03       the BMC does not answer
+        ");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::wire::Cipher;
-use crate::sim::rack::{PASSWORD, USER};
+use crate::sim::rack::{MANUFACTURER, PASSWORD, USER};
 
 /// How one BMC and the way to it behave. The default is a good BMC on a good network.
 ///
@@ -22,6 +22,8 @@ pub struct Behaviour {
     /// What comes besides the answers.
     pub noise: Noise,
 
+    /// Who has made it, by IANA's private enterprise numbers.
+    pub manufacturer: u32,
     pub ciphers: &'static [Cipher],
     pub user: &'static str,
     pub password: &'static str,
@@ -83,6 +85,7 @@ impl Default for Behaviour {
             hold: 0.0,
             late: Duration::from_millis(50),
             noise: Noise::None,
+            manufacturer: MANUFACTURER,
             ciphers: &Cipher::ALL,
             user: USER,
             password: PASSWORD,

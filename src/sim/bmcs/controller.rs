@@ -428,7 +428,9 @@ impl Controller {
         match (request.netfn, request.command) {
             // Get Device ID, section 20.1: IPMI 2.0, chassis, log, repository, sensors.
             (6, 0x01) => {
-                (DONE, vec![0x20, 0x01, 0x02, 0x15, 0x02, 0x87, 0x00, 0, 0, 0x01, 0x00, 0, 0, 0, 0])
+                let [one, two, three, _] = how.manufacturer.to_le_bytes();
+                let (head, product) = ([0x20, 0x01, 0x02, 0x15, 0x02, 0x87], [0x01, 0x00]);
+                (DONE, [&head[..], &[one, two, three], &product, &[0; 4]].concat())
             }
             (6, 0x37) => (DONE, self.guid().to_vec()),
             // Get Channel Authentication Capabilities, section 22.13: channel 1, no IPMI 1.5
