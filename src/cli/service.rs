@@ -91,7 +91,7 @@ pub fn load(config: &Config) -> anyhow::Result<Loaded> {
         catalog: Catalog::load(config.commands.folder.as_deref())?,
         inventory: Arc::new(inventory),
         directory,
-        chat_templates: Arc::new(ChatTemplates::load(chat.as_deref())?),
+        chat_templates: Arc::new(ChatTemplates::load(chat.as_deref(), &config.rollout.time_zone)?),
         ticket_templates: Arc::new(TicketTemplates::load(tickets.as_deref())?),
     })
 }
@@ -364,6 +364,7 @@ pub(super) fn app(config: &Config, loaded: &Loaded, slack: Option<&Arc<WebApi>>)
             max_text: config.limits.max_text,
             reason_required: config.limits.reason_required,
             countdown: config.rollout.countdown,
+            zone: config.rollout.time_zone.clone(),
         },
         reactions: Reactions {
             approve: config.chat.approve_reactions.clone(),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use time::macros::format_description;
-use time::{OffsetDateTime, UtcOffset};
+use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
 use super::error::{CommandError, Problem, near};
 use super::lex::Mark;
@@ -17,6 +17,7 @@ use super::{Limits, MAX_REASON, Submit, hosts, lex, plan};
 use crate::domain::host::HostSource;
 use crate::domain::rollout::{Rollout, Size, Start, WavePause};
 use crate::domain::workflow::Plan;
+use crate::domain::zone::Zone;
 
 /// A parameter that every action has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +65,7 @@ pub const COMMON_KEYS: [CommonKey; 7] = [
     CommonKey {
         name: "at",
         expected: WHEN,
-        help: "start then or never: it expires if it is not approved by then; UTC unless it says more",
+        help: "start then or never: it expires if it is not approved by then; without a zone it is the site's",
         samples: &["2h", "02:00"],
     },
     CommonKey {
@@ -155,7 +156,7 @@ pub(super) fn submit(
         values.insert(key, one);
     }
     let args = read_args(action, &values)?;
-    let mut rollout = read_rollout(&values, now)?;
+    let mut rollout = read_rollout(&values, now, &limits.zone)?;
     rollout.countdown_secs = action.countdown(limits.countdown).as_secs();
     let reason = read_reason(values.get("reason"), limits)?;
     // After the parameters, so that a slip in a key shows before the hosts that it made missing.
@@ -203,6 +204,7 @@ fn read_args(
 fn read_rollout(
     values: &BTreeMap<String, Given>,
     now: OffsetDateTime,
+    zone: &Zone,
 ) -> Result<Rollout, CommandError> {
     let mut rollout = Rollout::default();
     if let Some(given) = values.get("wave") {
@@ -237,8 +239,8 @@ fn read_rollout(
             let problem = Problem::Excluded { key: one.key.clone(), other: other.key.clone() };
             return Err(CommandError { problem, column: one.column });
         }
-        (Some(at), None) => Some(Start::At(read_time(at, now)?)),
-        (None, Some(given)) => Some(Start::NotBefore(read_time(given, now)?)),
+        (Some(at), None) => Some(Start::At(read_time(at, now, zone)?)),
+        (None, Some(given)) => Some(Start::NotBefore(read_time(given, now, zone)?)),
         (None, None) => None,
     };
     Ok(rollout)
@@ -253,12 +255,31 @@ fn read_wave_pause(given: &Given) -> Result<WavePause, CommandError> {
     pause.map(|pause| WavePause::Seconds(pause.as_secs())).ok_or_else(|| bad_common(given))
 }
 
-fn read_time(given: &Given, now: OffsetDateTime) -> Result<OffsetDateTime, CommandError> {
+fn read_time(
+    given: &Given,
+    now: OffsetDateTime,
+    zone: &Zone,
+) -> Result<OffsetDateTime, CommandError> {
     let key = given.key.clone();
-    let problem = match when::read(&given.value, now) {
+    let problem = match when::read(&given.value, now, zone) {
         Ok(time) => return Ok(time),
         Err(Wrong::NotATime) => return Err(bad_common(given)),
-        Err(Wrong::Past(time)) => Problem::PastTime { key, time: spoken(time), now: spoken(now) },
+        Err(Wrong::Past(time)) => {
+            Problem::PastTime { key, time: spoken(time, zone), now: spoken(now, zone) }
+        }
+        Err(Wrong::Skipped { time, right }) => Problem::SkippedTime {
+            key,
+            time: civil(time),
+            zone: zone.name().to_owned(),
+            right: with_offset(right),
+        },
+        Err(Wrong::Twice { first, second }) => Problem::RepeatedTime {
+            key,
+            time: civil(PrimitiveDateTime::new(first.date(), first.time())),
+            zone: zone.name().to_owned(),
+            first: with_offset(first),
+            second: with_offset(second),
+        },
         Err(Wrong::TooFar) => {
             Problem::FarTime { key, most_days: when::MOST_AHEAD.as_secs() / (24 * 3600) }
         }
@@ -266,10 +287,27 @@ fn read_time(given: &Given, now: OffsetDateTime) -> Result<OffsetDateTime, Comma
     Err(CommandError { problem, column: given.column })
 }
 
-/// `2026-11-24 02:00 UTC`, which is read back.
-fn spoken(time: OffsetDateTime) -> String {
+/// `2026-11-24 02:00 UTC`, or `2026-11-24T03:00+01:00` elsewhere: both are read back.
+fn spoken(time: OffsetDateTime, zone: &Zone) -> String {
     let minute = format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
-    time.to_offset(UtcOffset::UTC).format(&minute).unwrap_or_else(|_| time.to_string())
+    match *zone == Zone::default() {
+        true => time.to_offset(UtcOffset::UTC).format(&minute).unwrap_or_else(|_| time.to_string()),
+        false => with_offset(zone.local(time)),
+    }
+}
+
+/// `2026-03-29 02:30`
+fn civil(time: PrimitiveDateTime) -> String {
+    let minute = format_description!("[year]-[month]-[day] [hour]:[minute]");
+    time.format(&minute).unwrap_or_else(|_| time.to_string())
+}
+
+/// `2026-03-29T03:30+02:00`, which needs no quotes.
+fn with_offset(time: OffsetDateTime) -> String {
+    let minute = format_description!(
+        "[year]-[month]-[day]T[hour]:[minute][offset_hour sign:mandatory]:[offset_minute]"
+    );
+    time.format(&minute).unwrap_or_else(|_| time.to_string())
 }
 
 fn read_reason(given: Option<&Given>, limits: &Limits) -> Result<Option<String>, CommandError> {

@@ -51,6 +51,10 @@ pub enum Problem {
     /// Times are as people read them.
     #[error("{key} is in the past: {time}, and it is {now} now")]
     PastTime { key: String, time: String, now: String },
+    #[error("{key} cannot be {time}: the clocks of {zone} are put forward then and never show it")]
+    SkippedTime { key: String, time: String, zone: String, right: String },
+    #[error("{key} cannot be {time}: the clocks of {zone} are put back then and show it twice")]
+    RepeatedTime { key: String, time: String, zone: String, first: String, second: String },
     #[error("{key} is more than {most_days} days ahead")]
     FarTime { key: String, most_days: u64 },
     #[error("{key} cannot stand beside {other}")]
@@ -159,6 +163,10 @@ impl CommandError {
             | P::BadValue { expected, .. }
             | P::MissingArgument { expected, .. } => Some(format!("write {expected}")),
             P::PastTime { key, .. } => Some(format!("write a time to come, such as {key}=2h")),
+            P::SkippedTime { key, right, .. } => Some(format!("write {key}={right}")),
+            P::RepeatedTime { key, first, second, .. } => {
+                Some(format!("write {key}={first} or {key}={second}"))
+            }
             P::FarTime { .. } => Some("its hosts would be held until then".into()),
             P::Excluded { .. } => Some("give one of the two".into()),
             P::Alone { needed, expected, .. } => Some(format!("add {needed}= with {expected}")),

@@ -39,6 +39,7 @@ use std::time::Duration;
 use crate::domain::host::HostName;
 use crate::domain::ids::BatchId;
 use crate::domain::workflow::Plan;
+use crate::domain::zone::Zone;
 
 /// What a person asks for. Host lists are sorted, without repeats, never empty, and hold only hosts
 /// of the inventory.
@@ -94,8 +95,8 @@ pub struct Submit {
 /// Longest reason, in characters.
 pub const MAX_REASON: usize = 500;
 
-/// How much one command may ask for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// How much one command may ask for, and how its times are meant.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Most hosts of one command.
     pub max_hosts: usize,
@@ -106,12 +107,20 @@ pub struct Limits {
     /// How long a destructive action can be stopped after the last approval, unless its own file
     /// says it.
     pub countdown: Duration,
+    /// Of times that name none.
+    pub zone: Zone,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let countdown = Duration::from_secs(30);
-        Limits { max_hosts: 10_000, max_text: 8_000, reason_required: false, countdown }
+        Limits {
+            max_hosts: 10_000,
+            max_text: 8_000,
+            reason_required: false,
+            countdown,
+            zone: Zone::default(),
+        }
     }
 }
 

@@ -4,14 +4,17 @@
 //! when = [ "in" ] duration                               from now on: `2h`, `in 90m`
 //!      | HH:MM [ zone ]                                  the next such time
 //!      | YYYY-MM-DD ( " " | "T" ) HH:MM[:SS] [ zone ]    RFC 3339 is one of these
-//! zone = "UTC" | "Z" | ("+" | "-") HH:MM                 without one it is UTC
+//! zone = "UTC" | "Z" | ("+" | "-") HH:MM                 without one it is the site's
 //! ```
+//!
+//! A time that the clocks of the site's zone skip, or show twice, is an error and never a guess.
 
 use std::time::Duration;
 
-use time::{Date, Month, OffsetDateTime, Time, UtcOffset};
+use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 
 use super::spec::duration;
+use crate::domain::zone::{NotOneTime, Zone};
 
 /// How far ahead a start may lie: its hosts are held until then.
 pub(super) const MOST_AHEAD: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -22,17 +25,26 @@ pub(super) enum Wrong {
     NotATime,
     Past(OffsetDateTime),
     TooFar,
+    /// The clocks go past `time`; `right` is as long after the change as was meant.
+    Skipped {
+        time: PrimitiveDateTime,
+        right: OffsetDateTime,
+    },
+    Twice {
+        first: OffsetDateTime,
+        second: OffsetDateTime,
+    },
 }
 
 /// Reads a time that is still to come, in whole seconds of UTC.
-pub(super) fn read(text: &str, now: OffsetDateTime) -> Result<OffsetDateTime, Wrong> {
+pub(super) fn read(text: &str, now: OffsetDateTime, zone: &Zone) -> Result<OffsetDateTime, Wrong> {
     let text = text.trim().to_uppercase();
     let relative = text.strip_prefix("IN").filter(|rest| rest.starts_with([' ', '\t']));
     let time = match duration(&relative.unwrap_or(&text).trim().to_lowercase()) {
         Some(ahead) if ahead > MOST_AHEAD => return Err(Wrong::TooFar),
         Some(ahead) => now + ahead,
         None if relative.is_some() => return Err(Wrong::NotATime),
-        None => absolute(&text, now).ok_or(Wrong::NotATime)?,
+        None => absolute(&text, now, zone)?,
     };
     let time = time.to_offset(UtcOffset::UTC).replace_nanosecond(0).unwrap_or(time);
     match time {
@@ -42,31 +54,51 @@ pub(super) fn read(text: &str, now: OffsetDateTime) -> Result<OffsetDateTime, Wr
     }
 }
 
-fn absolute(text: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
-    match text.split_once([' ', 'T']).filter(|(date, _)| date.len() == 10) {
-        Some((date, rest)) => {
-            let (time, zone) = clock(rest.trim())?;
-            let [year, month, day] = numbers(date, '-', &[4, 2, 2])?;
-            let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
-            let date =
-                Date::from_calendar_date(i32::from(year), month, u8::try_from(day).ok()?).ok()?;
-            // Years that a time in UTC could leave are none that anybody means.
-            (1970..9999).contains(&date.year()).then(|| date.with_time(time).assume_offset(zone))
+fn absolute(text: &str, now: OffsetDateTime, zone: &Zone) -> Result<OffsetDateTime, Wrong> {
+    let moment = |date: Date, time: Time, offset: Option<UtcOffset>| {
+        let time = PrimitiveDateTime::new(date, time);
+        match offset {
+            Some(offset) => Ok(time.assume_offset(offset)),
+            None => zone.moment(time).map_err(|why| wrong(time, why)),
         }
-        None => {
-            let (time, zone) = clock(text)?;
-            let today = now.to_offset(zone).date();
-            let next = today.with_time(time).assume_offset(zone);
-            match next > now {
-                true => Some(next),
-                false => Some(today.next_day()?.with_time(time).assume_offset(zone)),
-            }
-        }
+    };
+    if let Some((date, rest)) = text.split_once([' ', 'T']).filter(|(date, _)| date.len() == 10) {
+        let (time, offset) = clock(rest.trim()).ok_or(Wrong::NotATime)?;
+        return moment(calendar(date).ok_or(Wrong::NotATime)?, time, offset);
+    }
+    let (time, offset) = clock(text).ok_or(Wrong::NotATime)?;
+    let here = offset.map_or_else(|| zone.local(now), |offset| now.to_offset(offset));
+    let tomorrow = here.date().next_day().ok_or(Wrong::TooFar)?;
+    match moment(here.date(), time, offset) {
+        Ok(next) if next > now => Ok(next),
+        Err(wrong @ Wrong::Twice { second, .. }) if second > now => Err(wrong),
+        Err(wrong @ Wrong::Skipped { .. }) if time > here.time() => Err(wrong),
+        _ => moment(tomorrow, time, offset),
     }
 }
 
+fn wrong(time: PrimitiveDateTime, why: NotOneTime) -> Wrong {
+    match why {
+        NotOneTime::Skipped { before, after } => {
+            Wrong::Skipped { time, right: time.assume_offset(before).to_offset(after) }
+        }
+        NotOneTime::Twice { first, second } => {
+            Wrong::Twice { first: time.assume_offset(first), second: time.assume_offset(second) }
+        }
+        NotOneTime::TooFar => Wrong::TooFar,
+    }
+}
+
+fn calendar(date: &str) -> Option<Date> {
+    let [year, month, day] = numbers(date, '-', &[4, 2, 2])?;
+    let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
+    let date = Date::from_calendar_date(i32::from(year), month, u8::try_from(day).ok()?).ok()?;
+    // Years that a time in UTC could leave are none that anybody means.
+    (1970..9999).contains(&date.year()).then_some(date)
+}
+
 /// `02:00`, `02:00:30`, `02:00Z`, `02:00 UTC`, `02:00+01:00`.
-fn clock(text: &str) -> Option<(Time, UtcOffset)> {
+fn clock(text: &str) -> Option<(Time, Option<UtcOffset>)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != ':').unwrap_or(text.len());
     let (time, zone) = text.split_at(end);
     let [hour, minute, second] = match time.len() {
@@ -76,7 +108,8 @@ fn clock(text: &str) -> Option<(Time, UtcOffset)> {
     let narrow = |number: u16| u8::try_from(number).ok();
     let time = Time::from_hms(narrow(hour)?, narrow(minute)?, narrow(second)?).ok()?;
     let zone = match zone.trim() {
-        "" | "Z" | "UTC" => UtcOffset::UTC,
+        "" => None,
+        "Z" | "UTC" => Some(UtcOffset::UTC),
         offset => {
             let ahead = offset.starts_with('+');
             let [hours, minutes] = numbers(offset.strip_prefix(['+', '-'])?, ':', &[2, 2])?;
@@ -84,7 +117,7 @@ fn clock(text: &str) -> Option<(Time, UtcOffset)> {
             // The widest in use is +14:00.
             let real = minutes < 60 && seconds <= 14 * 3600;
             let signed = if ahead { seconds } else { -seconds };
-            UtcOffset::from_whole_seconds(signed).ok().filter(|_| real)?
+            Some(UtcOffset::from_whole_seconds(signed).ok().filter(|_| real)?)
         }
     };
     Some((time, zone))
@@ -133,7 +166,7 @@ mod tests {
             ("2026-11-24 02:00 UTC", datetime!(2026-11-24 02:00 UTC)),
             ("30d", datetime!(2026-12-23 18:40:12 UTC)),
         ] {
-            assert_eq!(read(text, NOW), Ok(expected), "{text}");
+            assert_eq!(read(text, NOW, &Zone::default()), Ok(expected), "{text}");
         }
     }
 
@@ -166,7 +199,7 @@ mod tests {
             "+02:00",
             "0001-01-01 00:00",
         ] {
-            assert_eq!(read(text, NOW), Err(Wrong::NotATime), "{text:?}");
+            assert_eq!(read(text, NOW, &Zone::default()), Err(Wrong::NotATime), "{text:?}");
         }
         for (text, time) in [
             ("2026-11-23 18:40", datetime!(2026-11-23 18:40 UTC)),
@@ -174,17 +207,76 @@ mod tests {
             ("2025-11-24 02:00", datetime!(2025-11-24 02:00 UTC)),
             ("0s", datetime!(2026-11-23 18:40:12 UTC)),
         ] {
-            assert_eq!(read(text, NOW), Err(Wrong::Past(time)), "{text:?}");
+            assert_eq!(read(text, NOW, &Zone::default()), Err(Wrong::Past(time)), "{text:?}");
         }
         for text in ["31d", "in 10 years", "2026-12-24 00:00", "9998-12-31 23:59-14:00"] {
-            assert_eq!(read(text, NOW), Err(Wrong::TooFar), "{text:?}");
+            assert_eq!(read(text, NOW, &Zone::default()), Err(Wrong::TooFar), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_zone_of_the_site_is_the_one_that_is_meant() {
+        let berlin: Zone = jiff::tz::TimeZone::get("Europe/Berlin").unwrap().into();
+        let in_berlin = |text, now| read(text, now, &berlin);
+        for (text, expected) in [
+            ("02:00", datetime!(2026-11-24 01:00 UTC)),
+            ("19:41", datetime!(2026-11-23 18:41 UTC)),
+            ("19:40", datetime!(2026-11-24 18:40 UTC)),
+            ("02:00 utc", datetime!(2026-11-24 02:00 UTC)),
+            ("02:00-05:00", datetime!(2026-11-24 07:00 UTC)),
+            ("2026-11-24 02:00", datetime!(2026-11-24 01:00 UTC)),
+            ("2026-11-24T02:00:00Z", datetime!(2026-11-24 02:00 UTC)),
+            ("2h", datetime!(2026-11-23 20:40:12 UTC)),
+        ] {
+            assert_eq!(in_berlin(text, NOW), Ok(expected), "{text}");
+        }
+        let past = datetime!(2026-11-23 18:39 UTC);
+        assert_eq!(in_berlin("2026-11-23 19:39", NOW), Err(Wrong::Past(past)));
+    }
+
+    #[test]
+    fn what_the_clocks_skip_or_repeat_is_not_guessed() {
+        let berlin: Zone = jiff::tz::TimeZone::get("Europe/Berlin").unwrap().into();
+        let in_berlin = |text, now| read(text, now, &berlin);
+        let skipped = Err(Wrong::Skipped {
+            time: datetime!(2026-03-29 02:30),
+            right: datetime!(2026-03-29 03:30 +2),
+        });
+        let evening = datetime!(2026-03-28 20:00 UTC);
+        assert_eq!(in_berlin("2026-03-29 02:30", evening), skipped);
+        assert_eq!(in_berlin("02:30", evening), skipped);
+        assert_eq!(in_berlin("02:30", datetime!(2026-03-29 00:50 UTC)), skipped);
+        let next = Ok(datetime!(2026-03-30 00:30 UTC));
+        assert_eq!(in_berlin("02:30", datetime!(2026-03-29 01:10 UTC)), next, "gone by already");
+        let right = Ok(datetime!(2026-03-29 01:30 UTC));
+        assert_eq!(in_berlin("2026-03-29T03:30+02:00", evening), right);
+        assert_eq!(
+            read("2026-03-29 02:30", evening, &Zone::default()),
+            right.map(|it| it + Duration::from_secs(3600))
+        );
+
+        let twice = Err(Wrong::Twice {
+            first: datetime!(2026-10-25 02:30 +2),
+            second: datetime!(2026-10-25 02:30 +1),
+        });
+        let evening = datetime!(2026-10-24 20:00 UTC);
+        assert_eq!(in_berlin("2026-10-25 02:30", evening), twice);
+        assert_eq!(in_berlin("02:30", evening), twice);
+        assert_eq!(in_berlin("02:30", datetime!(2026-10-25 01:10 UTC)), twice, "once more");
+        let next = Ok(datetime!(2026-10-26 01:30 UTC));
+        assert_eq!(in_berlin("02:30", datetime!(2026-10-25 01:40 UTC)), next);
+        let first = Ok(datetime!(2026-10-25 00:30 UTC));
+        assert_eq!(in_berlin("2026-10-25T02:30+02:00", evening), first);
+        assert_eq!(
+            in_berlin("2026-10-25T02:30+01:00", evening),
+            first.map(|it| it + Duration::from_secs(3600))
+        );
     }
 
     proptest! {
         #[test]
         fn what_is_read_lies_ahead(text in "(in )?[0-9dhmsTZ:+ -]{0,25}|.{0,20}") {
-            if let Ok(time) = read(&text, NOW) {
+            if let Ok(time) = read(&text, NOW, &Zone::default()) {
                 prop_assert!(time > NOW && time <= NOW + MOST_AHEAD && time.offset().is_utc());
             }
         }
@@ -195,7 +287,7 @@ mod tests {
             let time = (NOW.replace_nanosecond(0).unwrap() + time::Duration::seconds(seconds))
                 .to_offset(zone);
             let text = time.format(&time::format_description::well_known::Rfc3339).unwrap();
-            prop_assert_eq!(read(&text, NOW), Ok(time.to_offset(UtcOffset::UTC)));
+            prop_assert_eq!(read(&text, NOW, &Zone::default()), Ok(time.to_offset(UtcOffset::UTC)));
         }
     }
 }

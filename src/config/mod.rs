@@ -13,6 +13,7 @@ mod jira;
 mod read;
 mod slack;
 mod tickets;
+mod time_zone;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -28,6 +29,7 @@ use crate::domain::human_duration;
 use crate::domain::notify::Call;
 use crate::domain::secret::Secret;
 use crate::domain::triage::{RouteRule, TicketPolicy};
+use crate::domain::zone::Zone;
 use crate::identity::authz::AllowRule;
 use crate::telemetry::LogFormat;
 
@@ -245,11 +247,14 @@ pub struct Rollout {
     /// How long a destructive batch can be stopped after its last approval.
     #[serde(with = "human_duration")]
     pub countdown: Duration,
+    /// In which times are meant that name none, and are shown.
+    #[serde(deserialize_with = "time_zone::deserialize")]
+    pub time_zone: Zone,
 }
 
 impl Default for Rollout {
     fn default() -> Self {
-        Rollout { countdown: Duration::from_secs(30) }
+        Rollout { countdown: Duration::from_secs(30), time_zone: Zone::default() }
     }
 }
 

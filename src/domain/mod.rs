@@ -24,3 +24,4 @@ pub mod ticket_view;
 pub mod triage;
 pub mod waiting;
 pub mod workflow;
+pub mod zone;

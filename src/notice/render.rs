@@ -9,14 +9,15 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Rest, Serde};
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value};
 use rust_embed::RustEmbed;
+use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
-use time::{OffsetDateTime, UtcOffset};
 
 use crate::chat;
 use crate::domain::host::{HostName, fold};
 use crate::domain::notice::{BatchView, Notice};
+use crate::domain::zone::Zone;
 
 #[derive(RustEmbed)]
 #[folder = "templates/chat"]
@@ -38,7 +39,8 @@ pub struct ChatTemplates {
 
 impl ChatTemplates {
     /// Loads the compiled-in templates, each overridden by the file of its name in the site folder.
-    pub fn load(site: Option<&Path>) -> Result<Self, RenderError> {
+    /// Times are shown in this zone.
+    pub fn load(site: Option<&Path>, zone: &Zone) -> Result<Self, RenderError> {
         let mut env = Environment::new();
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -59,8 +61,10 @@ impl ChatTemplates {
         });
         env.add_filter("batches", |ids: Vec<i64>| batches(&ids));
         env.add_filter("words", |text: String| text.replace('_', " "));
-        env.add_filter("clock", clock);
-        env.add_filter("clock_to_second", clock_to_second);
+        let here = zone.clone();
+        env.add_filter("clock", move |time: String| clock(&time, &here));
+        let here = zone.clone();
+        env.add_filter("clock_to_second", move |time: String| clock_to_second(&time, &here));
         env.add_filter("duration", |seconds: u64| duration(seconds));
         env.add_filter("count", |number: u64, noun: String, _: Rest<Value>| match number {
             1 => format!("1 {noun}"),
@@ -201,25 +205,31 @@ fn batches(ids: &[i64]) -> String {
 }
 
 /// `23 Nov 14:32 UTC` of an RFC 3339 time. With the day, since a message may be read on another one.
-fn clock(time: String) -> Result<String, minijinja::Error> {
-    let minute = format_description!("[day padding:none] [month repr:short] [hour]:[minute] UTC");
-    in_utc(&time, minute)
+fn clock(time: &str, zone: &Zone) -> Result<String, minijinja::Error> {
+    let minute = format_description!("[day padding:none] [month repr:short] [hour]:[minute]");
+    shown(time, zone, minute)
 }
 
 /// `23 Nov 14:32:05 UTC`, for what is so near that the minute would not tell.
-fn clock_to_second(time: String) -> Result<String, minijinja::Error> {
+fn clock_to_second(time: &str, zone: &Zone) -> Result<String, minijinja::Error> {
     let second =
-        format_description!("[day padding:none] [month repr:short] [hour]:[minute]:[second] UTC");
-    in_utc(&time, second)
+        format_description!("[day padding:none] [month repr:short] [hour]:[minute]:[second]");
+    shown(time, zone, second)
 }
 
-fn in_utc(time: &str, format: &[BorrowedFormatItem<'_>]) -> Result<String, minijinja::Error> {
+/// A time with what the zone is called then.
+fn shown(
+    time: &str,
+    zone: &Zone,
+    format: &[BorrowedFormatItem<'_>],
+) -> Result<String, minijinja::Error> {
     let time = OffsetDateTime::parse(time, &Rfc3339).map_err(|error| {
         minijinja::Error::new(ErrorKind::InvalidOperation, "not a time").with_source(error)
     })?;
-    time.to_offset(UtcOffset::UTC).format(format).map_err(|error| {
+    let here = zone.local(time).format(format).map_err(|error| {
         minijinja::Error::new(ErrorKind::InvalidOperation, "not a time").with_source(error)
-    })
+    })?;
+    Ok(format!("{here} {}", zone.abbreviation(time)))
 }
 
 fn duration(seconds: u64) -> String {
@@ -274,6 +284,21 @@ mod tests {
     #[test]
     fn batches_are_folded() {
         assert_eq!(batches(&[7, 3, 1, 2, 2, 9, 10]), "#1 to #3, #7, #9, #10");
+    }
+
+    #[test]
+    fn times_name_their_zone() {
+        let berlin: Zone = jiff::tz::TimeZone::get("Europe/Berlin").unwrap().into();
+        for (time, zone, text) in [
+            ("2026-11-24T01:30:05Z", &berlin, "24 Nov 02:30 CET"),
+            ("2026-10-25T00:30:05Z", &berlin, "25 Oct 02:30 CEST"),
+            ("2026-10-25T01:30:05Z", &berlin, "25 Oct 02:30 CET"),
+            ("2026-11-24T01:30:05Z", &Zone::default(), "24 Nov 01:30 UTC"),
+        ] {
+            assert_eq!(clock(time, zone).unwrap(), text);
+        }
+        let second = clock_to_second("2026-11-24T01:30:05Z", &berlin).unwrap();
+        assert_eq!(second, "24 Nov 02:30:05 CET");
     }
 
     #[test]

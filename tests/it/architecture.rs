@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use metalbot::command::Catalog;
+use metalbot::domain::zone::Zone;
 use metalbot::notice::render::ChatTemplates;
 
 /// Each module and what of ours it may import beside itself. `cli` may import everything.
@@ -201,7 +202,7 @@ fn kinds() -> Vec<String> {
 fn every_notice_has_its_template_and_every_template_its_notice() {
     let kinds = kinds();
     assert!(kinds.len() > 15, "{kinds:?}");
-    let templates = ChatTemplates::load(None).unwrap();
+    let templates = ChatTemplates::load(None, &Zone::default()).unwrap();
     for kind in &kinds {
         assert!(templates.has(&format!("{kind}.md")), "templates/chat/{kind}.md is missing");
     }

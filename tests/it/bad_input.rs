@@ -47,7 +47,7 @@ async fn commands_that_mean_nothing() {
     wave-pause= how long to wait between waves; manual waits until somebody resumes
     max-concurrent= most hosts at work at the same time
     max-fail= pause when more hosts than this have failed, in this batch or in their last one
-    at= start then or never: it expires if it is not approved by then; UTC unless it says more
+    at= start then or never: it expires if it is not approved by then; without a zone it is the site's
     not-before= start then, or when it is approved if that is later
     Ask and decide: /metal with
     help [TOPIC] Show what can be asked

@@ -14,6 +14,7 @@ use metalbot::app::{App, Reactions};
 use metalbot::cli::service;
 use metalbot::command::Limits;
 use metalbot::config::Config;
+use metalbot::domain::zone::Zone;
 use metalbot::sim::fleet;
 use metalbot::store;
 use sqlx::PgPool;
@@ -77,6 +78,7 @@ impl Door {
                 max_text: config.limits.max_text,
                 reason_required: config.limits.reason_required,
                 countdown: config.rollout.countdown,
+                zone: Zone::default(),
             },
             reactions: Reactions { approve: vec![], reject: vec![] },
             calls: Vec::new(),

@@ -33,7 +33,7 @@ async fn help_lists_everything_and_explains_an_action() {
     wave-pause= how long to wait between waves; manual waits until somebody resumes
     max-concurrent= most hosts at work at the same time
     max-fail= pause when more hosts than this have failed, in this batch or in their last one
-    at= start then or never: it expires if it is not approved by then; UTC unless it says more
+    at= start then or never: it expires if it is not approved by then; without a zone it is the site's
     not-before= start then, or when it is approved if that is later
     Ask and decide: /metal with
     help [TOPIC] Show what can be asked
@@ -82,7 +82,7 @@ async fn help_lists_everything_and_explains_an_action() {
     wave-pause= how long to wait between waves; manual waits until somebody resumes
     max-concurrent= most hosts at work at the same time
     max-fail= pause when more hosts than this have failed, in this batch or in their last one
-    at= start then or never: it expires if it is not approved by then; UTC unless it says more
+    at= start then or never: it expires if it is not approved by then; without a zone it is the site's
     not-before= start then, or when it is approved if that is later
     "#);
     insta::assert_snapshot!(t.says(&t.alice, "/metal help nonsense").await, @r#"
