@@ -8,6 +8,7 @@ export SQLX_OFFLINE ?= true
 # BMCs that speak IPMI, and for the tests two BMC clients that are not ours, a browser and Python.
 DEMO_PACKAGES := pkg-config libssl-dev postgresql openipmi
 TEST_PACKAGES := $(DEMO_PACKAGES) ipmitool freeipmi-tools chromium chromium-driver python3-venv openssl
+FUZZ_PACKAGES := $(DEMO_PACKAGES) g++
 # Servers of PyPI that the tests talk to, in a Python environment of their own below target/.
 PEERS := jira820==0.12
 
@@ -36,10 +37,8 @@ bench-slack: install-test ## Measure how soon Slack is answered at 200 commands 
 
 # cargo-fuzz asks for a nightly compiler; the stable one has what it needs behind RUSTC_BOOTSTRAP.
 FUZZ_SECONDS ?= 120
-fuzz: ## Look for bytes that break the IPMI client or the simulated BMCs (needs cargo-fuzz)
-	@cargo fuzz --version >/dev/null 2>&1 || { \
-	    echo "cargo-fuzz is missing: cargo install cargo-fuzz" >&2; exit 1; }
-	@cp -n Cargo.lock fuzz/Cargo.lock
+fuzz: install-fuzz ## Look for bytes that break the IPMI client or the simulated BMCs
+	@cp Cargo.lock fuzz/Cargo.lock
 	for target in client responder; do \
 	    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target -- \
 	        -max_total_time=$(FUZZ_SECONDS) -max_len=1200 -use_value_profile=1 || exit 1; \
@@ -74,7 +73,7 @@ define install
 	$$as_root apt-get install -y -qq --no-install-recommends $$missing >/dev/null
 endef
 
-.PHONY: install-demo install-test
+.PHONY: install-demo install-test install-fuzz
 install-demo:
 	$(call install,$(DEMO_PACKAGES))
 
@@ -85,3 +84,7 @@ install-test:
 	python3 -m venv --clear target/peers && \
 	target/peers/bin/pip install --quiet --disable-pip-version-check $(PEERS) && \
 	echo "$(PEERS)" >target/peers/installed
+
+install-fuzz:
+	$(call install,$(FUZZ_PACKAGES))
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz

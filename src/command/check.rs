@@ -269,16 +269,15 @@ fn read_time(
         }
         Err(Wrong::Skipped { time, right }) => Problem::SkippedTime {
             key,
-            time: civil(time),
-            zone: zone.name().to_owned(),
-            right: with_offset(right),
+            time: civil(time).into(),
+            zone: zone.name().into(),
+            right: with_offset(right).into(),
         },
         Err(Wrong::Twice { first, second }) => Problem::RepeatedTime {
             key,
-            time: civil(PrimitiveDateTime::new(first.date(), first.time())),
-            zone: zone.name().to_owned(),
-            first: with_offset(first),
-            second: with_offset(second),
+            time: civil(PrimitiveDateTime::new(first.date(), first.time())).into(),
+            zone: zone.name().into(),
+            right: Box::new([with_offset(first), with_offset(second)]),
         },
         Err(Wrong::TooFar) => {
             Problem::FarTime { key, most_days: when::MOST_AHEAD.as_secs() / (24 * 3600) }

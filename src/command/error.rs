@@ -52,9 +52,9 @@ pub enum Problem {
     #[error("{key} is in the past: {time}, and it is {now} now")]
     PastTime { key: String, time: String, now: String },
     #[error("{key} cannot be {time}: the clocks of {zone} are put forward then and never show it")]
-    SkippedTime { key: String, time: String, zone: String, right: String },
+    SkippedTime { key: String, time: Box<str>, zone: Box<str>, right: Box<str> },
     #[error("{key} cannot be {time}: the clocks of {zone} are put back then and show it twice")]
-    RepeatedTime { key: String, time: String, zone: String, first: String, second: String },
+    RepeatedTime { key: String, time: Box<str>, zone: Box<str>, right: Box<[String; 2]> },
     #[error("{key} is more than {most_days} days ahead")]
     FarTime { key: String, most_days: u64 },
     #[error("{key} cannot stand beside {other}")]
@@ -164,7 +164,8 @@ impl CommandError {
             | P::MissingArgument { expected, .. } => Some(format!("write {expected}")),
             P::PastTime { key, .. } => Some(format!("write a time to come, such as {key}=2h")),
             P::SkippedTime { key, right, .. } => Some(format!("write {key}={right}")),
-            P::RepeatedTime { key, first, second, .. } => {
+            P::RepeatedTime { key, right, .. } => {
+                let [first, second] = right.as_ref();
                 Some(format!("write {key}={first} or {key}={second}"))
             }
             P::FarTime { .. } => Some("its hosts would be held until then".into()),

@@ -1,4 +1,5 @@
-//! The way in for `fuzz/`: everything that reads bytes from a BMC. Compiled only there.
+//! The way in for `fuzz/`: everything that reads bytes from a BMC. Compiled for it and for the
+//! test below, which looks in the same places, less long.
 
 use ipmi_rs_core::app::GetDeviceId;
 use ipmi_rs_core::connection::IpmiCommand;
@@ -71,4 +72,18 @@ fn record(bytes: &[u8]) {
         assert!(!line.chars().any(char::is_control), "{line:?}");
     }
     let _ = Sensor::of_record(bytes).and_then(|sensor| sensor.convert(bytes[0]));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn no_bytes_do_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            super::any_bytes(&bytes);
+        }
+    }
 }

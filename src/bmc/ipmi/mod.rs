@@ -10,6 +10,8 @@
 //! sockets, `session` is the dialogue, `known` remembers BMCs, `room` limits; `sel` reads the event log, `sdr` and `readings` the sensors.
 
 mod command;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod known;
 mod rakp;
 mod readings;

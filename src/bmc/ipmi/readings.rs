@@ -20,7 +20,7 @@ const DCMI: u8 = 0xdc;
 
 /// Get Power Reading, DCMI 1.5 section 6.6.1.
 #[derive(Debug)]
-struct GetPowerReading;
+pub(super) struct GetPowerReading;
 
 impl From<GetPowerReading> for Message {
     fn from(_: GetPowerReading) -> Message {
@@ -50,7 +50,7 @@ impl Command for GetPowerReading {}
 
 /// Get Sensor Reading, section 35.14.
 #[derive(Debug)]
-struct GetReading(u8);
+pub(super) struct GetReading(u8);
 
 impl From<GetReading> for Message {
     fn from(command: GetReading) -> Message {

@@ -50,7 +50,7 @@ impl Command for Reserve {}
 
 /// Get SDR, section 33.12.
 #[derive(Debug)]
-struct GetRecord {
+pub(super) struct GetRecord {
     reservation: u16,
     record: u16,
     offset: u8,

@@ -33,7 +33,7 @@ impl Command for GetSelInfo {}
 
 /// Get SEL Entry, section 31.5: one whole record.
 #[derive(Debug)]
-struct ReadEntry(RecordId);
+pub(super) struct ReadEntry(RecordId);
 
 /// A record as it came, and the number of the next one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -135,7 +135,7 @@ async fn forwards(
 }
 
 /// What a record says, sections 31.6 and 32.
-fn event(bytes: &[u8; 16]) -> BmcEvent {
+pub(super) fn event(bytes: &[u8; 16]) -> BmcEvent {
     let seconds = u32::from_le_bytes([bytes[3], bytes[4], bytes[5], bytes[6]]);
     let hex = |part: &[u8]| hex::encode(part);
     match Entry::parse(bytes) {

@@ -1,4 +1,5 @@
-//! The way in for `fuzz/`: everything that reads bytes from a console. Compiled only there.
+//! The way in for `fuzz/`: everything that reads bytes from a console. Compiled for it and for the
+//! test below, which looks in the same places, less long.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -57,5 +58,19 @@ fn commands(bytes: &[u8]) {
         let _ = chassis.control(&how, data, now);
         let _ = chassis.set_boot(&how, data, now);
         let _ = chassis.boot(&how, data, now + Duration::from_secs(61));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn no_bytes_do_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            super::any_bytes(&bytes);
+        }
     }
 }

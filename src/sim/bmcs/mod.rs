@@ -9,6 +9,8 @@
 mod behaviour;
 mod chassis;
 mod controller;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod socket;
 mod storage;
 mod wire;
