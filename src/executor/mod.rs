@@ -5,7 +5,7 @@
 //! to the [`journal`], acts, and writes the outcome. A worker that dies leaves an intent without
 //! outcome; whoever leases the job next asks the host what happened ([`attempt`]) before anything is
 //! repeated. When a batch is stopped, hosts that are being worked on are finished, and jobs whose
-//! hosts nobody has touched are taken back ([`recall`]).
+//! hosts nobody has touched are taken back (`recall`).
 
 use std::sync::Arc;
 use std::time::Duration;
