@@ -411,7 +411,7 @@ async fn buttons_that_are_out_of_date_or_made_up() {
     let before = t.books().await;
     insta::assert_snapshot!(t.result_of(&t.bob, t.bob.press(&old.id, &approve)).await, @r"
     -- in the channel, only to them
-    Nothing was done: #1 has changed since that card was shown: look at it again, then decide
+    Nothing was done: #1 has changed since you saw it: look at it again, then decide
     ");
     insta::assert_snapshot!(t.result_of(&t.bob, t.bob.press(&other.id, &approve)).await, @r"
     -- in the channel, only to them
