@@ -202,7 +202,7 @@ async fn check(slack: &SimSlack, pool: &PgPool, commands: u32) -> anyhow::Result
     until(pool, unsent, 0).await.context("answers")?;
     until(pool, "select count(*) from card where message_id is null", 0).await.context("cards")?;
     let answers = stored - batches - 1;
-    let calls = slack.calls("chat.postEphemeral");
+    let calls = slack.calls("response_url") + slack.calls("chat.postEphemeral");
     ensure!(calls == answers, "{calls} answers to {answers} questions");
     ensure!(slack.calls("views.open") == forms, "{forms} forms");
     // By the database's clock: when the answer was seen, after the delivery was stored.

@@ -168,6 +168,7 @@ async fn respond(
     let mut message = message(channel, BOT, &answer);
     message.only_to = Some(user.clone());
     state.post(message);
+    *state.calls.entry("response_url".into()).or_default() += 1;
     "ok".into_response()
 }
 
