@@ -18,14 +18,14 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: install-demo ## Show everything on a simulated rack, in a browser
-	cargo run --release -- demo
+	cargo run --release -p metalbot-demo
 
 demo-script: install-demo ## Tell the story at the console and in Slack; fails if a step goes wrong
-	cargo run --release -- demo --script
-	cargo run --release -- demo --script --chat slack-sim
+	cargo run --release -p metalbot-demo -- --script
+	cargo run --release -p metalbot-demo -- --script --chat slack-sim
 
 test: install-test ## Run every test
-	.ci/with-postgres cargo test --features failpoints
+	.ci/with-postgres cargo test --workspace --features failpoints
 
 bench: bench-fleet bench-slack ## Measure everything that has a budget
 
@@ -46,8 +46,8 @@ fuzz: install-fuzz ## Look for bytes that break the IPMI client or the simulated
 
 lint: install-demo ## Formatting, clippy, documentation, queries against the schema
 	cargo fmt --check
-	cargo clippy --all-targets --all-features --quiet -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+	cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	.ci/queries check
 
 queries: install-demo ## Bring .sqlx up to date after a change of queries or migrations

@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use metalbot::cluster::Cluster;
-use metalbot::store;
+use metalbot::runtime::private_postgres::PrivatePostgres;
+use metalbot_store as store;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use tempfile::TempDir;
 
@@ -18,7 +18,7 @@ const LONG: Duration = Duration::from_secs(120);
 /// A folder for the configuration, and the database beside it.
 pub struct Site {
     folder: TempDir,
-    cluster: Cluster,
+    cluster: PrivatePostgres,
     /// The bench's own connections.
     pub pool: PgPool,
 }
@@ -30,14 +30,14 @@ impl Site {
         // Root's server runs as another user.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o711))?;
         let state = folder.path().join("state");
-        let mut cluster = Cluster::start(&state).await?;
+        let mut cluster = PrivatePostgres::start(&state).await?;
         if profile {
             let mut conn = PgConnection::connect(cluster.url()).await?;
             let preload = "alter system set shared_preload_libraries = 'pg_stat_statements'";
             conn.execute(preload).await?;
             conn.close().await?;
             cluster.stop().await?;
-            cluster = Cluster::start(&state).await?;
+            cluster = PrivatePostgres::start(&state).await?;
         }
         let pool = store::connect_lazy(cluster.url(), 8)?;
         if profile {

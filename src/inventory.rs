@@ -13,7 +13,7 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use crate::domain::host::{BmcEndpoint, Host, HostName, HostSource};
+use metalbot_core::domain::host::{BmcEndpoint, Host, HostName, HostSource};
 
 /// UDP port of IPMI's RMCP+, which an address without a port means.
 const IPMI_PORT: u16 = 623;
@@ -37,11 +37,11 @@ pub struct InventoryError {
     pub line: Option<u64>,
     /// Name of the column in the header.
     pub column: Option<String>,
-    pub problem: Problem,
+    pub problem: InventoryProblem,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub enum InventoryProblem {
     #[error("cannot read it: {0}")]
     Read(#[from] std::io::Error),
     #[error("not CSV: {0}")]
@@ -57,7 +57,7 @@ pub enum Problem {
     #[error("the value is empty")]
     Empty,
     #[error(transparent)]
-    BadName(#[from] crate::domain::host::NotAHostName),
+    BadName(#[from] metalbot_core::domain::host::NotAHostName),
     #[error("{0} is already on line {1}")]
     DuplicateHost(HostName, u64),
     #[error("{0:?} is not an address; use for example 10.0.0.1, 10.0.0.1:623 or a host name")]
@@ -86,8 +86,8 @@ impl fmt::Display for InventoryError {
 impl std::error::Error for InventoryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.problem {
-            Problem::Read(cause) => Some(cause),
-            Problem::Csv(cause) => Some(cause),
+            InventoryProblem::Read(cause) => Some(cause),
+            InventoryProblem::Csv(cause) => Some(cause),
             _ => None,
         }
     }
@@ -119,8 +119,10 @@ impl Inventory {
             .trim(csv::Trim::All)
             .flexible(true)
             .from_reader(text.as_slice());
-        let header =
-            csv.headers().map_err(|cause| fail(Some(1), None, Problem::Csv(cause)))?.clone();
+        let header = csv
+            .headers()
+            .map_err(|cause| fail(Some(1), None, InventoryProblem::Csv(cause)))?
+            .clone();
         let columns =
             columns(&header).map_err(|(column, problem)| fail(Some(1), Some(&column), problem))?;
 
@@ -130,13 +132,14 @@ impl Inventory {
         for record in csv.records() {
             let record = record.map_err(|cause| {
                 let line = cause.position().map(|at| line_at(&text, at.byte()));
-                fail(line, None, Problem::Csv(cause))
+                fail(line, None, InventoryProblem::Csv(cause))
             })?;
             let start = record.position().map_or(0, csv::Position::byte);
             let fail =
                 |column: Option<&str>, problem| fail(Some(line_at(&text, start)), column, problem);
             if record.len() != header.len() {
-                let problem = Problem::Length { found: record.len(), expected: header.len() };
+                let problem =
+                    InventoryProblem::Length { found: record.len(), expected: header.len() };
                 return Err(fail(None, problem));
             }
             let row = Row { record: &record, columns: &columns };
@@ -144,15 +147,15 @@ impl Inventory {
             let groups = row.groups(&host).map_err(|problem| fail(Some(GROUPS), problem))?;
 
             if let Some(first) = starts.insert(host.name.clone(), start) {
-                let problem = Problem::DuplicateHost(host.name, line_at(&text, first));
+                let problem = InventoryProblem::DuplicateHost(host.name, line_at(&text, first));
                 return Err(fail(Some("name"), problem));
             }
             let Some(endpoint) = endpoint(&host.bmc.address) else {
-                let problem = Problem::BadBmc(host.bmc.address);
+                let problem = InventoryProblem::BadBmc(host.bmc.address);
                 return Err(fail(Some("bmc"), problem));
             };
             if let Some(other) = bmcs.insert(endpoint, host.name.clone()) {
-                let problem = Problem::DuplicateBmc(host.bmc.address, other);
+                let problem = InventoryProblem::DuplicateBmc(host.bmc.address, other);
                 return Err(fail(Some("bmc"), problem));
             }
             for group in groups {
@@ -209,21 +212,23 @@ fn line_at(text: &[u8], byte: u64) -> u64 {
 }
 
 /// Where each column stands.
-fn columns(header: &csv::StringRecord) -> Result<HashMap<&'static str, usize>, (String, Problem)> {
+fn columns(
+    header: &csv::StringRecord,
+) -> Result<HashMap<&'static str, usize>, (String, InventoryProblem)> {
     let mut columns = HashMap::new();
     for (at, name) in header.iter().enumerate() {
         let known = REQUIRED.into_iter().chain([GROUPS]).find(|known| *known == name);
         match known {
-            None => return Err((name.to_owned(), Problem::UnknownColumn)),
+            None => return Err((name.to_owned(), InventoryProblem::UnknownColumn)),
             Some(known) => {
                 if columns.insert(known, at).is_some() {
-                    return Err((name.to_owned(), Problem::DuplicateColumn));
+                    return Err((name.to_owned(), InventoryProblem::DuplicateColumn));
                 }
             }
         }
     }
     match REQUIRED.into_iter().find(|column| !columns.contains_key(column)) {
-        Some(missing) => Err((missing.to_owned(), Problem::MissingColumn)),
+        Some(missing) => Err((missing.to_owned(), InventoryProblem::MissingColumn)),
         None => Ok(columns),
     }
 }
@@ -238,19 +243,19 @@ impl Row<'_> {
         self.columns.get(column).and_then(|&at| self.record.get(at)).unwrap_or("")
     }
 
-    fn host(&self) -> Result<Host, (&'static str, Problem)> {
+    fn host(&self) -> Result<Host, (&'static str, InventoryProblem)> {
         let text = |column: &'static str| match self.get(column) {
-            "" => Err((column, Problem::Empty)),
+            "" => Err((column, InventoryProblem::Empty)),
             text => Ok(text.to_owned()),
         };
         let word = |column: &'static str| {
             let text = text(column)?;
-            if is_word(&text) { Ok(text) } else { Err((column, Problem::BadWord(text))) }
+            if is_word(&text) { Ok(text) } else { Err((column, InventoryProblem::BadWord(text))) }
         };
         Ok(Host {
-            name: text("name")?
-                .parse()
-                .map_err(|cause: crate::domain::host::NotAHostName| ("name", cause.into()))?,
+            name: text("name")?.parse().map_err(
+                |cause: metalbot_core::domain::host::NotAHostName| ("name", cause.into()),
+            )?,
             owner: word("owner")?,
             datacenter: word("datacenter")?,
             rack: word("rack")?,
@@ -260,7 +265,7 @@ impl Row<'_> {
     }
 
     /// All groups of this host, in lower case.
-    fn groups(&self, host: &Host) -> Result<Vec<String>, Problem> {
+    fn groups(&self, host: &Host) -> Result<Vec<String>, InventoryProblem> {
         let mut groups = vec![
             format!("owner:{}", host.owner).to_lowercase(),
             format!("dc:{}", host.datacenter).to_lowercase(),
@@ -269,10 +274,10 @@ impl Row<'_> {
         ];
         for group in self.get(GROUPS).split_whitespace() {
             if group.contains(':') {
-                return Err(Problem::ReservedGroup(group.to_owned()));
+                return Err(InventoryProblem::ReservedGroup(group.to_owned()));
             }
             if !is_word(group) {
-                return Err(Problem::BadWord(group.to_owned()));
+                return Err(InventoryProblem::BadWord(group.to_owned()));
             }
             groups.push(group.to_lowercase());
         }

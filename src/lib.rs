@@ -28,16 +28,9 @@
 //! - Only [`cli`] constructs; `serve` cannot reach [`sim`].
 
 // In reading order.
-pub mod domain;
-
-pub mod command;
-pub mod inventory;
-
-pub mod store;
-
-pub mod identity;
-
 pub mod app;
+pub mod identity;
+pub mod inventory;
 
 pub mod bmc;
 pub mod executor;
@@ -45,18 +38,18 @@ pub mod preflight;
 pub mod step;
 
 pub mod chat;
-pub mod console;
-pub mod notice;
+pub mod notify;
 pub mod ticket;
+pub mod web;
 
-pub mod cluster;
 pub mod config;
 pub mod failpoint;
+pub mod runtime;
 pub mod telemetry;
-pub mod watched;
 
 pub mod cli;
-pub mod sim;
+pub mod operator;
+pub mod serve;
 
 /// Makes ring the process's cryptography for TLS. Call it first: a TLS client that is made without
 /// a provider panics.

@@ -37,7 +37,7 @@ pub const OUTBOX_WAITING: &str = "metalbot_outbox_waiting";
 /// Triage tickets that have not ended; label `state`: `waiting` for Jira, `refused` by it, `open`.
 pub const TICKETS: &str = "metalbot_tickets";
 /// People concerned by open tickets whom Jira does not know.
-pub const TICKETS_UNTAGGED: &str = "metalbot_tickets_untagged_people";
+pub const TICKETS_UNKNOWN_ACCOUNTS: &str = "metalbot_tickets_unknown_accounts";
 
 /// How a log line is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -92,7 +92,7 @@ pub fn install() -> Result<PrometheusHandle, TelemetryError> {
     describe_counter!(INBOX_UNREADABLE, "Deliveries that could not be read; they are kept");
     describe_gauge!(OUTBOX_WAITING, "Notices and tickets that wait to be sent");
     describe_gauge!(TICKETS, "Triage tickets that have not ended, by state");
-    describe_gauge!(TICKETS_UNTAGGED, "People concerned by open tickets whom Jira does not know");
+    describe_gauge!(TICKETS_UNKNOWN_ACCOUNTS, "People concerned by open tickets whom Jira does not know");
     Ok(handle)
 }
 

@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use metalbot::bmc::Permit;
 use metalbot::config;
-use metalbot::domain::host::Host;
-use metalbot::domain::secret::Secret;
-use metalbot::domain::workflow::{PlannedStep, PowerTo, StepAction};
 use metalbot::identity::password;
-use metalbot::sim::bmcs::{self, CREDENTIALS};
-use metalbot::sim::person::Person;
-use metalbot::sim::rack::{PASSWORD, USER};
 use metalbot::step::{self, StepContext};
+use metalbot_core::domain::host::Host;
+use metalbot_core::domain::workflow::{PlannedStep, PowerTo, StepAction};
+use metalbot_sim::bmcs::{self, CREDENTIALS};
+use metalbot_sim::person::ConsoleUser;
+use metalbot_sim::rack::{PASSWORD, USER};
+use secrecy::SecretString;
 use sqlx::{Executor, PgPool};
 use tokio::sync::Semaphore;
 
@@ -59,7 +59,8 @@ pub fn run_floor(count: usize, port: u16) -> anyhow::Result<()> {
             retry: 0,
         };
         let client = client();
-        let room = Arc::new(Semaphore::new(config::Executor::default().max_in_flight as usize));
+        let room =
+            Arc::new(Semaphore::new(config::ExecutorConfig::default().max_in_flight as usize));
         let started = Instant::now();
         let mut tasks = Vec::with_capacity(count);
         for number in 0..count {
@@ -98,7 +99,7 @@ pub fn measure(
     let rounds = runtime.block_on(async {
         // The cluster would outlive a process that dies of the signal.
         tokio::select! {
-            rounds = run_rounds(bmcs, hosts, runs, profile) => rounds,
+            rounds = run_task(bmcs, hosts, runs, profile) => rounds,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
         }
     })?;
@@ -120,7 +121,7 @@ struct Round {
     batch: f64,
 }
 
-async fn run_rounds(
+async fn run_task(
     bmcs: &mut Responder,
     hosts: usize,
     runs: usize,
@@ -130,7 +131,7 @@ async fn run_rounds(
     write_site(site.folder(), hosts, bmcs.port)?;
     let server = site.serve().await?;
     let pool = &site.pool;
-    let person = Person::sign_in(&server.base, LOGIN, LOGIN_PASSWORD).await?;
+    let person = ConsoleUser::sign_in(&server.base, LOGIN, LOGIN_PASSWORD).await?;
     println!(
         "\none batch      hosts  seconds  hosts/s  without a journal  CPU s: metalbot  postgres  BMCs"
     );
@@ -199,7 +200,7 @@ fn write_site(folder: &Path, hosts: usize, port: u16) -> anyhow::Result<()> {
         writeln!(csv, "{name},sre,{datacenter},{rack},{sku},{},{CREDENTIALS},sim", bmc.address)?;
     }
     fs::write(folder.join("hosts.csv"), csv)?;
-    let hash = password::hash(&Secret::new(LOGIN_PASSWORD))?;
+    let hash = password::hash(&SecretString::from(LOGIN_PASSWORD))?;
     let person = format!("login = {LOGIN:?}\nname = \"Alice\"\ngroups = [\"sre\"]\n");
     fs::write(folder.join("people.toml"), format!("[[person]]\n{person}password = {hash:?}\n"))?;
     fs::create_dir(folder.join("commands"))?;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use metalbot::sim::bmcs;
-use metalbot::sim::rack::{PASSWORD, USER};
+use metalbot_sim::bmcs;
+use metalbot_sim::rack::{PASSWORD, USER};
 
 use crate::read_numbers;
 use crate::responder::{MOST_BMCS, Responder};

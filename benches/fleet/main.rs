@@ -16,14 +16,15 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-use metalbot::bmc::ipmi::{Credentials, Ipmi, Options};
+use metalbot::bmc::ipmi::IpmiBmc;
 use metalbot::bmc::{Bmc, Permit, Power};
-use metalbot::domain::secret::Secret;
-use metalbot::domain::workflow::PowerTo;
-use metalbot::sim::bmcs::{self, CREDENTIALS};
-use metalbot::sim::rack::{PASSWORD, USER};
+use metalbot_core::domain::workflow::PowerTo;
+use metalbot_ipmi::{Credentials, Options};
+use metalbot_sim::bmcs::{self, CREDENTIALS};
+use metalbot_sim::rack::{PASSWORD, USER};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
+use secrecy::SecretString;
 
 use crate::responder::Responder;
 
@@ -106,11 +107,11 @@ fn run_ours(cycle: bool, count: usize, port: u16) -> anyhow::Result<()> {
 fn client() -> Arc<dyn Bmc> {
     let credentials = Credentials {
         user: USER.into(),
-        password: Secret::new(PASSWORD),
+        password: SecretString::from(PASSWORD),
         privilege: Default::default(),
     };
     let credentials = BTreeMap::from([(CREDENTIALS.to_owned(), credentials)]);
-    Arc::new(Ipmi::new(credentials, Options::default()))
+    Arc::new(IpmiBmc::new(credentials, Options::default()))
 }
 
 /// Runs a command in silence; prints seconds, CPU milliseconds, KiB of peak memory, and how many of

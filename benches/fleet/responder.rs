@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use metalbot::sim::bmcs::{Behaviour, Bmcs, Deed};
+use metalbot_sim::bmcs::{Behaviour, Bmcs, Deed};
 
 use crate::read_numbers;
 

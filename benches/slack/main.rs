@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use metalbot::sim::bmcs::{self, CREDENTIALS};
-use metalbot::sim::slack::{METAL, SimSlack};
+use metalbot_sim::bmcs::{self, CREDENTIALS};
+use metalbot_sim::slack::{METAL, SimSlack};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::task::JoinSet;
@@ -198,7 +198,7 @@ async fn check(slack: &SimSlack, pool: &PgPool, commands: u32) -> anyhow::Result
     until(pool, "select count(*) from inbox where done_at is not null", stored).await?;
     until(pool, "select count(*) from inbox where last_error is not null", 0).await?;
     until(pool, "select count(*) from batch", batches + 1).await?;
-    let unsent = "select count(*) from outbox where sent_at is null and folded_into is null";
+    let unsent = "select count(*) from outbox where sent_at is null and digest_id is null";
     until(pool, unsent, 0).await.context("answers")?;
     until(pool, "select count(*) from card where message_id is null", 0).await.context("cards")?;
     let answers = stored - batches - 1;

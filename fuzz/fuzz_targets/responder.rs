@@ -1,4 +1,4 @@
 //! Bytes from a console, into the simulated BMCs.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| metalbot::sim::bmcs::fuzz::any_bytes(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| metalbot_sim::bmcs::fuzz::any_bytes(data));

@@ -6,15 +6,15 @@ use time::OffsetDateTime;
 
 use super::submit::existing;
 use super::{App, Ask, Error};
-use crate::domain::approval::{Decision, Tally, Verdict, may_decide, tally};
-use crate::domain::batch::{BatchEvent, BatchState};
-use crate::domain::ids::BatchId;
-use crate::domain::job::JobEvent;
-use crate::domain::notice::{Audience, Notice};
-use crate::domain::principal::{Actor, Principal};
-use crate::domain::workflow::Digest;
-use crate::store::batch::Batch;
-use crate::store::{self, audit, card, outbox};
+use metalbot_core::domain::approval::{Decision, Tally, Verdict, may_decide, tally};
+use metalbot_core::domain::batch::{BatchEvent, BatchState};
+use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::job::JobEvent;
+use metalbot_core::domain::notice::{Audience, Notice};
+use metalbot_core::domain::principal::{Actor, Principal};
+use metalbot_core::domain::workflow::Digest;
+use metalbot_store::batch::Batch;
+use metalbot_store::{self as store, audit, card, outbox};
 
 /// Counts one person's word on a waiting batch. `seen` is the plan that the person saw, where the
 /// door can tell; a plan that changed since then, or since they asked, is not approved.
@@ -44,7 +44,7 @@ pub async fn decide(
     }
     let owners = may_decide(&batch.requirements, &batch.submitter, ask.who)
         .map_err(|no| Error::Forbidden(format!("{no}.")))?;
-    let decision = Decision { person: ask.who.login.clone(), verdict, digest: batch.digest };
+    let decision = Decision { login: ask.who.login.clone(), verdict, digest: batch.digest };
     let actor = ask.actor();
     if verdict == Verdict::Reject {
         // Whoever sees a mistake after approving must be able to stop it.
@@ -54,7 +54,7 @@ pub async fn decide(
         return Err(Error::Conflict(format!("you have already decided on {id}")));
     }
     let detail = json!({
-        "by": decision.person, "owners": owners, "digest": batch.digest.to_string(),
+        "by": decision.login, "owners": owners, "digest": batch.digest.to_string(),
         "reason": reason,
     });
     let event = match verdict {
@@ -88,7 +88,7 @@ pub async fn decide(
 
 /// An emoji that says something.
 #[derive(Clone, Copy, Debug)]
-pub struct Reaction<'a> {
+pub struct DecidingReaction<'a> {
     pub name: &'a str,
     pub verdict: Verdict,
     /// When it was put there or taken away, by the platform's clock.
@@ -101,9 +101,9 @@ pub async fn react(
     app: &App,
     ask: Ask<'_>,
     id: BatchId,
-    reaction: Reaction<'_>,
+    reaction: DecidingReaction<'_>,
 ) -> Result<(), Error> {
-    let Reaction { name, verdict, at } = reaction;
+    let DecidingReaction { name, verdict, at } = reaction;
     let who = &ask.who.login;
     let before = store::reaction::stands(tx, id, who, &app.reactions.approve).await?;
     if !store::reaction::put(tx, id, who, name, at).await? {
@@ -123,7 +123,7 @@ pub async fn take_back(
     app: &App,
     ask: Ask<'_>,
     id: BatchId,
-    reaction: Reaction<'_>,
+    reaction: DecidingReaction<'_>,
 ) -> Result<(), Error> {
     let who = &ask.who.login;
     let stood = store::reaction::take(tx, id, who, reaction.name, reaction.at).await?;
@@ -210,11 +210,11 @@ async fn count(tx: &mut PgTransaction<'_>, app: &App, batch: &Batch) -> Result<T
             continue;
         }
         let may = |who: &Principal| may_decide(&batch.requirements, &batch.submitter, who).is_ok();
-        match directory.by_login(&decision.person).filter(may) {
+        match directory.by_login(&decision.login).filter(may) {
             Some(who) => decisions.push((who, decision)),
             None => {
-                store::decision::withdraw(tx, batch.id, batch.digest, &decision.person).await?;
-                let detail = json!({ "by": decision.person, "why": "may not decide any more" });
+                store::decision::withdraw(tx, batch.id, batch.digest, &decision.login).await?;
+                let detail = json!({ "by": decision.login, "why": "may not decide any more" });
                 let actor = Actor::system("directory");
                 let event = "batch.approval_withdrawn";
                 audit::record(tx, &actor, event, Some(batch.id), detail).await?;

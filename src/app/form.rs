@@ -9,11 +9,11 @@ use time::OffsetDateTime;
 
 use super::submit::command_line;
 use super::{App, Error, preview};
-use crate::command::{self, Command, CommandError, Problem, Request, Submit};
-use crate::domain::inbound::Place;
-use crate::domain::notice::Preview;
-use crate::domain::principal::Principal;
-use crate::store::{self, draft};
+use metalbot_core::command::{self, ActionRequest, Command, CommandError, CommandProblem, Submit};
+use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::notice::Preview;
+use metalbot_core::domain::principal::Principal;
+use metalbot_store::{self as store, draft};
 
 /// What somebody filled in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,7 +53,7 @@ pub fn compile(
 ) -> Result<(String, Submit), FieldError> {
     let params: Vec<(String, String)> =
         form.params.iter().filter(|(_, value)| !value.trim().is_empty()).cloned().collect();
-    let request = Request { action: &form.action, hosts: &form.hosts, params: &params };
+    let request = ActionRequest { action: &form.action, hosts: &form.hosts, params: &params };
     let inventory = app.inventory.current();
     let inventory = inventory.as_ref();
     let submit = command::submission(&request, &app.catalog, inventory, &app.limits, now)
@@ -72,13 +72,15 @@ pub fn compile(
 
 fn at_field(error: &CommandError) -> FieldError {
     let field = match &error.problem {
-        Problem::UnknownVerb { .. } | Problem::Unplannable { .. } => Field::Action,
-        Problem::UnknownKey { key, .. }
-        | Problem::DuplicateKey { key }
-        | Problem::MissingValue { key, .. }
-        | Problem::BadValue { key, .. }
-        | Problem::MissingArgument { key, .. } => Field::Param(key.clone()),
-        Problem::ReasonMissing | Problem::ReasonTooLong { .. } => Field::Param("reason".into()),
+        CommandProblem::UnknownVerb { .. } | CommandProblem::Unplannable { .. } => Field::Action,
+        CommandProblem::UnknownKey { key, .. }
+        | CommandProblem::DuplicateKey { key }
+        | CommandProblem::MissingValue { key, .. }
+        | CommandProblem::BadValue { key, .. }
+        | CommandProblem::MissingArgument { key, .. } => Field::Param(key.clone()),
+        CommandProblem::ReasonMissing | CommandProblem::ReasonTooLong { .. } => {
+            Field::Param("reason".into())
+        }
         _ => Field::Hosts,
     };
     let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();

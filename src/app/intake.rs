@@ -12,22 +12,23 @@ use sqlx::{PgPool, PgTransaction};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::decide::Reaction;
+use super::decide::DecidingReaction;
+use super::identify::{Identity, person};
 use super::submit::Submitted;
-use super::who::{Found, person};
-use super::{App, Ask, Error, decide, places, preference, preview, query, steer, submit};
-use crate::command::{self, Command, Reply};
-use crate::domain::approval::Verdict;
-use crate::domain::ids::BatchId;
-use crate::domain::inbound::{Inbound, Place, PlatformUser, What};
-use crate::domain::notice::{Audience, Notice};
-use crate::domain::principal::Principal;
-use crate::domain::workflow::Digest;
+use super::{App, Ask, Error, channel_access, control, decide, preference, preview, query, submit};
 use crate::failpoint::{Point, reach};
-use crate::store::inbox::Delivery;
-use crate::store::wake::Wake;
-use crate::store::{self, account, card, inbox, outbox};
+use crate::runtime::notifier::Notifier;
 use crate::telemetry;
+use metalbot_core::command::{self, Command, ThreadReply};
+use metalbot_core::domain::approval::Verdict;
+use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::inbound::{Inbound, Place, PlatformUser, What};
+use metalbot_core::domain::notice::{Audience, Notice};
+use metalbot_core::domain::principal::Principal;
+use metalbot_core::domain::workflow::Digest;
+use metalbot_store::inbox::Delivery;
+use metalbot_store::notifier::Topic;
+use metalbot_store::{self as store, account, card, inbox, outbox};
 
 /// Turns a platform's raw delivery into what it means; the text says why it means nothing.
 pub type Decode = fn(&Value) -> Result<Inbound, String>;
@@ -59,18 +60,18 @@ pub async fn run_intake(
     pool: PgPool,
     app: Arc<App>,
     decoders: Arc<Decoders>,
-    wake: Arc<Wake>,
+    notifier: Arc<Notifier>,
     stop: CancellationToken,
 ) {
     while !stop.is_cancelled() {
-        let ring = wake.inbox.notified();
+        let notified = notifier.topic(Topic::Inbox).notified();
         match work_on_next(&pool, &app, &decoders).await {
             Ok(true) => continue,
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the inbox cannot be read"),
         }
         tokio::select! {
-            _ = tokio::time::timeout(POLL, ring) => {}
+            _ = tokio::time::timeout(POLL, notified) => {}
             () = stop.cancelled() => {}
         }
     }
@@ -131,7 +132,7 @@ pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx
         Ok(Ok(Worked::WhereIs(place))) => {
             inbox::leave_alone(&mut tx, delivery.id, ASKING).await?;
             tx.commit().await?;
-            places::ask(pool, app, &place).await?;
+            channel_access::ask(pool, app, &place).await?;
             inbox::go_on(pool, delivery.id).await?;
             return Ok(true);
         }
@@ -186,9 +187,9 @@ async fn work_on(
     let key = format!("{}:{}", inbound.who.platform, inbound.delivery);
     let only = |user: &str| Audience::Only { place: inbound.place.clone(), user: user.to_owned() };
     let who = match person(tx, app, &inbound.who).await? {
-        Found::Person(who) => Some(who),
-        Found::Nobody => None,
-        Found::AskPlatform => return Ok(Worked::WhoIs(inbound.who)),
+        Identity::Person(who) => Some(who),
+        Identity::Nobody => None,
+        Identity::AskPlatform => return Ok(Worked::WhoIs(inbound.who)),
     };
     let answer_key = format!("{key}:answer");
     let Some(who) = who else {
@@ -331,18 +332,18 @@ async fn carry_out(
                 return Ok(None);
             };
             let command = match reply {
-                Reply::Approve => Command::Approve(id),
-                Reply::Reject { reason } => Command::Reject { batch: id, reason },
-                Reply::Cancel => Command::Cancel(id),
-                Reply::Status => Command::Status(id),
-                Reply::Retry => Command::Retry(id),
+                ThreadReply::Approve => Command::Approve(id),
+                ThreadReply::Reject { reason } => Command::Reject { batch: id, reason },
+                ThreadReply::Cancel => Command::Cancel(id),
+                ThreadReply::Status => Command::Status(id),
+                ThreadReply::Retry => Command::Retry(id),
             };
             run_command(tx, app, ask, command).await
         }
         What::Reaction { message, name, added, at } => {
             let Some(verdict) = verdict_of(app, name) else { return Ok(None) };
             let Some(id) = batch_of(tx, ask, Some(message)).await? else { return Ok(None) };
-            let reaction = Reaction { name, verdict, at: *at };
+            let reaction = DecidingReaction { name, verdict, at: *at };
             match added {
                 true => decide::react(tx, app, ask, id, reaction).await?,
                 false => decide::take_back(tx, app, ask, id, reaction).await?,
@@ -368,11 +369,11 @@ async fn run_command(
             return Ok(Some(Notice::Help { page }));
         }
         Command::Submit(request) => {
-            places::must_be_open(tx, app, ask.place).await?;
+            channel_access::must_be_open(tx, app, ask.place).await?;
             return Ok(answer(submit::submit(tx, app, ask, &request, None).await?));
         }
         Command::Retry(id) => {
-            places::must_be_open(tx, app, ask.place).await?;
+            channel_access::must_be_open(tx, app, ask.place).await?;
             return Ok(answer(submit::retry(tx, app, ask, id).await?));
         }
         Command::Status(id) => return query::batch(tx, id).await.map(Some),
@@ -391,12 +392,12 @@ async fn run_command(
         Command::Notify(change) => {
             return preference::notify(tx, app, ask, change).await.map(Some);
         }
-        Command::Cancel(id) => steer::cancel(tx, app, ask, id).await?,
-        Command::Pause(id) => steer::pause(tx, app, ask, id).await?,
-        Command::Resume(id) => steer::resume(tx, app, ask, id, None).await?,
-        Command::Drop { batch, hosts } => steer::drop_hosts(tx, app, ask, batch, &hosts).await?,
+        Command::Cancel(id) => control::cancel(tx, app, ask, id).await?,
+        Command::Pause(id) => control::pause(tx, app, ask, id).await?,
+        Command::Resume(id) => control::resume(tx, app, ask, id, None).await?,
+        Command::Drop { batch, hosts } => control::drop_hosts(tx, app, ask, batch, &hosts).await?,
         Command::Release(hosts) => {
-            steer::release(tx, app, ask, &hosts).await?;
+            control::release(tx, app, ask, &hosts).await?;
         }
         Command::Approve(id) => {
             decide::decide(tx, app, ask, id, Verdict::Approve, None, None).await?;
@@ -458,7 +459,7 @@ async fn press(
         "pause" => run_command(tx, app, ask, Command::Pause(id)).await,
         "resume" => {
             let seen = seen.and_then(|pause| pause.parse().ok()).ok_or_else(stale)?;
-            steer::resume(tx, app, ask, id, Some(seen)).await?;
+            control::resume(tx, app, ask, id, Some(seen)).await?;
             Ok(None)
         }
         "retry" => run_command(tx, app, ask, Command::Retry(id)).await,

@@ -10,35 +10,35 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 
-use crate::command::{Catalog, CommandError, Limits};
-use crate::domain::approval::ApprovalRule;
-use crate::domain::batch::IllegalBatchEvent;
-use crate::domain::inbound::{Place, PlatformUser};
-use crate::domain::notify::Call;
-use crate::domain::principal::{Actor, Principal};
 use crate::identity::DirectoryHandle;
 use crate::identity::authz::{Forbidden, Policy};
 use crate::inventory::Inventory;
-use crate::store::batch::ApplyError;
-use crate::watched::Watched;
+use crate::runtime::hot_reload::HotReload;
+use metalbot_core::command::{Catalog, CommandError, CommandLimits};
+use metalbot_core::domain::approval::ApprovalRule;
+use metalbot_core::domain::batch::IllegalBatchEvent;
+use metalbot_core::domain::inbound::{Place, PlatformUser};
+use metalbot_core::domain::notify::Call;
+use metalbot_core::domain::principal::{Actor, Principal};
+use metalbot_store::batch::ApplyError;
 
-pub mod ask;
-pub mod by_hand;
+pub mod admin_power;
+pub mod app_home;
+pub mod approver_reminders;
+pub mod channel_access;
+pub mod console_message;
+pub mod control;
 pub mod decide;
-pub mod door;
 pub mod form;
-pub mod homes;
+pub mod identify;
+pub mod ingest;
 pub mod intake;
-pub mod places;
-pub mod posting;
+pub mod outgoing_post;
 pub mod preference;
 pub mod preview;
 pub mod query;
-pub mod rooms;
 pub mod sessions;
-pub mod steer;
 pub mod submit;
-pub mod who;
 
 /// Asks a platform for the address of a user of its own that it has verified. `None`: it vouches for
 /// none. The text says why it could not be asked.
@@ -48,11 +48,11 @@ pub type FindEmail =
 /// What the use cases know besides the database.
 pub struct App {
     pub catalog: Catalog,
-    pub inventory: Arc<Watched<Inventory>>,
+    pub inventory: Arc<HotReload<Inventory>>,
     pub directory: DirectoryHandle,
     pub policy: Policy,
     pub approvals: Vec<ApprovalRule>,
-    pub limits: Limits,
+    pub limits: CommandLimits,
     pub reactions: Reactions,
     /// How groups are called when they must act.
     pub calls: Vec<Call>,
@@ -61,7 +61,7 @@ pub struct App {
     /// The platforms that vouch for their users' addresses, by name.
     pub addresses: HashMap<&'static str, FindEmail>,
     /// The platforms that show a message only where they were let in, by name.
-    pub places: HashMap<&'static str, places::FindClosed>,
+    pub places: HashMap<&'static str, channel_access::FindClosed>,
 }
 
 impl fmt::Debug for App {

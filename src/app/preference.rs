@@ -4,10 +4,10 @@ use serde_json::json;
 use sqlx::PgTransaction;
 
 use super::{App, Ask, Error};
-use crate::command::Notify;
-use crate::domain::notice::Notice;
-use crate::identity::authz::{Authorised, Verb, authorise};
-use crate::store::{audit, preference};
+use crate::identity::authz::{Authorised, Permission, authorise};
+use metalbot_core::command::Notify;
+use metalbot_core::domain::notice::Notice;
+use metalbot_store::{audit, preference};
 
 /// Shows what the person and the channel are told, after the change asked for.
 pub async fn notify(
@@ -27,7 +27,7 @@ pub async fn notify(
             true
         }
         Notify::Here(change) => {
-            let _: Authorised = authorise(&app.policy, ask.who, Verb::Tune)?;
+            let _: Authorised = authorise(&app.policy, ask.who, Permission::Tune)?;
             here = here.changed(change);
             preference::set_channel(tx, ask.place, &here).await?;
             // It changes what others hear.

@@ -6,13 +6,13 @@ use sqlx::PgConnection;
 
 use super::submit::{command_line, known_hosts};
 use super::{App, Error};
-use crate::command::Submit;
-use crate::domain::approval::{self, count_by_owner};
-use crate::domain::notice::{ApprovalView, Notice, Preview};
-use crate::domain::overlap::overlap;
-use crate::domain::principal::Principal;
-use crate::identity::authz::{Verb, authorise};
-use crate::store::claim;
+use crate::identity::authz::{Permission, authorise};
+use metalbot_core::command::Submit;
+use metalbot_core::domain::approval::{self, count_by_owner};
+use metalbot_core::domain::notice::{ApprovalView, Notice, Preview};
+use metalbot_core::domain::overlap::overlap;
+use metalbot_core::domain::principal::Principal;
+use metalbot_store::claim;
 
 /// The answer to `/metal dry-run`.
 pub async fn dry_run(
@@ -42,7 +42,8 @@ pub async fn preview(
     }
     let owners: BTreeSet<String> = by_owner.keys().cloned().collect();
     let plan = &request.plan;
-    let may = authorise(&app.policy, who, Verb::Submit { action: &plan.action, owners: &owners });
+    let may =
+        authorise(&app.policy, who, Permission::Submit { action: &plan.action, owners: &owners });
     let needed = approval::requirements(&app.approvals, &plan.action, plan.risk, &by_owner);
     let found = overlap(&request.hosts, &claim::seen(conn, &request.hosts).await?);
     let count = u32::try_from(hosts.len()).unwrap_or(u32::MAX);

@@ -4,10 +4,10 @@ use sqlx::PgConnection;
 
 use super::submit::no_such_batch;
 use super::{App, Error};
-use crate::domain::host::HostName;
-use crate::domain::ids::BatchId;
-use crate::domain::notice::{HostView, Notice};
-use crate::store::{job, mark, view};
+use metalbot_core::domain::host::HostName;
+use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::notice::{HostView, Notice};
+use metalbot_store::{host_wont_fix, job, view};
 
 /// Lines of `/metal list`.
 const LISTED: i64 = 15;
@@ -41,7 +41,7 @@ pub async fn hosts(
         )));
     }
     let mut history = job::history(&mut *conn, hosts, HISTORY).await?;
-    let marks = mark::of_hosts(conn, hosts).await?;
+    let wont_fix = host_wont_fix::of_hosts(conn, hosts).await?;
     let inventory = app.inventory.current();
     let hosts = hosts
         .iter()
@@ -52,7 +52,7 @@ pub async fn hosts(
             datacenter: host.datacenter.clone(),
             rack: host.rack.clone(),
             sku: host.sku.clone(),
-            mark: marks.iter().find(|mark| mark.host == host.name).cloned(),
+            wont_fix: wont_fix.iter().find(|one| one.host == host.name).cloned(),
             history: history.remove(&host.name).unwrap_or_default(),
         })
         .collect();

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use sha2::{Digest as _, Sha256};
 use sqlx::PgPool;
 
-use crate::store::session;
-pub use crate::store::session::{close, login_of, open};
+use metalbot_store::session;
+pub use metalbot_store::session::{close, login_of, open};
 
 /// Free attempts of one login, and of one address, which may be that of a whole office.
 const FREE_BY_LOGIN: i32 = 5;
@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    #[sqlx::test]
+    #[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
     async fn a_login_is_blocked_after_five_attempts_and_freed_by_success(pool: PgPool) {
         let address = |last| Some(IpAddr::from([10, 0, 0, last]));
         for last in 0..5 {
@@ -83,7 +83,7 @@ mod tests {
         assert!(begin_attempt(&pool, "alice", address(9)).await.unwrap().is_some());
     }
 
-    #[sqlx::test]
+    #[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
     async fn an_address_is_blocked_whatever_login_it_tries(pool: PgPool) {
         let address = Some("2001:db8::1".parse().unwrap());
         for number in 0..30 {
@@ -94,7 +94,7 @@ mod tests {
         assert!(begin_attempt(&pool, "q", neighbour).await.unwrap().is_none());
     }
 
-    #[sqlx::test]
+    #[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
     async fn sessions_end_by_time_and_by_closing(pool: PgPool) {
         let hour = Duration::from_secs(3600);
         open(&pool, &[1; 32], "alice", hour).await.unwrap();

@@ -7,24 +7,24 @@ use sqlx::PgTransaction;
 use time::format_description::well_known::Rfc3339;
 
 use super::{App, Ask, Error};
-use crate::command::Submit;
-use crate::domain::approval::{self, Needed, count_by_owner};
-use crate::domain::batch::{BatchEvent, BatchState};
-use crate::domain::host::{Host, HostName};
-use crate::domain::ids::BatchId;
-use crate::domain::inbound::Place;
-use crate::domain::job::JobState;
-use crate::domain::notice::Notice;
-use crate::domain::overlap::{Overlap, overlap};
-use crate::domain::rollout::{Start, WavePause};
-use crate::domain::workflow::{Plan, digest};
-use crate::identity::authz::{Authorised, Verb, authorise};
+use crate::identity::authz::{Authorised, Permission, authorise};
 use crate::inventory::Inventory;
-use crate::store::batch::{Batch, NewBatch};
-use crate::store::job::NewJob;
-use crate::store::wake::{Bell, ring};
-use crate::store::{self, claim, lock};
 use crate::telemetry;
+use metalbot_core::command::Submit;
+use metalbot_core::domain::approval::{self, Needed, count_by_owner};
+use metalbot_core::domain::batch::{BatchEvent, BatchState};
+use metalbot_core::domain::host::{Host, HostName};
+use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::job::JobState;
+use metalbot_core::domain::notice::Notice;
+use metalbot_core::domain::overlap::{Overlap, overlap};
+use metalbot_core::domain::rollout::{Start, WavePause};
+use metalbot_core::domain::workflow::{Plan, digest};
+use metalbot_store::batch::{Batch, NewBatch};
+use metalbot_store::job::NewJob;
+use metalbot_store::notifier::{Topic, notify};
+use metalbot_store::{self as store, claim, lock};
 
 /// What became of a submission.
 #[derive(Debug)]
@@ -59,8 +59,11 @@ pub async fn submit(
     let by_owner = count_by_owner(hosts.iter().map(|host| host.owner.as_str()));
     let owners: BTreeSet<String> = by_owner.keys().cloned().collect();
     let plan = &request.plan;
-    let allowed =
-        authorise(&app.policy, ask.who, Verb::Submit { action: &plan.action, owners: &owners })?;
+    let allowed = authorise(
+        &app.policy,
+        ask.who,
+        Permission::Submit { action: &plan.action, owners: &owners },
+    )?;
     let needed = approval::requirements(&app.approvals, &plan.action, plan.risk, &by_owner);
     let admission = Admission { request, hosts, needed, card: ask.place, retry_of };
     admit(tx, app, ask, allowed, admission).await
@@ -101,13 +104,13 @@ pub(super) async fn admit(
         store::job::insert(tx, &claim_lock, batch.id, &jobs, JobState::Skipped).await?;
         return refuse(tx, app, ask, request, &mut batch, found).await;
     }
-    store::job::insert(tx, &claim_lock, batch.id, &jobs, JobState::Held).await?;
+    store::job::insert(tx, &claim_lock, batch.id, &jobs, JobState::Pending).await?;
     if plan.checks.is_empty() {
         store::batch::pass_checks(tx, &mut batch, &needed, &ask.actor()).await?;
     } else {
         // `executor::checker` goes on from here.
         store::card::touch(tx, batch.id).await?;
-        ring(tx, Bell::Work).await?;
+        notify(tx, Topic::Work).await?;
     }
     Ok(Submitted::Accepted(batch.id))
 }
@@ -158,7 +161,7 @@ async fn refuse(
         .held
         .iter()
         .map(|held| {
-            let hosts = crate::domain::host::fold(&held.hosts);
+            let hosts = metalbot_core::domain::host::fold(&held.hosts);
             format!("{hosts} held by {} of {}", held.batch, held.submitter)
         })
         .collect::<Vec<_>>()
@@ -201,7 +204,7 @@ pub(super) fn known_hosts<'a>(
     if gone.is_empty() {
         return Ok(known);
     }
-    let gone = crate::domain::host::fold(&gone);
+    let gone = metalbot_core::domain::host::fold(&gone);
     Err(Error::NotFound(format!("{gone} is not in the inventory any more")))
 }
 
@@ -212,7 +215,7 @@ pub(super) fn command_line(
     hosts: &[HostName],
     reason: Option<&str>,
 ) -> String {
-    let mut line = format!("/metal {} {}", plan.action, crate::domain::host::fold(hosts));
+    let mut line = format!("/metal {} {}", plan.action, metalbot_core::domain::host::fold(hosts));
     let defaults = app.catalog.get(&plan.action).map(|spec| &spec.args);
     for (name, value) in &plan.params {
         let default = defaults.and_then(|args| args.get(name)).and_then(|arg| arg.default.as_ref());

@@ -1,174 +1,77 @@
 //! What Metalbot asks of a management controller, whatever it speaks.
 //!
-//! Invariant: every error says by its [`Class`] what may be done next, so that nobody upstream
-//! guesses from a message whether a power cycle may be repeated; nothing that changes a host is sent
-//! without a [`Permit`] that holds at that moment.
+//! Invariants: every error has an [`ErrorKind`], and by it a class, so that nobody upstream guesses
+//! from a message whether a power cycle may be repeated; nothing that changes a host is sent without
+//! a [`Permit`] that holds at that moment.
+//!
+//! [`ipmi`] is the one implementation so far. What its crate calls a target is made of a [`Host`] and
+//! its credentials there, and only there.
 
 pub mod ipmi;
 mod vendor;
 
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
+use metalbot_core::domain::host::{Host, HostName};
+use metalbot_core::domain::workflow::{BootDevice, PowerTo};
+use metalbot_ipmi::Error as IpmiError;
 
-use crate::domain::host::Host;
-use crate::domain::job::NO_PERMIT;
-use crate::domain::workflow::{BootDevice, PowerTo};
-
-/// Chassis power as the BMC reports it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Power {
-    On,
-    Off,
-}
-
-/// What may be done after an error.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Class {
-    /// Nothing happened; the same request may be repeated.
-    Transient,
-    /// The BMC understood and refuses; repeating cannot help.
-    Rejected,
-    /// It may or may not have happened: probe the host's state first.
-    Unknown,
-}
-
-/// Boot device override, IPMI 2.0 section 28.13.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BootOverride {
-    pub device: BootDevice,
-    pub efi: bool,
-    pub persistent: bool,
-}
-
-/// The right to act on a host, looked at again immediately before an act leaves this machine: since
-/// it was decided on, the process may have stood still, or somebody else may have the job.
-#[derive(Clone)]
-pub struct Permit(Arc<dyn Fn() -> bool + Send + Sync>);
-
-impl Permit {
-    pub fn new(holds: impl Fn() -> bool + Send + Sync + 'static) -> Permit {
-        Permit(Arc::new(holds))
-    }
-
-    /// For a caller that nobody can take the host from.
-    pub fn always() -> Permit {
-        Permit::new(|| true)
-    }
-
-    pub fn holds(&self) -> bool {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Permit").field(&self.holds()).finish()
-    }
-}
-
-/// Identity of a BMC, IPMI 2.0 section 20.1.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct DeviceInfo {
-    pub manufacturer_id: u32,
-    pub product_id: u16,
-    /// Firmware as `major.minor`.
-    pub firmware: String,
-    /// IPMI version as `major.minor`.
-    pub ipmi: String,
-}
-
-/// One entry of a BMC's own event log, in words.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct BmcEvent {
-    /// By the BMC's clock, which may be wrong: `2026-11-23 14:02:11`.
-    pub at: String,
-    /// Kind and number of the sensor: `Power Supply 0x64`.
-    pub sensor: String,
-    pub event: String,
-    /// Whether it began or ended; not every entry says so.
-    pub asserted: Option<bool>,
-}
-
-impl fmt::Display for BmcEvent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let BmcEvent { at, sensor, event, asserted } = self;
-        let end = match asserted {
-            Some(true) => ", asserted",
-            Some(false) => ", deasserted",
-            None => "",
-        };
-        write!(f, "{at} {sensor}: {event}{end}")
-    }
-}
-
-/// What a host's sensors say; `None` is what its BMC cannot tell.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
-pub struct Readings {
-    pub power_watts: Option<f64>,
-    /// Temperature of the air that comes in, in degrees Celsius.
-    pub inlet_celsius: Option<f64>,
-}
+pub use metalbot_ipmi::{
+    BootOverride, BootSelector, DeviceInfo, Permit, Power, Readings, SelEntry,
+};
+pub use vendor::identity;
 
 /// Why a request to a BMC failed. Messages are for operators and never hold a secret.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BmcError {
-    #[error("the BMC at {address} does not answer")]
-    Unreachable { address: String },
-    #[error("the BMC at {address} is busy or has no free session slot")]
-    Busy { address: String },
-    #[error("the BMC at {address} refused the user name or password")]
-    Credentials { address: String },
-    #[error("the BMC at {address} grants too little privilege: {detail}")]
-    Privilege { address: String, detail: String },
-    #[error("the BMC at {address} accepts neither cipher suite 17 nor 3")]
-    NoCommonCipher { address: String },
-    #[error("the BMC at {address} refused the command: completion code {code:#04x}")]
-    Refused { address: String, code: u8 },
-    #[error("the BMC at {address} answered against the protocol: {detail}")]
-    Protocol { address: String, detail: String },
-    #[error("the BMC at {address} went silent after the command was sent: it may have acted")]
-    OutcomeUnknown { address: String },
-    #[error("the right to act on the host ended before anything was sent to {address}")]
-    NoPermit { address: String },
-    #[error("{detail}")]
-    Misconfigured { detail: String },
+    #[error(transparent)]
+    Ipmi(#[from] IpmiError),
+    #[error("host {host} names credentials {credentials:?} that do not exist")]
+    UnknownCredentials { host: HostName, credentials: String },
 }
 
 impl BmcError {
-    pub fn class(&self) -> Class {
-        match self {
-            BmcError::Unreachable { .. }
-            | BmcError::Busy { .. }
-            | BmcError::Protocol { .. }
-            | BmcError::NoPermit { .. } => Class::Transient,
-            BmcError::Credentials { .. }
-            | BmcError::Privilege { .. }
-            | BmcError::NoCommonCipher { .. }
-            | BmcError::Refused { .. }
-            | BmcError::Misconfigured { .. } => Class::Rejected,
-            BmcError::OutcomeUnknown { .. } => Class::Unknown,
-        }
+    /// What may be done after it.
+    pub fn class(&self) -> ErrorClass {
+        self.kind().class()
     }
 
-    /// Short stable name by which failures are grouped into tickets.
-    pub fn kind(&self) -> &'static str {
+    /// Stable name by which failures are grouped into tickets.
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            BmcError::Unreachable { .. } => "bmc_unreachable",
-            BmcError::Busy { .. } => "bmc_busy",
-            BmcError::Credentials { .. } => "bmc_credentials",
-            BmcError::Privilege { .. } => "bmc_privilege",
-            BmcError::NoCommonCipher { .. } => "bmc_cipher",
-            BmcError::Refused { .. } => "bmc_refused",
-            BmcError::Protocol { .. } => "bmc_protocol",
-            BmcError::OutcomeUnknown { .. } => "outcome_unknown",
-            BmcError::NoPermit { .. } => NO_PERMIT,
-            BmcError::Misconfigured { .. } => "misconfigured",
+            BmcError::Ipmi(error) => ipmi_kind(error),
+            BmcError::UnknownCredentials { .. } => ErrorKind::Misconfigured,
         }
+    }
+}
+
+fn ipmi_kind(error: &IpmiError) -> ErrorKind {
+    match error {
+        IpmiError::Unreachable { .. } => ErrorKind::BmcUnreachable,
+        IpmiError::Busy { .. } => ErrorKind::BmcBusy,
+        IpmiError::Credentials { .. } => ErrorKind::BmcCredentials,
+        IpmiError::Privilege { .. } => ErrorKind::BmcPrivilege,
+        IpmiError::NoCommonCipher { .. } => ErrorKind::BmcCipher,
+        IpmiError::Refused { .. } => ErrorKind::BmcRefused,
+        IpmiError::Protocol { .. } => ErrorKind::BmcProtocol,
+        IpmiError::OutcomeUnknown { .. } => ErrorKind::OutcomeUnknown,
+        IpmiError::NoPermit { .. } => ErrorKind::NoPermit,
+        IpmiError::Misconfigured { .. } => ErrorKind::Misconfigured,
+    }
+}
+
+/// The boot device of a plan, as [`BootOverride`] names it.
+pub fn boot_selector(device: BootDevice) -> BootSelector {
+    match device {
+        BootDevice::None => BootSelector::None,
+        BootDevice::Pxe => BootSelector::Pxe,
+        BootDevice::Disk => BootSelector::Disk,
+        BootDevice::Safe => BootSelector::Safe,
+        BootDevice::Diag => BootSelector::Diag,
+        BootDevice::Cdrom => BootSelector::Cdrom,
+        BootDevice::Bios => BootSelector::Bios,
     }
 }
 
@@ -179,7 +82,7 @@ pub trait Bmc: Send + Sync + 'static {
     async fn power(&self, host: &Host) -> Result<Power, BmcError>;
 
     /// Issues one power command, once. It does not wait for the effect and never repeats an act
-    /// whose reply was lost: that is [`BmcError::OutcomeUnknown`].
+    /// whose reply was lost: that is [`ErrorKind::OutcomeUnknown`].
     async fn set_power(&self, host: &Host, to: PowerTo, permit: &Permit) -> Result<(), BmcError>;
 
     /// Lights the identify lamp for the given time, at most 255 s; zero turns it off.
@@ -205,8 +108,40 @@ pub trait Bmc: Send + Sync + 'static {
 
     /// Reads the newest entries of the BMC's event log, at most `last`, oldest first. It ends in
     /// time, perhaps with fewer.
-    async fn events(&self, host: &Host, last: usize) -> Result<Vec<BmcEvent>, BmcError>;
+    async fn events(&self, host: &Host, last: usize) -> Result<Vec<SelEntry>, BmcError>;
 
     /// Reads power consumption and inlet temperature.
     async fn readings(&self, host: &Host) -> Result<Readings, BmcError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use metalbot_ipmi::Retry;
+
+    use super::*;
+
+    /// Kind and class are ours, [`IpmiError::retry`] is the crate's: they must not disagree.
+    #[test]
+    fn what_may_be_done_after_an_error_is_the_same_by_kind_and_by_protocol() {
+        let (address, detail) = (|| "10.0.0.7".to_owned(), String::new);
+        for error in [
+            IpmiError::Unreachable { address: address() },
+            IpmiError::Busy { address: address() },
+            IpmiError::Credentials { address: address() },
+            IpmiError::Privilege { address: address(), detail: detail() },
+            IpmiError::NoCommonCipher { address: address() },
+            IpmiError::Refused { address: address(), code: 0xd5 },
+            IpmiError::Protocol { address: address(), detail: detail() },
+            IpmiError::OutcomeUnknown { address: address() },
+            IpmiError::NoPermit { address: address() },
+            IpmiError::Misconfigured { detail: detail() },
+        ] {
+            let class = match error.retry() {
+                Retry::Safe => ErrorClass::Transient,
+                Retry::Useless => ErrorClass::Rejected,
+                Retry::LookFirst => ErrorClass::Unknown,
+            };
+            assert_eq!(BmcError::from(error.clone()).class(), class, "{error:?}");
+        }
+    }
 }

@@ -2,19 +2,18 @@
 //!
 //! Source: IANA's private enterprise numbers, which IPMI 2.0 section 20.1 names manufacturers by.
 
-use super::DeviceInfo;
-use crate::domain::host::BmcIdentity;
+use metalbot_core::domain::host::BmcIdentity;
 
-impl DeviceInfo {
-    /// As tickets and people speak of it: `Dell`, `Dell 0x0100 2.86`.
-    pub fn identity(&self) -> BmcIdentity {
-        let vendor = match vendor(self.manufacturer_id) {
-            Some(name) => name.to_owned(),
-            None => format!("PEN {}", self.manufacturer_id),
-        };
-        let firmware = format!("{vendor} {:#06x} {}", self.product_id, self.firmware);
-        BmcIdentity { vendor, firmware }
-    }
+use super::DeviceInfo;
+
+/// A BMC as tickets and people speak of it: `Dell`, `Dell 0x0100 2.86`.
+pub fn identity(info: &DeviceInfo) -> BmcIdentity {
+    let vendor = match vendor(info.manufacturer_id) {
+        Some(name) => name.to_owned(),
+        None => format!("PEN {}", info.manufacturer_id),
+    };
+    let firmware = format!("{vendor} {:#06x} {}", info.product_id, info.firmware);
+    BmcIdentity { vendor, firmware }
 }
 
 /// By the private enterprise number, of those that are met in racks.
@@ -56,9 +55,9 @@ mod tests {
             firmware: "2.86".into(),
             ipmi: "2.0".into(),
         };
-        let dell = info(674).identity();
+        let dell = identity(&info(674));
         assert_eq!((&dell.vendor[..], &dell.firmware[..]), ("Dell", "Dell 0x0100 2.86"));
-        let other = info(70_000).identity();
+        let other = identity(&info(70_000));
         assert_eq!(
             (&other.vendor[..], &other.firmware[..]),
             ("PEN 70000", "PEN 70000 0x0100 2.86")

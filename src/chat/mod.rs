@@ -1,4 +1,4 @@
-//! What Metalbot asks of a chat platform. Platforms hand in [`crate::domain::inbound::Inbound`] and
+//! What Metalbot asks of a chat platform. Platforms hand in [`metalbot_core::domain::inbound::Inbound`] and
 //! take [`Message`]; nothing else about them passes this line.
 
 use std::time::Duration;
@@ -6,8 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::inbound::Place;
+use metalbot_core::domain::inbound::Place;
 
+pub mod console;
 pub mod slack;
 
 /// Begins the address of a link that calls a person by login, or a group: `[**@bob**](mention:bob)`.

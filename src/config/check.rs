@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Config, ConfigError, Credential};
-use crate::bmc::ipmi;
-use crate::domain::approval::{ApprovalRule, ApproverRef};
+use super::{Config, ConfigError, CredentialConfig};
 use crate::identity::authz::Policy;
 use crate::identity::directory::Directory;
 use crate::telemetry;
+use metalbot_core::domain::approval::{ApprovalRule, ApproverRef};
 
 impl Config {
     /// For [`crate::identity::authz::authorise`].
@@ -17,8 +16,8 @@ impl Config {
     }
 
     /// For [`ipmi::Ipmi::new`].
-    pub fn bmc_credentials(&self) -> BTreeMap<String, ipmi::Credentials> {
-        let opens = |section: &Credential| ipmi::Credentials {
+    pub fn bmc_credentials(&self) -> BTreeMap<String, metalbot_ipmi::Credentials> {
+        let opens = |section: &CredentialConfig| metalbot_ipmi::Credentials {
             user: section.user.clone(),
             password: section.password().clone(),
             privilege: section.privilege,

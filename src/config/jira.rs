@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::domain::human_duration;
-use crate::domain::secret::Secret;
-use crate::ticket::jira::{Auth, Dialect, SiteSettings};
+use metalbot_core::domain::human_duration;
+use metalbot_jira::{Auth, Dialect, SiteSettings};
+use secrecy::SecretString;
 
 /// By which routes call the site of `[jira]` itself.
 pub(super) const DEFAULT_SITE: &str = "default";
@@ -18,14 +18,14 @@ pub(super) const DEFAULT_SITE: &str = "default";
 /// `[jira]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Jira {
+pub struct JiraConfig {
     /// Base URL.
     pub url: String,
     #[serde(default)]
     pub dialect: Dialect,
     /// See [`JiraSite::user`].
     pub user: Option<String>,
-    pub(super) token: Option<Secret>,
+    pub(super) token: Option<SecretString>,
     pub(super) token_file: Option<PathBuf>,
     pub(super) token_env: Option<String>,
     /// Key of the project.
@@ -53,7 +53,7 @@ pub struct JiraSite {
     /// User name or, on Cloud, email. With it the token is a password or an API token; without it
     /// a personal access token, which only Data Center has.
     pub user: Option<String>,
-    pub(super) token: Option<Secret>,
+    pub(super) token: Option<SecretString>,
     pub(super) token_file: Option<PathBuf>,
     pub(super) token_env: Option<String>,
     /// Of one request.
@@ -61,7 +61,7 @@ pub struct JiraSite {
     pub timeout: Duration,
 }
 
-impl Jira {
+impl JiraConfig {
     /// Every site by its name, that of the section itself first.
     pub fn sites(&self) -> Vec<SiteSettings> {
         let own = settings(
@@ -115,7 +115,7 @@ fn settings(
     url: &str,
     dialect: Dialect,
     user: Option<&String>,
-    token: Option<&Secret>,
+    token: Option<&SecretString>,
     timeout: Duration,
 ) -> SiteSettings {
     let token = token.expect("reading refuses a section without one").clone();

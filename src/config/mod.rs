@@ -22,19 +22,18 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::bmc::ipmi;
-use crate::domain::approval::ApprovalRule;
-use crate::domain::caps::Caps;
-use crate::domain::human_duration;
-use crate::domain::notify::Call;
-use crate::domain::secret::Secret;
-use crate::domain::triage::{RouteRule, TicketPolicy};
-use crate::domain::zone::Zone;
 use crate::identity::authz::AllowRule;
 use crate::telemetry::LogFormat;
+use metalbot_core::domain::approval::ApprovalRule;
+use metalbot_core::domain::caps::Caps;
+use metalbot_core::domain::human_duration;
+use metalbot_core::domain::notify::Call;
+use metalbot_core::domain::time_zone::Zone;
+use metalbot_core::domain::triage::{RouteRule, TicketPolicy};
+use secrecy::SecretString;
 
-pub use jira::{Jira, JiraSite};
-pub use slack::{Slack, SlackMode};
+pub use jira::{JiraConfig, JiraSite};
+pub use slack::{SlackConfig, SlackMode};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,52 +59,52 @@ pub struct Config {
     #[serde(default = "state_dir")]
     pub state_dir: PathBuf,
     #[serde(default)]
-    pub database: Database,
+    pub database: DatabaseConfig,
     #[serde(default)]
-    pub http: Http,
+    pub http: HttpConfig,
     #[serde(default)]
-    pub console: Console,
-    pub directory: Directory,
-    pub inventory: Inventory,
+    pub console: ConsoleConfig,
+    pub directory: DirectoryConfig,
+    pub inventory: InventoryConfig,
     /// BMC credentials by the name that the inventory uses.
     #[serde(default)]
-    pub credentials: BTreeMap<String, Credential>,
+    pub credentials: BTreeMap<String, CredentialConfig>,
     #[serde(default)]
-    pub ipmi: ipmi::Options,
+    pub ipmi: metalbot_ipmi::Options,
     #[serde(default)]
-    pub executor: Executor,
+    pub executor: ExecutorConfig,
     /// How many hosts may be down at a time, over all batches.
     #[serde(default)]
     pub caps: Caps,
     #[serde(default)]
-    pub rollout: Rollout,
+    pub rollout: RolloutConfig,
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: LimitsConfig,
     /// Who may submit what on whose hosts; without a rule nobody may.
     #[serde(default)]
     pub allow: Vec<AllowRule>,
     #[serde(default)]
-    pub admin: Admin,
+    pub admin: AdminConfig,
     /// Who must approve; the first match of each owner group holds.
     #[serde(default)]
     pub approval: Vec<ApprovalRule>,
     #[serde(default)]
-    pub chat: Chat,
+    pub chat: ChatConfig,
     /// Without it Slack is not spoken to.
-    pub slack: Option<Slack>,
+    pub slack: Option<SlackConfig>,
     /// Without it no tickets are filed.
-    pub jira: Option<Jira>,
+    pub jira: Option<JiraConfig>,
     /// Where failures go; the first match holds, and `[jira]` itself takes the rest.
     #[serde(default)]
     pub route: Vec<RouteRule>,
     #[serde(default)]
     pub tickets: TicketPolicy,
     #[serde(default)]
-    pub commands: Folder,
+    pub commands: FolderConfig,
     #[serde(default)]
-    pub templates: Folder,
+    pub templates: FolderConfig,
     #[serde(default)]
-    pub log: Log,
+    pub log: LogConfig,
 }
 
 fn state_dir() -> PathBuf {
@@ -115,8 +114,8 @@ fn state_dir() -> PathBuf {
 /// `[database]`: without a URL a private cluster is started in the state folder.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Database {
-    url: Option<Secret>,
+pub struct DatabaseConfig {
+    url: Option<SecretString>,
     url_file: Option<PathBuf>,
     url_env: Option<String>,
     /// Connections of this process's pool.
@@ -126,15 +125,15 @@ pub struct Database {
     pub keep: Duration,
 }
 
-impl Default for Database {
+impl Default for DatabaseConfig {
     fn default() -> Self {
         let keep = Duration::from_secs(90 * 86_400);
-        Database { url: None, url_file: None, url_env: None, max_connections: 20, keep }
+        DatabaseConfig { url: None, url_file: None, url_env: None, max_connections: 20, keep }
     }
 }
 
-impl Database {
-    pub fn url(&self) -> Option<&Secret> {
+impl DatabaseConfig {
+    pub fn url(&self) -> Option<&SecretString> {
         self.url.as_ref()
     }
 }
@@ -142,42 +141,47 @@ impl Database {
 /// `[http]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Http {
+pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Address in links; see [`Config::public_url`].
     pub public_url: Option<String>,
 }
 
-impl Default for Http {
+impl Default for HttpConfig {
     fn default() -> Self {
         let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-        Http { listen, public_url: None }
+        HttpConfig { listen, public_url: None }
     }
 }
 
 /// `[console]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Console {
+pub struct ConsoleConfig {
     pub enabled: bool,
-    pub channels: Vec<Channel>,
+    pub channels: Vec<ChannelConfig>,
     /// Hours until a person has to log in again.
     pub session_hours: u32,
     /// See [`Config::secure_cookies`].
     pub secure_cookies: Option<bool>,
 }
 
-impl Default for Console {
+impl Default for ConsoleConfig {
     fn default() -> Self {
-        let metal = Channel { name: "metal".into(), topic: "Work on servers".into() };
-        Console { enabled: true, channels: vec![metal], session_hours: 12, secure_cookies: None }
+        let metal = ChannelConfig { name: "metal".into(), topic: "Work on servers".into() };
+        ConsoleConfig {
+            enabled: true,
+            channels: vec![metal],
+            session_hours: 12,
+            secure_cookies: None,
+        }
     }
 }
 
 /// A channel of the console.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Channel {
+pub struct ChannelConfig {
     pub name: String,
     #[serde(default)]
     pub topic: String,
@@ -186,31 +190,31 @@ pub struct Channel {
 /// `[directory]`: people and groups.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Directory {
+pub struct DirectoryConfig {
     pub file: PathBuf,
 }
 
 /// `[inventory]`: hosts.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Inventory {
+pub struct InventoryConfig {
     pub file: PathBuf,
 }
 
 /// `[credentials.NAME]`: opens the BMCs that name it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Credential {
+pub struct CredentialConfig {
     pub user: String,
-    password: Option<Secret>,
+    password: Option<SecretString>,
     password_file: Option<PathBuf>,
     password_env: Option<String>,
     #[serde(default)]
-    pub privilege: ipmi::Privilege,
+    pub privilege: metalbot_ipmi::Privilege,
 }
 
-impl Credential {
-    pub fn password(&self) -> &Secret {
+impl CredentialConfig {
+    pub fn password(&self) -> &SecretString {
         self.password.as_ref().expect("reading refuses a section without one")
     }
 }
@@ -218,7 +222,7 @@ impl Credential {
 /// `[executor]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Executor {
+pub struct ExecutorConfig {
     /// Jobs that this process works on at a time.
     pub max_in_flight: u32,
     /// How long a silent worker keeps its jobs.
@@ -232,18 +236,18 @@ pub struct Executor {
     pub survey: Duration,
 }
 
-impl Default for Executor {
+impl Default for ExecutorConfig {
     fn default() -> Self {
         let half_a_minute = Duration::from_secs(30);
         let survey = Duration::from_secs(86_400);
-        Executor { max_in_flight: 1024, lease: half_a_minute, drain: half_a_minute, survey }
+        ExecutorConfig { max_in_flight: 1024, lease: half_a_minute, drain: half_a_minute, survey }
     }
 }
 
 /// `[rollout]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Rollout {
+pub struct RolloutConfig {
     /// How long a destructive batch can be stopped after its last approval.
     #[serde(with = "human_duration")]
     pub countdown: Duration,
@@ -252,16 +256,16 @@ pub struct Rollout {
     pub time_zone: Zone,
 }
 
-impl Default for Rollout {
+impl Default for RolloutConfig {
     fn default() -> Self {
-        Rollout { countdown: Duration::from_secs(30), time_zone: Zone::default() }
+        RolloutConfig { countdown: Duration::from_secs(30), time_zone: Zone::default() }
     }
 }
 
 /// `[limits]` of one submission.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub struct LimitsConfig {
     /// Hosts.
     pub max_hosts: u32,
     /// Bytes of a command.
@@ -270,23 +274,23 @@ pub struct Limits {
     pub reason_required: bool,
 }
 
-impl Default for Limits {
+impl Default for LimitsConfig {
     fn default() -> Self {
-        Limits { max_hosts: 10_000, max_text: 16 * 1024, reason_required: false }
+        LimitsConfig { max_hosts: 10_000, max_text: 16 * 1024, reason_required: false }
     }
 }
 
 /// `[admin]`: groups that may steer every batch and release every host.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Admin {
+pub struct AdminConfig {
     pub groups: BTreeSet<String>,
 }
 
 /// `[chat]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Chat {
+pub struct ChatConfig {
     /// Emoji names without colons.
     pub approve_reactions: Vec<String>,
     pub reject_reactions: Vec<String>,
@@ -297,9 +301,9 @@ pub struct Chat {
     pub call: Vec<Call>,
 }
 
-impl Default for Chat {
+impl Default for ChatConfig {
     fn default() -> Self {
-        Chat {
+        ChatConfig {
             approve_reactions: vec!["white_check_mark".into(), "+1".into()],
             reject_reactions: vec!["x".into()],
             remind_before: Duration::from_secs(15 * 60),
@@ -311,21 +315,21 @@ impl Default for Chat {
 /// `[commands]` or `[templates]`: a folder whose files add to the compiled-in ones or override them.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Folder {
+pub struct FolderConfig {
     pub folder: Option<PathBuf>,
 }
 
 /// `[log]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Log {
+pub struct LogConfig {
     pub format: LogFormat,
     /// As [`crate::telemetry::init`] takes it.
     pub filter: String,
 }
 
-impl Default for Log {
+impl Default for LogConfig {
     fn default() -> Self {
-        Log { format: LogFormat::Text, filter: "info".into() }
+        LogConfig { format: LogFormat::Text, filter: "info".into() }
     }
 }

@@ -12,8 +12,8 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::{Config, ConfigError, SlackMode};
-use crate::domain::secret::Secret;
 use crate::identity::directory::toml_error;
+use secrecy::{ExposeSecret, SecretString};
 
 type Environment = BTreeMap<String, String>;
 
@@ -134,16 +134,16 @@ fn resolve(config: &mut Config, base: &Path, env: &Environment) -> Vec<String> {
         *path = base.join(&*path);
     }
     let mut problems = Vec::new();
-    let mut fetch =
-        |key: String, source: SecretSource<'_>, into: &mut Option<Secret>, needed| match source
-            .resolve(&key, base, env)
-        {
-            Ok(None) if needed => {
-                problems.push(format!("{key}: missing; give {key}, {key}_file or {key}_env"))
-            }
-            Ok(secret) => *into = secret,
-            Err(problem) => problems.push(problem),
-        };
+    let mut fetch = |key: String,
+                     source: SecretSource<'_>,
+                     into: &mut Option<SecretString>,
+                     needed| match source.resolve(&key, base, env) {
+        Ok(None) if needed => {
+            problems.push(format!("{key}: missing; give {key}, {key}_file or {key}_env"))
+        }
+        Ok(secret) => *into = secret,
+        Err(problem) => problems.push(problem),
+    };
     for (name, one) in &mut config.credentials {
         let source = SecretSource {
             given: one.password.take(),
@@ -183,7 +183,9 @@ fn resolve(config: &mut Config, base: &Path, env: &Environment) -> Vec<String> {
     }
     let database = &mut config.database;
     let source = match env.get("DATABASE_URL").filter(|url| !url.is_empty()) {
-        Some(url) => SecretSource { given: Some(Secret::new(url)), file: None, env: None },
+        Some(url) => {
+            SecretSource { given: Some(SecretString::from(url.as_str())), file: None, env: None }
+        }
         None => SecretSource {
             given: database.url.take(),
             file: database.url_file.as_ref(),
@@ -198,14 +200,19 @@ fn resolve(config: &mut Config, base: &Path, env: &Environment) -> Vec<String> {
 /// The three ways to give a secret: itself, a file that holds it, a variable that holds it. Where
 /// none is used, a systemd credential of the key's name counts (systemd.exec(5), LoadCredential=).
 struct SecretSource<'a> {
-    given: Option<Secret>,
+    given: Option<SecretString>,
     file: Option<&'a PathBuf>,
     env: Option<&'a String>,
 }
 
 impl SecretSource<'_> {
     /// One line end at the end of a file is not part of the secret.
-    fn resolve(self, key: &str, base: &Path, env: &Environment) -> Result<Option<Secret>, String> {
+    fn resolve(
+        self,
+        key: &str,
+        base: &Path,
+        env: &Environment,
+    ) -> Result<Option<SecretString>, String> {
         let text = match (self.given, self.file, self.env) {
             (None, None, None) => match env.get("CREDENTIALS_DIRECTORY") {
                 None => return Ok(None),
@@ -226,28 +233,28 @@ impl SecretSource<'_> {
                 without_line_end(&text)
             }
             (None, None, Some(name)) => match env.get(name) {
-                Some(text) => Secret::new(text),
+                Some(text) => SecretString::from(text.as_str()),
                 None => return Err(format!("{key}_env: the variable {name} is not set")),
             },
             _ => return Err(format!("{key}: give only one of {key}, {key}_file and {key}_env")),
         };
-        match text.expose().is_empty() {
+        match text.expose_secret().is_empty() {
             true => Err(format!("{key}: the secret is empty")),
             false => Ok(Some(text)),
         }
     }
 }
 
-fn without_line_end(text: &str) -> Secret {
+fn without_line_end(text: &str) -> SecretString {
     let text = text.strip_suffix('\n').unwrap_or(text);
-    Secret::new(text.strip_suffix('\r').unwrap_or(text))
+    SecretString::from(text.strip_suffix('\r').unwrap_or(text))
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use crate::domain::triage::TicketPolicy;
+    use metalbot_core::domain::triage::TicketPolicy;
 
     use super::*;
 
@@ -441,7 +448,7 @@ mod tests {
         let lab = |rest: &str| {
             let text = format!("[credentials.lab]\nuser = \"a\"\n{rest}\n");
             with_env(&text, &[("BMC_PASSWORD", "from env"), ("EMPTY", "")])
-                .map(|config| config.credentials["lab"].password().expose().to_owned())
+                .map(|config| config.credentials["lab"].password().expose_secret().to_owned())
         };
         assert_eq!(lab("password = \"given\"").unwrap(), "given");
         assert_eq!(lab(&format!("password_file = {file:?}")).unwrap(), "from file");
@@ -463,7 +470,7 @@ mod tests {
     fn database_url_wins() {
         let url = |rest: &str, env: &[(&str, &str)]| {
             let config = with_env(rest, env).unwrap();
-            config.database.url().map(|url| url.expose().to_owned())
+            config.database.url().map(|url| url.expose_secret().to_owned())
         };
         let file = "database.url = \"postgres://file\"";
         assert_eq!(url(file, &[]).as_deref(), Some("postgres://file"));

@@ -5,26 +5,26 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::domain::secret::Secret;
+use secrecy::SecretString;
 
 /// `[slack]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Slack {
+pub struct SlackConfig {
     #[serde(default = "yes")]
     pub enabled: bool,
     #[serde(default)]
     pub mode: SlackMode,
-    pub(super) app_token: Option<Secret>,
+    pub(super) app_token: Option<SecretString>,
     pub(super) app_token_file: Option<PathBuf>,
     pub(super) app_token_env: Option<String>,
-    pub(super) bot_token: Option<Secret>,
+    pub(super) bot_token: Option<SecretString>,
     pub(super) bot_token_file: Option<PathBuf>,
     pub(super) bot_token_env: Option<String>,
     /// Instead of the one bot token, where the app is installed more than once.
     #[serde(default)]
     pub(super) workspaces: Vec<Workspace>,
-    pub(super) signing_secret: Option<Secret>,
+    pub(super) signing_secret: Option<SecretString>,
     pub(super) signing_secret_file: Option<PathBuf>,
     pub(super) signing_secret_env: Option<String>,
     /// Base URL of the Web API.
@@ -38,7 +38,7 @@ pub struct Slack {
 pub struct Workspace {
     /// `T123`, or `E12` of an organisation that the app was installed for as a whole.
     pub team: String,
-    pub(super) bot_token: Option<Secret>,
+    pub(super) bot_token: Option<SecretString>,
     pub(super) bot_token_file: Option<PathBuf>,
     pub(super) bot_token_env: Option<String>,
 }
@@ -54,9 +54,9 @@ pub enum SlackMode {
     Http,
 }
 
-impl Slack {
+impl SlackConfig {
     /// `xoxb-...`, by installation where there are several; at least one.
-    pub fn bot_tokens(&self) -> Vec<(Option<&str>, &Secret)> {
+    pub fn bot_tokens(&self) -> Vec<(Option<&str>, &SecretString)> {
         const READ: &str = "reading refuses a section without one";
         if self.workspaces.is_empty() {
             return vec![(None, self.bot_token.as_ref().expect(READ))];
@@ -103,12 +103,12 @@ impl Slack {
     }
 
     /// `xapp-...`; always there in socket mode.
-    pub fn app_token(&self) -> Option<&Secret> {
+    pub fn app_token(&self) -> Option<&SecretString> {
         self.app_token.as_ref()
     }
 
     /// Always there in HTTP mode.
-    pub fn signing_secret(&self) -> Option<&Secret> {
+    pub fn signing_secret(&self) -> Option<&SecretString> {
         self.signing_secret.as_ref()
     }
 }

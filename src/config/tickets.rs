@@ -2,8 +2,8 @@
 
 use super::Config;
 use super::jira::DEFAULT_SITE;
-use crate::domain::triage::{Routes, Target};
-use crate::ticket::jira::{check_label, check_project};
+use metalbot_core::domain::triage::{Routes, Target};
+use metalbot_jira::{check_label, check_project};
 
 impl Config {
     /// Where failures go; `None` when no tickets are filed.

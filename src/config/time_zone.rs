@@ -6,7 +6,7 @@
 use jiff::tz::{self, TimeZone};
 use serde::{Deserialize, Deserializer};
 
-use crate::domain::zone::Zone;
+use metalbot_core::domain::time_zone::Zone;
 
 /// For `#[serde(deserialize_with = ...)]`.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Zone, D::Error> {

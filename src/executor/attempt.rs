@@ -11,15 +11,16 @@ use super::bmc_events;
 use super::journal::{Journal, Stale};
 use super::lease_clock::LeaseClock;
 use super::recall::Recall;
-use crate::bmc::{Class, Permit};
-use crate::domain::host::Host;
-use crate::domain::job::{JobEvent, JobState, NO_PERMIT, next};
-use crate::domain::workflow::{Plan, PlannedStep};
+use crate::bmc::Permit;
 use crate::failpoint::{Point, reach};
 use crate::step::{self, Probe, Step, StepContext, StepError};
-use crate::store::attempt::{AttemptOutcome, Intent, Outcome};
-use crate::store::lease::Leased;
 use crate::telemetry;
+use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
+use metalbot_core::domain::host::Host;
+use metalbot_core::domain::job::{JobEvent, JobState, next};
+use metalbot_core::domain::workflow::{Plan, PlannedStep};
+use metalbot_store::attempt::{AttemptOutcome, Intent, OutcomeRow};
+use metalbot_store::lease::Leased;
 
 /// First wait between two attempts of a step; doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -53,22 +54,23 @@ pub async fn run_job(
 /// The host, if its BMC is where it was when the batch was asked for: the people who approved meant
 /// that machine, and the name may be another's by now.
 fn approved_host(executor: &Executor, leased: &Leased) -> Result<Host, StepError> {
-    let rejected = |kind, message| StepError { class: Class::Rejected, kind, message };
+    let rejected = |kind, message| StepError { class: ErrorClass::Rejected, kind, message };
     let name = &leased.host;
     let host = (executor.find_host)(name).ok_or_else(|| {
-        rejected("unknown_host", format!("{name} is not in the inventory any more"))
+        rejected(ErrorKind::UnknownHost, format!("{name} is not in the inventory any more"))
     })?;
-    match &leased.bmc {
-        Some(then) if *then != host.bmc => Err(rejected(
-            "inventory_changed",
+    let then = &leased.bmc;
+    if *then != host.bmc {
+        return Err(rejected(
+            ErrorKind::InventoryChanged,
             format!(
                 "the BMC of {name} was {} with credentials {} when this was asked for, and is {} \
                  with credentials {} now: look at the host, then ask anew",
                 then.address, then.credentials, host.bmc.address, host.bmc.credentials
             ),
-        )),
-        _ => Ok(host),
+        ));
     }
+    Ok(host)
 }
 
 /// What follows an attempt.
@@ -134,8 +136,8 @@ impl<'a> Run<'a> {
     ) -> Result<Then, Stale> {
         if let Some(open) = self.leased.open_attempt.take() {
             let lost = StepError {
-                class: Class::Unknown,
-                kind: "outcome_unknown",
+                class: ErrorClass::Unknown,
+                kind: ErrorKind::OutcomeUnknown,
                 message: "the worker died before it saw the outcome".into(),
             };
             return match self.ask_the_host(step, cx, &lost).await {
@@ -144,7 +146,7 @@ impl<'a> Run<'a> {
                         self.recall.deny_touch();
                     }
                     // A crash of ours is not a failure of the host: it costs no try.
-                    let told = Some((lost.kind.to_owned(), lost.message));
+                    let told = Some((lost.kind, lost.message));
                     let (state, step) = (JobState::Running, self.leased.step);
                     self.write(open, AttemptOutcome::Unknown, told, state, step).await?;
                     self.leased.tries = 0;
@@ -186,19 +188,19 @@ impl<'a> Run<'a> {
         reach(Point::JobAfterAct);
         match ran {
             Ok(()) => self.succeeded(id).await,
-            Err(error) if error.kind == NO_PERMIT && self.recall.is_taken_back() => {
+            Err(error) if error.kind == ErrorKind::NoPermit && self.recall.is_taken_back() => {
                 self.hand_back(Some(id)).await?;
                 Ok(Then::End)
             }
             // The lease ended on the way, and nothing was done: whoever has the job now, or next,
             // need not ask the host.
-            Err(error) if error.kind == NO_PERMIT => {
-                let told = Some((error.kind.to_owned(), error.message));
+            Err(error) if error.kind == ErrorKind::NoPermit => {
+                let told = Some((error.kind, error.message));
                 let (state, step) = (JobState::Running, self.leased.step);
                 self.write(id, AttemptOutcome::Failed, told, state, step).await?;
                 Err(Stale)
             }
-            Err(error) if error.class == Class::Unknown => {
+            Err(error) if error.class == ErrorClass::Unknown => {
                 let seen = self.ask_the_host(step, cx, &error).await;
                 self.settle(planned, cx, id, error, seen).await
             }
@@ -217,7 +219,7 @@ impl<'a> Run<'a> {
         for round in 0..PROBES {
             seen = step.probe(cx).await;
             match &seen {
-                Err(error) if error.class != Class::Rejected && round + 1 < PROBES => {
+                Err(error) if error.class != ErrorClass::Rejected && round + 1 < PROBES => {
                     sleep(wait_after(round)).await;
                 }
                 _ => break,
@@ -238,7 +240,7 @@ impl<'a> Run<'a> {
         match seen {
             Ok(Probe::Done) => self.succeeded(attempt).await,
             Ok(Probe::NotDone | Probe::Repeatable) => {
-                let again = StepError { class: Class::Transient, ..lost };
+                let again = StepError { class: ErrorClass::Transient, ..lost };
                 self.failed(planned, cx, attempt, again).await
             }
             Ok(Probe::Undecidable) => {
@@ -247,7 +249,11 @@ impl<'a> Run<'a> {
             }
             Err(error) => {
                 let message = format!("{}, and now {}", lost.message, error.message);
-                let unknown = StepError { class: Class::Unknown, kind: "outcome_unknown", message };
+                let unknown = StepError {
+                    class: ErrorClass::Unknown,
+                    kind: ErrorKind::OutcomeUnknown,
+                    message,
+                };
                 self.end(attempt, JobEvent::Quarantine, unknown).await
             }
         }
@@ -274,11 +280,11 @@ impl<'a> Run<'a> {
     ) -> Result<Then, Stale> {
         let tries_left = self.leased.tries <= planned.retry;
         let time_left = Instant::now() + wait_after(self.leased.tries) < cx.deadline;
-        if error.class != Class::Transient || !tries_left || !time_left {
+        if error.class != ErrorClass::Transient || !tries_left || !time_left {
             return self.end(attempt, JobEvent::Fail, error).await;
         }
         let step = self.leased.step;
-        let told = Some((error.kind.to_owned(), error.message));
+        let told = Some((error.kind, error.message));
         self.write(attempt, AttemptOutcome::Failed, told, JobState::Running, step).await?;
         Ok(Then::Again)
     }
@@ -290,10 +296,10 @@ impl<'a> Run<'a> {
         error: StepError,
     ) -> Result<Then, Stale> {
         let outcome = match error.class {
-            Class::Unknown => AttemptOutcome::Unknown,
-            Class::Transient | Class::Rejected => AttemptOutcome::Failed,
+            ErrorClass::Unknown => AttemptOutcome::Unknown,
+            ErrorClass::Transient | ErrorClass::Rejected => AttemptOutcome::Failed,
         };
-        let told = Some((error.kind.to_owned(), error.message));
+        let told = Some((error.kind, error.message));
         self.write(attempt, outcome, told, after(event), self.leased.step).await?;
         count_end(after(event));
         bmc_events::start_reading(self.executor, &self.leased, error.kind);
@@ -303,14 +309,14 @@ impl<'a> Run<'a> {
     /// Gives a job back whose host was not touched: its batch was stopped, and decides what follows.
     /// Should its turn come again, it begins anew: the host may be in another state by then.
     async fn hand_back(&self, attempt: Option<i64>) -> Result<(), Stale> {
-        let told = (NO_PERMIT.into(), "the batch was stopped before anything was done".into());
+        let told = (ErrorKind::NoPermit, "the batch was stopped before anything was done".into());
         self.write(attempt, AttemptOutcome::Failed, Some(told), after(JobEvent::Recall), 0).await
     }
 
     /// Ends a job whose host cannot be worked on. What was done to it before stays unfinished.
     async fn leave(&mut self, error: StepError) -> Result<(), Stale> {
         let (event, class) = match self.recall.is_touched() {
-            true => (JobEvent::Quarantine, Class::Unknown),
+            true => (JobEvent::Quarantine, ErrorClass::Unknown),
             false => (JobEvent::Fail, error.class),
         };
         let error = StepError { class, ..error };
@@ -321,18 +327,18 @@ impl<'a> Run<'a> {
         &self,
         attempt: impl Into<Option<i64>>,
         outcome: AttemptOutcome,
-        error: Option<(String, String)>,
+        error: Option<(ErrorKind, String)>,
         job_state: JobState,
         step: usize,
     ) -> Result<(), Stale> {
         let Leased { job, epoch, .. } = self.leased;
         // A BMC's own words may hold what PostgreSQL cannot store.
-        let error = error.map(|(kind, text)| (kind, text.replace('\0', "")));
+        let error = error.map(|(kind, text)| (kind.as_str().to_owned(), text.replace('\0', "")));
         let attempt = attempt.into();
-        let left_down = job_state == JobState::Failed && self.plan.leaves_down(step);
+        let maybe_down = job_state == JobState::Failed && self.plan.leaves_down(step);
         let acted = self.recall.is_touched();
         let row =
-            Outcome { attempt, job, epoch, outcome, acted, error, job_state, step, left_down };
+            OutcomeRow { attempt, job, epoch, outcome, acted, error, job_state, step, maybe_down };
         self.journal.outcome(row).await?;
         reach(Point::JobAfterOutcome);
         Ok(())

@@ -11,8 +11,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Executor;
-use crate::store::job;
-use crate::store::lease::Leased;
+use metalbot_core::domain::error_kind::ErrorKind;
+use metalbot_store::job;
+use metalbot_store::lease::Leased;
 
 /// Entries that are kept.
 const LAST: usize = 5;
@@ -44,8 +45,9 @@ const AWAY: [&str; 8] = [
 ];
 
 /// Starts to read the log of a host whose job has just failed, where its BMC should answer.
-pub fn start_reading(executor: &Executor, failed: &Leased, kind: &str) {
-    let Some(host) = (executor.find_host)(&failed.host).filter(|_| !AWAY.contains(&kind)) else {
+pub fn start_reading(executor: &Executor, failed: &Leased, kind: ErrorKind) {
+    let Some(host) = (executor.find_host)(&failed.host).filter(|_| !AWAY.contains(&kind.as_str()))
+    else {
         return;
     };
     let (executor, job) = (executor.clone(), failed.job);

@@ -15,18 +15,19 @@ use sqlx::{PgPool, PgTransaction};
 
 use super::FindHost;
 use crate::bmc::Bmc;
-use crate::domain::approval::{self, ApprovalRule, count_by_owner};
-use crate::domain::batch::{BatchEvent, BatchState};
-use crate::domain::host::HostName;
-use crate::domain::ids::BatchId;
-use crate::domain::notice::{Audience, Failure, Notice};
-use crate::domain::principal::Actor;
-use crate::domain::workflow::{Check, Plan, digest};
 use crate::failpoint::{Point, reach};
 use crate::preflight::{Unfit, check};
-use crate::store::batch::Batch;
-use crate::store::task::Turn;
-use crate::store::{self, card, job, outbox, view};
+use crate::runtime::task::TaskLease;
+use metalbot_core::domain::approval::{self, ApprovalRule, count_by_owner};
+use metalbot_core::domain::batch::{BatchEvent, BatchState};
+use metalbot_core::domain::error_kind::ErrorKind;
+use metalbot_core::domain::host::HostName;
+use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::notice::{Audience, Failure, Notice};
+use metalbot_core::domain::principal::Actor;
+use metalbot_core::domain::workflow::{Check, Plan, digest};
+use metalbot_store::batch::Batch;
+use metalbot_store::{self as store, card, job, outbox, view};
 
 /// How often new batches are looked for.
 pub const PERIOD: Duration = Duration::from_millis(500);
@@ -47,11 +48,11 @@ pub struct Checker {
 impl Checker {
     /// Works on all batches that wait, and on those that come meanwhile: a batch of ten thousand
     /// silent BMCs must not hold up one of three hosts.
-    pub async fn round(self: Arc<Self>, turn: Turn) -> anyhow::Result<bool> {
+    pub async fn run_once(self: Arc<Self>, lease: TaskLease) -> anyhow::Result<bool> {
         let mut known: HashSet<BatchId> = HashSet::new();
         let mut under_way = FuturesUnordered::new();
         let this = &*self;
-        while !turn.is_last() {
+        while !lease.is_last() {
             for id in store::batch::checking(&mut *self.pool.acquire().await?).await? {
                 if known.insert(id) {
                     under_way.push(async move { (id, this.look_at_for_once(id).await) });
@@ -101,7 +102,7 @@ impl Checker {
     async fn look_at_host(&self, checks: &[Check], name: &HostName) -> Result<(), Unfit> {
         let Some(host) = (self.find_host)(name) else {
             let message = format!("{name} is not in the inventory any more");
-            return Err(Unfit { kind: "unknown_host", message });
+            return Err(Unfit { kind: ErrorKind::UnknownHost, message });
         };
         for wanted in checks {
             check(*wanted, &host, self.bmc.as_ref()).await?;
@@ -122,8 +123,10 @@ impl Checker {
             return Ok(());
         }
         if !unfit.is_empty() {
-            let rows: Vec<(&HostName, &str, &str)> =
-                unfit.iter().map(|(host, why)| (host, why.kind, why.message.as_str())).collect();
+            let rows: Vec<(&HostName, &str, &str)> = unfit
+                .iter()
+                .map(|(host, why)| (host, why.kind.as_str(), why.message.as_str()))
+                .collect();
             job::leave_out(tx, id, &rows, &actor).await?;
             job::cut_waves(tx, id, &batch.plan.rollout).await?;
         }

@@ -11,11 +11,11 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::domain::ids::JobId;
-use crate::domain::job::{JobEvent, JobState, next};
 use crate::failpoint::{Point, reach};
-use crate::store::attempt::{AttemptOutcome, Intent, Outcome, write_intents, write_outcomes};
-use crate::store::wake::Wake;
+use crate::runtime::notifier::Notifier;
+use metalbot_core::domain::ids::JobId;
+use metalbot_core::domain::job::{JobEvent, JobState, next};
+use metalbot_store::attempt::{AttemptOutcome, Intent, OutcomeRow, write_intents, write_outcomes};
 
 /// Rows of one statement at most.
 const GROUP: usize = 500;
@@ -35,14 +35,14 @@ pub struct Stale;
 #[derive(Clone, Debug)]
 pub struct Journal {
     intents: mpsc::Sender<Entry<Intent, i64>>,
-    outcomes: mpsc::Sender<Entry<Outcome, ()>>,
+    outcomes: mpsc::Sender<Entry<OutcomeRow, ()>>,
 }
 
 type Entry<T, R> = (T, oneshot::Sender<Result<R, Stale>>);
 
 impl Journal {
     /// Starts the two writers; they end when the last clone of the journal is dropped.
-    pub fn start(pool: PgPool, worker: String, wake: Arc<Wake>) -> Self {
+    pub fn start(pool: PgPool, worker: String, notifier: Arc<Notifier>) -> Self {
         let (intents, intents_in) = mpsc::channel(4 * GROUP);
         let (outcomes, outcomes_in) = mpsc::channel(4 * GROUP);
         let worker: Arc<str> = worker.into();
@@ -57,17 +57,18 @@ impl Journal {
         };
         // Nothing was done yet: whoever leases the job next can begin anew.
         tokio::spawn(run_writer(intents_in, write_intents, |_| None));
-        let write_outcomes = move |group: Vec<Outcome>| {
-            let (pool, worker, wake) = (pool.clone(), Arc::clone(&worker), Arc::clone(&wake));
+        let write_outcomes = move |group: Vec<OutcomeRow>| {
+            let (pool, worker, notifier) =
+                (pool.clone(), Arc::clone(&worker), Arc::clone(&notifier));
             async move {
                 reach(Point::JournalBeforeOutcome);
                 let mut written: Vec<JobId> = write_outcomes(&pool, &worker, &group).await?;
                 reach(Point::JournalOutcomeWritten);
                 if group.iter().any(|row| row.job_state != JobState::Running) {
-                    wake.jobs_ended();
+                    notifier.jobs_ended();
                 }
                 written.sort();
-                let ours = |row: &Outcome| written.binary_search(&row.job).map(drop);
+                let ours = |row: &OutcomeRow| written.binary_search(&row.job).map(drop);
                 Ok(group.iter().map(|row| ours(row).map_err(|_| Stale)).collect())
             }
         };
@@ -81,15 +82,15 @@ impl Journal {
     }
 
     /// Returns once the outcome is durable.
-    pub async fn outcome(&self, outcome: Outcome) -> Result<(), Stale> {
+    pub async fn outcome(&self, outcome: OutcomeRow) -> Result<(), Stale> {
         ask(&self.outcomes, outcome).await
     }
 }
 
 /// What is written instead of an outcome that cannot be written.
-fn quarantine(refused: &Outcome) -> Outcome {
+fn quarantine(refused: &OutcomeRow) -> OutcomeRow {
     let told = "the journal refused the outcome: look at the host, then release it";
-    Outcome {
+    OutcomeRow {
         outcome: AttemptOutcome::Unknown,
         error: Some(("journal_refused".into(), told.into())),
         job_state: next(JobState::Running, JobEvent::Quarantine)
@@ -201,24 +202,24 @@ fn is_refusal(error: &sqlx::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ids::Epoch;
+    use metalbot_core::domain::ids::Epoch;
 
     const BATCH: &str = "insert into batch (action, risk, plan, digest, submitter, state,
              requirements, platform, channel)
          values ('reboot', 'disruptive', '{}', decode(repeat('00', 32), 'hex'), 'alice', 'running',
              '[]', 'console', 'metal');
-         insert into job (batch_id, host, owner, datacenter, rack, sku, wave, state, epoch, worker,
-             lease_until)
-         select 1, 'web' || n, 'web', 'fra1', 'r1', 's1', 0, 'running', 1, 'w',
-             now() + interval '1 hour'
+         insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address, bmc_credentials,
+             wave, state, epoch, worker, lease_until)
+         select 1, 'web' || n, 'web', 'fra1', 'r1', 's1', '10.0.0.1', 'default', 0, 'running', 1,
+             'w', now() + interval '1 hour'
          from generate_series(1, 9) as n;";
 
     fn intent(job: i64) -> Intent {
         Intent { job: JobId(job), epoch: Epoch(1), step: 0, try_number: 1, untouched: true }
     }
 
-    fn failure(job: i64, attempt: i64, error: &str) -> Outcome {
-        Outcome {
+    fn failure(job: i64, attempt: i64, error: &str) -> OutcomeRow {
+        OutcomeRow {
             attempt: Some(attempt),
             job: JobId(job),
             epoch: Epoch(1),
@@ -227,7 +228,7 @@ mod tests {
             error: Some(("bmc_refused".into(), error.into())),
             job_state: JobState::Failed,
             step: 0,
-            left_down: false,
+            maybe_down: false,
         }
     }
 
@@ -237,7 +238,7 @@ mod tests {
         sqlx::query_scalar(states).fetch_all(pool).await.unwrap()
     }
 
-    #[sqlx::test]
+    #[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
     async fn a_refused_outcome_quarantines_its_job_and_holds_up_no_other(pool: PgPool) {
         sqlx::raw_sql(BATCH).execute(&pool).await.unwrap();
         sqlx::raw_sql("alter table attempt add check (error not like '%poison%')")
@@ -260,7 +261,7 @@ mod tests {
         assert_eq!(states(&pool).await, expected);
     }
 
-    #[sqlx::test]
+    #[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
     async fn a_refused_intent_leaves_its_job_to_the_next_worker(pool: PgPool) {
         sqlx::raw_sql(BATCH).execute(&pool).await.unwrap();
         let check = "alter table attempt add check (job_id <> 5)";
@@ -274,7 +275,7 @@ mod tests {
         assert_eq!(states(&pool).await.len(), 8);
     }
 
-    #[sqlx::test]
+    #[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
     async fn a_database_that_may_get_better_refuses_nothing(pool: PgPool) {
         for (statement, refusal) in [
             ("select 'x'::int", true),

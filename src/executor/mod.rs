@@ -13,16 +13,16 @@ use std::time::Duration;
 use sqlx::PgPool;
 
 use crate::bmc::Bmc;
-use crate::domain::host::{Host, HostName};
+use metalbot_core::domain::host::{Host, HostName};
 
 pub mod attempt;
 mod bmc_events;
+pub mod bmc_inventory;
 pub mod checker;
 pub mod journal;
 mod lease_clock;
 mod recall;
 pub mod rollout;
-pub mod survey;
 pub mod worker;
 
 pub use self::bmc_events::LogReading;
@@ -38,13 +38,13 @@ pub struct Executor {
     pub find_host: FindHost,
     /// Name of this process, unique among the replicas.
     pub worker: String,
-    pub limits: Limits,
+    pub limits: WorkerLimits,
     pub log_reading: LogReading,
 }
 
 /// How much, and for how long.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct WorkerLimits {
     /// Most jobs of this process at the same time.
     pub max_in_flight: usize,
     /// How long a job stays ours without a sign of life.

@@ -9,29 +9,29 @@ use std::time::Duration;
 use anyhow::Context;
 use sqlx::{PgPool, PgTransaction};
 
-use crate::domain::batch::{BatchEvent, BatchState, Verdict};
-use crate::domain::caps::Caps;
-use crate::domain::ids::BatchId;
-use crate::domain::job::JobEvent;
-use crate::domain::notice::{Audience, Notice};
-use crate::domain::notify::Topic;
-use crate::domain::principal::Actor;
-use crate::domain::rollout::{Next, Start, WavePause};
-use crate::domain::workflow::Risk;
 use crate::failpoint::{Point, reach};
-use crate::store::batch::Batch;
-use crate::store::wake::{Bell, ring};
-use crate::store::{self, card, job, outbox, telling, view};
 use crate::telemetry;
+use metalbot_core::domain::batch::{BatchEvent, BatchResult, BatchState};
+use metalbot_core::domain::caps::Caps;
+use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::job::JobEvent;
+use metalbot_core::domain::notice::{Audience, Notice};
+use metalbot_core::domain::notify::NoticeTopic;
+use metalbot_core::domain::principal::Actor;
+use metalbot_core::domain::rollout::{Next, Start, WavePause};
+use metalbot_core::domain::workflow::Risk;
+use metalbot_store::batch::Batch;
+use metalbot_store::notifier::{Topic, notify};
+use metalbot_store::{self as store, card, job, notify_route, outbox, view};
 
 /// How long a round may wait for others to finish before it looks again.
 pub const PERIOD: Duration = Duration::from_millis(500);
 
-/// Looks at every batch that asks for attention. `true`: something changed, so look again.
+/// Looks at every batch that needs to be reconciled. `true`: something changed, so look again.
 pub async fn conduct(pool: &PgPool, caps: &Caps) -> anyhow::Result<bool> {
-    let asking = store::batch::asking_attention(&mut *pool.acquire().await?).await?;
+    let ids = store::batch::needing_reconcile(&mut *pool.acquire().await?).await?;
     let mut changed = false;
-    for id in asking {
+    for id in ids {
         match look_at(pool, caps, id).await {
             Ok(moved) => changed |= moved,
             // One that this version cannot read must not hold up the others.
@@ -44,10 +44,10 @@ pub async fn conduct(pool: &PgPool, caps: &Caps) -> anyhow::Result<bool> {
 async fn look_at(pool: &PgPool, caps: &Caps, id: BatchId) -> anyhow::Result<bool> {
     let mut tx = pool.begin().await?;
     let mut batch = store::batch::lock(&mut tx, id).await?.context("it is gone")?;
-    store::batch::give_attention(&mut tx, id).await?;
+    store::batch::mark_reconciled(&mut tx, id).await?;
     let moved = advance(&mut tx, caps, &mut batch).await?;
     if moved {
-        store::batch::ask_attention(&mut tx, &[id]).await?;
+        store::batch::request_reconcile(&mut tx, &[id]).await?;
     }
     reach(Point::RolloutBeforeCommit);
     tx.commit().await?;
@@ -66,15 +66,14 @@ async fn advance(
     if batch.state == BatchState::Scheduled && !start(tx, batch, &actor).await? {
         return Ok(false);
     }
-    if batch.state == BatchState::Running && batch.waits_until.is_some() && batch.until().is_none()
-    {
+    if batch.state == BatchState::Running && batch.not_before.is_some() && batch.until().is_none() {
         store::batch::end_wait(tx, batch).await?;
     }
     let counts = job::rollout_counts(tx, batch).await?;
     match batch.state {
         BatchState::Running | BatchState::Paused => {}
         // Jobs whose hosts nobody had touched were taken back.
-        BatchState::Cancelled if counts.held_in_wave + counts.held_later > 0 => {
+        BatchState::Cancelled if counts.pending_in_wave + counts.pending_later > 0 => {
             job::apply(tx, batch.id, JobEvent::Cancel, None, &actor).await?;
             return Ok(true);
         }
@@ -99,13 +98,13 @@ async fn advance(
             next_wave(tx, batch, &actor).await?;
             Ok(true)
         }
-        (Next::Pause { failed, unhealthy, allowed }, _) => {
-            let before = match unhealthy {
+        (Next::Pause { failed, failed_previously, allowed }, _) => {
+            let before = match failed_previously {
                 0 => String::new(),
-                _ => format!(" and {unhealthy} were bad before"),
+                _ => format!(" and {failed_previously} were bad before"),
             };
             let why = format!("{failed} failed{before}, at most {allowed} may");
-            let notice = Paused { wave: None, failed, unhealthy, allowed };
+            let notice = Paused { wave: None, failed, failed_previously, allowed };
             pause(tx, batch, &actor, &why, notice).await?;
             Ok(true)
         }
@@ -132,7 +131,7 @@ async fn start(
         outbox::notice(tx, &key, &thread, &notice).await?;
         return Ok(false);
     }
-    if let Some(due) = batch.waits_until
+    if let Some(due) = batch.not_before
         && batch.plan.rollout.is_missed(due, batch.now)
     {
         let why = "its time went by and nothing was there to start it";
@@ -147,7 +146,7 @@ async fn start(
     let why = batch.state_reason.clone();
     store::batch::apply(tx, batch, BatchEvent::Start, actor, why.as_deref()).await?;
     if batch.plan.rollout.max_fail.is_some() {
-        job::mark_unhealthy(tx, batch.id, batch.retry_of).await?;
+        job::mark_failed_previously(tx, batch.id, batch.retry_of).await?;
     }
     Ok(true)
 }
@@ -163,12 +162,12 @@ async fn next_wave(
         Some(WavePause::Manual) | None => None,
     };
     store::batch::open_next_wave(tx, batch, wait).await?;
-    telling::wave(tx, batch).await?;
+    notify_route::wave(tx, batch).await?;
     if batch.plan.rollout.wave_pause == Some(WavePause::Manual) {
         // The wave is open: whoever resumes lets it begin.
         let done = batch.wave;
         let why = format!("wave {done} is done, and the next one waits for somebody to resume");
-        let notice = Paused { wave: Some(done), failed: 0, unhealthy: 0, allowed: 0 };
+        let notice = Paused { wave: Some(done), failed: 0, failed_previously: 0, allowed: 0 };
         pause(tx, batch, actor, &why, notice).await?;
     }
     Ok(())
@@ -178,7 +177,7 @@ async fn next_wave(
 struct Paused {
     wave: Option<i32>,
     failed: u32,
-    unhealthy: u32,
+    failed_previously: u32,
     allowed: u32,
 }
 
@@ -187,13 +186,21 @@ async fn pause(
     batch: &mut Batch,
     actor: &Actor,
     why: &str,
-    Paused { wave, failed, unhealthy, allowed }: Paused,
+    Paused { wave, failed, failed_previously, allowed }: Paused,
 ) -> anyhow::Result<()> {
     store::batch::apply(tx, batch, BatchEvent::Pause, actor, Some(why)).await?;
     job::apply(tx, batch.id, JobEvent::Unqueue, None, actor).await?;
-    let (id, pause) = (batch.id, batch.pauses);
-    let notice = Notice::Paused { batch: id, pause, by: None, wave, failed, unhealthy, allowed };
-    let key = format!("batch:{}:paused:{pause}", id.0);
+    let (id, pause_number) = (batch.id, batch.pause_count);
+    let notice = Notice::Paused {
+        batch: id,
+        pause_number,
+        by: None,
+        wave,
+        failed,
+        failed_previously,
+        allowed,
+    };
+    let key = format!("batch:{}:paused:{pause_number}", id.0);
     outbox::notice(tx, &key, &Audience::Thread { batch: id }, &notice).await?;
     Ok(())
 }
@@ -209,13 +216,13 @@ async fn queue(
     let down = if capped { store::caps::down(tx).await? } else { Vec::new() };
     let caps = if capped { *caps } else { Caps::default() };
     let fit = caps.fit(&down, store::caps::waiting(tx, batch.id, batch.wave).await?, room);
-    store::batch::set_kept_by(tx, batch.id, fit.kept_by.as_deref()).await?;
+    store::batch::set_blocked_by(tx, batch.id, fit.blocked_by.as_deref()).await?;
     if fit.start.is_empty() {
         return Ok(false);
     }
     job::queue(tx, &fit.start).await?;
     card::touch(tx, batch.id).await?;
-    ring(tx, Bell::Work).await?;
+    notify(tx, Topic::Work).await?;
     Ok(true)
 }
 
@@ -227,9 +234,9 @@ async fn finish(
 ) -> anyhow::Result<()> {
     let counts = job::state_counts(tx, batch.id).await?;
     let verdict = match counts.succeeded {
-        all if all == counts.total() => Verdict::AllSucceeded,
-        0 => Verdict::NoneSucceeded,
-        _ => Verdict::SomeFailed,
+        all if all == counts.total() => BatchResult::AllSucceeded,
+        0 => BatchResult::NoneSucceeded,
+        _ => BatchResult::SomeFailed,
     };
     store::batch::apply(tx, batch, BatchEvent::Finish(verdict), actor, None).await?;
     reach(Point::RolloutWhileFolding);
@@ -247,7 +254,7 @@ async fn tell_the_end(tx: &mut PgTransaction<'_>, batch: &Batch) -> anyhow::Resu
     }
     let took = batch.started_at.zip(batch.finished_at).map(|(start, end)| end - start);
     let key = format!("batch:{}:completed", batch.id.0);
-    telling::tell(tx, batch, Topic::Complete, &key, |named| Notice::Completed {
+    notify_route::tell(tx, batch, NoticeTopic::Complete, &key, |named| Notice::Completed {
         batch: batch.id,
         submitter: batch.submitter.clone(),
         named,
@@ -262,7 +269,7 @@ async fn tell_the_end(tx: &mut PgTransaction<'_>, batch: &Batch) -> anyhow::Resu
 
 /// Tells of failures of batches that go on: many hosts in one notice. Returns whether there were any.
 pub async fn tell_failures(pool: &PgPool) -> anyhow::Result<bool> {
-    let failing = telling::failing(&mut *pool.acquire().await?).await?;
+    let failing = notify_route::failing(&mut *pool.acquire().await?).await?;
     let mut told = false;
     for id in failing {
         match tell_failures_of(pool, id).await {
@@ -279,7 +286,7 @@ async fn tell_failures_of(pool: &PgPool, id: BatchId) -> anyhow::Result<()> {
     let batch = store::batch::lock(&mut tx, id).await?.context("it is gone")?;
     // Between the look and the lock it may have ended: its end tells of all.
     if matches!(batch.state, BatchState::Running | BatchState::Paused) {
-        telling::failures(&mut tx, &batch).await?;
+        notify_route::failures(&mut tx, &batch).await?;
     }
     tx.commit().await?;
     Ok(())

@@ -14,12 +14,13 @@ use super::attempt::run_job;
 use super::journal::Journal;
 use super::lease_clock::LeaseClock;
 use super::recall::Recall;
-use crate::domain::ids::{BatchId, Epoch, JobId};
-use crate::domain::workflow::Plan;
 use crate::failpoint::{Point, reach};
-use crate::store::wake::Wake;
-use crate::store::{batch, lease};
+use crate::runtime::notifier::Notifier;
 use crate::telemetry;
+use metalbot_core::domain::ids::{BatchId, Epoch, JobId};
+use metalbot_core::domain::workflow::Plan;
+use metalbot_store::notifier::Topic;
+use metalbot_store::{batch, lease};
 
 /// How long the worker sleeps when nobody wakes it.
 const POLL: Duration = Duration::from_millis(500);
@@ -66,14 +67,15 @@ type Leases = Arc<Mutex<HashMap<JobId, Mine>>>;
 
 /// Works until it is stopped, then lets running steps finish for as long as the drain allows and
 /// hands the rest over.
-pub async fn run_worker(executor: Executor, wake: Arc<Wake>, stop: CancellationToken) {
-    let journal = Journal::start(executor.pool.clone(), executor.worker.clone(), Arc::clone(&wake));
+pub async fn run_worker(executor: Executor, notifier: Arc<Notifier>, stop: CancellationToken) {
+    let journal =
+        Journal::start(executor.pool.clone(), executor.worker.clone(), Arc::clone(&notifier));
     let leases = Leases::default();
     let heart = tokio::spawn(run_heartbeat(executor.clone(), Arc::clone(&leases)));
     let mut plans = HashMap::new();
     let mut tasks = JoinSet::new();
     while !stop.is_cancelled() {
-        let ring = wake.work.notified();
+        let notified = notifier.topic(Topic::Work).notified();
         if let Err(error) = recall_stopped(&executor.pool, &leases).await {
             tracing::warn!(%error, "cannot see whether batches were stopped");
         }
@@ -86,7 +88,7 @@ pub async fn run_worker(executor: Executor, wake: Arc<Wake>, stop: CancellationT
         }
         metrics::gauge!(telemetry::JOBS_RUNNING).set(tasks.len() as f64);
         tokio::select! {
-            _ = tokio::time::timeout(POLL, ring) => {}
+            _ = tokio::time::timeout(POLL, notified) => {}
             Some(ended) = tasks.join_next() => {
                 report(ended);
                 // Jobs that end together make room for one lease of many.

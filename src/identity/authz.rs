@@ -2,13 +2,13 @@
 //!
 //! Invariants: what no rule allows is forbidden; an [`Authorised`] can be made only here, so that a
 //! function that asks for one cannot be reached past this check. Who may decide on a batch is
-//! answered by [`crate::domain::approval::may_decide`].
+//! answered by [`metalbot_core::domain::approval::may_decide`].
 
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use crate::domain::principal::Principal;
+use metalbot_core::domain::principal::Principal;
 
 /// One `[[allow]]` of the configuration: members of `group` may submit these actions on hosts of
 /// these owner groups. `*` stands for all.
@@ -43,11 +43,11 @@ pub struct Policy {
 
 /// What somebody wants to do.
 #[derive(Clone, Copy, Debug)]
-pub enum Verb<'a> {
+pub enum Permission<'a> {
     /// Start an action on hosts of these owner groups.
     Submit { action: &'a str, owners: &'a BTreeSet<String> },
     /// Resume a batch, or drop hosts of it.
-    Steer { submitter: &'a str, owners: &'a BTreeSet<String> },
+    Control { submitter: &'a str, owners: &'a BTreeSet<String> },
     /// Cancel or pause a batch, which harms no host: whoever may steer it, approve it, or start one
     /// like it may stop it.
     Stop {
@@ -61,7 +61,7 @@ pub enum Verb<'a> {
     /// Choose what a channel is told.
     Tune,
     /// Give power commands from a shell, with nobody's approval.
-    ActByHand,
+    AdminPower,
     /// Look at anything.
     Read,
 }
@@ -91,7 +91,7 @@ pub enum Forbidden {
     )]
     Submit { action: String, owners: BTreeSet<String>, groups: BTreeSet<String> },
     #[error("only {submitter}{} may change this batch: ask one of them", or_members(.groups))]
-    Steer { submitter: String, groups: BTreeSet<String> },
+    Control { submitter: String, groups: BTreeSet<String> },
     #[error("only {submitter}{} may stop this batch: ask one of them", or_members(.groups))]
     Stop { submitter: String, groups: BTreeSet<String> },
     #[error("only members of {} may release these hosts: ask one of them", list(.groups))]
@@ -99,7 +99,7 @@ pub enum Forbidden {
     #[error("only members of {} may choose what a channel is told: ask one of them", list(.groups))]
     Tune { groups: BTreeSet<String> },
     #[error("only members of {} may act by hand: ask one of them, or submit it in chat", list(.groups))]
-    ActByHand { groups: BTreeSet<String> },
+    AdminPower { groups: BTreeSet<String> },
 }
 
 fn list(groups: &BTreeSet<String>) -> String {
@@ -120,18 +120,18 @@ fn or_members(groups: &BTreeSet<String>) -> String {
 pub fn authorise(
     policy: &Policy,
     who: &Principal,
-    verb: Verb<'_>,
+    verb: Permission<'_>,
 ) -> Result<Authorised, Forbidden> {
     match verb {
-        Verb::Read => {}
-        Verb::Submit { action, owners } => submit(policy, who, action, owners)?,
-        Verb::Steer { submitter, owners } => {
+        Permission::Read => {}
+        Permission::Submit { action, owners } => submit(policy, who, action, owners)?,
+        Permission::Control { submitter, owners } => {
             let groups = owners_and_admins(policy, owners);
             if who.login != submitter && !who.in_any(&groups) {
-                return Err(Forbidden::Steer { submitter: submitter.into(), groups });
+                return Err(Forbidden::Control { submitter: submitter.into(), groups });
             }
         }
-        Verb::Tune => {
+        Permission::Tune => {
             // Whoever may have work done at all, since the channel is where it is told of.
             let allowed = policy.allow.iter().map(|rule| rule.group.clone());
             let groups: BTreeSet<String> = allowed.chain(policy.admins.iter().cloned()).collect();
@@ -139,12 +139,12 @@ pub fn authorise(
                 return Err(Forbidden::Tune { groups });
             }
         }
-        Verb::ActByHand => {
+        Permission::AdminPower => {
             if !who.in_any(&policy.admins) {
-                return Err(Forbidden::ActByHand { groups: policy.admins.clone() });
+                return Err(Forbidden::AdminPower { groups: policy.admins.clone() });
             }
         }
-        Verb::Stop { submitter, owners, approvers, action } => {
+        Permission::Stop { submitter, owners, approvers, action } => {
             let mut groups = owners_and_admins(policy, owners);
             groups.extend(approvers.iter().cloned());
             let peers =
@@ -154,7 +154,7 @@ pub fn authorise(
                 return Err(Forbidden::Stop { submitter: submitter.into(), groups });
             }
         }
-        Verb::Release { owners } => {
+        Permission::Release { owners } => {
             // A person who owns some of the hosts may not let the others go.
             let owns_all = !owners.is_empty() && owners.is_subset(&who.groups);
             if !owns_all && !who.in_any(&policy.admins) {
@@ -243,7 +243,7 @@ mod tests {
             (&["*"], "reboot", &["web"], false),
         ];
         for (groups, action, owners, expected) in table {
-            let verb = Verb::Submit { action, owners: &set(owners) };
+            let verb = Permission::Submit { action, owners: &set(owners) };
             let answer = authorise(&policy(), &who("p", groups), verb);
             assert_eq!(answer.is_ok(), *expected, "{groups:?} {action} {owners:?}");
         }
@@ -253,9 +253,9 @@ mod tests {
     fn no_rules_allow_nothing_but_reading() {
         let (nothing, anybody) = (Policy::default(), who("p", &["sre", "admins", "web"]));
         let web = set(&["web"]);
-        let submit = Verb::Submit { action: "identify", owners: &web };
+        let submit = Permission::Submit { action: "identify", owners: &web };
         assert!(authorise(&nothing, &anybody, submit).is_err());
-        assert_eq!(authorise(&nothing, &anybody, Verb::Read).unwrap().login(), "p");
+        assert_eq!(authorise(&nothing, &anybody, Permission::Read).unwrap().login(), "p");
     }
 
     #[test]
@@ -275,9 +275,9 @@ mod tests {
         ];
         for (login, groups, owners, steer, release) in table {
             let (who, owners) = (who(login, groups), set(owners));
-            let verb = Verb::Steer { submitter: "alice", owners: &owners };
+            let verb = Permission::Control { submitter: "alice", owners: &owners };
             assert_eq!(authorise(&policy(), &who, verb).is_ok(), *steer, "{who:?} {owners:?}");
-            let verb = Verb::Release { owners: &owners };
+            let verb = Permission::Release { owners: &owners };
             assert_eq!(authorise(&policy(), &who, verb).is_ok(), *release, "{who:?} {owners:?}");
         }
     }
@@ -287,10 +287,10 @@ mod tests {
         let table: &[(&[&str], bool)] =
             &[(&["admins"], true), (&["sre", "web"], false), (&[], false), (&["*"], false)];
         for (groups, expected) in table {
-            let answer = authorise(&policy(), &who("p", groups), Verb::ActByHand);
+            let answer = authorise(&policy(), &who("p", groups), Permission::AdminPower);
             assert_eq!(answer.is_ok(), *expected, "{groups:?}");
         }
-        let nobody = authorise(&Policy::default(), &who("p", &["admins"]), Verb::ActByHand);
+        let nobody = authorise(&Policy::default(), &who("p", &["admins"]), Permission::AdminPower);
         let nobody = nobody.unwrap_err().to_string();
         assert!(nobody.starts_with("only members of no group may act by hand"), "{nobody}");
     }
@@ -300,7 +300,7 @@ mod tests {
         let (web, leads) = (set(&["web"]), set(&["leads"]));
         let stop = |login: &str, groups: &[&str], owners: &BTreeSet<String>| {
             let (submitter, action) = ("alice", "reboot");
-            let verb = Verb::Stop { submitter, owners, approvers: &leads, action };
+            let verb = Permission::Stop { submitter, owners, approvers: &leads, action };
             authorise(&policy(), &who(login, groups), verb)
         };
         for (login, groups, may) in [
@@ -333,19 +333,19 @@ mod tests {
         let message =
             |policy: &Policy, verb| authorise(policy, &dave, verb).unwrap_err().to_string();
         assert_eq!(
-            message(&policy(), Verb::Submit { action: "reboot", owners: &web }),
+            message(&policy(), Permission::Submit { action: "reboot", owners: &web }),
             "you may not reboot hosts of web; members of night, sre, web may: ask one of them"
         );
         assert_eq!(
-            message(&Policy::default(), Verb::Submit { action: "reboot", owners: &web }),
+            message(&Policy::default(), Permission::Submit { action: "reboot", owners: &web }),
             "nobody may reboot hosts of web; ask an administrator for a rule"
         );
         assert_eq!(
-            message(&policy(), Verb::Steer { submitter: "alice", owners: &web }),
+            message(&policy(), Permission::Control { submitter: "alice", owners: &web }),
             "only alice and members of admins, web may change this batch: ask one of them"
         );
         assert_eq!(
-            message(&policy(), Verb::Release { owners: &web }),
+            message(&policy(), Permission::Release { owners: &web }),
             "only members of admins, web may release these hosts: ask one of them"
         );
     }

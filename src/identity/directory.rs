@@ -26,9 +26,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::password;
-use crate::domain::inbound::PlatformUser;
-use crate::domain::principal::Principal;
-use crate::watched::Watched;
+use crate::runtime::hot_reload::HotReload;
+use metalbot_core::domain::inbound::PlatformUser;
+use metalbot_core::domain::principal::Principal;
 
 /// The platform on which the user id is the login itself.
 const CONSOLE: &str = "console";
@@ -276,17 +276,17 @@ impl Person {
 
 /// The directory of a file, shared and always fresh. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct DirectoryHandle(Arc<Watched<Directory>>);
+pub struct DirectoryHandle(Arc<HotReload<Directory>>);
 
 impl DirectoryHandle {
     /// Reads the file; later changes of it are seen by [`DirectoryHandle::current`].
     pub fn open(file: &Path) -> Result<Self, DirectoryError> {
-        Ok(DirectoryHandle(Arc::new(Watched::open(file, Directory::load)?)))
+        Ok(DirectoryHandle(Arc::new(HotReload::open(file, Directory::load)?)))
     }
 
     /// A directory that never changes.
     pub fn fixed(directory: Directory) -> Self {
-        DirectoryHandle(Arc::new(Watched::fixed(directory)))
+        DirectoryHandle(Arc::new(HotReload::fixed(directory)))
     }
 
     /// The newest readable directory. Costs one `stat` while the file is unchanged.
@@ -305,7 +305,7 @@ impl DirectoryHandle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::secret::Secret;
+    use secrecy::SecretString;
 
     const PEOPLE: &str = r#"
         [[person]]
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn login_needs_the_password_of_an_enabled_person() {
-        let hash = password::hash(&Secret::new("pw")).unwrap();
+        let hash = password::hash(&SecretString::from("pw")).unwrap();
         let text = format!(
             "[[person]]\nlogin = \"a\"\nname = \"A\"\npassword = \"{hash}\"\n\
              [[person]]\nlogin = \"b\"\nname = \"B\"\n\
@@ -419,7 +419,7 @@ mod tests {
         );
         let directory = parse(&text).unwrap();
         let enters = |login: &str, text: &str| {
-            password::login(&directory, login, &Secret::new(text)).is_some()
+            password::login(&directory, login, &SecretString::from(text)).is_some()
         };
         assert!(enters("a", "pw"));
         for (login, text) in

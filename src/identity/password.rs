@@ -11,8 +11,8 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2};
 
 use super::directory::Directory;
-use crate::domain::principal::Principal;
-use crate::domain::secret::Secret;
+use metalbot_core::domain::principal::Principal;
+use secrecy::{ExposeSecret, SecretString};
 
 /// Why a password could not be hashed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -24,12 +24,12 @@ pub enum PasswordError {
 }
 
 /// Hashes a password with a fresh random salt, in the text form `$argon2id$v=19$...`.
-pub fn hash(password: &Secret) -> Result<String, PasswordError> {
-    if password.expose().is_empty() {
+pub fn hash(password: &SecretString) -> Result<String, PasswordError> {
+    if password.expose_secret().is_empty() {
         return Err(PasswordError::Empty);
     }
     let hash: PasswordHash = Argon2::default()
-        .hash_password(password.expose().as_bytes())
+        .hash_password(password.expose_secret().as_bytes())
         .map_err(|error| PasswordError::Hash(error.to_string()))?;
     Ok(hash.to_string())
 }
@@ -44,22 +44,23 @@ pub fn is_hash(text: &str) -> bool {
 const NOBODY: &str = "nobody has this one";
 
 /// What a guess for an unknown person is held against.
-static DUMMY: LazyLock<String> = LazyLock::new(|| hash(&Secret::new(NOBODY)).unwrap_or_default());
+static DUMMY: LazyLock<String> =
+    LazyLock::new(|| hash(&SecretString::from(NOBODY)).unwrap_or_default());
 
 /// Whether the password is the one that was hashed. `None` (unknown person, or one without a
 /// password) takes as long and is never right.
-pub fn verify(stored: Option<&str>, password: &Secret) -> bool {
-    if password.expose().is_empty() {
+pub fn verify(stored: Option<&str>, password: &SecretString) -> bool {
+    if password.expose_secret().is_empty() {
         return false;
     }
     let matches = PasswordHash::new(stored.unwrap_or(&DUMMY)).is_ok_and(|hash| {
-        Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok()
+        Argon2::default().verify_password(password.expose_secret().as_bytes(), &hash).is_ok()
     });
     matches && stored.is_some()
 }
 
 /// The person who proved to be `login`, or nobody, without saying why.
-pub fn login(directory: &Directory, login: &str, password: &Secret) -> Option<Principal> {
+pub fn login(directory: &Directory, login: &str, password: &SecretString) -> Option<Principal> {
     let proven = verify(directory.password_hash(login), password);
     directory.by_login(login).filter(|_| proven)
 }
@@ -68,8 +69,8 @@ pub fn login(directory: &Directory, login: &str, password: &Secret) -> Option<Pr
 mod tests {
     use super::*;
 
-    fn secret(text: &str) -> Secret {
-        Secret::new(text)
+    fn secret(text: &str) -> SecretString {
+        SecretString::from(text)
     }
 
     #[test]

@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use crate::bmc::{Bmc, BmcError, Class};
-use crate::domain::host::Host;
-use crate::domain::workflow::Check;
+use crate::bmc::{Bmc, BmcError};
+use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
+use metalbot_core::domain::host::Host;
+use metalbot_core::domain::workflow::Check;
 
 /// Looks at a host whose BMC does not answer; a second look costs little beside a false alarm.
 const LOOKS: u32 = 2;
@@ -16,8 +17,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Why a host does not pass.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unfit {
-    /// Short stable name by which failures are grouped into tickets.
-    pub kind: &'static str,
+    pub kind: ErrorKind,
     /// For operators.
     pub message: String,
 }
@@ -34,7 +34,7 @@ async fn bmc_console(host: &Host, bmc: &dyn Bmc) -> Result<(), Unfit> {
     loop {
         match bmc.power(host).await {
             Ok(_) => return Ok(()),
-            Err(error) if error.class() != Class::Rejected && looks < LOOKS => {
+            Err(error) if error.class() != ErrorClass::Rejected && looks < LOOKS => {
                 looks += 1;
                 tokio::time::sleep(PAUSE).await;
             }

@@ -3,28 +3,32 @@
 use async_trait::async_trait;
 
 use super::{Probe, Step, StepContext, StepError};
-use crate::bmc::{BootOverride, Class};
-use crate::domain::workflow::BootDevice as Device;
+use crate::bmc::{BootOverride, BootSelector, boot_selector};
+use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
+use metalbot_core::domain::workflow::BootDevice;
 
-pub(super) struct BootDevice {
-    pub(super) device: Device,
+pub(super) struct SetBootDevice {
+    pub(super) device: BootDevice,
     pub(super) efi: bool,
     pub(super) persistent: bool,
 }
 
 #[async_trait]
-impl Step for BootDevice {
+impl Step for SetBootDevice {
     async fn run(&self, cx: StepContext<'_>) -> Result<(), StepError> {
-        let wanted =
-            BootOverride { device: self.device, efi: self.efi, persistent: self.persistent };
+        let wanted = BootOverride {
+            device: boot_selector(self.device),
+            efi: self.efi,
+            persistent: self.persistent,
+        };
         cx.bmc.set_boot_device(cx.host, wanted, cx.permit).await?;
-        let set = cx.bmc.boot_device(cx.host).await?.map_or(Device::None, |boot| boot.device);
-        if set == self.device {
+        let set = cx.bmc.boot_device(cx.host).await?.map_or(BootSelector::None, |boot| boot.device);
+        if set == wanted.device {
             return Ok(());
         }
         Err(StepError {
-            class: Class::Rejected,
-            kind: "boot_device",
+            class: ErrorClass::Rejected,
+            kind: ErrorKind::BootDevice,
             message: format!("the BMC was told to boot from {:?} and says {set:?}", self.device),
         })
     }

@@ -5,9 +5,10 @@
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::bmc::{Bmc, BmcError, Class, Permit};
-use crate::domain::host::Host;
-use crate::domain::workflow::{PlannedStep, StepAction};
+use crate::bmc::{Bmc, BmcError, Permit};
+use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
+use metalbot_core::domain::host::Host;
+use metalbot_core::domain::workflow::{PlannedStep, StepAction};
 
 mod boot_device;
 mod identify;
@@ -41,9 +42,9 @@ pub enum Probe {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StepError {
-    pub class: Class,
-    /// Short stable name by which failures are grouped into tickets.
-    pub kind: &'static str,
+    /// What may be done next; it may say more than the kind alone does.
+    pub class: ErrorClass,
+    pub kind: ErrorKind,
     /// For operators.
     pub message: String,
 }
@@ -67,13 +68,13 @@ pub trait Step: Send + Sync {
 /// The step that a plan asks for.
 pub fn of(planned: &PlannedStep) -> Box<dyn Step> {
     match planned.action {
-        StepAction::Power { to } => Box::new(power::Power { to }),
+        StepAction::Power { to } => Box::new(power::SetPower { to }),
         StepAction::WaitPower { is, on_deadline } => {
             Box::new(wait_power::WaitPower { is, on_deadline })
         }
         StepAction::Identify { seconds } => Box::new(identify::Identify { seconds }),
         StepAction::BootDevice { device, efi, persistent } => {
-            Box::new(boot_device::BootDevice { device, efi, persistent })
+            Box::new(boot_device::SetBootDevice { device, efi, persistent })
         }
     }
 }

@@ -3,25 +3,26 @@
 use async_trait::async_trait;
 
 use super::{Probe, Step, StepContext, StepError};
-use crate::bmc::{Class, Power as State};
-use crate::domain::workflow::PowerTo;
+use crate::bmc::Power;
+use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
+use metalbot_core::domain::workflow::PowerTo;
 
-pub(super) struct Power {
+pub(super) struct SetPower {
     pub(super) to: PowerTo,
 }
 
 #[async_trait]
-impl Step for Power {
+impl Step for SetPower {
     async fn run(&self, cx: StepContext<'_>) -> Result<(), StepError> {
         let state = cx.bmc.power(cx.host).await?;
         let send = match (self.to, state) {
-            (PowerTo::On, State::On) | (PowerTo::Off | PowerTo::Soft, State::Off) => return Ok(()),
+            (PowerTo::On, Power::On) | (PowerTo::Off | PowerTo::Soft, Power::Off) => return Ok(()),
             // BMCs refuse to cycle a host that is off (completion code 0xD5); what is wanted is on.
-            (PowerTo::Cycle, State::Off) => PowerTo::On,
-            (PowerTo::Reset, State::Off) => {
+            (PowerTo::Cycle, Power::Off) => PowerTo::On,
+            (PowerTo::Reset, Power::Off) => {
                 return Err(StepError {
-                    class: Class::Rejected,
-                    kind: "power_state",
+                    class: ErrorClass::Rejected,
+                    kind: ErrorKind::PowerState,
                     message: "the host is off: there is nothing to reset".into(),
                 });
             }
@@ -33,7 +34,7 @@ impl Step for Power {
     async fn probe(&self, cx: StepContext<'_>) -> Result<Probe, StepError> {
         let state = cx.bmc.power(cx.host).await?;
         Ok(match (self.to, state) {
-            (PowerTo::On, State::On) | (PowerTo::Off | PowerTo::Soft, State::Off) => Probe::Done,
+            (PowerTo::On, Power::On) | (PowerTo::Off | PowerTo::Soft, Power::Off) => Probe::Done,
             (PowerTo::On | PowerTo::Off, _) => Probe::NotDone,
             // It may be shutting down.
             (PowerTo::Soft, _) => Probe::Repeatable,

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Probe, Step, StepContext, StepError};
-use crate::bmc::{Class, Power};
-use crate::domain::workflow::{OnDeadline, PowerIs};
+use crate::bmc::Power;
+use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
+use metalbot_core::domain::workflow::{OnDeadline, PowerIs};
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -29,12 +30,12 @@ impl Step for WaitPower {
             let late = match cx.bmc.power(cx.host).await {
                 Ok(state) if state == wanted => return Ok(()),
                 Ok(state) => StepError {
-                    class: Class::Rejected,
-                    kind: "power_state",
+                    class: ErrorClass::Rejected,
+                    kind: ErrorKind::PowerState,
                     message: format!("the host is still {} at the deadline", word(state)),
                 },
                 // Some BMCs restart or lie for a while after a power command.
-                Err(error) if error.class() == Class::Transient => error.into(),
+                Err(error) if error.class() == ErrorClass::Transient => error.into(),
                 Err(error) => return Err(error.into()),
             };
             let next = Instant::now() + wait;

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use sqlx::PgTransaction;
 
-use crate::domain::host::{HostName, fold};
-use crate::domain::ids::{BatchId, TicketId};
-use crate::store::ticket;
+use metalbot_core::domain::host::{HostName, fold};
+use metalbot_core::domain::ids::{BatchId, TicketId};
+use metalbot_store::ticket;
 
 /// The serialised `kind` names its template.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -14,7 +14,7 @@ pub enum Comment {
     /// Hosts have failed in the same way.
     Again { batch: BatchId, action: String, submitter: String, hosts: Vec<HostName>, error: String },
     /// Every host of the ticket has succeeded since.
-    Mended { batches: Vec<BatchId>, hosts: Vec<HostName> },
+    Resolved { batches: Vec<BatchId>, hosts: Vec<HostName> },
 }
 
 impl Comment {
@@ -24,7 +24,7 @@ impl Comment {
             Comment::Again { hosts, action, error, .. } => {
                 format!("again {action} {} {error}", fold(hosts))
             }
-            Comment::Mended { hosts, .. } => format!("mended {}", fold(hosts)),
+            Comment::Resolved { hosts, .. } => format!("resolved {}", fold(hosts)),
         }
     }
 

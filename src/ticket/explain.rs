@@ -4,13 +4,15 @@
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::place::{Placement, candidates, group, settle, telling};
-use crate::domain::cluster::Shared;
-use crate::domain::host::HostName;
-use crate::domain::ids::BatchId;
-use crate::domain::triage::{Act, HostFailure, Routed, Routes, Target, TicketPolicy};
-use crate::store::ticket_host::failed_jobs;
-use crate::store::{bmc_identity, ticket};
+use super::assign::{Placement, candidates, distinctive, group, match_ticket};
+use metalbot_core::domain::common_cause::Shared;
+use metalbot_core::domain::host::HostName;
+use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::triage::{
+    HostFailure, Routed, Routes, Target, TicketPolicy, TicketUpdate,
+};
+use metalbot_store::ticket_host::failed_jobs;
+use metalbot_store::{bmc_identity, ticket};
 
 /// Hosts that go one way together.
 #[derive(Clone, Debug, Serialize)]
@@ -27,16 +29,16 @@ pub struct Explained {
     pub signature: String,
     pub shared: Option<Shared>,
     /// What became of them, or would.
-    pub ticket: Outcome,
+    pub ticket: ExplainedTicket,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
-pub enum Outcome {
+pub enum ExplainedTicket {
     /// They are on a ticket; `state` is as in `metalbot tickets list`.
     Placed { state: String, key: Option<String>, url: Option<String> },
     /// They are on none yet, and would get this.
-    Would { act: Act, key: Option<String>, url: Option<String> },
+    Would { act: TicketUpdate, key: Option<String>, url: Option<String> },
 }
 
 /// Explains every failed host of a batch.
@@ -50,24 +52,25 @@ pub async fn explain(
     let placed = ticket::of_batch_hosts(&mut *conn, batch).await?;
     let mut explained = Vec::new();
     let usual = bmc_identity::usual(&mut *conn).await?;
-    let failures = failures.into_iter().map(|(_, failure)| telling(&usual, failure)).collect();
+    let failures = failures.into_iter().map(|(_, failure)| distinctive(&usual, failure)).collect();
     for group in group(routes, failures) {
-        let mut explain = |hosts: Vec<HostFailure>, shared: Option<Shared>, ticket: Outcome| {
-            for (routed, hosts) in by_rule(routes, hosts) {
-                let Some(first) = hosts.first() else { continue };
-                explained.push(Explained {
-                    error_kind: first.kind.clone(),
-                    error: first.error.clone(),
-                    hosts: hosts.iter().map(|one| one.host.clone()).collect(),
-                    rule: routed.rule,
-                    because: routed.met,
-                    target: routed.target,
-                    signature: group.signature.clone(),
-                    shared: shared.clone(),
-                    ticket: ticket.clone(),
-                });
-            }
-        };
+        let mut explain =
+            |hosts: Vec<HostFailure>, shared: Option<Shared>, ticket: ExplainedTicket| {
+                for (routed, hosts) in by_rule(routes, hosts) {
+                    let Some(first) = hosts.first() else { continue };
+                    explained.push(Explained {
+                        error_kind: first.kind.clone(),
+                        error: first.error.clone(),
+                        hosts: hosts.iter().map(|one| one.host.clone()).collect(),
+                        rule: routed.rule,
+                        because: routed.met,
+                        target: routed.target,
+                        signature: group.signature.clone(),
+                        shared: shared.clone(),
+                        ticket: ticket.clone(),
+                    });
+                }
+            };
         let mut rest = group.failures.clone();
         let mut tickets: Vec<_> = placed.iter().map(|(_, id, ..)| *id).collect();
         tickets.sort();
@@ -82,14 +85,14 @@ pub async fn explain(
             if let (Some((_, _, state, filed)), false) = (row, mine.is_empty()) {
                 let (key, url) = filed.clone().unzip();
                 let shared = ticket::shared(&mut *conn, id).await?;
-                let outcome = Outcome::Placed { state: state.clone(), key, url };
+                let outcome = ExplainedTicket::Placed { state: state.clone(), key, url };
                 explain(mine, shared, outcome);
             }
         }
         let candidates = candidates(&mut *conn, policy, &usual, &group).await?;
-        for Placement { act, ticket, shared, failures } in settle(policy, rest, candidates) {
+        for Placement { act, ticket, shared, failures } in match_ticket(policy, rest, candidates) {
             let (key, url) = ticket.and_then(|known| known.filed).unzip();
-            explain(failures, shared, Outcome::Would { act, key, url });
+            explain(failures, shared, ExplainedTicket::Would { act, key, url });
         }
     }
     Ok(explained)

@@ -10,16 +10,16 @@ use super::comment::Comment;
 use super::people::People;
 use super::relay::TicketRelay;
 use super::render::{
-    AgainContext, BatchLink, MendedContext, TicketBatch, TicketContext, TicketEvents, TicketHost,
+    AgainContext, BatchLink, ResolvedContext, TicketBatch, TicketContext, TicketEvents, TicketHost,
     TicketPerson,
 };
-use crate::domain::cluster::Shared;
-use crate::domain::host::fold;
-use crate::domain::ids::BatchId;
-use crate::store::batch::Batch;
-use crate::store::ticket_host::{HurtHost, concerned, hosts};
-use crate::store::ticket_work::Work;
-use crate::store::{self, ticket, view};
+use metalbot_core::domain::common_cause::Shared;
+use metalbot_core::domain::host::fold;
+use metalbot_core::domain::ids::BatchId;
+use metalbot_store::batch::Batch;
+use metalbot_store::ticket_host::{HurtHost, concerned, hosts};
+use metalbot_store::ticket_work::Work;
+use metalbot_store::{self as store, ticket, view};
 
 /// Batches that a ticket tells of; of those before it only names the people.
 const BATCHES: usize = 20;
@@ -32,7 +32,7 @@ const LOGS: usize = 5;
 const LOG_LINES: usize = 8;
 
 /// What our books know of a ticket.
-pub struct Facts {
+pub struct TicketFacts {
     /// With those who approved them. The newest first, and not all.
     pub batches: Vec<(Batch, Vec<String>)>,
     pub more_batches: usize,
@@ -42,8 +42,8 @@ pub struct Facts {
     pub shared: Option<Shared>,
 }
 
-impl Facts {
-    pub async fn read(conn: &mut PgConnection, work: &Work) -> anyhow::Result<Facts> {
+impl TicketFacts {
+    pub async fn read(conn: &mut PgConnection, work: &Work) -> anyhow::Result<TicketFacts> {
         let ids = ticket::batches(&mut *conn, work.id).await?;
         let mut batches = Vec::new();
         for id in ids.iter().rev().take(BATCHES) {
@@ -56,7 +56,7 @@ impl Facts {
         let shared = ticket::shared(&mut *conn, work.id).await?;
         let logins = concerned(&mut *conn, work.id, None).await?;
         let more_batches = ids.len() - batches.len();
-        Ok(Facts { batches, more_batches, logins, hosts, shared })
+        Ok(TicketFacts { batches, more_batches, logins, hosts, shared })
     }
 
     /// The last of the errors.
@@ -66,13 +66,13 @@ impl Facts {
 }
 
 impl TicketRelay {
-    /// What the ticket says. `left_out` tells what Jira did not take.
+    /// What the ticket says. `rejected_fields` tells what Jira did not take.
     pub(super) fn context(
         &self,
         work: &Work,
-        facts: &Facts,
+        facts: &TicketFacts,
         people: &People,
-        left_out: Option<&str>,
+        rejected_fields: Option<&str>,
     ) -> TicketContext {
         let person = |login: &String| {
             let unknown = || TicketPerson { name: login.clone(), account: None };
@@ -94,7 +94,8 @@ impl TicketRelay {
             reason: batch.reason.clone().unwrap_or_default(),
         });
         let names = facts.hosts.iter().map(|host| &host.failure.host);
-        let mended = facts.hosts.iter().filter(|host| host.mended).map(|host| &host.failure.host);
+        let resolved =
+            facts.hosts.iter().filter(|host| host.resolved).map(|host| &host.failure.host);
         let newest = facts.newest().map(|host| &host.failure);
         let logs = facts.hosts.iter().filter(|host| !host.bmc_events.is_empty());
         TicketContext {
@@ -110,7 +111,7 @@ impl TicketRelay {
                 .filter(|_| facts.hosts.len() > 1)
                 .map(|shared| format!("{} {}", shared.dimension.as_str(), shared.value)),
             hosts_folded: fold(names),
-            mended_folded: fold(mended),
+            resolved_folded: fold(resolved),
             host_count: facts.hosts.len(),
             hosts: facts.hosts.iter().take(TABLE).map(|host| self.row(host)).collect(),
             events: logs
@@ -121,7 +122,7 @@ impl TicketRelay {
                     TicketEvents { host: host.failure.host.to_string(), lines }
                 })
                 .collect(),
-            left_out: left_out.map(str::to_owned),
+            rejected_fields: rejected_fields.map(str::to_owned),
             retry: facts.batches.first().map_or(work.batch, |(batch, _)| batch.id).0.to_string(),
         }
     }
@@ -160,12 +161,12 @@ impl TicketRelay {
                     error: error.clone(),
                 })?
             }
-            Comment::Mended { batches, hosts } => {
+            Comment::Resolved { batches, hosts } => {
                 let link = |batch: &BatchId| BatchLink {
                     id: batch.to_string(),
                     url: self.batch_url(*batch),
                 };
-                self.templates.mended(&MendedContext {
+                self.templates.resolved(&ResolvedContext {
                     batches: batches.iter().map(link).collect(),
                     hosts_folded: fold(hosts),
                 })?

@@ -7,15 +7,15 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::{Map, Value};
 
-use super::facts::Facts;
-use super::jira::{Body, Issue, JiraError, NewIssue};
+use super::facts::TicketFacts;
 use super::people::People;
-use super::relay::{Failed, TicketRelay};
+use super::relay::{RelayError, TicketRelay};
 use super::render::TicketPerson;
-use crate::domain::triage::Target;
 use crate::failpoint::{Point, reach};
-use crate::store::task::Turn;
-use crate::store::ticket_work::{self, Work};
+use crate::runtime::task::TaskLease;
+use metalbot_core::domain::triage::Target;
+use metalbot_jira::{Body, Issue, JiraError, NewIssue};
+use metalbot_store::ticket_work::{self, Work};
 
 /// How often a ticket in doubt is looked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -24,9 +24,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 pub(super) struct Filed {
     pub issue: Issue,
     /// The version of our ticket that it shows; 0 when that is not known.
-    pub shown: i64,
+    pub rendered_version: i64,
     /// What Jira did not take, with its reasons.
-    pub left_out: Option<String>,
+    pub rejected_fields: Option<String>,
 }
 
 /// How much of a ticket is asked for.
@@ -46,36 +46,43 @@ impl TicketRelay {
     pub(super) async fn file(
         &self,
         work: &Work,
-        facts: &Facts,
+        facts: &TicketFacts,
         people: &People,
-        turn: &Turn,
-    ) -> Result<Option<Filed>, Failed> {
+        lease: &TaskLease,
+    ) -> Result<Option<Filed>, RelayError> {
         let label = format!("metalbot-{}", work.fingerprint);
         if let Some(doubt) = work.doubt {
             if let Some(issue) = self.site.find_by_label(&label).await? {
-                return Ok(Some(Filed { issue, shown: 0, left_out: None }));
+                return Ok(Some(Filed { issue, rendered_version: 0, rejected_fields: None }));
             }
             if let Some(left) = self.policy.doubt.checked_sub(doubt).filter(|left| !left.is_zero())
             {
-                return Err(Failed::Doubt(left.min(LOOK_AGAIN)));
+                return Err(RelayError::Doubt(left.min(LOOK_AGAIN)));
             }
         }
         let mut refusals: Vec<String> = Vec::new();
         let mut extent = Extent::Full;
         loop {
-            let left_out = (!refusals.is_empty()).then(|| refusals.join("; "));
-            let new = self.issue(work, facts, people, &label, &extent, left_out.as_deref())?;
+            let rejected_fields = (!refusals.is_empty()).then(|| refusals.join("; "));
+            let new =
+                self.issue(work, facts, people, &label, &extent, rejected_fields.as_deref())?;
             if !ticket_work::create_begins(&self.pool, work.id).await? {
                 return Ok(None);
             }
-            if !turn.holds() {
-                return Err(Failed::TurnLost);
+            if !lease.holds() {
+                return Err(RelayError::TurnLost);
             }
             reach(Point::TicketBeforeCreate);
             let created = self.site.create(&new).await;
             reach(Point::TicketAfterCreate);
             let error = match created {
-                Ok(issue) => return Ok(Some(Filed { issue, shown: work.version, left_out })),
+                Ok(issue) => {
+                    return Ok(Some(Filed {
+                        issue,
+                        rendered_version: work.version,
+                        rejected_fields,
+                    }));
+                }
                 Err(error @ JiraError::Unknown { .. }) => return Err(error.into()),
                 Err(error) => error,
             };
@@ -107,11 +114,9 @@ impl TicketRelay {
         let ours = optional_fields(refused);
         let named: Vec<String> =
             field_errors.keys().filter(|field| ours.contains(field)).cloned().collect();
-        let elsewhere = work.target.as_ref().is_some_and(|target| {
-            let default = &self.default;
-            target.site == default.site
-                && (&target.project, &target.issue_type) != (&default.project, &default.issue_type)
-        });
+        let (target, default) = (&work.target, &self.default);
+        let elsewhere = target.site == default.site
+            && (&target.project, &target.issue_type) != (&default.project, &default.issue_type);
         match extent {
             Extent::Full if !named.is_empty() => Some(Extent::Without(named)),
             Extent::Full | Extent::Without(_) => Some(Extent::Least),
@@ -123,16 +128,16 @@ impl TicketRelay {
     fn issue(
         &self,
         work: &Work,
-        facts: &Facts,
+        facts: &TicketFacts,
         people: &People,
         label: &str,
         extent: &Extent,
-        left_out: Option<&str>,
-    ) -> Result<NewIssue, Failed> {
+        rejected_fields: Option<&str>,
+    ) -> Result<NewIssue, RelayError> {
         let default = &self.default;
         let target: &Target = match extent {
             Extent::LeastElsewhere => default,
-            _ => work.target.as_ref().unwrap_or(default),
+            _ => &work.target,
         };
         let least = matches!(extent, Extent::Least | Extent::LeastElsewhere);
         let named: People = people
@@ -142,7 +147,7 @@ impl TicketRelay {
                 (login.clone(), TicketPerson { account, ..who.clone() })
             })
             .collect();
-        let context = self.context(work, facts, &named, left_out);
+        let context = self.context(work, facts, &named, rejected_fields);
         let text = self.templates.failure(&context).context("ticket template")?;
         let new = NewIssue {
             project: target.project.clone(),

@@ -9,12 +9,12 @@ mod comment;
 pub mod explain;
 mod facts;
 mod filing;
-pub mod jira;
-pub mod mending;
+
+pub mod assign;
 pub mod people;
-pub mod place;
-pub mod recheck;
+pub mod poll;
 pub mod relay;
 pub mod render;
+pub mod resolve;
 mod signature;
-pub mod sync;
+pub mod verify;

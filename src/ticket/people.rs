@@ -6,24 +6,24 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::jira::{JiraError, Site};
-use super::relay::{Failed, TicketRelay};
+use super::relay::{RelayError, TicketRelay};
 use super::render::TicketPerson;
-use crate::store::ticket_work::{self, Work};
+use metalbot_jira::{JiraError, Site};
+use metalbot_store::ticket_work::{self, Work};
 
 /// How long it is believed what Jira said of an account.
 const BELIEVED: Duration = Duration::from_secs(600);
 
 /// What a ticket needs to know of a person.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Person {
+pub struct ConcernedPerson {
     pub name: String,
     /// Account at the site, where the directory knows one.
     pub account: Option<String>,
 }
 
 /// Looks a person up by login and Jira site; a person who has left is still named.
-pub type FindPerson = Arc<dyn Fn(&str, &str) -> Person + Send + Sync>;
+pub type FindConcerned = Arc<dyn Fn(&str, &str) -> ConcernedPerson + Send + Sync>;
 
 /// The people concerned by login, as they are named and, where Jira knows them, tagged.
 pub type People = BTreeMap<String, TicketPerson>;
@@ -48,12 +48,16 @@ impl Accounts {
 impl TicketRelay {
     /// The people of these logins, tagged where Jira knows their account. Those whom it does not
     /// know are written down for operators.
-    pub(super) async fn people(&self, work: &Work, logins: &[String]) -> Result<People, Failed> {
+    pub(super) async fn people(
+        &self,
+        work: &Work,
+        logins: &[String],
+    ) -> Result<People, RelayError> {
         let mut people = People::new();
-        let mut untagged = Vec::new();
+        let mut unknown = Vec::new();
         let mut answers = true;
         for login in logins {
-            let Person { name, account } = (self.find_person)(login, self.site.name());
+            let ConcernedPerson { name, account } = (self.find_person)(login, self.site.name());
             let known = match &account {
                 None => false,
                 Some(account) if answers => match self.accounts.knows(&self.site, account).await {
@@ -68,13 +72,13 @@ impl TicketRelay {
                 Some(_) => true,
             };
             if !known {
-                untagged.push(login.clone());
+                unknown.push(login.clone());
             }
             people.insert(login.clone(), TicketPerson { name, account: account.filter(|_| known) });
         }
-        if untagged != work.untagged {
-            tracing::warn!(ticket = work.fingerprint, ?untagged, "not known in Jira");
-            ticket_work::set_untagged(&self.pool, work.id, &untagged).await?;
+        if unknown != work.unknown_accounts {
+            tracing::warn!(ticket = work.fingerprint, ?unknown, "not known in Jira");
+            ticket_work::set_unknown_accounts(&self.pool, work.id, &unknown).await?;
         }
         Ok(people)
     }
@@ -86,7 +90,7 @@ impl TicketRelay {
         work: &Work,
         key: &str,
         people: &People,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), RelayError> {
         let mut watchers = work.watchers.clone();
         for account in people.values().filter_map(|who| who.account.as_ref()) {
             if watchers.contains(account) {

@@ -8,7 +8,7 @@
 //! create and shows it in a search within that time. A comment of unknown outcome is not repeated:
 //! the ticket's text says all that it says.
 //!
-//! A process that stood still before a create has lost its turn, and creates nothing.
+//! A process that stood still before a create has lost its lease, and creates nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,21 +18,21 @@ use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
 use super::comment::Comment;
-use super::facts::Facts;
+use super::facts::TicketFacts;
 use super::filing::Filed;
-use super::jira::{Body, Category, Change, JiraError, Site};
-use super::people::{Accounts, FindPerson, People};
+use super::people::{Accounts, FindConcerned, People};
 use super::render::TicketTemplates;
-use crate::domain::host::{Host, HostName};
-use crate::domain::inbound::Place;
-use crate::domain::notice::{Audience, Notice};
-use crate::domain::principal::Actor;
-use crate::domain::triage::{Target, TicketPolicy};
-use crate::store::share::Share;
-use crate::store::task::Turn;
-use crate::store::ticket::MoveTo;
-use crate::store::ticket_work::{self, Work};
-use crate::store::{audit, outbox, ticket, ticket_host};
+use crate::runtime::task::TaskLease;
+use metalbot_core::domain::host::{Host, HostName};
+use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::notice::{Audience, Notice};
+use metalbot_core::domain::principal::Actor;
+use metalbot_core::domain::triage::{Target, TicketPolicy};
+use metalbot_jira::{Body, Category, IssueChange, JiraError, Site};
+use metalbot_store::relay_scope::RelayScope;
+use metalbot_store::ticket::TicketTransition;
+use metalbot_store::ticket_work::{self, Work};
+use metalbot_store::{audit, outbox, ticket, ticket_host};
 
 /// How often the relay looks when nobody wakes it.
 pub const PERIOD: Duration = Duration::from_secs(1);
@@ -50,12 +50,12 @@ pub struct TicketRelay {
     pub pool: PgPool,
     pub site: Site,
     /// What goes to the site, and perhaps what goes nowhere.
-    pub share: Share,
+    pub share: RelayScope,
     /// Where a ticket goes that cannot go where it should.
     pub default: Target,
     pub policy: TicketPolicy,
     pub templates: Arc<TicketTemplates>,
-    pub find_person: FindPerson,
+    pub find_person: FindConcerned,
     pub find_host: FindHost,
     /// Where people reach the console, without a trailing slash.
     pub public_url: String,
@@ -64,7 +64,7 @@ pub struct TicketRelay {
 
 /// Why a ticket is not as it should be yet.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failed {
+pub(super) enum RelayError {
     #[error(transparent)]
     Jira(#[from] JiraError),
     /// A create may or may not have happened; it is looked for again after this time.
@@ -80,38 +80,38 @@ pub(super) enum Failed {
     Internal(#[from] anyhow::Error),
 }
 
-impl From<sqlx::Error> for Failed {
+impl From<sqlx::Error> for RelayError {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
-                Failed::Internal(error.into())
+                RelayError::Internal(error.into())
             }
-            error => Failed::Database(error),
+            error => RelayError::Database(error),
         }
     }
 }
 
 impl TicketRelay {
     /// Writes to Jira what is due; `true` when there may be more.
-    pub async fn round(self: Arc<Self>, turn: Turn) -> anyhow::Result<bool> {
+    pub async fn run_once(self: Arc<Self>, lease: TaskLease) -> anyhow::Result<bool> {
         let mut written = false;
         for work in &ticket_work::due(&self.pool, &self.share, PAGE).await? {
-            if turn.is_last() {
+            if lease.is_last() {
                 return Ok(true);
             }
-            match self.write(work, &turn).await {
+            match self.write(work, &lease).await {
                 Ok(()) => written = true,
-                Err(Failed::Jira(error @ JiraError::Rejected { .. })) => {
+                Err(RelayError::Jira(error @ JiraError::Rejected { .. })) => {
                     self.refused(work, &error).await?;
                     if error.is_about_access() {
                         break;
                     }
                 }
                 // It holds up no other, and a person has to look.
-                Err(Failed::Internal(error)) => self.stuck(work, &format!("{error:#}")).await?,
-                Err(Failed::TurnLost) => return Ok(true),
-                Err(Failed::Database(error)) => return Err(error.into()),
-                Err(Failed::Jira(error)) => {
+                Err(RelayError::Internal(error)) => self.stuck(work, &format!("{error:#}")).await?,
+                Err(RelayError::TurnLost) => return Ok(true),
+                Err(RelayError::Database(error)) => return Err(error.into()),
+                Err(RelayError::Jira(error)) => {
                     let wait = match &error {
                         JiraError::Unknown { .. } => Some(Duration::from_secs(1)),
                         error => error.retry_after(),
@@ -121,7 +121,7 @@ impl TicketRelay {
                     self.late(work, wait, &error.to_string()).await?;
                     break;
                 }
-                Err(error @ Failed::Doubt(wait)) => {
+                Err(error @ RelayError::Doubt(wait)) => {
                     self.late(work, wait, &error.to_string()).await?;
                     break;
                 }
@@ -136,29 +136,29 @@ impl TicketRelay {
     }
 
     /// Brings one ticket up to date in Jira.
-    async fn write(&self, work: &Work, turn: &Turn) -> Result<(), Failed> {
-        let target = work.target.as_ref().unwrap_or(&self.default);
+    async fn write(&self, work: &Work, lease: &TaskLease) -> Result<(), RelayError> {
+        let target = &work.target;
         if target.site != self.site.name() {
             return Err(anyhow!("no Jira site {:?} is configured", target.site).into());
         }
-        let facts = Facts::read(&mut *self.pool.acquire().await?, work).await?;
+        let facts = TicketFacts::read(&mut *self.pool.acquire().await?, work).await?;
         let people = self.people(work, &facts.logins).await?;
-        let (key, shown) = match &work.key {
-            Some(key) => (key.clone(), work.shown),
+        let (key, rendered_version) = match &work.key {
+            Some(key) => (key.clone(), work.rendered_version),
             None => {
-                let Some(filed) = self.file(work, &facts, &people, turn).await? else {
+                let Some(filed) = self.file(work, &facts, &people, lease).await? else {
                     return Ok(());
                 };
                 self.remember(work, &facts, &people, &filed).await?;
-                (filed.issue.key, filed.shown)
+                (filed.issue.key, filed.rendered_version)
             }
         };
-        if shown < work.version {
+        if rendered_version < work.version {
             self.update(work, &key, &facts, &people).await?;
         }
         self.watch(work, &key, &people).await?;
-        self.comments(work, &key, &people, turn).await?;
-        if let Some(to) = work.move_to {
+        self.comments(work, &key, &people, lease).await?;
+        if let Some(to) = work.pending_transition {
             self.transition(work, &key, to).await?;
         }
         Ok(())
@@ -168,15 +168,15 @@ impl TicketRelay {
         &self,
         work: &Work,
         key: &str,
-        facts: &Facts,
+        facts: &TicketFacts,
         people: &People,
-    ) -> Result<(), Failed> {
-        let context = self.context(work, facts, people, work.left_out.as_deref());
+    ) -> Result<(), RelayError> {
+        let context = self.context(work, facts, people, work.rejected_fields.as_deref());
         let text = self.templates.failure(&context).context("ticket template")?;
-        let change = Change {
+        let change = IssueChange {
             summary: Some(text.summary),
             body: Some(Body::markdown(text.body)),
-            ..Change::default()
+            ..IssueChange::default()
         };
         match self.site.update(key, &change).await {
             Ok(()) => {}
@@ -186,7 +186,7 @@ impl TicketRelay {
             }
             Err(error) => return Err(error.into()),
         }
-        ticket_work::shown(&self.pool, work.id, work.version).await?;
+        ticket_work::rendered(&self.pool, work.id, work.version).await?;
         Ok(())
     }
 
@@ -195,8 +195,8 @@ impl TicketRelay {
         work: &Work,
         key: &str,
         people: &People,
-        turn: &Turn,
-    ) -> Result<(), Failed> {
+        lease: &TaskLease,
+    ) -> Result<(), RelayError> {
         while let Some(pending) = ticket_work::next_comment(&self.pool, work.id).await? {
             if pending.tried {
                 tracing::warn!(ticket = key, "a comment's outcome is unknown; it is not repeated");
@@ -206,9 +206,9 @@ impl TicketRelay {
             let comment: Comment = serde_json::from_value(pending.body).context("a comment")?;
             let text = self.comment(&comment, people)?;
             ticket_work::comment_begins(&self.pool, pending.id).await?;
-            if !turn.holds() {
+            if !lease.holds() {
                 ticket_work::comment_failed(&self.pool, pending.id).await?;
-                return Err(Failed::TurnLost);
+                return Err(RelayError::TurnLost);
             }
             match self.site.comment(key, &Body::markdown(text)).await {
                 Ok(()) | Err(JiraError::Unknown { .. }) => {}
@@ -225,14 +225,19 @@ impl TicketRelay {
         Ok(())
     }
 
-    async fn transition(&self, work: &Work, key: &str, to: MoveTo) -> Result<(), Failed> {
+    async fn transition(
+        &self,
+        work: &Work,
+        key: &str,
+        to: TicketTransition,
+    ) -> Result<(), RelayError> {
         let names = match to {
-            MoveTo::Open => &self.policy.reopen_by,
-            MoveTo::Closed => &self.policy.close_by,
+            TicketTransition::Open => &self.policy.reopen_by,
+            TicketTransition::Closed => &self.policy.close_by,
         };
         for name in names {
             match self.site.transition(key, name).await {
-                Ok(true) => return Ok(ticket_work::moved(&self.pool, work.id).await?),
+                Ok(true) => return Ok(ticket_work::transition_done(&self.pool, work.id).await?),
                 Ok(false) => {}
                 Err(error @ JiraError::Rejected { .. }) if !error.is_about_access() => {
                     tracing::warn!(ticket = key, name, %error, "Jira refuses a transition");
@@ -242,14 +247,14 @@ impl TicketRelay {
         }
         let states = self.site.states(&[key.to_owned()]).await?;
         let closed = states.first().is_some_and(|state| state.category == Category::Done);
-        if states.is_empty() || closed != (to == MoveTo::Closed) {
-            let what = if to == MoveTo::Open { "opens" } else { "closes" };
+        if states.is_empty() || closed != (to == TicketTransition::Closed) {
+            let what = if to == TicketTransition::Open { "opens" } else { "closes" };
             let problem =
                 format!("no transition of {key} {what} it: Jira offers none of {names:?}");
             let url = work.url.as_deref().unwrap_or_default();
             self.tell_operators(work, Some((key, url)), &problem).await?;
         }
-        ticket_work::moved(&self.pool, work.id).await?;
+        ticket_work::transition_done(&self.pool, work.id).await?;
         Ok(())
     }
 
@@ -257,17 +262,19 @@ impl TicketRelay {
     async fn remember(
         &self,
         work: &Work,
-        facts: &Facts,
+        facts: &TicketFacts,
         people: &People,
         filed: &Filed,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), RelayError> {
         let issue = &filed.issue;
         let mut tx = self.pool.begin().await?;
         // What was placed until now is told here; what comes later finds a ticket that is filed.
         ticket::lock(&mut tx).await?;
         let place = (&issue.key[..], &issue.url[..]);
-        let left_out = filed.left_out.as_deref();
-        if !ticket_work::created(&mut tx, work.id, place, filed.shown, left_out).await? {
+        let rejected_fields = filed.rejected_fields.as_deref();
+        if !ticket_work::created(&mut tx, work.id, place, filed.rendered_version, rejected_fields)
+            .await?
+        {
             return Ok(());
         }
         let error = facts.newest().map(|host| host.failure.error.clone()).unwrap_or_default();
@@ -295,8 +302,8 @@ impl TicketRelay {
         }
         ticket::touch_cards(&mut tx, work.id).await?;
         tx.commit().await?;
-        if let Some(left_out) = &filed.left_out {
-            let problem = format!("Jira did not take all of it: {left_out}");
+        if let Some(rejected_fields) = &filed.rejected_fields {
+            let problem = format!("Jira did not take all of it: {rejected_fields}");
             self.tell_operators(work, Some(place), &problem).await?;
         }
         Ok(())

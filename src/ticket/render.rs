@@ -11,14 +11,14 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Output, State, UndefinedBehavior, Value};
 use serde::Serialize;
 
-use super::jira;
+use metalbot_jira as jira;
 
 const COMPILED_IN: [(&str, &str); 5] = [
     ("summary.txt", include_str!("../../templates/tickets/summary.txt")),
     ("body.md", include_str!("../../templates/tickets/body.md")),
     ("advice.md", include_str!("../../templates/tickets/advice.md")),
     ("again.md", include_str!("../../templates/tickets/again.md")),
-    ("mended.md", include_str!("../../templates/tickets/mended.md")),
+    ("resolved.md", include_str!("../../templates/tickets/resolved.md")),
 ];
 
 /// What a ticket says.
@@ -40,14 +40,14 @@ pub struct TicketContext {
     /// Hosts in folded form: `web[01-12,15]`.
     pub hosts_folded: String,
     /// Those that have succeeded since, folded; empty when none has.
-    pub mended_folded: String,
+    pub resolved_folded: String,
     /// How many hosts; `hosts` may hold fewer.
     pub host_count: usize,
     pub hosts: Vec<TicketHost>,
     /// What BMCs have logged, of a few hosts.
     pub events: Vec<TicketEvents>,
     /// Fields that Jira refused, with its reasons.
-    pub left_out: Option<String>,
+    pub rejected_fields: Option<String>,
     /// Number of the batch to retry.
     pub retry: String,
 }
@@ -113,9 +113,9 @@ pub struct AgainContext {
     pub error: String,
 }
 
-/// The words of `Comment::Mended`.
+/// The words of `Comment::Resolved`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct MendedContext {
+pub struct ResolvedContext {
     pub batches: Vec<BatchLink>,
     pub hosts_folded: String,
 }
@@ -129,14 +129,14 @@ pub struct BatchLink {
 
 /// Words of a ticket: a plain summary and a body in Markdown.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Rendered {
+pub struct TicketText {
     pub summary: String,
     pub body: String,
 }
 
 /// A template that cannot be used. Its message names the file.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum RenderError {
+pub enum TicketTemplateError {
     #[error("cannot read the ticket template {file}: {detail}")]
     Unreadable { file: String, detail: String },
     #[error("the ticket template {file} does not work: {detail}")]
@@ -152,7 +152,7 @@ pub struct TicketTemplates {
 impl TicketTemplates {
     /// Loads the compiled-in templates, each overridden by the file of its name in the site folder
     /// where there is one, and renders examples to prove that they work.
-    pub fn load(site: Option<&Path>) -> Result<TicketTemplates, RenderError> {
+    pub fn load(site: Option<&Path>) -> Result<TicketTemplates, TicketTemplateError> {
         let mut env = Environment::new();
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         env.set_auto_escape_callback(|name| match name.ends_with(".md") {
@@ -175,7 +175,7 @@ impl TicketTemplates {
         for (name, compiled_in) in COMPILED_IN {
             let text = match site.map(|folder| folder.join(name)).filter(|path| path.exists()) {
                 Some(path) => {
-                    std::fs::read_to_string(&path).map_err(|e| RenderError::Unreadable {
+                    std::fs::read_to_string(&path).map_err(|e| TicketTemplateError::Unreadable {
                         file: path.display().to_string(),
                         detail: e.to_string(),
                     })?
@@ -187,29 +187,29 @@ impl TicketTemplates {
         let templates = TicketTemplates { env };
         templates.failure(&example())?;
         templates.again(&example_again())?;
-        templates.mended(&example_mended())?;
+        templates.resolved(&example_resolved())?;
         Ok(templates)
     }
 
     /// The ticket for a failure.
-    pub fn failure(&self, context: &TicketContext) -> Result<Rendered, RenderError> {
-        Ok(Rendered {
+    pub fn failure(&self, context: &TicketContext) -> Result<TicketText, TicketTemplateError> {
+        Ok(TicketText {
             summary: self.render("summary.txt", context)?,
             body: self.render("body.md", context)?,
         })
     }
 
     /// The comment that hosts have failed again.
-    pub fn again(&self, context: &AgainContext) -> Result<String, RenderError> {
+    pub fn again(&self, context: &AgainContext) -> Result<String, TicketTemplateError> {
         self.render("again.md", context)
     }
 
     /// The comment that all hosts have succeeded.
-    pub fn mended(&self, context: &MendedContext) -> Result<String, RenderError> {
-        self.render("mended.md", context)
+    pub fn resolved(&self, context: &ResolvedContext) -> Result<String, TicketTemplateError> {
+        self.render("resolved.md", context)
     }
 
-    fn render(&self, name: &str, context: &impl Serialize) -> Result<String, RenderError> {
+    fn render(&self, name: &str, context: &impl Serialize) -> Result<String, TicketTemplateError> {
         let template = self.env.get_template(name).map_err(|e| broken(name, &e))?;
         let text = template.render(Value::from(Serde(context))).map_err(|e| broken(name, &e))?;
         Ok(text.trim().to_owned())
@@ -233,7 +233,7 @@ fn write_value(
     written.map_err(minijinja::Error::from)
 }
 
-fn broken(file: &str, error: &minijinja::Error) -> RenderError {
+fn broken(file: &str, error: &minijinja::Error) -> TicketTemplateError {
     // The alternate form adds the line; causes follow.
     let mut detail = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -241,7 +241,7 @@ fn broken(file: &str, error: &minijinja::Error) -> RenderError {
         detail = format!("{detail}: {inner}");
         source = inner.source();
     }
-    RenderError::Broken { file: error.name().unwrap_or(file).to_owned(), detail }
+    TicketTemplateError::Broken { file: error.name().unwrap_or(file).to_owned(), detail }
 }
 
 fn alice() -> TicketPerson {
@@ -266,7 +266,7 @@ fn example() -> TicketContext {
         source: "cut the power".into(),
         shared: Some("rack fra1/r12".into()),
         hosts_folded: "web[01-02]".into(),
-        mended_folded: String::new(),
+        resolved_folded: String::new(),
         host_count: 2,
         hosts: ["web01", "web02"]
             .map(|name| TicketHost {
@@ -285,7 +285,7 @@ fn example() -> TicketContext {
             host: "web01".into(),
             lines: "14:01 PSU 1: power supply input lost\n14:02 PSU 2: failure".into(),
         }],
-        left_out: Some("priority: it is gone".into()),
+        rejected_fields: Some("priority: it is gone".into()),
         retry: "42".into(),
     }
 }
@@ -301,9 +301,9 @@ fn example_again() -> AgainContext {
     }
 }
 
-fn example_mended() -> MendedContext {
+fn example_resolved() -> ResolvedContext {
     let batch = BatchLink { id: "#44".into(), url: "https://metalbot.example/batches/44".into() };
-    MendedContext { batches: vec![batch], hosts_folded: "web[01-03]".into() }
+    ResolvedContext { batches: vec![batch], hosts_folded: "web[01-03]".into() }
 }
 
 #[cfg(test)]
@@ -361,11 +361,11 @@ mod tests {
     fn comments() {
         let templates = built_in();
         insta::assert_snapshot!(templates.again(&example_again()).unwrap(), @r#"
-        Failed again in batch [\#43](<https://metalbot.example/batches/43>) (reboot), asked by [Alice](<mention:alice>): web03
+        RelayError again in batch [\#43](<https://metalbot.example/batches/43>) (reboot), asked by [Alice](<mention:alice>): web03
 
         Last error: the BMC at 10\.0\.0\.7 does not answer
         "#);
-        insta::assert_snapshot!(templates.mended(&example_mended()).unwrap(), @r#"
+        insta::assert_snapshot!(templates.resolved(&example_resolved()).unwrap(), @r#"
         Every host of this ticket has succeeded since it failed ([\#44](<https://metalbot.example/batches/44>)): web\[01\-03\]
         "#);
     }
@@ -428,11 +428,11 @@ mod tests {
             source: text(),
             shared: Some(text()),
             hosts_folded: text(),
-            mended_folded: text(),
+            resolved_folded: text(),
             host_count: 1,
             hosts: vec![host],
             events: vec![TicketEvents { host: text(), lines: text() }],
-            left_out: Some(text()),
+            rejected_fields: Some(text()),
             retry: text(),
         };
         let ticket = built_in().failure(&context).unwrap();

@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::domain::triage::{HostFailure, Source, Target};
+use metalbot_core::domain::triage::{HostFailure, Source, Target};
 
 /// The error without the host's name, addresses and numbers: two hosts that failed in one way say
 /// the same. A code such as `0xd5` stays: it is the cause's name.

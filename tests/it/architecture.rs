@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use metalbot::command::Catalog;
-use metalbot::domain::zone::Zone;
-use metalbot::notice::render::ChatTemplates;
+use metalbot::notify::render::ChatTemplates;
+use metalbot_core::command::Catalog;
+use metalbot_core::domain::time_zone::Zone;
 
 /// Each module and what of ours it may import beside itself. `cli` may import everything.
 const MAY_IMPORT: [(&str, &[&str]); 21] = [
@@ -229,9 +229,9 @@ fn every_command_file_is_an_action() {
 
 #[test]
 fn the_checks_see_what_they_look_for() {
-    assert_eq!(imports("use crate::store::{self, job};"), ["store"]);
-    assert_eq!(imports("    let x = crate::app::f(crate::domain::y);"), ["app", "domain"]);
-    assert_eq!(imports("//! [`crate::store`]"), [""; 0]);
+    assert_eq!(imports("use metalbot_store::{self as store, job};"), ["store"]);
+    assert_eq!(imports("    let x = crate::app::f(metalbot_core::domain::y);"), ["app", "domain"]);
+    assert_eq!(imports("//! [`metalbot_store`]"), [""; 0]);
     let text = "mod a;\n#[cfg(test)]\nmod b;\n#[cfg(test)]\nmod tests {\n";
     let file = File { path: "x/mod.rs".into(), text: text.into(), is_test: false };
     assert_eq!(test_modules(&file), ["x/b.rs"]);

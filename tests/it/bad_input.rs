@@ -3,15 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use metalbot::sim::person::Person;
-use metalbot::sim::rack::Fault;
+use metalbot_sim::person::ConsoleUser;
+use metalbot_sim::rack::BmcFault;
 use reqwest::StatusCode;
 use serde_json::json;
 
 use crate::harness::{METAL, World};
 
 /// Types something that must change nothing; returns the answer.
-async fn says_in_vain(t: &World, who: &Person, text: &str) -> String {
+async fn says_in_vain(t: &World, who: &ConsoleUser, text: &str) -> String {
     let before = t.books().await;
     let told = t.says(who, text).await;
     assert_eq!(t.books().await, before, "{text:?} changed something");
@@ -341,7 +341,7 @@ async fn a_command_of_a_hundred_kilobytes() {
 
 #[tokio::test]
 async fn markup_in_a_reason_stays_text() {
-    let t = World::builder().rack().fault("web01", Fault::WrongPassword).start().await;
+    let t = World::builder().rack().fault("web01", BmcFault::WrongPassword).start().await;
     let reason = "<b>x</b> <img src=q onerror=alert(1)> **bold** [link](http://evil.example) \
                   `code` <!channel> @bob {color:red}r{color} [~carol] !pic.png! h1. {{m}} |c|";
     t.says(&t.alice, &format!("/metal reboot web01 reason='{reason}'")).await;
@@ -527,6 +527,6 @@ async fn an_approver_who_left_the_group_does_not_count_any_more() {
     t.finish().await;
 }
 
-async fn send(who: &Person, text: &str) -> (StatusCode, String) {
+async fn send(who: &ConsoleUser, text: &str) -> (StatusCode, String) {
     who.attempt("/console/send", json!({ "channel": METAL, "text": text })).await.unwrap()
 }

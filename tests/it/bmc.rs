@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use metalbot::bmc::Power;
-use metalbot::sim::rack::{self, Fault, Rack};
+use metalbot_sim::rack::{self, BmcFault, Rack};
 use sqlx::Row as _;
 
 use crate::harness;
@@ -86,7 +86,7 @@ async fn power_by_hand_is_for_administrators_and_takes_a_claim() {
     let process = world.serve().await;
     let carol = process.sign_in("carol").await;
     carol.say(CHANNEL, "/metal reboot web[01-02]").await.unwrap();
-    let waits = |card: &metalbot::sim::actor::Seen| !card.buttons().is_empty();
+    let waits = |card: &metalbot_sim::actor::SeenMessage| !card.buttons().is_empty();
     carol.card(CHANNEL, 1, LONG, waits).await.unwrap();
     let (done, out, why) = power(&["off", "web[02-03]", "--yes"]).await;
     assert!(!done && out.is_empty(), "{out}");
@@ -100,7 +100,7 @@ async fn power_by_hand_is_for_administrators_and_takes_a_claim() {
     assert!(progress.contains("#3 succeeded: 3 of 3 hosts"), "{progress}");
     assert!(["web03", "web04", "web05"].iter().all(|host| world.cycles(host) == (1, 1)));
     // Everybody sees what was done by hand, and the audit says who did it.
-    let ended = |card: &metalbot::sim::actor::Seen| card.text.contains("succeeded");
+    let ended = |card: &metalbot_sim::actor::SeenMessage| card.text.contains("succeeded");
     let card = carol.card(CHANNEL, 3, LONG, ended).await.unwrap();
     assert!(card.text.contains("bmc-power") && card.text.contains("@alice"), "{}", card.text);
     let row = sqlx::query(
@@ -262,7 +262,7 @@ async fn what_nohup_starts_outlives_its_terminal() {
 
 #[tokio::test]
 async fn a_failed_host_keeps_what_its_bmc_has_logged() {
-    let t = harness::World::builder().rack().fault("web04", Fault::IgnoresSoftOff).start().await;
+    let t = harness::World::builder().rack().fault("web04", BmcFault::IgnoresSoftOff).start().await;
     log_a_lost_power_supply(t.rack(), "web04");
     t.says(&t.alice, "/metal power-off web[04,07] wait=10s").await;
     t.replies(&t.bob, 1, "approve").await;

@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use metalbot::bmc::Power;
-use metalbot::sim::bmcs::{Behaviour, Bmcs, Cipher, Deed};
-use metalbot::sim::rack::{PASSWORD, USER};
+use metalbot_sim::bmcs::{Behaviour, Bmcs, Cipher, Deed};
+use metalbot_sim::rack::{PASSWORD, USER};
 
 const SUITES: [(&str, Cipher); 2] = [("3", Cipher::Three), ("17", Cipher::Seventeen)];
 

@@ -14,18 +14,18 @@ use std::time::{Duration, Instant};
 
 use insta::internals::SettingsBindDropGuard;
 use metalbot::bmc::Power;
-use metalbot::cli::demo;
-use metalbot::cli::roles::Roles;
-use metalbot::cli::service::Service;
 use metalbot::config::Config;
-use metalbot::domain::host::HostName;
-use metalbot::sim::actor::Seen;
-use metalbot::sim::fleet;
-use metalbot::sim::jira::{SimJira, Ticket};
-use metalbot::sim::person::Person;
-use metalbot::sim::rack::{Fault, Rack};
-use metalbot::sim::slack::SimSlack;
-use metalbot::store;
+use metalbot::serve::roles::Roles;
+use metalbot::serve::service::Service;
+use metalbot_core::domain::host::HostName;
+use metalbot_demo::demo;
+use metalbot_sim::actor::SeenMessage;
+use metalbot_sim::fleet;
+use metalbot_sim::jira::{SimJira, Ticket};
+use metalbot_sim::person::ConsoleUser;
+use metalbot_sim::rack::{BmcFault, Rack};
+use metalbot_sim::slack::SimSlack;
+use metalbot_store as store;
 use reqwest::StatusCode;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool};
@@ -44,7 +44,7 @@ const DEAD_PORT: u16 = 9;
 /// What a test wants its world to be.
 pub struct Builder {
     rack: bool,
-    faults: Vec<(&'static str, Option<Fault>)>,
+    faults: Vec<(&'static str, Option<BmcFault>)>,
     toml: Vec<(String, String)>,
     more_toml: String,
     slack: Option<&'static str>,
@@ -71,7 +71,7 @@ impl Builder {
     }
 
     /// Another fault of a host than the fleet's.
-    pub fn fault(mut self, host: &'static str, fault: impl Into<Option<Fault>>) -> Self {
+    pub fn fault(mut self, host: &'static str, fault: impl Into<Option<BmcFault>>) -> Self {
         self.faults.push((host, fault.into()));
         self
     }
@@ -146,8 +146,9 @@ impl Builder {
             (None, _) => {}
         }
         let pool = PgPoolOptions::new().max_connections(4).connect(&database_url).await.unwrap();
-        let become_one =
-            async |login| Person::become_one(&base, login).await.expect("a seat at the console");
+        let become_one = async |login| {
+            ConsoleUser::become_one(&base, login).await.expect("a seat at the console")
+        };
         World {
             alice: become_one("alice").await,
             bob: become_one("bob").await,
@@ -173,13 +174,13 @@ impl Builder {
 /// A running world.
 pub struct World {
     /// SRE.
-    pub alice: Person,
+    pub alice: ConsoleUser,
     /// Owns web.
-    pub bob: Person,
+    pub bob: ConsoleUser,
     /// SRE.
-    pub carol: Person,
+    pub carol: ConsoleUser,
     /// Owns db.
-    pub dave: Person,
+    pub dave: ConsoleUser,
     /// Address of the console.
     pub base: String,
     /// The test's own connections.
@@ -220,18 +221,18 @@ impl World {
     }
 
     /// A person types in the channel; returns what they are told.
-    pub async fn says(&self, who: &Person, text: &str) -> String {
+    pub async fn says(&self, who: &ConsoleUser, text: &str) -> String {
         self.result_of(who, who.say(METAL, text)).await
     }
 
     /// A person types in a batch's thread; returns what they are told.
-    pub async fn replies(&self, who: &Person, batch: i64, text: &str) -> String {
+    pub async fn replies(&self, who: &ConsoleUser, batch: i64, text: &str) -> String {
         let card = self.card(batch).await;
         self.result_of(who, who.reply(METAL, &card.id, text)).await
     }
 
     /// A person presses a button of a batch's card; returns what they are told.
-    pub async fn presses(&self, who: &Person, batch: i64, button: &str) -> String {
+    pub async fn presses(&self, who: &ConsoleUser, batch: i64, button: &str) -> String {
         let card = self.card(batch).await;
         let value = card.button(button).unwrap_or_else(|| panic!("no {button}: {card:?}"));
         self.result_of(who, who.press(&card.id, &value)).await
@@ -241,7 +242,7 @@ impl World {
     /// what they are told.
     pub async fn presses_in_thread(
         &self,
-        who: &Person,
+        who: &ConsoleUser,
         batch: i64,
         text: &str,
         button: &str,
@@ -252,7 +253,7 @@ impl World {
     }
 
     /// A person puts an emoji on a batch's card, or takes it away; returns what they are told.
-    pub async fn reacts(&self, who: &Person, batch: i64, name: &str, on: bool) -> String {
+    pub async fn reacts(&self, who: &ConsoleUser, batch: i64, name: &str, on: bool) -> String {
         let card = self.card(batch).await;
         self.result_of(who, who.react(&card.id, name, on)).await
     }
@@ -261,17 +262,17 @@ impl World {
     /// an act has been said. What the batches themselves report is left out: it comes when it comes.
     pub async fn result_of(
         &self,
-        who: &Person,
+        who: &ConsoleUser,
         act: impl Future<Output = anyhow::Result<StatusCode>>,
     ) -> String {
-        let before: Option<i64> = sqlx::query_scalar("select max(id) from room_message")
+        let before: Option<i64> = sqlx::query_scalar("select max(id) from console_message")
             .fetch_one(&self.pool)
             .await
             .unwrap();
         assert_eq!(act.await.unwrap(), StatusCode::ACCEPTED);
         self.quiet().await;
         let new: Vec<i64> = sqlx::query_scalar(
-            "select id from room_message
+            "select id from console_message
              where id > $1 and bot and (only_to is null or only_to = $2)
                and key not like 'bot:batch:%' and key not like 'bot:ticket:%' order by id",
         )
@@ -292,7 +293,7 @@ impl World {
     }
 
     /// Everything in the channel and its threads that this person can see.
-    pub async fn seen_by(&self, who: &Person) -> Vec<Seen> {
+    pub async fn seen_by(&self, who: &ConsoleUser) -> Vec<SeenMessage> {
         let mut all = Vec::new();
         for head in who.messages(METAL, None).await.unwrap() {
             let thread = who.messages(METAL, Some(&head.id)).await.unwrap();
@@ -311,15 +312,20 @@ impl World {
     }
 
     /// The newest state of a batch's card.
-    pub async fn card(&self, batch: i64) -> Seen {
-        let stale =
-            format!("select count(*) from card where batch_id = {batch} and shown < version");
+    pub async fn card(&self, batch: i64) -> SeenMessage {
+        let stale = format!(
+            "select count(*) from card where batch_id = {batch} and rendered_version < version"
+        );
         self.until_none("a stale card", &stale).await;
         self.card_when(batch, |_| true).await
     }
 
     /// The card of a batch, once it looks as wanted.
-    pub async fn card_when(&self, batch: i64, wanted: impl Fn(&Seen) -> bool) -> Seen {
+    pub async fn card_when(
+        &self,
+        batch: i64,
+        wanted: impl Fn(&SeenMessage) -> bool,
+    ) -> SeenMessage {
         self.alice.card(METAL, batch, PATIENCE, wanted).await.unwrap()
     }
 
@@ -329,7 +335,7 @@ impl World {
     }
 
     /// The newest message to everybody in a batch's thread that has this text, once there is one.
-    pub async fn notice(&self, batch: i64, text: &str) -> Seen {
+    pub async fn notice(&self, batch: i64, text: &str) -> SeenMessage {
         let head = self.card_when(batch, |_| true).await.id;
         let said = self.alice.wait_for(METAL, Some(&head), PATIENCE, text, |message| {
             message.thread.is_some() && !message.only_you && message.text.contains(text)
@@ -416,11 +422,12 @@ impl World {
     }
 
     /// Everything that is decided: equal as long as no batch, job or decision was made or changed.
-    /// When those who must act were called is left out: that happens when it happens.
+    /// When approvers were notified is left out: that happens when it happens.
     pub async fn books(&self) -> String {
         sqlx::query_scalar(
             "select concat_ws('|',
-                (select string_agg((to_jsonb(batch) - '{called_at,reminded_at}'::text[])::text,
+                (select string_agg(
+                    (to_jsonb(batch) - '{approvers_notified_at,approvers_reminded_at}'::text[])::text,
                     E'\\n' order by id) from batch),
                 (select string_agg(job::text, E'\\n' order by id) from job),
                 (select string_agg(decision::text, E'\\n' order by id) from decision))",
@@ -465,7 +472,7 @@ impl World {
         self.until_none("rows of the outbox that are not sent", unsent).await;
         // What a ticket is filed with is told afterwards.
         let unfiled = "select count(*) from ticket where jira_key is null and refused_at is null
-                or jira_key is not null and shown < version
+                or jira_key is not null and rendered_version < version
                 or exists (select from ticket_comment where sent_at is null)";
         self.until_none("tickets that are not filed", unfiled).await;
         self.until_none("rows of the outbox that are not sent", unsent).await;
@@ -513,7 +520,7 @@ impl World {
     }
 }
 
-async fn start_rack(folder: &TempDir, servers: &[fleet::Server]) -> Rack {
+async fn start_rack(folder: &TempDir, servers: &[fleet::SimServer]) -> Rack {
     let started = Rack::start(&folder.path().join("rack"), 0, fleet::bmcs(servers)).await;
     started.unwrap_or_else(|error| panic!("the rack: {error:#}"))
 }
@@ -546,7 +553,7 @@ pub async fn new_database() -> (PgConnectOptions, String, String) {
 }
 
 /// One message as a snapshot shows it.
-pub fn told(message: &Seen) -> String {
+pub fn told(message: &SeenMessage) -> String {
     let mut head = match message.thread {
         Some(_) => "-- in the thread".to_owned(),
         None => "-- in the channel".to_owned(),

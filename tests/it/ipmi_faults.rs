@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use metalbot::bmc::ipmi::{Credentials, Ipmi, Options};
-use metalbot::bmc::{Bmc, BmcError, BootOverride, Class, Permit, Power};
-use metalbot::domain::host::Host;
-use metalbot::domain::secret::Secret;
-use metalbot::domain::workflow::{BootDevice, PowerTo};
-use metalbot::sim::bmcs::{Behaviour, Bmcs, CREDENTIALS, Cipher, Deed, Noise, Soft};
-use metalbot::sim::rack::{PASSWORD, USER};
+use metalbot::bmc::ipmi::IpmiBmc;
+use metalbot::bmc::{Bmc, BmcError, BootOverride, BootSelector, Permit, Power};
+use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
+use metalbot_core::domain::host::Host;
+use metalbot_core::domain::workflow::PowerTo;
+use metalbot_ipmi::{Credentials, Error as IpmiError, Options};
+use metalbot_sim::bmcs::{Behaviour, Bmcs, CREDENTIALS, Cipher, Deed, Noise, Soft};
+use metalbot_sim::rack::{PASSWORD, USER};
+use secrecy::SecretString;
 
 const TIMEOUT: Duration = Duration::from_millis(1000);
 
@@ -21,36 +23,41 @@ fn start(count: usize, behaviour: Behaviour) -> Bmcs {
     Bmcs::start(0, count, behaviour, 7).expect("a UDP port is free")
 }
 
-fn client() -> Ipmi {
+fn client() -> IpmiBmc {
     client_with(TIMEOUT)
 }
 
-fn client_with(timeout: Duration) -> Ipmi {
+fn client_with(timeout: Duration) -> IpmiBmc {
     let min_interval = Duration::from_millis(1);
     client_of(Options { timeout, min_interval, ..Options::default() })
 }
 
-fn client_of(options: Options) -> Ipmi {
+fn client_of(options: Options) -> IpmiBmc {
     let credentials = Credentials {
         user: USER.into(),
-        password: Secret::new(PASSWORD),
+        password: SecretString::from(PASSWORD),
         privilege: Default::default(),
     };
-    Ipmi::new(BTreeMap::from([(CREDENTIALS.to_owned(), credentials)]), options)
+    IpmiBmc::new(BTreeMap::from([(CREDENTIALS.to_owned(), credentials)]), options)
 }
 
-async fn cycle(client: &Ipmi, bmcs: &Bmcs, bmc: usize) -> Result<(), BmcError> {
+async fn cycle(client: &IpmiBmc, bmcs: &Bmcs, bmc: usize) -> Result<(), BmcError> {
     client.set_power(&bmcs.host(bmc), PowerTo::Cycle, &Permit::always()).await
 }
 
-async fn read_all(client: &Ipmi, bmcs: &Bmcs, count: usize) -> Vec<Result<Power, BmcError>> {
+async fn read_all(client: &IpmiBmc, bmcs: &Bmcs, count: usize) -> Vec<Result<Power, BmcError>> {
     let hosts: Vec<_> = (0..count).map(|bmc| bmcs.host(bmc)).collect();
     join_all(hosts.iter().map(|host| client.power(host))).await
 }
 
 /// Cycles every host, and holds what is reported against the log. Gives how many are done and how
 /// many unknown; any other error is none of a bad network and fails the test, save `excused` ones.
-async fn cycle_all(client: &Ipmi, bmcs: &Bmcs, count: usize, excused: &[&str]) -> (usize, usize) {
+async fn cycle_all(
+    client: &IpmiBmc,
+    bmcs: &Bmcs,
+    count: usize,
+    excused: &[ErrorKind],
+) -> (usize, usize) {
     bmcs.clear_acts();
     let results = join_all((0..count).map(|bmc| cycle(client, bmcs, bmc))).await;
     let (mut done, mut unknown) = (0, 0);
@@ -61,7 +68,7 @@ async fn cycle_all(client: &Ipmi, bmcs: &Bmcs, count: usize, excused: &[&str]) -
                 assert_eq!(cycles, 1, "BMC {bmc} is reported done");
                 done += 1;
             }
-            Err(error) if error.class() == Class::Unknown => {
+            Err(error) if error.class() == ErrorClass::Unknown => {
                 assert!(cycles <= 1, "BMC {bmc} acted {cycles} times");
                 unknown += 1;
             }
@@ -86,7 +93,7 @@ async fn five_per_cent_of_loss() {
     let read = read_all(&client, &bmcs, 300).await;
     let good = read.iter().filter(|result| **result == Ok(Power::On)).count();
     assert!(good >= 298, "{good} of 300");
-    let (done, unknown) = cycle_all(&client, &bmcs, 300, &["bmc_unreachable"]).await;
+    let (done, unknown) = cycle_all(&client, &bmcs, 300, &[ErrorKind::BmcUnreachable]).await;
     // One request and one reply in twenty is lost, and a control is never sent again.
     assert!(done >= 240 && done + unknown >= 295, "{done} done, {unknown} unknown");
     assert!((0..300).all(|bmc| bmcs.tally(bmc).repeated == 0), "a control was sent again");
@@ -138,7 +145,7 @@ async fn commands_to_one_bmc_keep_their_distance() {
     let options = Options { min_interval: distance, ..Options::default() };
     let (client, bmcs) = (client_of(options), start(1, Behaviour::default()));
     let (host, permit) = (bmcs.host(0), Permit::always());
-    let boot = BootOverride { device: BootDevice::Pxe, efi: false, persistent: false };
+    let boot = BootOverride { device: BootSelector::Pxe, efi: false, persistent: false };
     client.set_boot_device(&host, boot, &permit).await.unwrap();
     client.set_power(&host, PowerTo::Reset, &permit).await.unwrap();
     client.identify(&host, Duration::from_secs(1), &permit).await.unwrap();
@@ -193,11 +200,14 @@ async fn errors_of_two_bytes() {
         let (client, bmcs) = (client(), start(1, behaviour));
         client.power(&bmcs.host(0)).await.unwrap_err().kind()
     };
-    assert_eq!(kind(Behaviour { slots: 0, ..short.clone() }).await, "bmc_busy");
-    assert_eq!(kind(Behaviour { user: "root", ..short.clone() }).await, "bmc_credentials");
-    assert_eq!(kind(Behaviour { password: "another", ..short.clone() }).await, "bmc_credentials");
-    assert_eq!(kind(Behaviour { privilege: 2, ..short.clone() }).await, "bmc_privilege");
-    assert_eq!(kind(Behaviour { ciphers: &[], ..short.clone() }).await, "bmc_cipher");
+    assert_eq!(kind(Behaviour { slots: 0, ..short.clone() }).await, ErrorKind::BmcBusy);
+    assert_eq!(kind(Behaviour { user: "root", ..short.clone() }).await, ErrorKind::BmcCredentials);
+    assert_eq!(
+        kind(Behaviour { password: "another", ..short.clone() }).await,
+        ErrorKind::BmcCredentials
+    );
+    assert_eq!(kind(Behaviour { privilege: 2, ..short.clone() }).await, ErrorKind::BmcPrivilege);
+    assert_eq!(kind(Behaviour { ciphers: &[], ..short.clone() }).await, ErrorKind::BmcCipher);
     let old = Behaviour { ciphers: &[Cipher::Three], ..short };
     let bmcs = start(1, old);
     assert_eq!(client().power(&bmcs.host(0)).await, Ok(Power::On), "suite 17 was refused");
@@ -221,7 +231,7 @@ async fn slots_are_given_back() {
 async fn slots_that_others_hold() {
     let (client, bmcs) = (client(), start(1, Behaviour { slots: 0, ..Behaviour::default() }));
     let error = cycle(&client, &bmcs, 0).await.unwrap_err();
-    assert_eq!((error.kind(), error.class()), ("bmc_busy", Class::Transient));
+    assert_eq!((error.kind(), error.class()), (ErrorKind::BmcBusy, ErrorClass::Transient));
     bmcs.behave(0, Behaviour::default());
     assert_eq!(cycle_all(&client, &bmcs, 1, &[]).await, (1, 0));
 }
@@ -237,7 +247,10 @@ async fn another_password_or_user_takes_no_slot_and_is_not_tried_again() {
         for turn in 0..5 {
             let before = bmcs.heard();
             let error = cycle(&client, &bmcs, 0).await.unwrap_err();
-            assert_eq!((error.kind(), error.class()), ("bmc_credentials", Class::Rejected));
+            assert_eq!(
+                (error.kind(), error.class()),
+                (ErrorKind::BmcCredentials, ErrorClass::Rejected)
+            );
             // Accounts are locked after some failures: one try a call is enough. On a busy machine
             // some of its packets are sent twice.
             assert!(bmcs.heard() - before <= 12, "turn {turn}");
@@ -254,7 +267,7 @@ async fn a_privilege_that_is_refused() {
         let behaviour = Behaviour { privilege: 2, late_refusal, ..Behaviour::default() };
         let (client, bmcs) = (client(), start(1, behaviour));
         let error = cycle(&client, &bmcs, 0).await.unwrap_err();
-        assert_eq!((error.kind(), error.class()), ("bmc_privilege", Class::Rejected));
+        assert_eq!((error.kind(), error.class()), (ErrorKind::BmcPrivilege, ErrorClass::Rejected));
         assert!(bmcs.acts().is_empty());
         assert_eq!(bmcs.tally(0).controls, 0, "nothing was asked without the privilege");
         no_session_is_open(&bmcs, 1);
@@ -269,7 +282,7 @@ async fn a_busy_bmc_is_asked_again_and_acts_once() {
     let (client, bmcs) = (client(), start(1, Behaviour { busy: 2, ..Behaviour::default() }));
     assert_eq!(cycle_all(&client, &bmcs, 1, &[]).await, (1, 0));
     bmcs.behave(0, Behaviour { busy: 9, ..Behaviour::default() });
-    assert_eq!(cycle_all(&client, &bmcs, 1, &["bmc_busy"]).await, (0, 0));
+    assert_eq!(cycle_all(&client, &bmcs, 1, &[ErrorKind::BmcBusy]).await, (0, 0));
 }
 
 #[tokio::test]
@@ -277,7 +290,7 @@ async fn a_host_that_is_off_refuses_a_cycle() {
     let (client, bmcs) = (client(), start(1, Behaviour::default()));
     bmcs.set_power(0, Power::Off);
     let error = cycle(&client, &bmcs, 0).await.unwrap_err();
-    assert!(matches!(error, BmcError::Refused { code: 0xd5, .. }), "{error}");
+    assert!(matches!(error, BmcError::Ipmi(IpmiError::Refused { code: 0xd5, .. })), "{error}");
     assert!(bmcs.acts().is_empty());
 }
 
@@ -295,7 +308,7 @@ async fn a_soft_off_that_is_ignored() {
     bmcs.behave(0, Behaviour { soft: Soft::Refused, ..Behaviour::default() });
     bmcs.set_power(0, Power::On);
     let error = client.set_power(&host, PowerTo::Soft, &Permit::always()).await.unwrap_err();
-    assert!(matches!(error, BmcError::Refused { code: 0xcc, .. }), "{error}");
+    assert!(matches!(error, BmcError::Ipmi(IpmiError::Refused { code: 0xcc, .. })), "{error}");
 }
 
 #[tokio::test]
@@ -325,7 +338,7 @@ async fn boot_flags_that_are_stale() {
     bmcs.leave_stale_boot_device(0);
     assert_eq!(client.boot_device(&host).await, Ok(None));
 
-    let boot = BootOverride { device: BootDevice::Pxe, efi: true, persistent: false };
+    let boot = BootOverride { device: BootSelector::Pxe, efi: true, persistent: false };
     client.set_boot_device(&host, boot, &Permit::always()).await.unwrap();
     assert_eq!(client.boot_device(&host).await, Ok(Some(boot)));
     cycle(&client, &bmcs, 0).await.unwrap();
@@ -350,7 +363,7 @@ async fn who_made_a_bmc() {
     bmcs.behave(1, Behaviour { manufacturer: 674, ..Behaviour::default() });
     for (bmc, firmware) in [(0, "Lenovo 0x0001 2.15"), (1, "Dell 0x0001 2.15")] {
         let info = client().device_info(&bmcs.host(bmc)).await.unwrap();
-        assert_eq!(info.identity().firmware, firmware);
+        assert_eq!(metalbot::bmc::identity(&info).firmware, firmware);
     }
 }
 
@@ -409,8 +422,13 @@ async fn nothing_but_garbage_is_a_bmc_that_does_not_answer() {
     let start = Instant::now();
     let read = read_all(&client, &bmcs, 100).await;
     assert!(read.iter().all(Result::is_err));
-    let (done, unknown) =
-        cycle_all(&client, &bmcs, 100, &["bmc_unreachable", "bmc_protocol", "bmc_cipher"]).await;
+    let (done, unknown) = cycle_all(
+        &client,
+        &bmcs,
+        100,
+        &[ErrorKind::BmcUnreachable, ErrorKind::BmcProtocol, ErrorKind::BmcCipher],
+    )
+    .await;
     assert_eq!((done, unknown), (0, 0), "nobody got as far as that");
     assert!(start.elapsed() < TIMEOUT * 10, "{:?}", start.elapsed());
 }
@@ -435,7 +453,7 @@ async fn a_session_that_turns_into_garbage_ends_in_time() {
         let cycles = bmcs.deeds(0).len();
         match result {
             Ok(()) => assert_eq!(cycles, 1),
-            Err(error) if error.class() == Class::Unknown => assert!(cycles <= 1),
+            Err(error) if error.class() == ErrorClass::Unknown => assert!(cycles <= 1),
             Err(_) => assert_eq!(cycles, 0),
         }
         bmcs.behave(0, Behaviour { session_timeout: Duration::ZERO, ..Behaviour::default() });
@@ -475,9 +493,9 @@ async fn everything_at_once() {
 
 /// That nothing is done twice or reported wrongly is asserted in every round; that most is done may
 /// be a matter of time.
-async fn three_good_rounds(client: &Ipmi, bmcs: &Bmcs) -> Result<(), String> {
+async fn three_good_rounds(client: &IpmiBmc, bmcs: &Bmcs) -> Result<(), String> {
     for round in 0..3 {
-        let excused = ["bmc_unreachable", "bmc_busy"];
+        let excused = [ErrorKind::BmcUnreachable, ErrorKind::BmcBusy];
         let (done, unknown) = cycle_all(client, bmcs, 300, &excused).await;
         if done < 240 || done + unknown < 290 {
             return Err(format!("round {round}: {done} done, {unknown} unknown of 300"));

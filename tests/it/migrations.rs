@@ -1,9 +1,95 @@
-//! The schema on an empty database, and what the database itself refuses.
+//! The schema: that it applies to an empty database, what the database itself refuses, how things
+//! are named in it, and that migrations which move data do so with rows in the tables.
 
-use metalbot::store::MIGRATIONS;
+use metalbot_store::MIGRATIONS;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use crate::harness::new_database;
+
+/// A migration that moves data: what a site has before it, and what it must make of that.
+struct DataMove {
+    /// Number of the migration: the time in its file's name.
+    version: i64,
+    /// Statements that fill the tables as the migration before it left them.
+    before: &'static str,
+    /// Query of one text column, in a fixed order, that is asked after it.
+    query: &'static str,
+    expected: &'static [&'static str],
+}
+
+/// Every migration that moves data: one that inserts, updates or deletes rows, whatever else it does.
+/// Whoever writes such a migration adds an entry here, with rows of each kind that it treats in a way
+/// of its own, and with one that it must leave alone:
+///
+/// ```text
+/// DataMove {
+///     version: 2027_01_15_000001,
+///     before: "insert into draft (key, login, body) values ('a', 'Alice', '{}'), ('b', 'bob', '{}')",
+///     query: "select key || ' ' || login from draft order by key",
+///     expected: &["a alice", "b bob"],
+/// }
+/// ```
+const DATA_MOVES: &[DataMove] = &[];
+
+#[tokio::test]
+async fn every_migration_that_moves_data_is_tested_with_rows() {
+    for migration in MIGRATIONS.iter().filter(|one| moves_data(one.sql.as_str())) {
+        let version = migration.version;
+        let tested = DATA_MOVES.iter().any(|one| one.version == version);
+        assert!(tested, "{version} moves data: add its rows to DATA_MOVES");
+    }
+    for one in DATA_MOVES {
+        let migration = MIGRATIONS.iter().find(|migration| migration.version == one.version);
+        let statements = migration.expect("DATA_MOVES names a migration").sql.as_str();
+        let found = after_move(one.version, one.before, statements, one.query).await;
+        assert_eq!(found, one.expected, "{}", one.version);
+    }
+}
+
+/// Whether a statement of a migration changes rows.
+fn moves_data(statements: &str) -> bool {
+    let code: Vec<&str> =
+        statements.lines().map(|line| line.split("--").next().unwrap_or_default()).collect();
+    // Every other piece is a text in quotes.
+    let code: Vec<String> =
+        code.join(" ").split('\'').step_by(2).map(str::to_ascii_lowercase).collect();
+    let code = code.join(" ");
+    let words: Vec<&str> = ["", ""].into_iter().chain(code.split_whitespace()).collect();
+    words.windows(2).any(|two| match two {
+        ["insert" | "merge", "into"] | ["delete", "from"] => true,
+        // Not the events of a trigger, a reference or a lock.
+        [before, "update"] => !["before", "after", "or", "of", "on", "for", "key"].contains(before),
+        _ => false,
+    })
+}
+
+/// What a query finds after `before` and then `statements` ran on the schema as it was before a
+/// version.
+async fn after_move(version: i64, before: &str, statements: &str, query: &str) -> Vec<String> {
+    let (_, _, url) = new_database().await;
+    let mut conn = PgConnection::connect(&url).await.unwrap();
+    let earlier = MIGRATIONS.iter().filter(|migration| migration.version < version);
+    let earlier = earlier.map(|migration| migration.sql.as_str());
+    for part in earlier.chain([before, statements]) {
+        sqlx::raw_sql(AssertSqlSafe(part.to_owned())).execute(&mut conn).await.expect(part);
+    }
+    sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_all(&mut conn).await.expect(query)
+}
+
+#[tokio::test]
+async fn the_harness_finds_and_tries_what_moves_data() {
+    assert!(!moves_data("create trigger t before update or delete or truncate on audit"));
+    assert!(!moves_data("-- update draft set key = 1\ncomment on table draft is 'update it';"));
+    let statements = "alter table draft add column kind text;
+        update draft\n set kind = 'form' where login <> 'bob';";
+    assert!(moves_data(statements));
+    assert!(moves_data("INSERT INTO draft SELECT * FROM other") && moves_data("delete from draft"));
+    let rows =
+        "insert into draft (key, login, body) values ('a', 'alice', '{}'), ('b', 'bob', '{}')";
+    let query = "select key || ' ' || coalesce(kind, 'none') from draft order by key";
+    let found = after_move(i64::MAX, rows, statements, query).await;
+    assert_eq!(found, ["a form", "b none"]);
+}
 
 async fn migrated() -> PgConnection {
     let (_, _, url) = new_database().await;
@@ -25,7 +111,7 @@ async fn migrations_apply_to_an_empty_database_once() {
     let tables = "select string_agg(table_name, ' ' order by table_name)
                   from information_schema.tables where table_schema = 'public'";
     let before: String = sqlx::query_scalar(tables).fetch_one(&mut conn).await.unwrap();
-    insta::assert_snapshot!(before, @"_sqlx_migrations account attempt audit audit_seal batch bmc_identity card card_reaction channel_setting decision draft home host_mark inbox job login_attempt outbox place posting preference room_message room_reaction seen session task ticket ticket_comment ticket_host");
+    insta::assert_snapshot!(before, @"_sqlx_migrations account app_home attempt audit audit_seal batch bmc_identity card card_reaction channel_access channel_setting console_message console_reaction decision dedup_key draft host_wont_fix inbox job login_attempt outbox outgoing_post preference session task_lease ticket ticket_comment ticket_host");
     MIGRATIONS.run(&mut conn).await.unwrap();
     let after: String = sqlx::query_scalar(tables).fetch_one(&mut conn).await.unwrap();
     assert_eq!(after, before);
@@ -55,6 +141,51 @@ fn migrations_are_named_by_time_and_verb() {
     }
 }
 
+/// An operator meets these names in errors and in `\d`.
+#[tokio::test]
+async fn everything_is_named_after_its_rule_and_commented() {
+    let mut conn = migrated().await;
+    for (what, query) in [
+        (
+            "a table without a comment",
+            "select relname::text from pg_class
+             where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace
+               and relname <> '_sqlx_migrations' and obj_description(oid, 'pg_class') is null",
+        ),
+        (
+            "a column that may be null, and no comment says what that means",
+            "select attrelid::regclass || '.' || attname from pg_attribute
+             join pg_class on pg_class.oid = attrelid
+             where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace
+               and relname <> '_sqlx_migrations'
+               and attnum > 0 and not attnotnull and not attisdropped
+               and coalesce(col_description(attrelid, attnum), '') not ilike '%null%'",
+        ),
+        (
+            // PostgreSQL itself names a table's primary key and the foreign key of a column well,
+            // and from version 18 what is not null (`n`).
+            "a constraint whose name does not tell its rule",
+            "select conname::text from pg_constraint join pg_class on pg_class.oid = conrelid
+             where connamespace = 'public'::regnamespace and relname <> '_sqlx_migrations'
+               and case contype
+                   when 'p' then conname <> relname || '_pkey'
+                   when 'f' then not starts_with(conname, relname || '_') or conname !~ '_fkey$'
+                   when 'n' then false
+                   else not starts_with(conname, relname || '_')
+                        or conname ~ '_(check|key|excl)[0-9]*$' end",
+        ),
+        (
+            "an index whose name does not tell its rule",
+            "select indexname::text from pg_indexes
+             where schemaname = 'public' and tablename <> '_sqlx_migrations'
+               and (not starts_with(indexname, tablename || '_') or indexname ~ '_idx[0-9]*$')",
+        ),
+    ] {
+        let wrong: Vec<String> = sqlx::query_scalar(query).fetch_all(&mut conn).await.unwrap();
+        assert!(wrong.is_empty(), "{what}: {wrong:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_host_has_one_live_job() {
     let mut conn = migrated().await;
@@ -65,23 +196,27 @@ async fn a_host_has_one_live_job() {
     conn.execute(batch).await.unwrap();
     let job = |state: &str| {
         format!(
-            "insert into job (batch_id, host, owner, datacenter, rack, sku, wave, state)
-             values (1, 'web01', 'web-owners', 'fra1', 'r11', 'c6', 0, '{state}')"
+            "insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
+                 bmc_credentials, wave, state)
+             values (1, 'web01', 'web-owners', 'fra1', 'r11', 'c6', '10.0.0.1', 'default', 0,
+                 '{state}')"
         )
     };
-    for state in ["succeeded", "failed", "cancelled", "skipped", "held", "succeeded", "skipped"] {
+    for state in ["succeeded", "failed", "cancelled", "skipped", "pending", "succeeded", "skipped"]
+    {
         conn.execute(AssertSqlSafe(job(state))).await.unwrap();
     }
-    for state in ["held", "queued", "running", "quarantined"] {
+    for state in ["pending", "queued", "running", "quarantined"] {
         let said = refusal(&mut conn, &job(state)).await;
-        assert!(said.contains("job_claim"), "{state}: {said}");
+        assert!(said.contains("job_exclusive_claim"), "{state}: {said}");
     }
     // Nor can a job that ended come back to life beside another.
     let said = refusal(&mut conn, "update job set state = 'queued' where state = 'failed'").await;
-    assert!(said.contains("job_claim"), "{said}");
-    conn.execute("update job set state = 'failed' where state = 'held'").await.unwrap();
+    assert!(said.contains("job_exclusive_claim"), "{said}");
+    conn.execute("update job set state = 'failed' where state = 'pending'").await.unwrap();
     conn.execute(AssertSqlSafe(job("queued"))).await.unwrap();
-    refusal(&mut conn, &job("sleeping")).await;
+    let said = refusal(&mut conn, &job("sleeping")).await;
+    assert!(said.contains("job_state_is_known"), "{said}");
 }
 
 #[tokio::test]

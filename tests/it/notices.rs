@@ -1,10 +1,10 @@
 //! Who is told what, and how: preferences, direct messages, calls and reminders, digests.
 
-use metalbot::domain::ids::BatchId;
-use metalbot::domain::inbound::Place;
-use metalbot::domain::notice::{Audience, Notice};
-use metalbot::sim::rack::Fault;
-use metalbot::store::{outbox, view};
+use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::notice::{Audience, Notice};
+use metalbot_sim::rack::BmcFault;
+use metalbot_store::{outbox, view};
 
 use crate::harness::{METAL, PATIENCE, World, told};
 
@@ -152,9 +152,9 @@ async fn the_end_of_a_batch_reaches_its_submitter_as_they_prefer() {
 async fn failures_and_waves_are_told_in_the_thread_grouped() {
     let t = World::builder()
         .rack()
-        .fault("web01", Fault::IgnoresSoftOff)
-        .fault("web02", Fault::WrongPassword)
-        .fault("web03", Fault::WrongPassword)
+        .fault("web01", BmcFault::IgnoresSoftOff)
+        .fault("web02", BmcFault::WrongPassword)
+        .fault("web03", BmcFault::WrongPassword)
         .start()
         .await;
     t.says(&t.alice, "/metal notify failures=dm").await;
@@ -284,7 +284,7 @@ async fn a_storm_reaches_a_person_as_a_digest() {
             batch,
             submitter: "alice".into(),
             named: true,
-            failures: vec![metalbot::domain::notice::Failure {
+            failures: vec![metalbot_core::domain::notice::Failure {
                 kind: "bmc_unreachable".into(),
                 error: format!("the BMC of number {number} does not answer"),
                 hosts: vec![format!("storm{number:03}").parse().unwrap()],

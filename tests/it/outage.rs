@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use metalbot::cluster::{Cluster, Settings};
-use metalbot::sim::person::Person;
+use metalbot::runtime::private_postgres::{PostgresSettings, PrivatePostgres};
+use metalbot_sim::person::ConsoleUser;
 use reqwest::StatusCode;
 
 use super::crash::{ended, nothing_lost_nothing_twice, reboot_web};
@@ -16,7 +16,7 @@ use super::process::{CHANNEL, LONG, Process, Setup, World};
 
 /// A database server of the test's own, which can go away and come back.
 struct OwnServer {
-    cluster: Option<Cluster>,
+    cluster: Option<PrivatePostgres>,
     folder: tempfile::TempDir,
     durable: bool,
 }
@@ -56,8 +56,8 @@ impl OwnServer {
     }
 
     async fn start_again(&mut self) {
-        let settings = Settings { fsync: self.durable, max_connections: 100 };
-        let started = Cluster::start_with(self.folder.path(), &settings).await;
+        let settings = PostgresSettings { fsync: self.durable, max_connections: 100 };
+        let started = PrivatePostgres::start_with(self.folder.path(), &settings).await;
         self.cluster = Some(started.unwrap());
     }
 }
@@ -74,7 +74,7 @@ async fn status(process: &Process, path: &str) -> StatusCode {
 }
 
 /// Everything at the web door says clearly that it is not its time.
-async fn is_away(process: &Process, person: &Person) {
+async fn is_away(process: &Process, person: &ConsoleUser) {
     assert_eq!(status(process, "/healthz").await, StatusCode::OK, "the process itself lives");
     assert_eq!(status(process, "/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
     let said = person.say(CHANNEL, "/metal list").await.unwrap();
@@ -82,7 +82,7 @@ async fn is_away(process: &Process, person: &Person) {
     assert_eq!(status(process, "/console/state").await, StatusCode::UNAUTHORIZED);
 }
 
-async fn is_back(process: &Process, person: &Person) {
+async fn is_back(process: &Process, person: &ConsoleUser) {
     let started = Instant::now();
     while status(process, "/readyz").await != StatusCode::OK {
         assert!(started.elapsed() < LONG, "it is never ready again");
@@ -189,7 +189,7 @@ async fn a_jira_that_answers_late_gets_each_ticket_once() {
     let second = world.serve().await;
     // Each hangs until the client's patience of ten seconds ends: longer than a turn.
     for _ in 0..2 {
-        world.jira.fault_next(metalbot::sim::jira::Fault::HangReply);
+        world.jira.fault_next(metalbot_sim::jira::JiraFault::HangReply);
     }
     let card = reboot_web(&world, &first).await;
     assert_eq!(ended(&world).await, "partly_failed");

@@ -8,15 +8,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metalbot::app::console_message::{self, By};
 use metalbot::app::intake::{Decode, Decoders, work_on_next};
-use metalbot::app::rooms::{self, By};
 use metalbot::app::{App, Reactions};
-use metalbot::cli::service;
-use metalbot::command::Limits;
 use metalbot::config::Config;
-use metalbot::domain::zone::Zone;
-use metalbot::sim::fleet;
-use metalbot::store;
+use metalbot::serve::service;
+use metalbot_core::command::CommandLimits;
+use metalbot_core::domain::time_zone::Zone;
+use metalbot_sim::fleet;
+use metalbot_store as store;
 use sqlx::PgPool;
 use tokio::sync::Barrier;
 
@@ -73,7 +73,7 @@ impl Door {
             directory: loaded.directory,
             policy: config.policy(),
             approvals: config.approval.clone(),
-            limits: Limits {
+            limits: CommandLimits {
                 max_hosts: HOSTS,
                 max_text: config.limits.max_text,
                 reason_required: config.limits.reason_required,
@@ -84,7 +84,8 @@ impl Door {
             calls: Vec::new(),
             remind_before: Duration::ZERO,
         };
-        let decoders = HashMap::from([(rooms::PLATFORM, rooms::decode as Decode)]);
+        let decoders =
+            HashMap::from([(console_message::PLATFORM, console_message::decode as Decode)]);
         Door {
             pools,
             app: Arc::new(app),
@@ -97,7 +98,7 @@ impl Door {
     async fn say(&self, login: &str, text: &str) {
         let delivery = format!("{:032x}", rand::random::<u128>());
         let by = By { login, delivery: &delivery };
-        rooms::say(&self.pools[0], by, CHANNEL, None, text).await.unwrap();
+        console_message::say(&self.pools[0], by, CHANNEL, None, text).await.unwrap();
     }
 
     /// Delivers these submissions at the same instant, each in a transaction of its own; returns
@@ -133,13 +134,13 @@ impl Door {
                 assert!(work_on_next(&self.pools[0], &self.app, &self.decoders).await.unwrap());
             }
         }
-        assert_eq!(self.count("select count(*) from job where state = 'held'").await, 0);
+        assert_eq!(self.count("select count(*) from job where state = 'pending'").await, 0);
         states.into_iter().map(|(_, state, _)| state).collect()
     }
 
     async fn invariants(&self) {
         let doubly = "select count(*) from (select host from job
-             where state in ('held', 'queued', 'running', 'quarantined')
+             where state in ('pending', 'queued', 'running', 'quarantined')
              group by host having count(*) > 1) as twice";
         assert_eq!(self.count(doubly).await, 0, "a host has two live jobs");
         let torn = "select count(*) from (select batch_id from job

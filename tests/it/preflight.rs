@@ -1,6 +1,6 @@
 //! Hosts are looked at before anybody is asked to approve.
 
-use metalbot::sim::rack::Fault;
+use metalbot_sim::rack::BmcFault;
 use tempfile::TempDir;
 
 use crate::harness::{Builder, World};
@@ -71,7 +71,7 @@ async fn broken_hosts_are_left_out_before_anybody_is_asked() {
 #[tokio::test]
 async fn a_batch_of_which_no_host_passes_is_refused() {
     let (_folder, builder) = careful();
-    let t = builder.fault("web08", Fault::Silent).start().await;
+    let t = builder.fault("web08", BmcFault::Silent).start().await;
     t.says(&t.alice, "/metal reboot web[07-08]").await;
     let card = t.card_when(1, |card| card.text.contains("refused")).await;
     insta::assert_snapshot!(crate::harness::told(&card), @r"
@@ -108,7 +108,7 @@ async fn a_batch_can_be_cancelled_while_its_hosts_are_looked_at() {
     t.presses(&t.alice, 1, "Cancel").await;
     t.card_when(1, |card| card.text.contains("cancelled")).await;
     // The look that comes too late changes nothing.
-    t.until_none("claims", "select count(*) from job where state = 'held'").await;
+    t.until_none("claims", "select count(*) from job where state = 'pending'").await;
     t.finish().await;
 }
 

@@ -14,13 +14,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use metalbot::domain::secret::Secret;
 use metalbot::identity::password;
-use metalbot::sim::fleet::{self, Server};
-use metalbot::sim::jira::SimJira;
-use metalbot::sim::person::Person;
-use metalbot::sim::rack::Rack;
-use metalbot::store;
+use metalbot_sim::fleet::{self, SimServer};
+use metalbot_sim::jira::SimJira;
+use metalbot_sim::person::ConsoleUser;
+use metalbot_sim::rack::Rack;
+use metalbot_store as store;
+use secrecy::SecretString;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio::net::TcpListener;
 
@@ -89,7 +89,7 @@ pub struct World {
     pub rack: Rack,
     pub jira: SimJira,
     pub pool: PgPool,
-    pub servers: Vec<Server>,
+    pub servers: Vec<SimServer>,
     database_url: String,
     processes: AtomicU32,
     _database: Option<TestDatabase>,
@@ -278,8 +278,9 @@ impl Drop for World {
 /// The directory, with the same password for everybody. Hashing is slow on purpose: once is enough.
 fn people() -> &'static str {
     static PEOPLE: OnceLock<String> = OnceLock::new();
-    PEOPLE
-        .get_or_init(|| fleet::people_toml(Some(&password::hash(&Secret::new(PASSWORD)).unwrap())))
+    PEOPLE.get_or_init(|| {
+        fleet::people_toml(Some(&password::hash(&SecretString::from(PASSWORD)).unwrap()))
+    })
 }
 
 /// A running `metalbot serve`.
@@ -316,13 +317,13 @@ impl Process {
         self.child.try_wait().unwrap()
     }
 
-    pub async fn sign_in(&self, login: &str) -> Person {
+    pub async fn sign_in(&self, login: &str) -> ConsoleUser {
         self.try_sign_in(login).await.unwrap()
     }
 
     /// The same of a process that may die meanwhile.
-    pub async fn try_sign_in(&self, login: &str) -> anyhow::Result<Person> {
-        Person::sign_in(&self.base, login, PASSWORD).await
+    pub async fn try_sign_in(&self, login: &str) -> anyhow::Result<ConsoleUser> {
+        ConsoleUser::sign_in(&self.base, login, PASSWORD).await
     }
 
     /// Nothing of the process is asked: it is gone at once.

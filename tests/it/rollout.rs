@@ -1,6 +1,6 @@
 //! The pace of a batch, as people see and steer it.
 
-use metalbot::sim::rack::Fault;
+use metalbot_sim::rack::BmcFault;
 use tempfile::TempDir;
 
 use crate::harness::{Builder, World, told};
@@ -8,7 +8,8 @@ use crate::harness::{Builder, World, told};
 #[tokio::test]
 async fn a_pause_is_told_with_buttons_that_are_good_for_that_pause() {
     let builder = World::builder().rack();
-    let builder = builder.fault("web01", Fault::WrongPassword).fault("web02", Fault::WrongPassword);
+    let builder =
+        builder.fault("web01", BmcFault::WrongPassword).fault("web02", BmcFault::WrongPassword);
     let t = builder.start().await;
     t.says(&t.alice, "/metal reboot web[01-04] wave=1 max-fail=0").await;
     t.replies(&t.bob, 1, "approve").await;
@@ -167,7 +168,7 @@ async fn a_batch_starts_at_its_time_and_never_later() {
     assert!(refused.contains("web02 held by #1 of @alice (scheduled)"), "{refused}");
 
     // The time comes.
-    let come = "update batch set waits_until = now() where id = 1";
+    let come = "update batch set not_before = now() where id = 1";
     sqlx::query(come).execute(&t.pool).await.unwrap();
     t.ended(1).await;
     assert_eq!(t.acts("web02"), ["power 0", "power 1"]);
@@ -176,7 +177,7 @@ async fn a_batch_starts_at_its_time_and_never_later() {
     t.says(&t.alice, "/metal reboot web03 at=8h").await;
     t.replies(&t.bob, 3, "approve").await;
     t.heard(3, "starts at").await;
-    let gone = "update batch set waits_until = now() - interval '11 minutes' where id = 3";
+    let gone = "update batch set not_before = now() - interval '11 minutes' where id = 3";
     sqlx::query(gone).execute(&t.pool).await.unwrap();
     insta::assert_snapshot!(t.heard(3, "was to start").await, @"@alice #3 was to start at [time] UTC and could not: nothing was there to start it then. Its hosts are free again; nothing was done to them.");
     t.card_when(3, |card| card.text.contains("· expired")).await;
@@ -185,7 +186,7 @@ async fn a_batch_starts_at_its_time_and_never_later() {
     t.says(&t.alice, "/metal reboot web03 not-before=8h").await;
     t.replies(&t.bob, 4, "approve").await;
     t.heard(4, "starts at").await;
-    let gone = "update batch set waits_until = now() - interval '11 minutes' where id = 4";
+    let gone = "update batch set not_before = now() - interval '11 minutes' where id = 4";
     sqlx::query(gone).execute(&t.pool).await.unwrap();
     t.ended(4).await;
     assert_eq!(t.acts("web03"), ["power 0", "power 1"]);
@@ -211,7 +212,7 @@ async fn waves_wait_for_their_time_or_for_a_person() {
     let card = t.card_when(1, |card| card.text.contains("Waiting: wave 2 begins at")).await;
     assert!(card.text.contains("1 of 2 done · wave 2 of 2"), "{}", card.text);
     assert!(t.acts("web02").is_empty());
-    let come = "update batch set waits_until = now() where id = 1";
+    let come = "update batch set not_before = now() where id = 1";
     sqlx::query(come).execute(&t.pool).await.unwrap();
     t.ended(1).await;
     assert_eq!(t.acts("web02"), ["power 0", "power 1"]);
@@ -257,7 +258,7 @@ async fn hosts_that_were_bad_before_count_against_the_budget_but_not_in_their_re
     t.finish().await;
 }
 
-/// How the jobs of a batch stand: `web01 held`.
+/// How the jobs of a batch stand: `web01 pending`.
 async fn jobs(t: &World, batch: i64) -> Vec<String> {
     sqlx::query_scalar("select host || ' ' || state from job where batch_id = $1 order by host")
         .bind(batch)
@@ -277,7 +278,7 @@ async fn jobs_become(t: &World, batch: i64, wanted: &[&str]) {
 
 #[tokio::test]
 async fn hosts_that_nobody_has_touched_are_left_alone_when_their_batch_stops() {
-    let silent = |host| (host, Fault::Silent);
+    let silent = |host| (host, BmcFault::Silent);
     let mut builder = World::builder().rack();
     for (host, fault) in [silent("web01"), silent("web02")] {
         builder = builder.fault(host, fault);
@@ -288,7 +289,7 @@ async fn hosts_that_nobody_has_touched_are_left_alone_when_their_batch_stops() {
     // Leased, and tried again and again.
     jobs_become(&t, 1, &["web01 running", "web02 running"]).await;
     t.says(&t.alice, "/metal pause 1").await;
-    jobs_become(&t, 1, &["web01 held", "web02 held"]).await;
+    jobs_become(&t, 1, &["web01 pending", "web02 pending"]).await;
     t.says(&t.alice, "/metal resume 1").await;
     jobs_become(&t, 1, &["web01 running", "web02 running"]).await;
     t.says(&t.alice, "/metal cancel 1").await;
@@ -309,7 +310,7 @@ async fn a_canary_that_is_dropped_has_a_successor() {
     t.says(&t.alice, "/metal reboot web[01-04] wave=1,2").await;
     t.says(&t.alice, "/metal drop 1 web01").await;
     let waves: Vec<String> = sqlx::query_scalar(
-        "select host || ' ' || wave from job where batch_id = 1 and state = 'held' order by host",
+        "select host || ' ' || wave from job where batch_id = 1 and state = 'pending' order by host",
     )
     .fetch_all(&t.pool)
     .await

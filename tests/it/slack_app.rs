@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::process::Output;
 
-use metalbot::sim::fleet;
-use metalbot::sim::slack::{Fault, SimSlack};
+use metalbot_sim::fleet;
+use metalbot_sim::slack::{SimSlack, SlackFault};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -50,8 +50,8 @@ async fn the_check_says_what_is_missing_and_never_a_token() {
     assert!(fine.status.success(), "{}", said(&fine));
     assert!(said(&fine).contains("all is there"), "{}", said(&fine));
 
-    slack.fault("auth.test", [Fault::Error("token_revoked")]);
-    slack.fault("apps.connections.open", [Fault::Error("not_allowed_token_type")]);
+    slack.fault("auth.test", [SlackFault::Error("token_revoked")]);
+    slack.fault("apps.connections.open", [SlackFault::Error("not_allowed_token_type")]);
     let wrong = check().await;
     let told = said(&wrong);
     assert!(!wrong.status.success(), "{told}");

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metalbot::chat::slack::chat::SlackChat;
-use metalbot::chat::slack::web_api::{Bots, Settings, WebApi};
+use metalbot::chat::slack::web_api::{Bots, SlackSettings, WebApi};
 use metalbot::chat::{Chat as _, ChatError, Message};
-use metalbot::domain::inbound::Place;
-use metalbot::domain::secret::Secret;
-use metalbot::sim::slack::{BOT_TOKEN, Fault, METAL, SimSlack, TEAM};
+use metalbot_core::domain::inbound::Place;
+use metalbot_sim::slack::{BOT_TOKEN, METAL, SimSlack, SlackFault, TEAM};
+use secrecy::SecretString;
 
 use super::harness::{PATIENCE, World};
 
 fn chat(world: &World) -> SlackChat {
-    let settings = Settings {
+    let settings = SlackSettings {
         api_url: world.slack().api_url(),
-        bots: Bots::One(Secret::new(BOT_TOKEN)),
+        bots: Bots::One(SecretString::from(BOT_TOKEN)),
         app_token: None,
     };
     let api = Arc::new(WebApi::new(&settings).unwrap());
@@ -34,7 +34,7 @@ async fn a_direct_message_in_doubt_is_found_and_its_file_arrives() {
     let hosts: Vec<String> = (0..3_000).map(|n| format!("h{n}x{n}")).collect();
     let message = Message { markdown: format!("Hosts: `{}`", hosts.join(",")), card: None };
     let bob = format!("{TEAM}/U0BOB");
-    slack.fault("chat.postMessage", [Fault::LoseAnswer]);
+    slack.fault("chat.postMessage", [SlackFault::LoseAnswer]);
     assert!(chat(&world).direct(&metal(), &bob, "k", &message).await.is_err());
     // Another process tries again.
     let chat = chat(&world);
@@ -49,7 +49,7 @@ async fn a_direct_message_in_doubt_is_found_and_its_file_arrives() {
         (2, opened)
     );
     // Without the scope for it the message waits.
-    slack.fault("conversations.open", [Fault::Error("missing_scope")]);
+    slack.fault("conversations.open", [SlackFault::Error("missing_scope")]);
     let carol = format!("{TEAM}/U0CAROL");
     let waits = chat.direct(&metal(), &carol, "k3", &short).await;
     assert!(matches!(waits, Err(ChatError::Later { .. })), "{waits:?}");
@@ -59,7 +59,7 @@ async fn a_direct_message_in_doubt_is_found_and_its_file_arrives() {
 const ADDRESSES: &str = "select count(*) from inbox where body::text like '%response_url%'";
 
 async fn answered(slack: &SimSlack, who: &str, text: &str) {
-    let fits = |m: &metalbot::sim::slack::Shown| m.only_to.is_some() && m.text.contains(text);
+    let fits = |m: &metalbot_sim::slack::ShownMessage| m.only_to.is_some() && m.text.contains(text);
     slack.wait_for(who, METAL, PATIENCE, text, fits).await.unwrap();
 }
 
@@ -95,7 +95,7 @@ async fn while_slack_does_not_say_who_somebody_is_nothing_is_done_and_nothing_fo
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
     let waits = "select count(*) from inbox where done_at is null and attempts > 0";
-    slack.fault("users.info", std::iter::repeat_n(Fault::Error("internal_error"), 2));
+    slack.fault("users.info", std::iter::repeat_n(SlackFault::Error("internal_error"), 2));
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
     slack.slash("carol", METAL, "reboot web02").await.unwrap();
     let asked_about = async |people: i64| {
@@ -117,7 +117,7 @@ async fn while_slack_does_not_say_who_somebody_is_nothing_is_done_and_nothing_fo
         sqlx::query_scalar("select count(*) from batch").fetch_one(&world.pool).await.unwrap();
     assert_eq!(batches, 1);
     // What keeps something from being done is never too late.
-    slack.fault("users.info", [Fault::Error("internal_error")]);
+    slack.fault("users.info", [SlackFault::Error("internal_error")]);
     slack.slash("bob", METAL, "cancel 1").await.unwrap();
     asked_about(1).await;
     let late = "update inbox set due_at = now(), received_at = received_at - interval '20 min'

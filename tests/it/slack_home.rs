@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use metalbot::sim::slack::{METAL, SimSlack};
+use metalbot_sim::slack::{METAL, SimSlack};
 use serde_json::{Value, json};
 
 use super::harness::{PATIENCE, World};
@@ -65,7 +65,8 @@ async fn a_home_that_shows_the_same_is_not_sent_again() {
     let before = slack.calls("views.publish");
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
     slack.card(1, PATIENCE, |_| true).await.unwrap();
-    let stale = "select count(*) from home where shown < (select max(id) from audit)";
+    let stale =
+        "select count(*) from app_home where rendered_audit_id < (select max(id) from audit)";
     world.until_none("homes that do not show the last change", stale).await;
     assert_eq!(slack.calls("views.publish"), before, "none of it is Dave's");
     world.finish().await;
@@ -111,7 +112,7 @@ async fn one_batch_that_cannot_be_shown_is_left_out_and_long_ones_are_cut() {
     let shown = home(slack, "bob", |shown| shown.contains("#9 reboot")).await;
     assert!(!shown.contains("#1 reboot") && shown.contains("#2 reboot"), "{shown}");
     assert!(shown.contains("group-5: 0 of 1") && !shown.contains("group-199"), "{shown}");
-    sqlx::query("delete from home").execute(&world.pool).await.unwrap();
+    sqlx::query("delete from app_home").execute(&world.pool).await.unwrap();
     sqlx::query(change).bind(1i64).bind(json!([])).execute(&world.pool).await.unwrap();
     world.finish().await;
 }

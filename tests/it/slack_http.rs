@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metalbot::sim::slack::{METAL, SIGNING_SECRET, now, request_body, sign};
+use metalbot_sim::slack::{METAL, SIGNING_SECRET, now, request_body, sign};
 use reqwest::{Client, StatusCode};
 use serde_json::json;
 

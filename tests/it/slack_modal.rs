@@ -1,6 +1,6 @@
 //! Forms in Slack: a batch from a form instead of a line of text, and reasons that are asked for.
 
-use metalbot::sim::slack::{METAL, SimSlack};
+use metalbot_sim::slack::{METAL, SimSlack};
 use serde_json::{Value, json};
 
 use super::harness::{PATIENCE, World};

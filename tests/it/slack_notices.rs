@@ -1,6 +1,6 @@
 //! Who is notified in Slack: direct messages, mentions of groups and people.
 
-use metalbot::sim::slack::METAL;
+use metalbot_sim::slack::METAL;
 
 use super::harness::{PATIENCE, World};
 use super::slack_story::sees;

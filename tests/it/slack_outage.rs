@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metalbot::chat::slack::chat::SlackChat;
-use metalbot::chat::slack::web_api::{Bots, Settings, WebApi};
+use metalbot::chat::slack::web_api::{Bots, SlackSettings, WebApi};
 use metalbot::chat::{Chat as _, Message};
-use metalbot::domain::inbound::Place;
-use metalbot::domain::secret::Secret;
-use metalbot::sim::slack::{BOT_TOKEN, Fault, METAL, Shown, TEAM};
+use metalbot_core::domain::inbound::Place;
+use metalbot_sim::slack::{BOT_TOKEN, METAL, ShownMessage, SlackFault, TEAM};
+use secrecy::SecretString;
 
 use super::harness::{PATIENCE, World};
 
@@ -20,7 +20,7 @@ async fn time_passes(world: &World) {
     }
 }
 
-fn cards(messages: &[Shown]) -> usize {
+fn cards(messages: &[ShownMessage]) -> usize {
     messages.iter().filter(|m| m.text.contains("*#1 reboot*")).count()
 }
 
@@ -88,7 +88,7 @@ async fn slack_is_away_for_an_hour_and_nothing_is_lost_or_replayed() {
 async fn who_somebody_is_holds_up_nobody_else() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
-    slack.fault("users.info", std::iter::repeat_n(Fault::Slow(Duration::from_secs(5)), 8));
+    slack.fault("users.info", std::iter::repeat_n(SlackFault::Slow(Duration::from_secs(5)), 8));
     slack.slash("bob", METAL, "whoami").await.unwrap();
     let started = std::time::Instant::now();
     while slack.calls("users.info") == 0 {
@@ -110,12 +110,12 @@ async fn who_somebody_is_holds_up_nobody_else() {
 async fn a_post_whose_answer_is_lost_is_found_and_not_repeated() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
-    slack.fault("chat.postMessage", [Fault::LoseAnswer]);
+    slack.fault("chat.postMessage", [SlackFault::LoseAnswer]);
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
     let card = slack.card(1, PATIENCE, |_| true).await.unwrap();
     world.quiet().await;
     // In its thread as well, where the first tries did not even arrive.
-    let faults = [Fault::Status(502), Fault::Break, Fault::LoseAnswer];
+    let faults = [SlackFault::Status(502), SlackFault::Break, SlackFault::LoseAnswer];
     slack.fault("chat.postMessage", faults);
     slack.say("bob", METAL, Some(&card.ts), "reject: no").await.unwrap();
     world.quiet().await;
@@ -131,14 +131,14 @@ async fn a_post_whose_answer_is_lost_is_found_and_not_repeated() {
 async fn slack_is_given_the_time_that_it_asks_for() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
-    slack.fault("chat.postMessage", [Fault::RateLimited(3)]);
+    slack.fault("chat.postMessage", [SlackFault::RateLimited(3)]);
     let asked = std::time::Instant::now();
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
     slack.card(1, PATIENCE, |_| true).await.unwrap();
     assert!(asked.elapsed() >= Duration::from_secs(3), "{:?}", asked.elapsed());
     assert_eq!(slack.calls("chat.postMessage"), 2, "and is not asked in between");
     // A refusal of the token loses nothing.
-    slack.fault("chat.postMessage", [Fault::Error("token_revoked")]);
+    slack.fault("chat.postMessage", [SlackFault::Error("token_revoked")]);
     slack.slash("alice", METAL, "reboot web02").await.unwrap();
     let started = std::time::Instant::now();
     while slack.calls("chat.postMessage") < 3 && started.elapsed() < PATIENCE {
@@ -149,10 +149,12 @@ async fn slack_is_given_the_time_that_it_asks_for() {
         .await
         .unwrap();
     assert_eq!(refused, 0);
-    sqlx::query("update card set shown = version, message_id = '1.1' where message_id is null")
-        .execute(&world.pool)
-        .await
-        .unwrap();
+    sqlx::query(
+        "update card set rendered_version = version, message_id = '1.1' where message_id is null",
+    )
+    .execute(&world.pool)
+    .await
+    .unwrap();
     world.finish().await;
 }
 
@@ -180,9 +182,9 @@ async fn many_batches_share_the_edits_of_their_channel() {
 async fn a_text_that_is_too_long_comes_whole_as_a_file() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
-    let settings = Settings {
+    let settings = SlackSettings {
         api_url: slack.api_url(),
-        bots: Bots::One(Secret::new(BOT_TOKEN)),
+        bots: Bots::One(SecretString::from(BOT_TOKEN)),
         app_token: None,
     };
     let chat = SlackChat::new(
@@ -196,7 +198,7 @@ async fn a_text_that_is_too_long_comes_whole_as_a_file() {
     let place =
         Place { platform: "slack".into(), channel: format!("{TEAM}/{METAL}"), thread: None };
     // The message arrives and the file does not, at first.
-    slack.fault("files.completeUploadExternal", [Fault::Status(500)]);
+    slack.fault("files.completeUploadExternal", [SlackFault::Status(500)]);
     assert!(chat.post(&place, None, "k", &message).await.is_err());
     let first = chat.post(&place, None, "k", &message).await.unwrap();
     let seen = slack.messages("alice", METAL);
@@ -206,7 +208,7 @@ async fn a_text_that_is_too_long_comes_whole_as_a_file() {
     assert_eq!(files.len(), 1, "{files:?}");
     assert!(files[0].1.ends_with("h2999x2999"));
     // Slack does not want files: the message is there all the same, once.
-    slack.fault("files.completeUploadExternal", [Fault::Error("invalid_arguments")]);
+    slack.fault("files.completeUploadExternal", [SlackFault::Error("invalid_arguments")]);
     let without = chat.post(&place, None, "k2", &message).await.unwrap();
     assert_eq!(chat.post(&place, None, "k2", &message).await.unwrap(), without);
     assert_eq!(slack.messages("alice", METAL).len(), 2);

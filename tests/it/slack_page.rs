@@ -6,7 +6,7 @@ use fantoccini::key::Key;
 use super::browser::Browser;
 use super::harness::{PATIENCE, World};
 use super::slack_story::sees;
-use metalbot::sim::slack::METAL;
+use metalbot_sim::slack::METAL;
 
 /// Clicks what is found, as soon as it is there.
 async fn click(browser: &Browser, what: &str) {

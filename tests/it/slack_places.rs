@@ -1,19 +1,19 @@
 //! Channels that the bot is not in: nothing is asked for where nobody would see it, and what was
 //! asked for before is not forgotten.
 
-use metalbot::sim::slack::{METAL, RANDOM, Shown, SimSlack};
+use metalbot_sim::slack::{METAL, RANDOM, ShownMessage, SimSlack};
 use serde_json::json;
 
 use super::harness::{PATIENCE, World};
 
 /// What Metalbot tells this person directly that has this text.
-async fn told(slack: &SimSlack, who: &str, text: &str) -> Shown {
+async fn told(slack: &SimSlack, who: &str, text: &str) -> ShownMessage {
     slack.wait_for(who, who, PATIENCE, text, |m| m.text.contains(text)).await.unwrap()
 }
 
 /// What this person alone is answered in a channel, the bot's or not.
-async fn answered(slack: &SimSlack, who: &str, channel: &str, text: &str) -> Shown {
-    let fits = |m: &Shown| m.only_to.is_some() && m.text.contains(text);
+async fn answered(slack: &SimSlack, who: &str, channel: &str, text: &str) -> ShownMessage {
+    let fits = |m: &ShownMessage| m.only_to.is_some() && m.text.contains(text);
     slack.wait_for(who, channel, PATIENCE, text, fits).await.unwrap()
 }
 
@@ -22,7 +22,7 @@ async fn count(world: &World, query: &'static str) -> i64 {
 }
 
 const BATCHES: &str = "select count(*) from batch";
-const HELD: &str = "select count(*) from job where state = 'held'";
+const PENDING: &str = "select count(*) from job where state = 'pending'";
 
 #[tokio::test]
 async fn nothing_is_asked_for_where_the_bot_is_not() {
@@ -42,7 +42,7 @@ async fn nothing_is_asked_for_where_the_bot_is_not() {
     slack.archive(METAL);
     slack.slash("dave", METAL, "reboot db01").await.unwrap();
     answered(slack, "dave", METAL, "archived").await;
-    assert_eq!((count(&world, BATCHES).await, count(&world, HELD).await), (0, 0));
+    assert_eq!((count(&world, BATCHES).await, count(&world, PENDING).await), (0, 0));
     // Without an address for the answer it comes directly.
     let mut act = slack.prepare_slash("bob", RANDOM, "identify web01").unwrap();
     act.payload["response_url"] = json!("http://127.0.0.1:9/gone");
@@ -131,7 +131,7 @@ async fn a_batch_that_ends_unseen_needs_no_card_any_more() {
     sqlx::query("update card set due_at = now()").execute(&world.pool).await.unwrap();
     let waiting = "select count(*) from card where refused_at is null";
     world.until_none("a card that waits", waiting).await;
-    assert_eq!(count(&world, HELD).await, 0);
+    assert_eq!(count(&world, PENDING).await, 0);
     // What would have been told in its thread is given up as well, and is not an error here.
     let rest = "select count(*) from outbox where sent_at is null and refused_at is null";
     world.until_none("notices that wait", rest).await;
@@ -148,10 +148,10 @@ async fn a_batch_that_ends_unseen_needs_no_card_any_more() {
 
 #[tokio::test]
 async fn slack_that_does_not_say_who_hears_us_holds_nothing_up() {
-    use metalbot::sim::slack::Fault;
+    use metalbot_sim::slack::SlackFault;
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
-    slack.fault("conversations.info", [Fault::Error("missing_scope")]);
+    slack.fault("conversations.info", [SlackFault::Error("missing_scope")]);
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
     slack.card(1, PATIENCE, |_| true).await.unwrap();
     world.finish().await;

@@ -1,12 +1,12 @@
 //! The whole way through Slack: typed there, stored, carried out, and told there.
 
-use metalbot::cli::story;
-use metalbot::sim::slack::{METAL, RANDOM, Shown, SimSlack};
+use metalbot_demo::story;
+use metalbot_sim::slack::{METAL, RANDOM, ShownMessage, SimSlack};
 
 use super::harness::{PATIENCE, World};
 
 /// What this person sees next that has this text.
-pub async fn sees(slack: &SimSlack, who: &str, text: &str) -> Shown {
+pub async fn sees(slack: &SimSlack, who: &str, text: &str) -> ShownMessage {
     let seen = slack.wait_for(who, METAL, PATIENCE, text, |m| m.text.contains(text));
     seen.await.unwrap()
 }
@@ -124,7 +124,7 @@ async fn people_are_found_by_verified_address_or_by_mapping_and_nobody_else_is()
     let slack = world.slack();
     slack.change_user("mallory", |user| user.email = "alice@example.org".into());
     for (doubt, change) in [
-        ("not confirmed", (|user| user.confirmed = false) as fn(&mut metalbot::sim::slack::User)),
+        ("not confirmed", (|user| user.confirmed = false) as fn(&mut metalbot_sim::slack::User)),
         ("of another workspace", |user| (user.confirmed, user.team) = (true, "T0EVIL".into())),
     ] {
         slack.change_user("mallory", change);

@@ -1,7 +1,7 @@
 //! Several workspaces and organisations with one Metalbot: what has the same id in two of them is not
 //! the same.
 
-use metalbot::sim::slack::{METAL, Shown, SimSlack};
+use metalbot_sim::slack::{METAL, ShownMessage, SimSlack};
 use serde_json::json;
 
 use super::harness::{PATIENCE, World};
@@ -11,7 +11,7 @@ async fn count(world: &World, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(&world.pool).await.unwrap()
 }
 
-fn cards(slack: &SimSlack) -> Vec<Shown> {
+fn cards(slack: &SimSlack) -> Vec<ShownMessage> {
     let all = slack.messages("alice", METAL).into_iter();
     all.filter(|m| m.thread.is_none() && m.only_to.is_none() && m.user == "U0BOT").collect()
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use axum::routing::any;
 use axum::{Json, Router};
-use metalbot::chat::slack::door::{Door, Forms};
+use metalbot::chat::slack::ingest::{ModalHooks, SlackIngest};
 use metalbot::chat::slack::socket::{Connections, run_socket};
-use metalbot::chat::slack::web_api::{ApiError, Bots, Settings, WebApi};
-use metalbot::domain::secret::Secret;
+use metalbot::chat::slack::web_api::{ApiError, Bots, SlackSettings, WebApi};
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::postgres::PgPoolOptions;
 use tempfile::TempDir;
@@ -23,10 +23,10 @@ use super::harness::PATIENCE;
 
 fn web_api(api_url: &str) -> WebApi {
     metalbot::use_ring();
-    let settings = Settings {
+    let settings = SlackSettings {
         api_url: api_url.into(),
-        bots: Bots::One(Secret::new("xoxb-1")),
-        app_token: Some(Secret::new("xapp-1")),
+        bots: Bots::One(SecretString::from("xoxb-1")),
+        app_token: Some(SecretString::from("xapp-1")),
     };
     WebApi::new(&settings).unwrap()
 }
@@ -97,9 +97,11 @@ async fn a_certificate_that_is_not_trusted_gets_no_token() {
     let (url, asked) = stand_in(json!({ "ok": true, "url": stranger.url("wss") })).await;
     let (api, connections) = (Arc::new(web_api(&url)), Connections::default());
     let pool = PgPoolOptions::new().connect_lazy("postgres://nobody@127.0.0.1:9/none").unwrap();
-    let forms =
-        Forms { wants: |_| false, answer: Arc::new(|_| Box::pin(async { Default::default() })) };
-    let door = Door { pool, forms, api: Arc::clone(&api) };
+    let forms = ModalHooks {
+        wants: |_| false,
+        answer: Arc::new(|_| Box::pin(async { Default::default() })),
+    };
+    let door = SlackIngest { pool, forms, api: Arc::clone(&api) };
     let stop = CancellationToken::new();
     let running = tokio::spawn(run_socket(api, door, connections.clone(), stop.clone()));
     let started = Instant::now();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metalbot::sim::slack::{Fault, METAL, RANDOM, Shown};
+use metalbot_sim::slack::{METAL, RANDOM, ShownMessage, SlackFault};
 use reqwest::StatusCode;
 
 use super::harness::{PATIENCE, World};
@@ -16,7 +16,7 @@ async fn a_slow_form_holds_up_nobody_else() {
     let slack = world.slack();
     slack.slash("alice", METAL, "whoami").await.unwrap();
     world.quiet().await;
-    slack.fault("views.open", [Fault::Slow(Duration::from_secs(2))]);
+    slack.fault("views.open", [SlackFault::Slow(Duration::from_secs(2))]);
     let mut form = Box::pin(slack.slash("alice", METAL, ""));
     let other = async {
         while slack.calls("views.open") == 0 {
@@ -38,7 +38,7 @@ async fn a_slow_form_holds_up_nobody_else() {
 async fn a_call_without_an_answer_is_given_up_and_looked_for() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
-    slack.fault("chat.postMessage", [Fault::Slow(Duration::from_secs(3600))]);
+    slack.fault("chat.postMessage", [SlackFault::Slow(Duration::from_secs(3600))]);
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
     let shown = "select count(*) from card where message_id is null";
     slack.card(1, PATIENCE, |_| true).await.unwrap();
@@ -109,7 +109,7 @@ async fn patience_for_one_channel_is_none_for_another() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
     slack.invite("alice", RANDOM).await.unwrap();
-    slack.fault("chat.postMessage", [Fault::RateLimited(20)]);
+    slack.fault("chat.postMessage", [SlackFault::RateLimited(20)]);
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
     let started = std::time::Instant::now();
     while slack.calls("chat.postMessage") == 0 {
@@ -155,7 +155,8 @@ async fn a_reaction_that_arrives_after_its_removal_approves_nothing() {
     sees(slack, "bob", "has changed since").await;
     let (_, late) = late_word;
     slack.deliver(late).await.unwrap();
-    let told = |m: &Shown| m.only_to.is_some() && m.thread.is_some() && m.text.contains("changed");
+    let told =
+        |m: &ShownMessage| m.only_to.is_some() && m.thread.is_some() && m.text.contains("changed");
     slack.wait_for("bob", METAL, PATIENCE, "the same of the word", told).await.unwrap();
     slack.unreact("bob", METAL, &card.ts, "white_check_mark").await.unwrap();
     slack.react("bob", METAL, &card.ts, "white_check_mark").await.unwrap();
@@ -168,7 +169,7 @@ async fn a_reaction_that_arrives_after_its_removal_approves_nothing() {
 async fn a_form_that_comes_too_late_is_told_of() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
-    slack.fault("views.open", [Fault::Error("expired_trigger_id")]);
+    slack.fault("views.open", [SlackFault::Error("expired_trigger_id")]);
     let told = slack.slash("alice", METAL, "").await.unwrap().unwrap();
     assert!(told["text"].as_str().unwrap().contains("Please try again"), "{told}");
     assert!(slack.slash("alice", METAL, "").await.unwrap().is_none());

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use metalbot::sim::slack::{Act, METAL};
+use metalbot_sim::slack::{METAL, UserAction};
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -112,7 +112,7 @@ async fn a_connection_that_slack_wants_replaced_is_replaced_before_it_goes() {
 async fn a_token_that_is_not_valid_is_not_ready() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
-    slack.fault("apps.connections.open", [metalbot::sim::slack::Fault::Error("invalid_auth")]);
+    slack.fault("apps.connections.open", [metalbot_sim::slack::SlackFault::Error("invalid_auth")]);
     slack.drop_connections();
     ready(&world, StatusCode::SERVICE_UNAVAILABLE).await;
     world.finish().await;
@@ -123,11 +123,11 @@ async fn what_cannot_be_read_is_kept_and_holds_nothing_up() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
     let strange = [
-        Act {
+        UserAction {
             kind: "interactive",
             payload: json!({ "type": "odd\0thing", "user": { "id": "U0BOB" } }),
         },
-        Act {
+        UserAction {
             kind: "slash_commands",
             payload: json!({ "text": "reboot web01", "team_id": "T0METAL" }),
         },

@@ -1,18 +1,18 @@
 //! What a person can do, told by acting: each point of the main job at least once.
 
 use metalbot::bmc::Power;
-use metalbot::cli::story;
-use metalbot::domain::secret::Secret;
 use metalbot::identity::password;
-use metalbot::sim::person::Person;
-use metalbot::sim::rack::Fault;
+use metalbot_demo::story;
+use metalbot_sim::person::ConsoleUser;
+use metalbot_sim::rack::BmcFault;
+use secrecy::SecretString;
 
 use crate::harness::{World, told};
 
 #[tokio::test]
 async fn the_demo_tells_its_story_at_the_console() {
     let t = World::with_rack().await;
-    let seat = async |login: &str| Person::become_one(&t.base, login).await;
+    let seat = async |login: &str| ConsoleUser::become_one(&t.base, login).await;
     story::tell(seat, t.rack(), &t.jira, &t.pool).await.unwrap();
     t.finish().await;
 }
@@ -148,7 +148,7 @@ async fn a_batch_is_asked_for_looked_at_and_cancelled() {
     insta::assert_snapshot!(t.says(&t.bob, "/metal status host web03").await, @r"
     -- in the channel, only to them
     web03 · web-owners · fra1 · r11 · c6-large
-    #1 reboot by @alice: held (batch awaiting approval)
+    #1 reboot by @alice: pending (batch awaiting approval)
     ");
     insta::assert_snapshot!(t.says(&t.bob, "/metal status host web13").await, @r"
     -- in the channel, only to them
@@ -583,8 +583,8 @@ async fn harmless_work_needs_no_approval() {
 async fn power_goes_off_softly_and_hard_after_the_wait_if_that_is_wanted() {
     let t = World::builder()
         .rack()
-        .fault("web03", Fault::IgnoresSoftOff)
-        .fault("web04", Fault::IgnoresSoftOff)
+        .fault("web03", BmcFault::IgnoresSoftOff)
+        .fault("web04", BmcFault::IgnoresSoftOff)
         .start()
         .await;
     let forced = t.says(&t.alice, "/metal power-off web[02-03] wait=10s force=true").await;
@@ -634,7 +634,7 @@ async fn power_goes_off_softly_and_hard_after_the_wait_if_that_is_wanted() {
 async fn a_full_rack_keeps_the_hosts_of_another_batch_waiting_and_the_card_says_so() {
     let t = World::builder()
         .rack()
-        .fault("web01", Fault::IgnoresSoftOff)
+        .fault("web01", BmcFault::IgnoresSoftOff)
         .append("[caps]\nrack = 1\n")
         .start()
         .await;
@@ -704,7 +704,7 @@ async fn hosts_go_in_waves_and_never_more_at_a_time_than_allowed() {
 
 #[tokio::test]
 async fn too_many_failures_pause_a_batch_until_somebody_resumes_it() {
-    let t = World::builder().rack().fault("web01", Fault::WrongPassword).start().await;
+    let t = World::builder().rack().fault("web01", BmcFault::WrongPassword).start().await;
     t.says(&t.alice, "/metal reboot web[01-04] wave=1 max-fail=0").await;
     t.replies(&t.bob, 1, "approve").await;
     insta::assert_snapshot!(t.heard(1, "is paused").await, @"#1 is paused: 1 host failed, at most 0 may. Hosts at work are finished, no other is started. /metal resume 1 goes on, /metal cancel 1 ends it.");
@@ -769,7 +769,7 @@ async fn a_person_may_pause_and_end_what_runs() {
 
 #[tokio::test]
 async fn each_kind_of_failure_gets_one_ticket_that_tags_who_asked() {
-    let t = World::builder().rack().fault("web10", Fault::WrongPassword).start().await;
+    let t = World::builder().rack().fault("web10", BmcFault::WrongPassword).start().await;
     t.says(&t.alice, "/metal reboot web[06-10] reason=\"kernel CVE-2026-1\"").await;
     t.reacts(&t.bob, 1, "+1", true).await;
     insta::assert_snapshot!(t.ended(1).await, @r"
@@ -928,17 +928,17 @@ async fn a_host_of_unknown_fate_is_kept_until_its_owner_releases_it() {
 #[tokio::test]
 async fn outside_the_demo_people_sign_in() {
     let t = World::start().await;
-    let hash = password::hash(&Secret::new("a long pass phrase")).unwrap();
+    let hash = password::hash(&SecretString::from("a long pass phrase")).unwrap();
     t.change_people(|people| {
         people.replace("jira = \"alice\"", &format!("jira = \"alice\"\npassword = \"{hash}\""))
     });
-    let alice = Person::sign_in(&t.base, "alice", "a long pass phrase").await.unwrap();
+    let alice = ConsoleUser::sign_in(&t.base, "alice", "a long pass phrase").await.unwrap();
     insta::assert_snapshot!(t.says(&alice, "/metal list").await, @r"
     -- in the channel, only to them
     There is no batch yet. /metal help shows how to submit one.
     ");
     for (login, password) in [("alice", "wrong"), ("alice", ""), ("bob", ""), ("nobody", "x")] {
-        let refused = Person::sign_in(&t.base, login, password).await;
+        let refused = ConsoleUser::sign_in(&t.base, login, password).await;
         assert!(refused.is_err(), "{login} came in with {password:?}");
     }
     t.finish().await;

@@ -5,24 +5,24 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use metalbot::domain::host::HostName;
-use metalbot::domain::ids::BatchId;
-use metalbot::domain::rollout::Rollout;
-use metalbot::domain::secret::Secret;
-use metalbot::domain::triage::{RouteRule, Routes, Target, TicketPolicy};
-use metalbot::domain::workflow::{Plan, PlannedStep, PowerTo, Risk, StepAction};
-use metalbot::sim::jira::{Dialect as SimDialect, SimJira, Site as SimSite};
-use metalbot::store::share::Share;
-use metalbot::store::task::{Turn, Turns, run_rounds};
-use metalbot::store::{self, outbox};
-use metalbot::ticket::jira::{Auth, Dialect, Site, SiteSettings};
-use metalbot::ticket::mending::Mending;
-use metalbot::ticket::people::Person;
-use metalbot::ticket::place::Placing;
-use metalbot::ticket::recheck::{CheckHost, Rechecks};
+use metalbot::runtime::task::{TaskLease, TaskRunner, run_task};
+use metalbot::ticket::assign::TicketAssigner;
+use metalbot::ticket::people::ConcernedPerson;
+use metalbot::ticket::poll::TicketPoller;
 use metalbot::ticket::relay::TicketRelay;
 use metalbot::ticket::render::TicketTemplates;
-use metalbot::ticket::sync::TicketSync;
+use metalbot::ticket::resolve::TicketResolver;
+use metalbot::ticket::verify::{CheckHost, HostVerifier};
+use metalbot_core::domain::host::HostName;
+use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::rollout::Rollout;
+use metalbot_core::domain::triage::{RouteRule, Routes, Target, TicketPolicy};
+use metalbot_core::domain::workflow::{Plan, PlannedStep, PowerTo, Risk, StepAction};
+use metalbot_jira::{Auth, Dialect, Site, SiteSettings};
+use metalbot_sim::jira::{SimDialect, SimJira, SimJiraSite};
+use metalbot_store::relay_scope::RelayScope;
+use metalbot_store::{self as store, outbox};
+use secrecy::SecretString;
 use serde_json::json;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -50,15 +50,15 @@ pub struct Books {
 
 impl Books {
     pub async fn start() -> Books {
-        Books::with(SimSite::with_token(TOKEN), &[]).await
+        Books::with(SimJiraSite::with_token(TOKEN), &[]).await
     }
 
     pub async fn cloud() -> Books {
-        Books::with(SimSite::cloud(USER, TOKEN), &[]).await
+        Books::with(SimJiraSite::cloud(USER, TOKEN), &[]).await
     }
 
     /// With rules, each as TOML.
-    pub async fn with(site: SimSite, rules: &[&str]) -> Books {
+    pub async fn with(site: SimJiraSite, rules: &[&str]) -> Books {
         metalbot::use_ring();
         let (_, _, url) = new_database().await;
         let pool = PgPoolOptions::new().max_connections(30).connect(&url).await.unwrap();
@@ -91,11 +91,11 @@ impl Books {
         TicketRelay {
             pool: self.pool.clone(),
             site: self.site(url),
-            share: Share::AllBut(Vec::new()),
+            share: RelayScope::AllBut(Vec::new()),
             default: self.routes.default.clone(),
             policy: self.policy.clone(),
             templates: Arc::new(TicketTemplates::load(None).unwrap()),
-            find_person: Arc::new(|login, _| Person {
+            find_person: Arc::new(|login, _| ConcernedPerson {
                 name: login.to_uppercase(),
                 account: (login != "stranger").then(|| login.to_owned()),
             }),
@@ -110,10 +110,10 @@ impl Books {
         self.jira.change_site(|site| cloud = site.dialect == SimDialect::Cloud);
         let (dialect, auth) = match cloud {
             true => {
-                let password = Secret::new(TOKEN);
+                let password = SecretString::from(TOKEN);
                 (Dialect::Cloud, Auth::Basic { user: USER.into(), password })
             }
-            false => (Dialect::DataCenter, Auth::Bearer(Secret::new(TOKEN))),
+            false => (Dialect::DataCenter, Auth::Bearer(SecretString::from(TOKEN))),
         };
         let timeout = Duration::from_secs(5);
         let name = "default".into();
@@ -127,14 +127,14 @@ impl Books {
     }
 
     pub fn run_relay_at(&mut self, url: &str) {
-        let placing = Placing {
+        let placing = TicketAssigner {
             pool: self.pool.clone(),
             routes: self.routes.clone(),
             policy: self.policy.clone(),
         };
         let (placing, relay) = (Arc::new(placing), Arc::new(self.relay_at(url)));
-        self.run("placing", move |_| Arc::clone(&placing).round());
-        self.run("tickets", move |turn| Arc::clone(&relay).round(turn));
+        self.run("placing", move |_| Arc::clone(&placing).run_once());
+        self.run("tickets", move |lease| Arc::clone(&relay).run_once(lease));
     }
 
     /// A replica that reads; `well` says of each host whether its BMC answers.
@@ -144,23 +144,23 @@ impl Books {
             Box::pin(async move { said })
         });
         let (pool, policy) = (self.pool.clone(), self.policy.clone());
-        let rechecks = Arc::new(Rechecks { pool: pool.clone(), check_host });
-        let mending = Arc::new(Mending { pool: pool.clone(), policy: policy.clone() });
-        let (site, share) = (self.site(&self.jira.url()), Share::AllBut(Vec::new()));
-        let sync = Arc::new(TicketSync { pool, site, share, policy });
-        self.run("ticket_sync", move |turn| Arc::clone(&sync).round(turn));
-        self.run("rechecks", move |turn| Arc::clone(&rechecks).round(turn));
-        self.run("mending", move |_| Arc::clone(&mending).round());
+        let rechecks = Arc::new(HostVerifier { pool: pool.clone(), check_host });
+        let mending = Arc::new(TicketResolver { pool: pool.clone(), policy: policy.clone() });
+        let (site, share) = (self.site(&self.jira.url()), RelayScope::AllBut(Vec::new()));
+        let sync = Arc::new(TicketPoller { pool, site, share, policy });
+        self.run("ticket_sync", move |lease| Arc::clone(&sync).run_once(lease));
+        self.run("rechecks", move |lease| Arc::clone(&rechecks).run_once(lease));
+        self.run("mending", move |_| Arc::clone(&mending).run_once());
     }
 
-    fn run<F>(&mut self, name: &'static str, round: impl FnMut(Turn) -> F + Send + 'static)
+    fn run<F>(&mut self, name: &'static str, round: impl FnMut(TaskLease) -> F + Send + 'static)
     where
         F: Future<Output = anyhow::Result<bool>> + Send + 'static,
     {
         let owner = format!("replica {}", self.tasks.len());
-        let turns = Turns { pool: self.pool.clone(), owner, stop: self.stop.clone() };
+        let runner = TaskRunner { pool: self.pool.clone(), owner, stop: self.stop.clone() };
         self.tasks.spawn(async move {
-            run_rounds(turns, name, Duration::from_millis(100), None, round).await;
+            run_task(runner, name, Duration::from_millis(100), None, round).await;
         });
     }
 
@@ -197,9 +197,10 @@ impl Books {
         .unwrap();
         for (host, datacenter, rack, sku) in hosts {
             sqlx::query(
-                "insert into job (batch_id, host, owner, datacenter, rack, sku, wave, state,
-                     error_kind, error, bmc_events, ended_at)
-                 values ($1, $2, 'web-owners', $3, $4, $5, 0, $6, $7, $8, $9, now())",
+                "insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
+                     bmc_credentials, wave, state, error_kind, error, bmc_events, ended_at)
+                 values ($1, $2, 'web-owners', $3, $4, $5, '10.0.0.1', 'default', 0, $6, $7, $8,
+                     $9, now())",
             )
             .bind(id)
             .bind(host)
@@ -243,7 +244,8 @@ impl Books {
         let waiting = "select (select count(*) from outbox
                                where kind = 'ticket' and sent_at is null and refused_at is null)
             + (select count(*) from ticket where refused_at is null and jira_key is null
-                   or jira_key is not null and (shown < version or move_to is not null))
+                   or jira_key is not null
+                       and (rendered_version < version or pending_transition is not null))
             + (select count(*) from ticket_comment where sent_at is null)";
         self.until("what is to be written", waiting, 0).await;
     }

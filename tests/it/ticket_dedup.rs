@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use metalbot::domain::triage::{Afterwards, TicketPolicy};
-use metalbot::sim::jira::Site as SimSite;
+use metalbot_core::domain::triage::{Afterwards, TicketPolicy};
+use metalbot_sim::jira::SimJiraSite;
 
 use crate::ticket_books::{Books, Spot};
 
@@ -122,7 +122,7 @@ async fn again_after(by: &str, change: impl FnOnce(&mut TicketPolicy)) -> (Books
     t.written().await;
     let key = t.jira.issues()[0].key.clone();
     assert!(t.jira.transition(&key, by));
-    t.until("ended", "select count(*) from ticket where ended is not null", 1).await;
+    t.until("ended", "select count(*) from ticket where closed_as is not null", 1).await;
     t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
     t.written().await;
     let act = t.heard("ticket_again").await["act"].as_str().unwrap_or_default().to_owned();
@@ -136,7 +136,7 @@ async fn a_closed_ticket_is_opened_again_within_its_window() {
     let issues = t.jira.issues();
     assert_eq!((issues.len(), &issues[0].status[..]), (1, "Open"));
     assert_eq!(issues[0].comments.len(), 1, "{:?}", issues[0].comments);
-    t.until("open", "select count(*) from ticket where ended is null", 1).await;
+    t.until("open", "select count(*) from ticket where closed_as is null", 1).await;
     t.finish().await;
 }
 
@@ -173,7 +173,7 @@ async fn after_the_window_there_is_a_new_ticket() {
     t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
     t.written().await;
     assert!(t.jira.transition("OPS-1", "Resolve"));
-    t.until("ended", "select count(*) from ticket where ended is not null", 1).await;
+    t.until("ended", "select count(*) from ticket where closed_as is not null", 1).await;
     t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
     t.written().await;
     assert_eq!(t.jira.issues().len(), 2);
@@ -200,7 +200,7 @@ async fn a_lost_answer_and_a_late_search_still_make_one_ticket() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn people_without_an_account_are_named_and_counted() {
-    let mut site = SimSite::with_token("a-token");
+    let mut site = SimJiraSite::with_token("a-token");
     site.people = Some(vec!["metalbot".into(), "bob".into()]);
     let mut t = Books::with(site, &[]).await;
     t.run_relay();
@@ -215,8 +215,8 @@ async fn people_without_an_account_are_named_and_counted() {
         assert_eq!(ticket.description.contains(named), there, "{named}: {}", ticket.description);
     }
     assert_eq!(ticket.watchers.iter().collect::<Vec<_>>(), ["bob"]);
-    let counts = metalbot::store::ticket::counts(&t.pool).await.unwrap();
-    assert_eq!((counts.open, counts.waiting, counts.untagged), (1, 0, 2));
+    let counts = metalbot_store::ticket::counts(&t.pool).await.unwrap();
+    assert_eq!((counts.open, counts.waiting, counts.unknown_accounts), (1, 0, 2));
     t.finish().await;
 }
 
@@ -228,7 +228,7 @@ async fn what_will_not_be_mended_speaks_of_its_own_hosts_only() {
     t.failed(&[in_rack("web01"), in_rack("web02")], "bmc_unreachable", SILENT).await;
     t.written().await;
     assert!(t.jira.transition("OPS-1", "Reject"));
-    t.until("marked", "select count(*) from host_mark", 2).await;
+    t.until("marked", "select count(*) from host_wont_fix", 2).await;
     // One that will not be mended, and its neighbour in the rack.
     t.failed(&[in_rack("web01"), in_rack("web03")], "bmc_unreachable", SILENT).await;
     t.written().await;
@@ -248,11 +248,11 @@ async fn a_host_that_joins_what_will_not_be_mended_is_marked() {
     t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
     t.written().await;
     assert!(t.jira.transition("OPS-1", "Reject"));
-    t.until("marked", "select count(*) from host_mark", 1).await;
+    t.until("marked", "select count(*) from host_wont_fix", 1).await;
     t.succeeded(&[in_rack("web01")]).await;
-    t.until("mended", "select count(*) from host_mark", 0).await;
+    t.until("mended", "select count(*) from host_wont_fix", 0).await;
     t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
-    t.until("marked again", "select count(*) from host_mark", 1).await;
+    t.until("marked again", "select count(*) from host_wont_fix", 1).await;
     assert_eq!(t.jira.issues().len(), 1);
     t.finish().await;
 }

@@ -126,7 +126,7 @@ async fn tickets_are_filed_in_order_when_jira_is_back() {
     }
     t.until("placed", "select count(*) from ticket", TICKETS as i64).await;
     t.until("late", "select count(*) from ticket where attempts > 1", 1).await;
-    let waiting = metalbot::store::ticket::counts(&t.pool).await.unwrap().waiting;
+    let waiting = metalbot_store::ticket::counts(&t.pool).await.unwrap().waiting;
     assert_eq!(waiting, TICKETS as i64);
     let asked: u64 = t.jira.requests().values().sum();
     assert!(asked < TICKETS as u64, "{asked} requests to a Jira that is away");

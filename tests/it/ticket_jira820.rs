@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use metalbot::ticket::jira::{
-    Body, Category, Change, Dialect, JiraError, NewIssue, Site, escape, mention,
+use metalbot_jira::{
+    Body, Category, Dialect, IssueChange, JiraError, NewIssue, Site, escape, mention,
 };
 use serde_json::Value;
 
@@ -100,10 +100,10 @@ async fn a_ticket_lives_in_a_foreign_jira() {
     assert_eq!(read["fields"]["labels"], serde_json::json!(["metalbot", "metalbot-0a1b"]));
 
     site.comment(&issue.key, &Body::markdown("again **three**")).await.unwrap();
-    let change = Change {
+    let change = IssueChange {
         summary: Some("another".into()),
         body: Some(Body::markdown("short")),
-        ..Change::default()
+        ..IssueChange::default()
     };
     site.update(&issue.key, &change).await.unwrap();
     let read = jira.get(&path).await.unwrap();

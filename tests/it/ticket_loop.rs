@@ -1,6 +1,6 @@
 //! What people do to a ticket in Jira comes back to those who wait for it.
 
-use metalbot::sim::rack::Fault;
+use metalbot_sim::rack::BmcFault;
 
 use crate::harness::World;
 use crate::ticket_books::{Books, Spot};
@@ -38,13 +38,13 @@ async fn a_ticket_whose_hosts_succeed_gets_one_comment_and_is_closed_by_policy()
     t.failed(&WEB, "bmc_unreachable", SILENT).await;
     t.written().await;
     t.succeeded(&WEB[..1]).await;
-    t.until("mended", "select count(*) from ticket_host where mended_at is not null", 1).await;
+    t.until("mended", "select count(*) from ticket_host where resolved_at is not null", 1).await;
     t.written().await;
     let half = t.jira.issues().remove(0);
     assert_eq!(half.comments, [""; 0], "one host is still broken");
     assert!(half.description.contains("Have succeeded since: web01"), "{}", half.description);
     t.succeeded(&WEB[1..]).await;
-    t.until("ended", "select count(*) from ticket where ended = 'done'", 1).await;
+    t.until("ended", "select count(*) from ticket where closed_as = 'done'", 1).await;
     t.written().await;
     let ticket = t.jira.issues().remove(0);
     assert_eq!((&ticket.status[..], ticket.comments.len()), ("Done", 1), "{ticket:?}");
@@ -63,7 +63,7 @@ async fn a_deleted_ticket_is_followed_by_a_new_one() {
     t.written().await;
     t.until("its state", "select count(*) from ticket where status = 'Open'", 1).await;
     assert!(t.jira.delete("OPS-1"));
-    t.until("gone", "select count(*) from ticket where ended = 'gone'", 1).await;
+    t.until("gone", "select count(*) from ticket where closed_as = 'gone'", 1).await;
     t.failed(&WEB, "bmc_unreachable", SILENT).await;
     t.written().await;
     let keys: Vec<String> = t.jira.issues().into_iter().map(|one| one.key).collect();
@@ -108,7 +108,7 @@ async fn the_thread_offers_to_retry_what_was_mended() {
 
 #[tokio::test]
 async fn whoever_waits_retries_with_the_button_of_the_notice() {
-    let t = World::builder().rack().fault("web03", Fault::IgnoresSoftOff).start().await;
+    let t = World::builder().rack().fault("web03", BmcFault::IgnoresSoftOff).start().await;
     t.says(&t.alice, "/metal power-off web03 wait=10s").await;
     t.replies(&t.bob, 1, "approve").await;
     t.ended(1).await;

@@ -1,9 +1,9 @@
 //! Where tickets go, what Jira does not take of them, and what `metalbot tickets` says.
 
-use metalbot::domain::triage::Act;
-use metalbot::sim::jira::Site as SimSite;
-use metalbot::store::ticket;
-use metalbot::ticket::explain::{Explained, Outcome, explain};
+use metalbot::ticket::explain::{Explained, ExplainedTicket, explain};
+use metalbot_core::domain::triage::TicketUpdate;
+use metalbot_sim::jira::SimJiraSite;
+use metalbot_store::ticket;
 
 use crate::ticket_books::Books;
 
@@ -19,14 +19,14 @@ priority = "High"
 fields = { customfield_10010 = "x" }
 "#;
 
-async fn explained(t: &Books, batch: metalbot::domain::ids::BatchId) -> Vec<Explained> {
+async fn explained(t: &Books, batch: metalbot_core::domain::ids::BatchId) -> Vec<Explained> {
     let mut conn = t.pool.acquire().await.unwrap();
     explain(&mut conn, &t.routes, &t.policy, batch).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_takes_its_hosts_and_the_default_route_takes_the_rest() {
-    let mut t = Books::with(SimSite::with_token("a-token"), &[HARDWARE]).await;
+    let mut t = Books::with(SimJiraSite::with_token("a-token"), &[HARDWARE]).await;
     let hosts = [
         ("web01", "fra1", "r11", "c6"),
         ("web02", "fra1", "r11", "c6"),
@@ -40,7 +40,10 @@ async fn a_rule_takes_its_hosts_and_the_default_route_takes_the_rest() {
     assert_eq!((&would[0].rule[..], &would[1].rule[..]), ("default route", "hardware"));
     assert_eq!(would[1].because, ["kind = bmc_busy", "datacenter = fra1"]);
     assert_eq!(would[1].hosts.len(), 2);
-    assert_eq!(would[1].ticket, Outcome::Would { act: Act::New, key: None, url: None });
+    assert_eq!(
+        would[1].ticket,
+        ExplainedTicket::Would { act: TicketUpdate::New, key: None, url: None }
+    );
     t.jira.set_down(false);
     t.run_relay();
     t.written().await;
@@ -54,7 +57,9 @@ async fn a_rule_takes_its_hosts_and_the_default_route_takes_the_rest() {
     assert!(ops.summary.contains("db01"), "{}", ops.summary);
     let is = explained(&t, batch).await;
     let key = |one: &Explained| match &one.ticket {
-        Outcome::Placed { state, key, .. } => format!("{state} {}", key.as_deref().unwrap_or("-")),
+        ExplainedTicket::Placed { state, key, .. } => {
+            format!("{state} {}", key.as_deref().unwrap_or("-"))
+        }
         would => format!("{would:?}"),
     };
     assert_eq!(is.iter().map(key).collect::<Vec<_>>(), ["open OPS-1", "open HW-1"]);
@@ -63,7 +68,7 @@ async fn a_rule_takes_its_hosts_and_the_default_route_takes_the_rest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_field_that_jira_refuses_is_left_out_and_said() {
-    let mut site = SimSite::with_token("a-token");
+    let mut site = SimJiraSite::with_token("a-token");
     site.priorities = vec!["P1".into()];
     let mut t = Books::with(site, &[HARDWARE]).await;
     t.run_relay();
@@ -78,13 +83,13 @@ async fn a_field_that_jira_refuses_is_left_out_and_said() {
     assert_eq!(trouble["key"], "HW-1");
     assert!(trouble["problem"].as_str().unwrap().contains("priority"), "{trouble}");
     let listed = ticket::list(&mut t.pool.acquire().await.unwrap(), false, 10).await.unwrap();
-    assert!(listed[0].left_out.as_ref().unwrap().contains("priority"), "{listed:?}");
+    assert!(listed[0].rejected_fields.as_ref().unwrap().contains("priority"), "{listed:?}");
     t.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_project_that_wants_more_than_we_know_is_not_the_end() {
-    let mut site = SimSite::with_token("a-token");
+    let mut site = SimJiraSite::with_token("a-token");
     site.required = vec![("HW".into(), "customfield_10099".into())];
     let mut t = Books::with(site, &[HARDWARE]).await;
     t.run_relay();
@@ -98,7 +103,7 @@ async fn a_project_that_wants_more_than_we_know_is_not_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_ticket_is_listed_with_its_reason_told_once_and_filed_when_it_can_be() {
-    let mut site = SimSite::with_token("a-token");
+    let mut site = SimJiraSite::with_token("a-token");
     site.projects = vec!["ELSE".into()];
     let mut t = Books::with(site, &[]).await;
     t.run_relay();

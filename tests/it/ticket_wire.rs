@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use metalbot::domain::secret::Secret;
-use metalbot::sim::jira::{Fault, SimJira, Site as SimSite};
-use metalbot::ticket::jira::{
-    Auth, Body, Category, Change, Dialect, JiraError, NewIssue, Site, SiteSettings, mention,
+use metalbot_jira::{
+    Auth, Body, Category, Dialect, IssueChange, JiraError, NewIssue, Site, SiteSettings, mention,
 };
+use metalbot_sim::jira::{JiraFault, SimJira, SimJiraSite};
+use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
@@ -17,8 +17,8 @@ const LABEL: &str = "metalbot-0a1b";
 
 pub fn settings(url: &str, dialect: Dialect) -> SiteSettings {
     let auth = match dialect {
-        Dialect::DataCenter => Auth::Bearer(Secret::new(TOKEN)),
-        Dialect::Cloud => Auth::Basic { user: USER.into(), password: Secret::new(TOKEN) },
+        Dialect::DataCenter => Auth::Bearer(SecretString::from(TOKEN)),
+        Dialect::Cloud => Auth::Basic { user: USER.into(), password: SecretString::from(TOKEN) },
     };
     let timeout = Duration::from_secs(30);
     SiteSettings { name: "test".into(), url: url.into(), dialect, auth, timeout }
@@ -29,14 +29,14 @@ pub fn client(settings: SiteSettings) -> Site {
     Site::new(settings).unwrap()
 }
 
-async fn sim(site: SimSite) -> SimJira {
+async fn sim(site: SimJiraSite) -> SimJira {
     SimJira::start_site(TcpListener::bind("127.0.0.1:0").await.unwrap(), site).unwrap()
 }
 
 async fn start(dialect: Dialect) -> (SimJira, Site) {
     let sim = match dialect {
-        Dialect::DataCenter => sim(SimSite::with_token(TOKEN)).await,
-        Dialect::Cloud => sim(SimSite::cloud(USER, TOKEN)).await,
+        Dialect::DataCenter => sim(SimJiraSite::with_token(TOKEN)).await,
+        Dialect::Cloud => sim(SimJiraSite::cloud(USER, TOKEN)).await,
     };
     let site = client(settings(&sim.url(), dialect));
     (sim, site)
@@ -78,7 +78,7 @@ async fn a_ticket_lives_on_both() {
         // The oldest of several.
         jira.create(&new_issue()).await.unwrap();
         assert_eq!(jira.find_by_label(LABEL).await, Ok(Some(issue)));
-        let change = Change {
+        let change = IssueChange {
             summary: Some("reboot failed on web[01-03]".into()),
             body: Some(Body::markdown("**three**")),
             add_labels: vec!["rack-r12".into()],
@@ -187,28 +187,28 @@ fn class<T: std::fmt::Debug>(result: Result<T, JiraError>) -> String {
 
 #[tokio::test]
 async fn misbehaviour_is_told_apart() {
-    let answer = |status, body: &str| Fault::Answer {
+    let answer = |status, body: &str| JiraFault::Answer {
         status,
         headers: Vec::new(),
         body: body.as_bytes().into(),
     };
     // The fault, what it means for a write and for a read.
     let faults = [
-        (Fault::too_many(7), "transient 7", "transient 7"),
-        (Fault::unavailable(), "transient", "transient"),
-        (Fault::page(503), "transient", "transient"),
-        (Fault::page(500), "unknown", "transient"),
-        (Fault::page(200), "unknown", "transient"),
-        (Fault::page(401), "rejected Some(401)", "rejected Some(401)"),
-        (Fault::page(302), "rejected Some(302)", "rejected Some(302)"),
+        (JiraFault::too_many(7), "transient 7", "transient 7"),
+        (JiraFault::unavailable(), "transient", "transient"),
+        (JiraFault::page(503), "transient", "transient"),
+        (JiraFault::page(500), "unknown", "transient"),
+        (JiraFault::page(200), "unknown", "transient"),
+        (JiraFault::page(401), "rejected Some(401)", "rejected Some(401)"),
+        (JiraFault::page(302), "rejected Some(302)", "rejected Some(302)"),
         (answer(200, "{\"key\": \"OP"), "unknown", "transient"),
         (answer(200, ""), "unknown", "transient"),
         (answer(400, "{\"errorMessages\": [\"no\"]}"), "rejected Some(400)", "rejected Some(400)"),
-        (Fault::DropRequest, "unknown", "transient"),
-        (Fault::DropReply, "unknown", "transient"),
-        (Fault::CutReply, "unknown", "transient"),
-        (Fault::ReplaceReply(502), "unknown", "transient"),
-        (Fault::ReplaceReply(504), "unknown", "transient"),
+        (JiraFault::DropRequest, "unknown", "transient"),
+        (JiraFault::DropReply, "unknown", "transient"),
+        (JiraFault::CutReply, "unknown", "transient"),
+        (JiraFault::ReplaceReply(502), "unknown", "transient"),
+        (JiraFault::ReplaceReply(504), "unknown", "transient"),
     ];
     for dialect in BOTH {
         let (sim, jira) = start(dialect).await;
@@ -223,16 +223,16 @@ async fn misbehaviour_is_told_apart() {
         assert_eq!(sim.issues().len(), done, "{dialect:?}");
         assert_eq!(jira.find_by_label(LABEL).await.unwrap().unwrap().key, "OPS-1");
         // The other writes that are not idempotent.
-        sim.fault_on("comment", Fault::DropReply);
+        sim.fault_on("comment", JiraFault::DropReply);
         assert_eq!(class(jira.comment("OPS-1", &Body::markdown("x")).await), "unknown");
-        sim.fault_on("transition", Fault::DropReply);
+        sim.fault_on("transition", JiraFault::DropReply);
         assert_eq!(class(jira.transition("OPS-1", "Resolve").await), "unknown");
         assert_eq!(sim.issues()[0].status, "Done");
         // Those that may be repeated.
-        sim.fault_on("watch", Fault::DropReply);
+        sim.fault_on("watch", JiraFault::DropReply);
         assert_eq!(class(jira.add_watcher("OPS-1", "al").await), "transient");
-        sim.fault_on("update", Fault::ReplaceReply(502));
-        assert_eq!(class(jira.update("OPS-1", &Change::default()).await), "transient");
+        sim.fault_on("update", JiraFault::ReplaceReply(502));
+        assert_eq!(class(jira.update("OPS-1", &IssueChange::default()).await), "transient");
     }
 }
 
@@ -242,7 +242,7 @@ async fn a_silent_site_does_not_hold_us() {
         let (sim, _) = start(dialect).await;
         let timeout = Duration::from_millis(300);
         let jira = client(SiteSettings { timeout, ..settings(&sim.url(), dialect) });
-        sim.fault_on("create", Fault::HangReply);
+        sim.fault_on("create", JiraFault::HangReply);
         assert_eq!(class(jira.create(&new_issue()).await), "unknown");
         assert_eq!(sim.issues().len(), 1);
     }
@@ -252,7 +252,7 @@ async fn a_silent_site_does_not_hold_us() {
 async fn clouds_search_is_behind_and_its_pages_are_short() {
     let (sim, jira) = start(Dialect::Cloud).await;
     sim.set_search_lag(Duration::from_secs(3600));
-    sim.fault_on("create", Fault::DropReply);
+    sim.fault_on("create", JiraFault::DropReply);
     assert_eq!(class(jira.create(&new_issue()).await), "unknown");
     assert_eq!(jira.find_by_label(LABEL).await, Ok(None), "not yet");
     let states = jira.states(&["OPS-1".into()]).await.unwrap();
@@ -311,21 +311,21 @@ async fn a_token_that_ended_is_no_empty_site() {
         assert_eq!(sim.issues().len(), 1);
     }
     // A user with a password on Data Center.
-    let site = SimSite { user: Some("bot".into()), ..SimSite::with_token(TOKEN) };
+    let site = SimJiraSite { user: Some("bot".into()), ..SimJiraSite::with_token(TOKEN) };
     let sim = sim(site).await;
-    let auth = Auth::Basic { user: "bot".into(), password: Secret::new(TOKEN) };
+    let auth = Auth::Basic { user: "bot".into(), password: SecretString::from(TOKEN) };
     let jira = client(SiteSettings { auth, ..settings(&sim.url(), Dialect::DataCenter) });
     jira.create(&new_issue()).await.unwrap();
     // Nor does an error repeat the credentials that a site sends back.
     let echo = json!({ "errorMessages": ["Basic Ym90OnMzY3JldC10b2tlbg=="] }).to_string();
-    sim.fault_next(Fault::Answer { status: 400, headers: Vec::new(), body: echo.into() });
+    sim.fault_next(JiraFault::Answer { status: 400, headers: Vec::new(), body: echo.into() });
     let error = jira.create(&new_issue()).await.unwrap_err().to_string();
     assert!(error.contains("Basic (token)"), "{error}");
 }
 
 #[test]
 fn cloud_without_an_email_is_refused_at_once() {
-    let auth = Auth::Bearer(Secret::new(TOKEN));
+    let auth = Auth::Bearer(SecretString::from(TOKEN));
     let wrong = SiteSettings { auth, ..settings("https://x.example/", Dialect::Cloud) };
     metalbot::use_ring();
     assert!(Site::new(wrong).is_err());

@@ -23,7 +23,7 @@ const BAR: u32 = 20;
 
 /// A message as Slack takes it.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Rendered {
+pub struct RenderedBlocks {
     /// For notifications and screen readers.
     pub text: String,
     pub blocks: Vec<SlackBlock>,
@@ -32,7 +32,7 @@ pub struct Rendered {
 }
 
 /// Renders a message. `file` says whether the whole text will follow as a file where it is cut.
-pub fn render(message: &Message, file: bool) -> Rendered {
+pub fn render(message: &Message, file: bool) -> RenderedBlocks {
     let mut units = mrkdwn::units(&message.markdown);
     if let (Some(card), Some(first)) = (&message.card, units.first_mut()) {
         first.runs.insert(0, format!("{} ", tone(card.tone)));
@@ -51,7 +51,7 @@ pub fn render(message: &Message, file: bool) -> Rendered {
         blocks.extend(buttons(card));
     }
     let plain = mrkdwn::plain(&message.markdown);
-    Rendered {
+    RenderedBlocks {
         text: escape(&beginning(&plain, MOST_FALLBACK)),
         blocks,
         whole: cut.then_some(plain),
@@ -189,7 +189,7 @@ mod tests {
 
     use super::*;
 
-    fn json(message: &Message) -> (Value, Rendered) {
+    fn json(message: &Message) -> (Value, RenderedBlocks) {
         let rendered = render(message, true);
         (serde_json::to_value(&rendered.blocks).unwrap(), rendered)
     }

@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
-use super::blocks::{self, Rendered};
-use super::places::{closed_by, open_conversation};
+use super::blocks::{self, RenderedBlocks};
+use super::channel_access::{closed_by, open_conversation};
 use super::web_api::{ApiError, WebApi};
 use super::{PLATFORM, own_id, people, scope};
-use crate::app::door;
-use crate::app::posting::{self, Begun};
+use crate::app::ingest;
+use crate::app::outgoing_post::{self, Begun};
 use crate::chat::{Chat, ChatError, MENTION, Message};
-use crate::domain::inbound::Place;
+use metalbot_core::domain::inbound::Place;
 
 /// Between two edits in a channel.
 const EDITS_OF_CHANNEL: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ impl SlackChat {
     }
 
     /// What a request holds of a message at a place, with those called by name who can be.
-    async fn content(&self, at: &Place, rendered: &Rendered) -> Value {
+    async fn content(&self, at: &Place, rendered: &RenderedBlocks) -> Value {
         let mut blocks = json!(rendered.blocks);
         for text in texts(&mut blocks) {
             while let Some((before, rest)) = text.split_once(&format!("<{MENTION}")) {
@@ -110,7 +110,7 @@ impl SlackChat {
     /// Posts a message that everybody at the place sees, once for its key.
     async fn say(&self, to: &Place, key: &str, message: &Message) -> Result<String, ChatError> {
         let rendered = blocks::render(message, true);
-        let begun = posting::begin(&self.pool, PLATFORM, key).await.map_err(database)?;
+        let begun = outgoing_post::begin(&self.pool, PLATFORM, key).await.map_err(database)?;
         let known = match begun {
             Begun::Posted(id) => Some(id),
             Begun::Before(since) => self.look_for(to, key, since).await?,
@@ -120,7 +120,7 @@ impl SlackChat {
             Some(id) => id,
             None => self.post_now(to, key, &rendered).await?,
         };
-        posting::posted(&self.pool, PLATFORM, key, &id).await.map_err(database)?;
+        outgoing_post::posted(&self.pool, PLATFORM, key, &id).await.map_err(database)?;
         if let Some(whole) = &rendered.whole {
             let thread = to.thread.as_deref().unwrap_or(&id);
             let (scope, channel) = (scope(&to.channel), own_id(&to.channel));
@@ -142,7 +142,7 @@ impl SlackChat {
         &self,
         to: &Place,
         key: &str,
-        rendered: &Rendered,
+        rendered: &RenderedBlocks,
     ) -> Result<String, ChatError> {
         let channel = own_id(&to.channel);
         let mut request = self.content(to, rendered).await;
@@ -154,7 +154,7 @@ impl SlackChat {
         }
         let answer = self.api.post("chat.postMessage", scope(&to.channel), channel, &request).await;
         if matches!(answer, Err(ApiError::Later { .. } | ApiError::Refused(_))) {
-            posting::refused(&self.pool, PLATFORM, key).await.map_err(database)?;
+            outgoing_post::refused(&self.pool, PLATFORM, key).await.map_err(database)?;
         }
         let answer = answer.map_err(failure)?;
         let ts = answer["ts"].as_str();
@@ -240,7 +240,7 @@ impl SlackChat {
     /// Answers a slash command; `false` when the message answers none, or must go another way.
     async fn answer(&self, key: &str, content: &Value) -> Result<bool, ChatError> {
         let Some(delivery) = answers(key) else { return Ok(false) };
-        let url = door::answer_at(&self.pool, PLATFORM, delivery, ANSWERS_FOR).await;
+        let url = ingest::answer_at(&self.pool, PLATFORM, delivery, ANSWERS_FOR).await;
         let Some(url) = url.map_err(database)? else { return Ok(false) };
         let answer = json!({
             "response_type": "ephemeral", "replace_original": false,
@@ -248,7 +248,7 @@ impl SlackChat {
         });
         let sent = self.api.respond(&url, &answer).await;
         // One try is enough: there are other ways, and a second answer would say the same.
-        door::answer_no_more(&self.pool, PLATFORM, delivery).await.map_err(database)?;
+        ingest::answer_no_more(&self.pool, PLATFORM, delivery).await.map_err(database)?;
         match sent {
             Ok(()) => Ok(true),
             Err(error @ ApiError::Unknown(_)) => Err(failure(error)),

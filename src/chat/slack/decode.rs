@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 use super::PLATFORM;
-use crate::domain::inbound::{Inbound, Place, PlatformUser, What};
+use metalbot_core::domain::inbound::{Inbound, Place, PlatformUser, What};
 
 /// Names what a form of ours became. Only the inbox reads it: nothing from outside can bring one.
 const FORM: &str = "form";

@@ -1,4 +1,4 @@
-//! Forms and the app's home: what Slack wants to be answered while it waits.
+//! ModalHooks and the app's home: what Slack wants to be answered while it waits.
 //!
 //! Invariant: nothing is done here. What a person asks for by a form leaves as a delivery into the
 //! inbox, in the words of a typed command or as the press of a button.
@@ -8,18 +8,18 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use super::door::{Answer, Forms};
+use super::ingest::{ModalHooks, ModalResponse};
 use super::modal::{self, Meta, Pressed};
 use super::web_api::{ApiError, WebApi};
 use super::{PLATFORM, blocks, decode};
-use crate::app::door::Delivery;
 use crate::app::form::{self, Draft, Form};
-use crate::app::{App, homes, places, who};
+use crate::app::ingest::NewDelivery;
+use crate::app::{App, app_home, channel_access, identify};
 use crate::chat::Message;
-use crate::command;
-use crate::domain::inbound::{Inbound, Place, PlatformUser, What};
-use crate::domain::notice::Notice;
-use crate::domain::principal::Principal;
+use metalbot_core::command;
+use metalbot_core::domain::inbound::{Inbound, Place, PlatformUser, What};
+use metalbot_core::domain::notice::Notice;
+use metalbot_core::domain::principal::Principal;
 
 /// Begins the `action_id` of buttons that ask something first; the question follows.
 pub const ASKS: &str = "ask:";
@@ -31,22 +31,22 @@ pub const SHORTCUT: &str = "new_batch";
 const MOST_FILE: usize = 1024 * 1024;
 
 /// Words a notice as Markdown.
-pub type Words = Arc<dyn Fn(&Notice) -> String + Send + Sync>;
+pub type RenderNotice = Arc<dyn Fn(&Notice) -> String + Send + Sync>;
 
 /// What the forms work with.
 #[derive(Clone)]
-pub struct Desk {
+pub struct ModalHandler {
     pub pool: PgPool,
     pub app: Arc<App>,
     pub api: Arc<WebApi>,
-    pub words: Words,
+    pub words: RenderNotice,
 }
 
-impl Desk {
+impl ModalHandler {
     /// As the door wants it.
-    pub fn forms(self) -> Forms {
+    pub fn forms(self) -> ModalHooks {
         let desk = Arc::new(self);
-        Forms {
+        ModalHooks {
             wants,
             answer: Arc::new(move |body| {
                 let desk = Arc::clone(&desk);
@@ -63,20 +63,20 @@ impl Desk {
         }
     }
 
-    async fn answer(&self, body: &Value) -> Result<Answer, String> {
+    async fn answer(&self, body: &Value) -> Result<ModalResponse, String> {
         let payload = &body["payload"];
         if body["type"] == "slash_commands" {
             let channel = payload["channel_id"].as_str().map(str::to_owned);
             return self.open_new(payload, "/user_id", Meta { channel, ..Meta::default() }).await;
         }
         if let Some(place) = decode::let_in(body)? {
-            places::opened(&self.pool, &place).await.map_err(text)?;
-            return Ok(Answer::default());
+            channel_access::opened(&self.pool, &place).await.map_err(text)?;
+            return Ok(ModalResponse::default());
         }
         if body["type"] == "events_api" {
             let user = user(payload, "/event/user")?;
-            homes::opened(&self.pool, &user).await.map_err(text)?;
-            return Ok(Answer::default());
+            app_home::opened(&self.pool, &user).await.map_err(text)?;
+            return Ok(ModalResponse::default());
         }
         let view = &payload["view"];
         match (payload["type"].as_str(), view["callback_id"].as_str()) {
@@ -85,11 +85,16 @@ impl Desk {
             (Some("view_submission"), Some(modal::PREVIEW)) => self.send(payload).await,
             (Some("view_submission"), Some(modal::ASK)) => self.answered(payload),
             (Some("block_actions"), _) => self.pressed(payload).await,
-            _ => Ok(Answer::default()),
+            _ => Ok(ModalResponse::default()),
         }
     }
 
-    async fn open_new(&self, payload: &Value, at: &str, meta: Meta) -> Result<Answer, String> {
+    async fn open_new(
+        &self,
+        payload: &Value,
+        at: &str,
+        meta: Meta,
+    ) -> Result<ModalResponse, String> {
         let user = user(payload, at)?;
         let view = match self.who(&user).await? {
             Some(_) => modal::new(&self.app.catalog, &self.app.limits, None, &meta),
@@ -98,11 +103,11 @@ impl Desk {
         self.open(payload, view).await
     }
 
-    async fn open(&self, payload: &Value, view: Value) -> Result<Answer, String> {
+    async fn open(&self, payload: &Value, view: Value) -> Result<ModalResponse, String> {
         let request = json!({ "trigger_id": payload["trigger_id"], "view": view });
         let scope = decode::scope(payload)?;
         self.api.post("views.open", scope, "", &request).await.map_err(api)?;
-        Ok(Answer::default())
+        Ok(ModalResponse::default())
     }
 
     fn stranger(&self, user: PlatformUser) -> Value {
@@ -126,7 +131,7 @@ impl Desk {
     }
 
     /// The first form was sent: its errors, or what it would do.
-    async fn look_at(&self, payload: &Value) -> Result<Answer, String> {
+    async fn look_at(&self, payload: &Value) -> Result<ModalResponse, String> {
         let (user, view) = (user(payload, "/user/id")?, &payload["view"]);
         let Some(who) = self.who(&user).await? else {
             return respond(json!({ "response_action": "update", "view": self.stranger(user) }));
@@ -161,7 +166,7 @@ impl Desk {
             channel: format!("{scope}/{channel}"),
             thread: None,
         };
-        if let Some(why) = places::ask(&self.pool, &self.app, &place).await.map_err(text)? {
+        if let Some(why) = channel_access::ask(&self.pool, &self.app, &place).await.map_err(text)? {
             let block = if meta.channel.is_some() { "hosts" } else { "channel" };
             return errors(block, &why);
         }
@@ -190,7 +195,7 @@ impl Desk {
     }
 
     /// The preview was sent: what it showed is asked for.
-    async fn send(&self, payload: &Value) -> Result<Answer, String> {
+    async fn send(&self, payload: &Value) -> Result<ModalResponse, String> {
         let user = user(payload, "/user/id")?;
         let Some(who) = self.who(&user).await? else {
             return respond(json!({ "response_action": "update", "view": self.stranger(user) }));
@@ -205,11 +210,11 @@ impl Desk {
         let inbound =
             Inbound { delivery: format!("form:{key}"), who: user, place: draft.place, what };
         let response = Some(json!({ "response_action": "clear" }));
-        Ok(Answer { response, deliver: vec![delivery(&inbound)] })
+        Ok(ModalResponse { response, deliver: vec![delivery(&inbound)] })
     }
 
     /// A button asked something, and the person answered.
-    fn answered(&self, payload: &Value) -> Result<Answer, String> {
+    fn answered(&self, payload: &Value) -> Result<ModalResponse, String> {
         let view = &payload["view"];
         let pressed = Meta::of(view).button.ok_or("a form without its button")?;
         let id = view["id"].as_str().ok_or("a view without an id")?;
@@ -220,21 +225,21 @@ impl Desk {
             place: Place { platform: PLATFORM.into(), channel, thread },
             what: What::Button { message, value, answer: modal::answer(view) },
         };
-        Ok(Answer { response: None, deliver: vec![delivery(&inbound)] })
+        Ok(ModalResponse { response: None, deliver: vec![delivery(&inbound)] })
     }
 
-    async fn pressed(&self, payload: &Value) -> Result<Answer, String> {
+    async fn pressed(&self, payload: &Value) -> Result<ModalResponse, String> {
         let action = &payload["actions"][0];
         let id = action["action_id"].as_str().unwrap_or_default();
         if id == modal::CHOOSE {
             return self.another_action(payload).await;
         }
-        let Some(value) = action["value"].as_str() else { return Ok(Answer::default()) };
+        let Some(value) = action["value"].as_str() else { return Ok(ModalResponse::default()) };
         let pressed = match id.strip_prefix(AT_HOME) {
             Some(at_home) => self.at_home(at_home, value).await?,
             None => on_message(payload, value)?,
         };
-        let label = action["text"]["text"].as_str().unwrap_or("Answer");
+        let label = action["text"]["text"].as_str().unwrap_or("ModalResponse");
         if let Some((_, question)) = id.split_once(ASKS) {
             let meta = Meta { button: Some(pressed.clone()), ..Meta::default() };
             match self.open(payload, modal::ask(label, question, &meta)).await {
@@ -252,11 +257,11 @@ impl Desk {
             place: Place { platform: PLATFORM.into(), channel, thread },
             what: What::Button { message, value, answer: None },
         };
-        Ok(Answer { response: None, deliver: vec![delivery(&inbound)] })
+        Ok(ModalResponse { response: None, deliver: vec![delivery(&inbound)] })
     }
 
     /// The fields of the action that was chosen; what was typed into the others stays.
-    async fn another_action(&self, payload: &Value) -> Result<Answer, String> {
+    async fn another_action(&self, payload: &Value) -> Result<ModalResponse, String> {
         let view = &payload["view"];
         let chosen = payload["actions"][0]["selected_option"]["value"].as_str();
         let meta = Meta::of(view);
@@ -264,7 +269,7 @@ impl Desk {
         let request = json!({ "view_id": view["id"], "hash": view["hash"], "view": new });
         match self.api.post("views.update", decode::scope(payload)?, "", &request).await {
             // The person chose again meanwhile, or closed it.
-            Ok(_) | Err(ApiError::Refused(_)) => Ok(Answer::default()),
+            Ok(_) | Err(ApiError::Refused(_)) => Ok(ModalResponse::default()),
             Err(error) => Err(api(error)),
         }
     }
@@ -273,7 +278,7 @@ impl Desk {
     async fn at_home(&self, at_home: &str, value: &str) -> Result<Pressed, String> {
         let batch = at_home.split(':').next().unwrap_or_default();
         let batch = batch.parse().map_err(text)?;
-        let card = homes::card_of(&self.pool, batch).await.map_err(text)?;
+        let card = app_home::card_of(&self.pool, batch).await.map_err(text)?;
         let (place, message) =
             card.filter(|(place, _)| place.platform == PLATFORM).ok_or("a batch without a card")?;
         let (channel, value) = (place.channel, value.to_owned());
@@ -281,7 +286,7 @@ impl Desk {
     }
 
     async fn who(&self, user: &PlatformUser) -> Result<Option<Principal>, String> {
-        who::identify(&self.pool, &self.app, user).await
+        identify::identify(&self.pool, &self.app, user).await
     }
 }
 
@@ -325,8 +330,8 @@ fn on_message(payload: &Value, value: &str) -> Result<Pressed, String> {
     })
 }
 
-fn delivery(inbound: &Inbound) -> Delivery {
-    Delivery {
+fn delivery(inbound: &Inbound) -> NewDelivery {
+    NewDelivery {
         platform: PLATFORM,
         sender: inbound.who.id.clone(),
         key: inbound.delivery.clone(),
@@ -340,17 +345,17 @@ fn user(payload: &Value, at: &str) -> Result<PlatformUser, String> {
     Ok(PlatformUser { platform: PLATFORM.into(), id: format!("{}/{id}", decode::scope(payload)?) })
 }
 
-fn respond(response: Value) -> Result<Answer, String> {
-    Ok(Answer { response: Some(response), deliver: Vec::new() })
+fn respond(response: Value) -> Result<ModalResponse, String> {
+    Ok(ModalResponse { response: Some(response), deliver: Vec::new() })
 }
 
 /// An error at a field of the form.
-fn errors(block: &str, message: &str) -> Result<Answer, String> {
+fn errors(block: &str, message: &str) -> Result<ModalResponse, String> {
     respond(json!({ "response_action": "errors", "errors": { block: message } }))
 }
 
 /// What the person is told when the fault is ours or Slack's.
-fn apology(body: &Value) -> Answer {
+fn apology(body: &Value) -> ModalResponse {
     let text = "That did not work; nothing was done. Please try again, or type `/metal help`.";
     let response = match (body["type"].as_str(), body["payload"]["type"].as_str()) {
         (Some("slash_commands"), _) => Some(json!({ "response_type": "ephemeral", "text": text })),
@@ -360,7 +365,7 @@ fn apology(body: &Value) -> Answer {
         }
         _ => None,
     };
-    Answer { response, deliver: Vec::new() }
+    ModalResponse { response, deliver: Vec::new() }
 }
 
 fn text(error: impl std::fmt::Display) -> String {

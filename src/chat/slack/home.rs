@@ -12,17 +12,17 @@ use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
 use super::blocks::{self, MOST_IN_SECTION, MOST_LABEL, MOST_QUESTION, beginning};
-use super::forms::{ASKS, AT_HOME, Words};
+use super::forms::{ASKS, AT_HOME, RenderNotice};
 use super::mrkdwn::escape;
 use super::web_api::{ApiError, WebApi};
 use super::{PLATFORM, own_id, scope};
-use crate::app::homes::{self, DueHome, Home, Shown};
-use crate::app::{App, who};
+use crate::app::app_home::{self, DueHome, Home, HomeBatch};
+use crate::app::{App, identify};
 use crate::chat::{Button, ButtonStyle, Message};
-use crate::domain::batch::BatchState;
-use crate::domain::host::fold;
-use crate::domain::inbound::PlatformUser;
-use crate::domain::notice::{BatchView, Notice};
+use metalbot_core::domain::batch::BatchState;
+use metalbot_core::domain::host::fold;
+use metalbot_core::domain::inbound::PlatformUser;
+use metalbot_core::domain::notice::{BatchView, Notice};
 
 /// Longest list of hosts of one batch, longest reason, and longest name, in characters.
 const MOST_HOSTS: usize = 300;
@@ -33,23 +33,23 @@ pub type Buttons = fn(&BatchView) -> Vec<Button>;
 
 /// What publishes the pages.
 #[derive(Clone)]
-pub struct Homes {
+pub struct AppHomes {
     pub pool: PgPool,
     pub app: Arc<App>,
     pub api: Arc<WebApi>,
     pub buttons: Buttons,
-    pub words: Words,
+    pub words: RenderNotice,
 }
 
-impl Homes {
+impl AppHomes {
     /// Publishes the pages that show what is no longer so; `true` when there were any.
-    pub async fn round(self: Arc<Self>) -> anyhow::Result<bool> {
-        let due = homes::due(&self.pool, PLATFORM).await?;
+    pub async fn run_once(self: Arc<Self>) -> anyhow::Result<bool> {
+        let due = app_home::due(&self.pool, PLATFORM).await?;
         for home in &due {
             // What is wrong with one page must not keep the others from being shown.
             if let Err((wait, why)) = self.publish(home).await? {
-                tracing::warn!(why, user = home.person, "a home was not shown");
-                homes::failed(&self.pool, PLATFORM, home, wait, &why).await?;
+                tracing::warn!(why, user = home.platform_user_id, "a home was not shown");
+                app_home::failed(&self.pool, PLATFORM, home, wait, &why).await?;
             }
         }
         Ok(!due.is_empty())
@@ -57,17 +57,18 @@ impl Homes {
 
     /// Shows a page, or says why not and when to try again.
     async fn publish(&self, due: &DueHome) -> sqlx::Result<Result<(), (Option<Duration>, String)>> {
-        let user = PlatformUser { platform: PLATFORM.into(), id: due.person.clone() };
+        let user = PlatformUser { platform: PLATFORM.into(), id: due.platform_user_id.clone() };
         // Not who they were when they opened it: accounts change hands.
-        let view = match who::identify(&self.pool, &self.app, &user).await {
-            Ok(Some(who)) => view(&homes::home(&self.pool, &who).await?, self.buttons),
+        let view = match identify::identify(&self.pool, &self.app, &user).await {
+            Ok(Some(who)) => view(&app_home::home(&self.pool, &who).await?, self.buttons),
             Ok(None) => self.of_stranger(user),
             Err(why) => return Ok(Err((None, why))),
         };
         let digest = Sha256::digest(view.to_string()).to_vec();
         if due.digest.as_ref() != Some(&digest) {
-            let request = json!({ "user_id": own_id(&due.person), "view": view });
-            let sent = self.api.post("views.publish", scope(&due.person), "", &request).await;
+            let request = json!({ "user_id": own_id(&due.platform_user_id), "view": view });
+            let sent =
+                self.api.post("views.publish", scope(&due.platform_user_id), "", &request).await;
             if let Err(error) = sent {
                 let wait = match &error {
                     ApiError::Later { wait, .. } => *wait,
@@ -76,7 +77,7 @@ impl Homes {
                 return Ok(Err((wait, error.to_string())));
             }
         }
-        homes::shown(&self.pool, PLATFORM, due, &digest).await?;
+        app_home::rendered(&self.pool, PLATFORM, due, &digest).await?;
         Ok(Ok(()))
     }
 
@@ -100,7 +101,7 @@ fn view(page: &Home, buttons: Buttons) -> Value {
     json!({ "type": "home", "blocks": blocks })
 }
 
-fn part(blocks: &mut Vec<Value>, all: &[Shown], buttons: Buttons, none: &str) {
+fn part(blocks: &mut Vec<Value>, all: &[HomeBatch], buttons: Buttons, none: &str) {
     if all.is_empty() {
         blocks.push(section(none));
     }
@@ -144,7 +145,7 @@ fn line(batch: &BatchView) -> String {
     if batch.state == BatchState::AwaitingApproval {
         if let Some(at) = batch.expires_at {
             let at = at.unix_timestamp();
-            // Shown in the reader's own time zone.
+            // HomeBatch in the reader's own time zone.
             lines.push(format!("expires <!date^{at}^{{date_short_pretty}} {{time}}|{at}>"));
         }
         for part in &batch.approvals {

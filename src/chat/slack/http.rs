@@ -18,9 +18,9 @@ use serde_json::{Map, Value, json};
 use slack_morphism::SlackSigningSecret;
 use slack_morphism::signature_verifier::SlackEventSignatureVerifier;
 
-use super::door::{Door, Sorted};
-use crate::app::door::{self, Once};
-use crate::domain::secret::Secret;
+use super::ingest::{SlackIngest, Sorted};
+use crate::app::ingest::{self, Once};
+use secrecy::{ExposeSecret, SecretString};
 
 /// Where Slack sends everything: events, slash commands, interactions.
 pub const PATH: &str = "/slack/events";
@@ -32,19 +32,19 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(3);
 const SIGNATURE: Duration = Duration::from_secs(11 * 60);
 
 #[derive(Clone)]
-struct Ears {
-    door: Door,
+struct EventsState {
+    door: SlackIngest,
     verifier: Arc<SlackEventSignatureVerifier>,
 }
 
 /// The pages that Slack sends to.
-pub fn router(door: Door, secret: &Secret) -> Router {
-    let secret = SlackSigningSecret(secret.expose().into());
+pub fn router(door: SlackIngest, secret: &SecretString) -> Router {
+    let secret = SlackSigningSecret(secret.expose_secret().into());
     let verifier = Arc::new(SlackEventSignatureVerifier::new(&secret));
-    Router::new().route(PATH, post(hear)).with_state(Ears { door, verifier })
+    Router::new().route(PATH, post(hear)).with_state(EventsState { door, verifier })
 }
 
-async fn hear(State(ears): State<Ears>, request: Request) -> Response {
+async fn hear(State(ears): State<EventsState>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = match read(body).await {
         Ok(body) => body,
@@ -69,7 +69,7 @@ async fn hear(State(ears): State<Ears>, request: Request) -> Response {
             delivery.once.push(once);
             ears.door.store(&[delivery]).await.map(|()| None).map_err(|error| error.to_string())
         }
-        Sorted::Answer => answer(&ears.door, body, &once).await,
+        Sorted::AnswerNow => answer(&ears.door, body, &once).await,
     };
     match taken {
         Ok(None) => StatusCode::OK.into_response(),
@@ -81,8 +81,8 @@ async fn hear(State(ears): State<Ears>, request: Request) -> Response {
     }
 }
 
-async fn answer(door: &Door, body: Value, once: &Once) -> Result<Option<Value>, String> {
-    if !door::first(&door.pool, once).await.map_err(|error| error.to_string())? {
+async fn answer(door: &SlackIngest, body: Value, once: &Once) -> Result<Option<Value>, String> {
+    if !ingest::first(&door.pool, once).await.map_err(|error| error.to_string())? {
         return Ok(None);
     }
     door.answer(body).await

@@ -16,16 +16,16 @@
 //! workspace of it somebody is in. A message is named by its `ts`, which is unique in its channel.
 
 pub mod blocks;
+pub mod channel_access;
 pub mod chat;
 pub mod decode;
-pub mod door;
 pub mod forms;
 pub mod home;
 pub mod http;
+pub mod ingest;
 mod modal;
 mod mrkdwn;
 pub mod people;
-pub mod places;
 pub mod socket;
 pub mod web_api;
 

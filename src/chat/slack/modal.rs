@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 
 use super::mrkdwn::escape;
 use crate::app::form::Field;
-use crate::command::{ActionSpec, ArgKind, ArgSpec, COMMON_KEYS, Catalog, Limits, MAX_REASON};
+use metalbot_core::command::{
+    ActionSpec, ArgKind, ArgSpec, COMMON_KEYS, Catalog, CommandLimits, MAX_REASON,
+};
 
 /// Names of the forms.
 pub const NEW: &str = "new";
@@ -58,7 +60,7 @@ impl Meta {
 }
 
 /// The form for a new batch, with the fields of the chosen action.
-pub fn new(catalog: &Catalog, limits: &Limits, action: Option<&str>, meta: &Meta) -> Value {
+pub fn new(catalog: &Catalog, limits: &CommandLimits, action: Option<&str>, meta: &Meta) -> Value {
     let chosen = action.and_then(|name| catalog.get(name)).or_else(|| catalog.actions().next());
     let mut blocks = vec![choose(catalog, chosen)];
     let hosts = json!({
@@ -301,7 +303,7 @@ mod tests {
         let catalog = Catalog::load(None).unwrap();
         let meta = Meta { channel: Some("C1".into()), ..Meta::default() };
         let ids = |action: Option<&str>| -> Vec<String> {
-            let view = new(&catalog, &Limits::default(), action, &meta);
+            let view = new(&catalog, &CommandLimits::default(), action, &meta);
             let blocks = view["blocks"].as_array().unwrap().iter();
             blocks.map(|block| block["block_id"].as_str().unwrap().to_owned()).collect()
         };
@@ -313,7 +315,7 @@ mod tests {
         assert_eq!(ids(None), expected(&["arg:identify:for"]), "the first");
         let reboot = ["arg:reboot:force", "arg:reboot:mode", "arg:reboot:wait"];
         assert_eq!(ids(Some("reboot")), expected(&reboot));
-        let view = new(&catalog, &Limits::default(), Some("reboot"), &Meta::default());
+        let view = new(&catalog, &CommandLimits::default(), Some("reboot"), &Meta::default());
         let last = view["blocks"].as_array().unwrap().last().unwrap();
         assert_eq!(last["element"]["type"], "conversations_select");
         assert_eq!(Meta::of(&view), Meta::default());

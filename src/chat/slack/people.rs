@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::web_api::{ApiError, WebApi};
 use super::{own_id, scope};
-use crate::domain::inbound::PlatformUser;
+use metalbot_core::domain::inbound::PlatformUser;
 
 /// Asks Slack for a user's verified address; needs the scopes `users:read` and `users:read.email`.
 pub async fn verified_email(

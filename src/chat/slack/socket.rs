@@ -8,6 +8,7 @@
 //! came. A process counts as connected from `hello` to the end of a connection.
 //! <https://docs.slack.dev/apis/events-api/using-socket-mode>
 
+use secrecy::ExposeSecret;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,9 +26,9 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 use tokio_util::sync::CancellationToken;
 
-use super::door::{Door, Sorted};
+use super::ingest::{SlackIngest, Sorted};
 use super::web_api::{ApiError, WebApi};
-use crate::app::door::Delivery;
+use crate::app::ingest::NewDelivery;
 
 /// To open a connection, and until its `hello`.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,7 +44,7 @@ const FAREWELL: Duration = Duration::from_secs(60);
 const WAITING: usize = 2_000;
 /// Envelopes stored in one transaction.
 const AT_ONCE: usize = 64;
-/// Forms of one connection that are answered at a time.
+/// ModalHooks of one connection that are answered at a time.
 const FORMS: usize = 32;
 /// Bytes; Slack's largest payload is a form's, far below it.
 const MAX_FRAME: usize = 4 << 20;
@@ -91,7 +92,7 @@ enum Successor {
 /// Keeps a connection open until it is told to stop.
 pub async fn run_socket(
     api: Arc<WebApi>,
-    door: Door,
+    door: SlackIngest,
     connections: Connections,
     stop: CancellationToken,
 ) {
@@ -143,7 +144,7 @@ async fn connect(api: &WebApi) -> Result<Socket, ApiError> {
     let mut config = WebSocketConfig::default();
     config.max_message_size = Some(MAX_FRAME);
     config.max_frame_size = Some(MAX_FRAME);
-    let connecting = connect_async_with_config(url.expose(), Some(config), true);
+    let connecting = connect_async_with_config(url.expose_secret(), Some(config), true);
     match timeout(PATIENCE, connecting).await {
         Ok(Ok((socket, _))) => Ok(socket),
         // The address holds a ticket, and some of these errors hold the address.
@@ -154,13 +155,13 @@ async fn connect(api: &WebApi) -> Result<Socket, ApiError> {
 /// An envelope on its way into the database.
 struct Envelope {
     id: String,
-    delivery: Delivery,
+    delivery: NewDelivery,
 }
 
 /// Reads a connection until it ends.
 async fn serve(
     socket: Socket,
-    door: Door,
+    door: SlackIngest,
     connections: Connections,
     successor: oneshot::Sender<Successor>,
     stop: CancellationToken,
@@ -237,7 +238,7 @@ async fn send(
 
 struct Reader {
     stream: SplitStream<Socket>,
-    door: Door,
+    door: SlackIngest,
     connections: Connections,
     successor: Option<oneshot::Sender<Successor>>,
     up: Option<Up>,
@@ -278,7 +279,7 @@ impl Reader {
             _ => {
                 let id = body["envelope_id"].as_str().map(str::to_owned);
                 match self.door.sort(body.clone()) {
-                    Sorted::Answer => self.answer(id, body),
+                    Sorted::AnswerNow => self.answer(id, body),
                     Sorted::Refuse(response) => {
                         let _ = self.acks.send(ack(id, response));
                     }
@@ -363,13 +364,13 @@ impl Reader {
 
 /// Stores envelopes in their order, those that wait in one transaction, and acknowledges them.
 async fn store_in_order(
-    door: Door,
+    door: SlackIngest,
     mut waiting: mpsc::Receiver<Envelope>,
     acks: mpsc::UnboundedSender<Value>,
 ) {
     let mut batch = Vec::with_capacity(AT_ONCE);
     while waiting.recv_many(&mut batch, AT_ONCE).await > 0 {
-        let (ids, deliveries): (Vec<String>, Vec<Delivery>) =
+        let (ids, deliveries): (Vec<String>, Vec<NewDelivery>) =
             batch.drain(..).map(|envelope| (envelope.id, envelope.delivery)).unzip();
         let mut stored: VecDeque<bool> = VecDeque::new();
         if door.store(&deliveries).await.is_ok() {

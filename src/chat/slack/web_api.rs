@@ -20,7 +20,7 @@ use slack_morphism::errors::SlackClientError;
 use slack_morphism::hyper_tokio::{SlackClientHyperHttpsConnector, SlackHyperClient};
 use slack_morphism::prelude::*;
 
-use crate::domain::secret::Secret;
+use secrecy::{ExposeSecret, SecretString};
 
 /// Of a call without an answer.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -50,22 +50,22 @@ pub enum ApiError {
 
 /// How to reach Slack.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct SlackSettings {
     /// `https://slack.com/api`, or a stand-in on this machine.
     pub api_url: String,
     /// By installation: a workspace or an organisation.
     pub bots: Bots,
     /// Opens Socket Mode connections.
-    pub app_token: Option<Secret>,
+    pub app_token: Option<SecretString>,
 }
 
 /// The bots' tokens.
 #[derive(Clone, Debug)]
 pub enum Bots {
     /// Of the only installation, whose id Slack tells.
-    One(Secret),
+    One(SecretString),
     /// By the installation's id: `T123`, or `E12` of an organisation.
-    Each(BTreeMap<String, Secret>),
+    Each(BTreeMap<String, SecretString>),
 }
 
 enum Tokens {
@@ -93,15 +93,16 @@ impl fmt::Debug for WebApi {
 
 impl WebApi {
     /// Fails when the system's certificates cannot be read.
-    pub fn new(settings: &Settings) -> std::io::Result<WebApi> {
+    pub fn new(settings: &SlackSettings) -> std::io::Result<WebApi> {
         let plain = settings.api_url.parse().is_ok_and(|url| is_plain_and_here(&url, "http"));
         let roots = HttpsConnectorBuilder::new().with_native_roots()?;
         let scheme = if plain { roots.https_or_http() } else { roots.https_only() };
         let connector = scheme.enable_http1().enable_http2().build();
         let connector = SlackClientHyperHttpsConnector::with_connector(connector)
             .with_slack_api_url(settings.api_url.trim_end_matches('/'));
-        let token =
-            |secret: &Secret| SlackApiToken::new(SlackApiTokenValue(secret.expose().into()));
+        let token = |secret: &SecretString| {
+            SlackApiToken::new(SlackApiTokenValue(secret.expose_secret().into()))
+        };
         Ok(WebApi {
             client: SlackHyperClient::new(connector),
             other: OnceLock::new(),
@@ -188,7 +189,7 @@ impl WebApi {
     }
 
     /// Asks for the address of a new Socket Mode connection. The address is a secret.
-    pub async fn open_connection(&self) -> Result<Secret, ApiError> {
+    pub async fn open_connection(&self) -> Result<SecretString, ApiError> {
         const METHOD: &str = "apps.connections.open";
         self.may_call(METHOD, "", "")?;
         let Some(token) = &self.app else {
@@ -203,7 +204,7 @@ impl WebApi {
             url.scheme() == "wss" || self.plain && is_plain_and_here(&url, "ws")
         });
         let none = || ApiError::Unknown("it gave no address of a connection".into());
-        if fine { Ok(Secret::new(text)) } else { Err(none()) }
+        if fine { Ok(SecretString::from(text)) } else { Err(none()) }
     }
 
     /// Sends a file into a channel or a thread.

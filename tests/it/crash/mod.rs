@@ -11,13 +11,13 @@ mod stopped;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use metalbot::sim::actor::Seen;
-use metalbot::store;
+use metalbot_sim::actor::SeenMessage;
+use metalbot_store as store;
 
 use crate::process::{CHANNEL, LONG, Process, Setup, World};
 
 /// An approved reboot of all forty web hosts.
-pub async fn reboot_web(world: &World, process: &Process) -> Seen {
+pub async fn reboot_web(world: &World, process: &Process) -> SeenMessage {
     let alice = process.sign_in("alice").await;
     let bob = process.sign_in("bob").await;
     let command = "/metal reboot @web reason=\"kernel CVE-2026-1\"";
@@ -45,7 +45,7 @@ pub async fn ended(world: &World) -> String {
 }
 
 /// Everything that must hold of batch 1 when it has ended, whatever died meanwhile.
-pub async fn nothing_lost_nothing_twice(world: &World, process: &Process, card: &Seen) {
+pub async fn nothing_lost_nothing_twice(world: &World, process: &Process, card: &SeenMessage) {
     let jobs: Vec<(String, String, Option<String>)> =
         sqlx::query_as("select host, state, error_kind from job where batch_id = 1 order by host")
             .fetch_all(&world.pool)
@@ -75,7 +75,7 @@ pub async fn nothing_lost_nothing_twice(world: &World, process: &Process, card: 
     // People hear of it once: when the last notice is out, there is no other of its kind.
     let person = process.sign_in("carol").await;
     let kinds: BTreeSet<&str> = jobs.iter().filter_map(|job| job.2.as_deref()).collect();
-    let all_told = |messages: &[Seen]| {
+    let all_told = |messages: &[SeenMessage]| {
         messages.iter().any(|m| m.text.contains("has ended"))
             && kinds.len() == messages.iter().filter(|m| m.text.contains("was filed for")).count()
     };
@@ -182,7 +182,7 @@ async fn everything_written(world: &World) -> String {
         "select concat(
              (select json_agg(j order by id) from job j), (select json_agg(a order by id) from attempt a),
              (select json_agg(b order by id) from batch b), (select count(*) from audit),
-             (select json_agg(t order by id) from ticket t), (select count(*) from room_message))",
+             (select json_agg(t order by id) from ticket t), (select count(*) from console_message))",
     )
     .fetch_one(&world.pool)
     .await

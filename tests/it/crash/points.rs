@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use metalbot::failpoint::Point;
-use metalbot::store;
+use metalbot_store as store;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
@@ -130,7 +130,7 @@ impl Watched<'_> {
             }
             if started.elapsed() >= LONG {
                 let said =
-                    self.world.all("select body from room_message where bot order by id").await;
+                    self.world.all("select body from console_message where bot order by id").await;
                 let said = said.last().map(String::as_str).unwrap_or_default();
                 panic!("{}: never {what}; the last word: {said}", self.point.as_str());
             }
@@ -167,9 +167,9 @@ impl Watched<'_> {
         let id = self.until("an end", &format!("{ended}{before}")).await;
         let quiet = "select 'quiet' where not exists (
                  select from outbox where sent_at is null and refused_at is null)
-             and not exists (select from card where shown < version)
+             and not exists (select from card where rendered_version < version)
              and not exists (select from inbox where done_at is null)
-             and not exists (select from ticket where jira_key is null or shown < version)
+             and not exists (select from ticket where jira_key is null or rendered_version < version)
              and not exists (select from ticket_comment where sent_at is null)
              and not exists (select from audit where not exists (
                  select from audit_seal where audit_id = audit.id))";
@@ -194,13 +194,13 @@ async fn told_once(world: &World, batch: i64, hosts: &[&str]) {
          where batch_id = {batch} and kind = 'notice' and sent_at is not null order by 1"
     );
     let posted = format!(
-        "select key from room_message where bot and thread = (
+        "select key from console_message where bot and thread = (
              select message_id::bigint from card where batch_id = {batch}) order by 1"
     );
     let (notices, posted) = (world.all(&notices).await, world.all(&posted).await);
     assert!(notices.iter().any(|key| key.ends_with(":completed")), "{notices:?}");
     assert_eq!(notices, posted);
-    let cards = format!("select key from room_message where key = 'bot:card:{batch}'");
+    let cards = format!("select key from console_message where key = 'bot:card:{batch}'");
     assert_eq!(world.all(&cards).await.len(), 1, "cards");
     let lost = "select key || ': ' || last_error from outbox where refused_at is not null";
     assert_eq!(world.all(lost).await, [""; 0]);

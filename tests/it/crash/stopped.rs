@@ -30,7 +30,7 @@ async fn a_host_that_was_about_to_be_touched_is_left_alone() {
     let alice = process.sign_in("alice").await;
     alice.say(CHANNEL, "/metal cancel 1").await.unwrap();
     let ended = "select state from batch where id = 1
-         and not exists (select from job where state in ('held', 'queued', 'running'))";
+         and not exists (select from job where state in ('pending', 'queued', 'running'))";
     while world.all(ended).await != ["cancelled"] {
         assert!(started.elapsed() < LONG, "{:?}", world.all("select state from job").await);
         tokio::time::sleep(Duration::from_millis(20)).await;

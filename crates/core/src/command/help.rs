@@ -1,0 +1,232 @@
+//! What can be asked, as data. Templates and the API turn it into pages.
+
+use serde::Serialize;
+
+use super::check::COMMON_KEYS;
+use super::plan;
+use super::spec::{ActionSpec, ArgKind, ArgSpec, Catalog};
+use super::verbs::{self, VERBS, Verb};
+use crate::domain::workflow::{Check, Risk};
+
+/// A page of help.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(tag = "page", rename_all = "snake_case")]
+pub enum HelpPage {
+    Overview {
+        actions: Vec<ActionHelp>,
+        verbs: Vec<VerbHelp>,
+        common: Vec<ArgHelp>,
+        /// Node sets and what they mean.
+        sets: Vec<SetHelp>,
+    },
+    Action(ActionHelp),
+    Verb(VerbHelp),
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct VerbHelp {
+    pub name: &'static str,
+    pub usage: &'static str,
+    pub summary: &'static str,
+    pub examples: Vec<&'static str>,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ActionHelp {
+    pub name: String,
+    pub usage: String,
+    pub summary: String,
+    pub risk: Risk,
+    /// What is looked at before anybody is asked to approve.
+    pub checks: Vec<&'static str>,
+    pub args: Vec<ArgHelp>,
+    pub common: Vec<ArgHelp>,
+    /// Titles of the steps when nothing but what is required is given.
+    pub steps: Vec<String>,
+    pub examples: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ArgHelp {
+    pub name: String,
+    /// `None` for the parameters that all actions have.
+    pub kind: Option<ArgKind>,
+    pub required: bool,
+    pub default: Option<String>,
+    pub choices: Vec<String>,
+    /// What may be written, with an example.
+    pub expected: String,
+    pub help: String,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct SetHelp {
+    pub set: &'static str,
+    pub meaning: &'static str,
+}
+
+/// The overview, or the page of a verb or an action; `None` when there is none of that name.
+pub fn help(catalog: &Catalog, topic: Option<&str>) -> Option<HelpPage> {
+    let Some(topic) = topic else {
+        return Some(HelpPage::Overview {
+            actions: catalog.actions().map(action_help).collect(),
+            verbs: VERBS.iter().map(verb_help).collect(),
+            common: common(),
+            sets: SETS.to_vec(),
+        });
+    };
+    match catalog.get(topic) {
+        Some(action) => Some(HelpPage::Action(action_help(action))),
+        None => verbs::find(topic).map(|verb| HelpPage::Verb(verb_help(verb))),
+    }
+}
+
+const SETS: [SetHelp; 7] = [
+    SetHelp { set: "web01,db01", meaning: "these two hosts" },
+    SetHelp { set: "web[01-12,15]", meaning: "web01 to web12, and web15" },
+    SetHelp { set: "@web", meaning: "the group web of the inventory" },
+    SetHelp { set: "@dc:fra1", meaning: "a datacenter; also rack:, owner: and sku:" },
+    SetHelp { set: "@web!web03", meaning: "the group web without web03" },
+    SetHelp { set: "@web&@rack:r12", meaning: "hosts that are in both" },
+    SetHelp { set: "@web^@canary", meaning: "hosts that are in one but not in both" },
+];
+
+fn verb_help(verb: &Verb) -> VerbHelp {
+    VerbHelp {
+        name: verb.name,
+        usage: verb.usage,
+        summary: verb.summary,
+        examples: verb.examples.to_vec(),
+    }
+}
+
+fn action_help(action: &ActionSpec) -> ActionHelp {
+    let name = &action.name;
+    let mut args = plan::Args::new();
+    let mut required = String::new();
+    let mut optional = String::new();
+    let mut example = String::new();
+    for (arg, spec) in &action.args {
+        let sample = spec.samples().into_iter().next();
+        match (spec.default_value(), sample) {
+            (Some(default), _) => {
+                optional += &format!(" [{arg}={}]", alternatives(spec));
+                args.insert(arg.clone(), default);
+            }
+            (None, Some(sample)) => {
+                required += &format!(" {arg}={}", alternatives(spec));
+                example += &format!(" {arg}={}", sample.text());
+                args.insert(arg.clone(), sample);
+            }
+            (None, None) => {}
+        }
+    }
+    let steps = plan::steps(action, &args).unwrap_or_default();
+    ActionHelp {
+        name: name.clone(),
+        usage: format!("{name} HOSTS{required}{optional} [reason=TEXT] [wave=SIZES]"),
+        summary: action.summary.clone(),
+        risk: action.risk,
+        checks: action.checks.iter().copied().map(check_title).collect(),
+        args: action.args.iter().map(|(arg, spec)| arg_help(arg, spec)).collect(),
+        common: common(),
+        steps: steps.into_iter().map(|step| step.title).collect(),
+        examples: vec![
+            format!("{name} web03{example}"),
+            format!("{name} web[01-12]{example} reason=\"kernel CVE-2026-1\""),
+            format!("{name} @web!web03{example} wave=1,10%,50% max-fail=2"),
+        ],
+    }
+}
+
+fn check_title(check: Check) -> &'static str {
+    match check {
+        Check::BmcConsole => "its BMC answers and lets us in",
+    }
+}
+
+/// `soft|hard`, `true|false`, `DURATION`, `NUMBER`.
+fn alternatives(spec: &ArgSpec) -> String {
+    match spec.kind {
+        ArgKind::Choice => spec.choices.join("|"),
+        ArgKind::Flag => "true|false".into(),
+        ArgKind::Duration => "DURATION".into(),
+        ArgKind::Count => "NUMBER".into(),
+    }
+}
+
+fn arg_help(name: &str, spec: &ArgSpec) -> ArgHelp {
+    let default = spec.default_value();
+    ArgHelp {
+        name: name.to_owned(),
+        kind: Some(spec.kind),
+        required: default.is_none(),
+        default: default.map(|value| value.text()),
+        choices: spec.choices.clone(),
+        expected: spec.expected(),
+        help: spec.help.clone(),
+    }
+}
+
+fn common() -> Vec<ArgHelp> {
+    COMMON_KEYS
+        .iter()
+        .map(|key| ArgHelp {
+            name: key.name.to_owned(),
+            kind: None,
+            required: false,
+            default: None,
+            choices: Vec::new(),
+            expected: key.expected.to_owned(),
+            help: key.help.to_owned(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::rack;
+    use super::super::{Command, CommandLimits, understand};
+    use super::*;
+
+    const NOW: time::OffsetDateTime = time::macros::datetime!(2026-11-23 18:40 UTC);
+
+    #[test]
+    fn every_example_is_understood() {
+        let catalog = Catalog::load(None).unwrap();
+        let Some(HelpPage::Overview { actions, verbs, sets, .. }) = help(&catalog, None) else {
+            panic!("no overview");
+        };
+        let examples = actions
+            .iter()
+            .flat_map(|action| action.examples.iter().map(String::as_str))
+            .chain(verbs.iter().flat_map(|verb| verb.examples.iter().copied()));
+        for example in examples {
+            let understood = understand(example, &catalog, &rack(), &CommandLimits::default(), NOW);
+            assert!(understood.is_ok(), "{example}: {understood:?}");
+        }
+        assert_eq!(sets.len(), SETS.len());
+        for verb in &VERBS {
+            assert!(matches!(help(&catalog, Some(verb.name)), Some(HelpPage::Verb(_))));
+            let topic = format!("help {}", verb.name);
+            let understood = understand(&topic, &catalog, &rack(), &CommandLimits::default(), NOW);
+            assert_eq!(understood, Ok(Command::Help { topic: Some(verb.name.into()) }));
+        }
+        assert_eq!(help(&catalog, Some("nonsense")), None);
+    }
+
+    #[test]
+    fn the_page_of_an_action() {
+        let catalog = Catalog::load(None).unwrap();
+        let page = help(&catalog, Some("power-off")).unwrap();
+        let json = serde_json::to_value(page).unwrap();
+        assert_eq!(
+            json["usage"],
+            "power-off HOSTS [force=true|false] [mode=soft|hard] [wait=DURATION] [reason=TEXT] \
+             [wave=SIZES]"
+        );
+        assert_eq!(json["page"], "action");
+        assert_eq!(json["steps"][0], "ask it to shut down");
+        assert_eq!(json["args"][2]["default"], "5m");
+    }
+}

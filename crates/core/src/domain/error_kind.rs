@@ -1,0 +1,228 @@
+//! What can go wrong with a host, by a name that never changes.
+//!
+//! The names stand in the database, in routes of tickets, in templates and in metrics. Invariants:
+//! an error is an [`ErrorKind`] from where it is seen to where it is shown; it becomes text in
+//! [`ErrorKind::as_str`] only, and text becomes it in [`ErrorKind::from_str`] only. Whoever decides
+//! by the kind matches exhaustively, so that a new kind is thought of everywhere.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// What may be done after an error.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ErrorClass {
+    /// Nothing happened; the same request may be repeated.
+    Transient,
+    /// Nothing happened, and repeating cannot help.
+    Rejected,
+    /// It may or may not have happened: probe the host's state first.
+    Unknown,
+}
+
+impl ErrorClass {
+    /// As the configuration's routes and the metrics' label `outcome` write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorClass::Transient => "transient",
+            ErrorClass::Rejected => "rejected",
+            ErrorClass::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for ErrorClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Kind of an error of one host, by which failures are grouped into tickets. In the order of the
+/// names, so that a list sorted by kind is sorted for people, too.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ErrorKind {
+    /// The BMC is busy or has no free session slot.
+    BmcBusy,
+    /// The BMC accepts no cipher suite that is safe enough.
+    BmcCipher,
+    /// The BMC refused the user name or password.
+    BmcCredentials,
+    /// The account may not do what was asked.
+    BmcPrivilege,
+    /// The BMC answered against the protocol.
+    BmcProtocol,
+    /// The BMC understood the command and refused it.
+    BmcRefused,
+    /// The BMC does not answer, and nothing was done.
+    BmcUnreachable,
+    /// The BMC took the boot device and reads back another one.
+    BootDevice,
+    /// The host's BMC is not the one that the batch was approved for.
+    InventoryChanged,
+    /// The outcome of an attempt could not be written, so that nobody knows it.
+    JournalRefused,
+    /// Inventory or configuration do not describe the host well.
+    Misconfigured,
+    /// The attempt did nothing to its host: it was not to be made any more.
+    NoPermit,
+    /// A command was sent and nobody saw what became of it.
+    OutcomeUnknown,
+    /// The host's power is not in the state that the step needs or waited for.
+    PowerState,
+    /// No kind was stored, or one that this version does not know: the row was written by hand or
+    /// by a newer replica. No code of this version gives an error this kind.
+    Unspecified,
+    /// The host is not in the inventory any more.
+    UnknownHost,
+}
+
+/// Text that is no [`ErrorKind`].
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0:?} is not the name of a kind of error")]
+pub struct UnknownErrorKind(pub String);
+
+impl ErrorKind {
+    /// Every kind once, in the order of the names.
+    pub const ALL: &[ErrorKind] = &[
+        ErrorKind::BmcBusy,
+        ErrorKind::BmcCipher,
+        ErrorKind::BmcCredentials,
+        ErrorKind::BmcPrivilege,
+        ErrorKind::BmcProtocol,
+        ErrorKind::BmcRefused,
+        ErrorKind::BmcUnreachable,
+        ErrorKind::BootDevice,
+        ErrorKind::InventoryChanged,
+        ErrorKind::JournalRefused,
+        ErrorKind::Misconfigured,
+        ErrorKind::NoPermit,
+        ErrorKind::OutcomeUnknown,
+        ErrorKind::PowerState,
+        ErrorKind::Unspecified,
+        ErrorKind::UnknownHost,
+    ];
+
+    /// The stable name. It is stored and routed by: never change one.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::BmcBusy => "bmc_busy",
+            ErrorKind::BmcCipher => "bmc_cipher",
+            ErrorKind::BmcCredentials => "bmc_credentials",
+            ErrorKind::BmcPrivilege => "bmc_privilege",
+            ErrorKind::BmcProtocol => "bmc_protocol",
+            ErrorKind::BmcRefused => "bmc_refused",
+            ErrorKind::BmcUnreachable => "bmc_unreachable",
+            ErrorKind::BootDevice => "boot_device",
+            ErrorKind::InventoryChanged => "inventory_changed",
+            ErrorKind::JournalRefused => "journal_refused",
+            ErrorKind::Misconfigured => "misconfigured",
+            ErrorKind::NoPermit => "no_permit",
+            ErrorKind::OutcomeUnknown => "outcome_unknown",
+            ErrorKind::PowerState => "power_state",
+            ErrorKind::Unspecified => "unknown",
+            ErrorKind::UnknownHost => "unknown_host",
+        }
+    }
+
+    /// What may be done after it, as far as the kind alone tells. What is known of the host besides
+    /// may change it: an unknown outcome of an act that can be seen not to have happened is
+    /// transient.
+    pub fn class(self) -> ErrorClass {
+        match self {
+            ErrorKind::BmcBusy
+            | ErrorKind::BmcProtocol
+            | ErrorKind::BmcUnreachable
+            | ErrorKind::NoPermit => ErrorClass::Transient,
+            ErrorKind::BmcCipher
+            | ErrorKind::BmcCredentials
+            | ErrorKind::BmcPrivilege
+            | ErrorKind::BmcRefused
+            | ErrorKind::BootDevice
+            | ErrorKind::InventoryChanged
+            | ErrorKind::Misconfigured
+            | ErrorKind::PowerState
+            | ErrorKind::UnknownHost => ErrorClass::Rejected,
+            ErrorKind::JournalRefused | ErrorKind::OutcomeUnknown | ErrorKind::Unspecified => {
+                ErrorClass::Unknown
+            }
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ErrorKind {
+    type Err = UnknownErrorKind;
+
+    fn from_str(name: &str) -> Result<Self, UnknownErrorKind> {
+        let found = ErrorKind::ALL.iter().find(|kind| kind.as_str() == name);
+        found.copied().ok_or_else(|| UnknownErrorKind(name.to_owned()))
+    }
+}
+
+impl Serialize for ErrorKind {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for ErrorKind {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_one_name_that_is_read_back() {
+        for kind in ErrorKind::ALL {
+            let name = kind.as_str();
+            assert_eq!(name.parse(), Ok(*kind));
+            assert_eq!(kind.to_string(), name);
+            let json = serde_json::json!(kind);
+            assert_eq!(json, name);
+            assert_eq!(serde_json::from_value::<ErrorKind>(json).unwrap(), *kind);
+        }
+    }
+
+    #[test]
+    fn kinds_are_listed_once_in_the_order_of_their_names() {
+        for pair in ErrorKind::ALL.windows(2) {
+            assert!(pair[0].as_str() < pair[1].as_str(), "{pair:?}");
+            assert!(pair[0] < pair[1], "{pair:?}");
+        }
+        let numbers = ErrorKind::ALL.iter().map(|kind| *kind as usize);
+        assert!(numbers.eq(0..ErrorKind::ALL.len()), "one is missing in the list");
+    }
+
+    #[test]
+    fn other_names_are_refused() {
+        for name in ["", "BMC_BUSY", "bmc_busy ", "transient"] {
+            assert_eq!(name.parse::<ErrorKind>(), Err(UnknownErrorKind(name.to_owned())));
+        }
+        assert!(serde_json::from_str::<ErrorKind>("\"other\"").is_err());
+    }
+
+    #[test]
+    fn a_class_by_the_kind() {
+        let of_class = |class| {
+            let kinds = ErrorKind::ALL.iter().filter(|kind| kind.class() == class);
+            kinds.map(|kind| kind.as_str()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            of_class(ErrorClass::Transient),
+            "bmc_busy bmc_protocol bmc_unreachable no_permit"
+        );
+        assert_eq!(of_class(ErrorClass::Unknown), "journal_refused outcome_unknown unknown");
+        let classes = [ErrorClass::Transient, ErrorClass::Rejected, ErrorClass::Unknown];
+        assert_eq!(classes.map(|class| class.to_string()), ["transient", "rejected", "unknown"]);
+    }
+}

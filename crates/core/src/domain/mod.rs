@@ -1,0 +1,27 @@
+//! The words and rules of Metalbot, pure: no IO, no clock (callers hand in `now`), no async.
+//!
+//! Start with [`batch`] and [`job`]: their two transition functions are the only definition of what
+//! may follow what. Everything else here answers one question each.
+
+pub mod approval;
+pub mod batch;
+pub mod caps;
+pub mod common_cause;
+pub mod error_kind;
+pub mod host;
+pub mod human_duration;
+pub mod ids;
+pub mod inbound;
+pub mod job;
+pub mod notice;
+pub mod notice_digest;
+pub mod notify;
+pub mod overlap;
+pub mod preview;
+pub mod principal;
+pub mod rollout;
+pub mod ticket_view;
+pub mod time_zone;
+pub mod triage;
+pub mod waiting;
+pub mod workflow;

@@ -1,0 +1,153 @@
+//! Why hosts of a batch wait, in each case. Templates word it.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::batch::BatchState;
+use super::rollout::{Rollout, Start};
+
+/// One reason, and how many hosts it keeps where that differs from all that have not begun.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum Waiting {
+    /// The hosts are being looked at.
+    Checks,
+    Approval,
+    /// The time that the submission named.
+    Time {
+        #[serde(with = "time::serde::rfc3339")]
+        until: OffsetDateTime,
+    },
+    /// So that a person can still stop it.
+    Countdown {
+        #[serde(with = "time::serde::rfc3339")]
+        until: OffsetDateTime,
+    },
+    WavePause {
+        #[serde(with = "time::serde::rfc3339")]
+        until: OffsetDateTime,
+    },
+    /// The wave before theirs is not done.
+    Wave {
+        hosts: u32,
+    },
+    /// In words.
+    Cap {
+        cap: String,
+        hosts: u32,
+    },
+    Concurrency {
+        most: u32,
+        hosts: u32,
+    },
+    /// No worker has room.
+    Worker {
+        hosts: u32,
+    },
+    /// Somebody, or the budget, paused it.
+    Paused {
+        hosts: u32,
+    },
+}
+
+/// What is known of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    pub state: BatchState,
+    pub rollout: &'a Rollout,
+    /// The time that it waits for, if that is still to come.
+    pub until: Option<OffsetDateTime>,
+    /// The cap that keeps hosts from starting, in words.
+    pub blocked_by: Option<&'a str>,
+    /// Pending jobs: of the waves so far, and of later ones.
+    pub pending: u32,
+    pub pending_later: u32,
+    pub queued: u32,
+}
+
+/// All reasons that hold, the nearest first.
+pub fn waiting(facts: Facts<'_>) -> Vec<Waiting> {
+    let Facts { pending, pending_later, queued, .. } = facts;
+    match facts.state {
+        BatchState::Checking => vec![Waiting::Checks],
+        BatchState::AwaitingApproval => vec![Waiting::Approval],
+        BatchState::Scheduled => facts
+            .until
+            .map(|until| match facts.rollout.start.map(Start::time) {
+                Some(named) if named == until => Waiting::Time { until },
+                _ => Waiting::Countdown { until },
+            })
+            .into_iter()
+            .collect(),
+        BatchState::Paused if pending + pending_later + queued > 0 => {
+            vec![Waiting::Paused { hosts: pending + pending_later + queued }]
+        }
+        BatchState::Running => {
+            let here = match (facts.until, facts.blocked_by, facts.rollout.max_concurrent) {
+                _ if pending == 0 => None,
+                (Some(until), ..) => Some(Waiting::WavePause { until }),
+                (None, Some(cap), _) => Some(Waiting::Cap { cap: cap.to_owned(), hosts: pending }),
+                (None, None, Some(most)) => Some(Waiting::Concurrency { most, hosts: pending }),
+                // They are about to go.
+                (None, None, None) => None,
+            };
+            let worker = (queued > 0).then_some(Waiting::Worker { hosts: queued });
+            let wave = (pending_later > 0).then_some(Waiting::Wave { hosts: pending_later });
+            [here, worker, wave].into_iter().flatten().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn each_case_has_its_reason() {
+        let (plain, until) = (Rollout::default(), datetime!(2026-11-24 02:00 UTC));
+        let timed = Rollout { start: Some(Start::At(until)), ..Rollout::default() };
+        let four = Rollout { max_concurrent: Some(4), ..Rollout::default() };
+        let facts = Facts {
+            state: BatchState::Running,
+            rollout: &plain,
+            until: None,
+            blocked_by: None,
+            pending: 3,
+            pending_later: 5,
+            queued: 0,
+        };
+        let later = Waiting::Wave { hosts: 5 };
+        let state = |state| Facts { state, ..facts };
+        let scheduled = Facts { until: Some(until), ..state(BatchState::Scheduled) };
+        let cap = Waiting::Cap { cap: "rack r1".into(), hosts: 3 };
+        for (facts, expected) in [
+            (state(BatchState::Checking), vec![Waiting::Checks]),
+            (state(BatchState::AwaitingApproval), vec![Waiting::Approval]),
+            (state(BatchState::Scheduled), vec![]),
+            (scheduled, vec![Waiting::Countdown { until }]),
+            (Facts { rollout: &timed, ..scheduled }, vec![Waiting::Time { until }]),
+            (state(BatchState::Paused), vec![Waiting::Paused { hosts: 8 }]),
+            (facts, vec![later.clone()]),
+            (
+                Facts { until: Some(until), ..facts },
+                vec![Waiting::WavePause { until }, later.clone()],
+            ),
+            (
+                Facts { blocked_by: Some("rack r1"), rollout: &four, ..facts },
+                vec![cap, later.clone()],
+            ),
+            (
+                Facts { rollout: &four, ..facts },
+                vec![Waiting::Concurrency { most: 4, hosts: 3 }, later.clone()],
+            ),
+            (Facts { pending: 0, queued: 2, ..facts }, vec![Waiting::Worker { hosts: 2 }, later]),
+            (Facts { pending: 0, pending_later: 0, ..facts }, vec![]),
+            (state(BatchState::Cancelled), vec![]),
+        ] {
+            assert_eq!(waiting(facts), expected, "{facts:?}");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The client: what can be asked of a BMC, each time in a session of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use ipmi_rs_core::app::GetDeviceId;
+use secrecy::ExposeSecret;
+use tokio::time::sleep_until;
+
+use crate::bmc_cache::{BmcCache, BmcRecord};
+use crate::chassis::{BootOverride, ChassisControl, Power};
+use crate::command::{
+    self, BootFlags, ChassisIdentify, ChassisStatus, ControlChassis, DeviceInfo, GetBootFlags,
+    SetBootOption,
+};
+use crate::handshake::{self, Login, OpenError};
+use crate::rakp::CipherSuite;
+use crate::readings::{self, Readings};
+use crate::retransmit::RetransmitPolicy;
+use crate::sel::{self, SelEntry};
+use crate::session::IpmiSession;
+use crate::session_limiter::SessionLimiter;
+use crate::transport::Transport;
+use crate::{Error, Options, Permit, Target, address};
+
+/// Longest user name and password, IPMI 2.0 sections 13.20 and 22.30.
+const USER_MAX: usize = 16;
+const PASSWORD_MAX: usize = 20;
+
+/// A client for any number of BMCs: one value serves a whole fleet, behind a reference or an
+/// [`Arc`]. It must be used within a tokio runtime, and opens its sockets when they are first needed.
+///
+/// What reads never changes anything. What acts takes a [`Permit`], is sent once at most where twice
+/// would act twice, and does not wait for the effect: look at [`Client::power`] for it.
+#[derive(Debug)]
+pub struct Client {
+    options: Options,
+    transport: Arc<Transport>,
+    limiter: SessionLimiter,
+    cache: BmcCache,
+}
+
+impl Client {
+    pub fn new(options: Options) -> Client {
+        let (all, per_group) = (options.max_in_flight, options.max_in_flight_per_datacenter);
+        Client {
+            options,
+            transport: Arc::default(),
+            limiter: SessionLimiter::new(all, per_group),
+            cache: BmcCache::default(),
+        }
+    }
+
+    /// Reads the chassis power state. After a power command it may lag behind for some seconds.
+    pub async fn power(&self, target: Target<'_>) -> Result<Power, Error> {
+        self.within_session(target, None, |session| Box::pin(session.run(ChassisStatus))).await
+    }
+
+    /// Issues one power command, once, and never repeats one whose reply was lost: that is
+    /// [`Error::OutcomeUnknown`].
+    pub async fn control(
+        &self,
+        target: Target<'_>,
+        control: ChassisControl,
+        permit: &Permit,
+    ) -> Result<(), Error> {
+        self.within_session(target, Some(permit), move |session| {
+            Box::pin(session.run(ControlChassis(control)))
+        })
+        .await
+    }
+
+    /// Lights the identify lamp for the given time, rounded up to seconds, at most 255 s; zero turns
+    /// it off.
+    pub async fn identify(
+        &self,
+        target: Target<'_>,
+        on_for: Duration,
+        permit: &Permit,
+    ) -> Result<(), Error> {
+        let seconds = u8::try_from(on_for.as_millis().div_ceil(1000)).map_err(|_| {
+            Error::Misconfigured { detail: "the identify lamp lights for at most 255 s".into() }
+        })?;
+        self.within_session(target, Some(permit), move |session| {
+            Box::pin(session.run(ChassisIdentify(seconds)))
+        })
+        .await
+    }
+
+    /// Reads the boot device override; `None` when no valid one is set, whatever device a BMC still
+    /// shows then.
+    pub async fn boot_override(&self, target: Target<'_>) -> Result<Option<BootOverride>, Error> {
+        let flags = self
+            .within_session(target, None, |session| Box::pin(session.run(GetBootFlags)))
+            .await?;
+        match flags {
+            BootFlags::Unset => Ok(None),
+            BootFlags::Set(boot) => Ok(Some(boot)),
+            BootFlags::OtherDevice(number) => Err(Error::Protocol {
+                address: target.address.to_owned(),
+                detail: format!("boot device {number:#x} has no name here"),
+            }),
+        }
+    }
+
+    /// Sets the boot device override, where the BMC can so that it does not expire after 60 s.
+    pub async fn set_boot_override(
+        &self,
+        target: Target<'_>,
+        boot: BootOverride,
+        permit: &Permit,
+    ) -> Result<(), Error> {
+        self.within_session(target, Some(permit), move |session| {
+            Box::pin(async move {
+                match session.run(SetBootOption::KeepFlags).await {
+                    // Not every BMC can do it; the flags then hold for 60 s.
+                    Ok(()) | Err(Error::Refused { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+                session.run(SetBootOption::Flags(boot)).await
+            })
+        })
+        .await
+    }
+
+    /// Reads who made the BMC and what runs on it.
+    pub async fn device_info(&self, target: Target<'_>) -> Result<DeviceInfo, Error> {
+        let id =
+            self.within_session(target, None, |session| Box::pin(session.run(GetDeviceId))).await?;
+        Ok(command::device_info(&id))
+    }
+
+    /// Reads the newest entries of the BMC's event log, at most `last`, oldest first. It ends after
+    /// some 15 s, perhaps with fewer.
+    pub async fn events(&self, target: Target<'_>, last: usize) -> Result<Vec<SelEntry>, Error> {
+        self.within_session(target, None, move |session| Box::pin(sel::read_last(session, last)))
+            .await
+    }
+
+    /// Reads power consumption and inlet temperature, as far as the BMC can tell them. It ends after
+    /// some 15 s.
+    pub async fn readings(&self, target: Target<'_>) -> Result<Readings, Error> {
+        self.within_session(target, None, |session| Box::pin(readings::read(session))).await
+    }
+
+    /// Opens a session, does `work` in it, and closes it; `permit` is for what acts, a read needs
+    /// none.
+    ///
+    /// From the first packet on this goes on in a task of its own, so that the session is closed
+    /// even when the caller stops waiting.
+    async fn within_session<T: Send + 'static>(
+        &self,
+        target: Target<'_>,
+        permit: Option<&Permit>,
+        work: impl for<'a> FnOnce(&'a mut IpmiSession) -> BoxFuture<'a, Result<T, Error>>
+        + Send
+        + 'static,
+    ) -> Result<T, Error> {
+        let mut login = self.login(target)?;
+        let peer = address::resolve(&login.address, login.timeout).await?;
+        let mut record = self.cache.lock(peer).await;
+        login.timeout = record.timeout(login.timeout);
+        login.min_interval = record.interval(login.min_interval);
+        if let Some(ended) = record.ended {
+            sleep_until(ended + login.min_interval).await;
+        }
+        let session_permit = self.limiter.acquire(target.group).await;
+        let (transport, permit) = (Arc::clone(&self.transport), permit.cloned());
+        let acts = permit.is_some();
+        let dialogue = tokio::spawn(async move {
+            let (result, slow) = match open(&transport, peer, login, &mut record).await {
+                Ok(mut session) => {
+                    session.permit = permit;
+                    let result = work(&mut session).await;
+                    let slow = session.was_slow();
+                    session.close().await;
+                    (result, slow)
+                }
+                Err(error) => (Err(error), false),
+            };
+            let overworked =
+                matches!(result, Err(Error::Busy { .. } | Error::OutcomeUnknown { .. }));
+            record.end_session(slow || overworked);
+            drop(session_permit);
+            result
+        });
+        match dialogue.await {
+            Ok(result) => result,
+            Err(stopped) => match stopped.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_runtime_is_shutting_down) => Err(interrupted(target, acts)),
+            },
+        }
+    }
+
+    fn login(&self, target: Target<'_>) -> Result<Login, Error> {
+        let Target { address, credentials, .. } = target;
+        let too_long = |what, most| {
+            let detail = format!("the {what} for the BMC at {address} has more than {most} bytes");
+            Err(Error::Misconfigured { detail })
+        };
+        if credentials.user.len() > USER_MAX {
+            return too_long("user name", USER_MAX);
+        }
+        if credentials.password.expose_secret().len() > PASSWORD_MAX {
+            return too_long("password", PASSWORD_MAX);
+        }
+        Ok(Login {
+            address: address.to_owned(),
+            user: credentials.user.clone(),
+            password: credentials.password.clone(),
+            privilege: credentials.privilege,
+            timeout: self.options.timeout,
+            min_interval: self.options.min_interval,
+        })
+    }
+}
+
+/// The runtime ended in the middle of a dialogue.
+fn interrupted(target: Target<'_>, acts: bool) -> Error {
+    let address = target.address.to_owned();
+    if acts { Error::OutcomeUnknown { address } } else { Error::Unreachable { address } }
+}
+
+/// Opens a session under the cipher suite that worked last, else 17, else 3; and once more when
+/// the exchange got lost or was mixed up.
+async fn open(
+    transport: &Transport,
+    peer: SocketAddr,
+    login: Login,
+    record: &mut BmcRecord,
+) -> Result<IpmiSession, Error> {
+    let mut suites = vec![CipherSuite::Seventeen, CipherSuite::Three];
+    if record.suite == Some(CipherSuite::Three) {
+        suites.reverse();
+    }
+    let mut suites = suites.into_iter();
+    let mut suite = suites.next().expect("there are two");
+    let mut may_restart = true;
+    let mut policy = RetransmitPolicy::Backoff;
+    loop {
+        let link = transport.link(peer).await.map_err(|error| {
+            tracing::warn!(%error, "cannot open a socket to speak with BMCs");
+            Error::Unreachable { address: login.address.clone() }
+        })?;
+        match handshake::open(link, login.clone(), suite, policy).await {
+            Ok(session) => {
+                record.suite = Some(suite);
+                return Ok(session);
+            }
+            Err(OpenError::OtherSuite(error)) => match suites.next() {
+                Some(next) => suite = next,
+                None => return Err(error),
+            },
+            Err(OpenError::Again(_)) if may_restart => may_restart = false,
+            Err(OpenError::Disturbed(_)) if policy == RetransmitPolicy::Backoff => {
+                policy = RetransmitPolicy::Once;
+            }
+            Err(
+                OpenError::Again(error) | OpenError::Disturbed(error) | OpenError::Final(error),
+            ) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,481 @@
+//! Batches. [`apply`] is the only function that changes a batch's state.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use sqlx::types::Json;
+use sqlx::{PgConnection, PgPool, PgTransaction};
+use time::OffsetDateTime;
+
+use super::lock::ClaimLock;
+use super::notifier::{Topic, notify};
+use super::task_lease::interval;
+use super::{audit, card, corrupt};
+use metalbot_core::domain::approval::{Needed, Requirement};
+use metalbot_core::domain::batch::{BatchEvent, BatchState, IllegalBatchEvent, next};
+use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::principal::Actor;
+use metalbot_core::domain::workflow::{Digest, Plan};
+
+/// A batch as stored.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub id: BatchId,
+    pub plan: Plan,
+    pub digest: Digest,
+    pub submitter: String,
+    pub reason: Option<String>,
+    pub state: BatchState,
+    pub state_reason: Option<String>,
+    pub requirements: Vec<Requirement>,
+    pub platform: String,
+    pub channel: String,
+    pub retry_of: Option<BatchId>,
+    /// Index of the wave whose hosts may start.
+    pub wave: i32,
+    pub failures_excused: i32,
+    /// Somebody resumed although hosts had failed in the batch before: they count no more until they
+    /// fail anew.
+    pub failed_previously_excused: bool,
+    /// What keeps hosts from starting although it is their turn, for people.
+    pub blocked_by: Option<String>,
+    /// How often it was paused so far.
+    pub pause_count: i32,
+    /// While it is scheduled: when it starts. While it runs: when the open wave may begin.
+    pub not_before: Option<OffsetDateTime>,
+    pub created_at: OffsetDateTime,
+    pub expires_at: Option<OffsetDateTime>,
+    pub started_at: Option<OffsetDateTime>,
+    pub finished_at: Option<OffsetDateTime>,
+    /// Its approval did not come in time, by the database's clock.
+    pub overdue: bool,
+    /// The database's time when this was read.
+    pub now: OffsetDateTime,
+}
+
+impl Batch {
+    /// What it waits for by the clock, if that is still to come.
+    pub fn until(&self) -> Option<OffsetDateTime> {
+        self.not_before.filter(|until| *until > self.now)
+    }
+}
+
+/// What a submission brings.
+#[derive(Clone, Debug)]
+pub struct NewBatch<'a> {
+    pub plan: &'a Plan,
+    pub digest: Digest,
+    pub submitter: &'a str,
+    pub reason: Option<&'a str>,
+    pub requirements: &'a [Requirement],
+    pub platform: &'a str,
+    pub channel: &'a str,
+    pub retry_of: Option<BatchId>,
+}
+
+/// Why a change of state did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error(transparent)]
+    Illegal(#[from] IllegalBatchEvent),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+struct Row {
+    id: i64,
+    plan: Json<Plan>,
+    digest: Vec<u8>,
+    submitter: String,
+    reason: Option<String>,
+    state: String,
+    state_reason: Option<String>,
+    requirements: Json<Vec<Requirement>>,
+    platform: String,
+    channel: String,
+    retry_of: Option<i64>,
+    wave: i32,
+    failures_excused: i32,
+    failed_previously_excused: bool,
+    blocked_by: Option<String>,
+    pause_count: i32,
+    not_before: Option<OffsetDateTime>,
+    created_at: OffsetDateTime,
+    expires_at: Option<OffsetDateTime>,
+    started_at: Option<OffsetDateTime>,
+    finished_at: Option<OffsetDateTime>,
+    overdue: bool,
+    now: OffsetDateTime,
+}
+
+impl TryFrom<Row> for Batch {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> sqlx::Result<Batch> {
+        let digest: [u8; 32] =
+            row.digest.try_into().map_err(|_| sqlx::Error::Protocol("digest length".into()))?;
+        Ok(Batch {
+            id: BatchId(row.id),
+            plan: row.plan.0,
+            digest: Digest(digest),
+            submitter: row.submitter,
+            reason: row.reason,
+            state: row.state.parse().map_err(corrupt)?,
+            state_reason: row.state_reason,
+            requirements: row.requirements.0,
+            platform: row.platform,
+            channel: row.channel,
+            retry_of: row.retry_of.map(BatchId),
+            wave: row.wave,
+            failures_excused: row.failures_excused,
+            failed_previously_excused: row.failed_previously_excused,
+            blocked_by: row.blocked_by,
+            pause_count: row.pause_count,
+            not_before: row.not_before,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            started_at: row.started_at,
+            finished_at: row.finished_at,
+            overdue: row.overdue,
+            now: row.now,
+        })
+    }
+}
+
+/// Stores a new batch in state `Checking`. Needs the admission locks of its hosts.
+pub async fn insert(
+    tx: &mut PgTransaction<'_>,
+    _lock: &ClaimLock,
+    new: &NewBatch<'_>,
+    actor: &Actor,
+) -> sqlx::Result<Batch> {
+    let id = sqlx::query_scalar!(
+        "insert into batch (action, risk, plan, digest, submitter, reason, state, requirements,
+             platform, channel, retry_of)
+         values ($1, $2, $3, $4, $5, $6, 'checking', $7, $8, $9, $10)
+         returning id",
+        new.plan.action,
+        new.plan.risk.as_str(),
+        Json(new.plan) as _,
+        &new.digest.0[..],
+        new.submitter,
+        new.reason,
+        Json(new.requirements) as _,
+        new.platform,
+        new.channel,
+        new.retry_of.map(|id| id.0)
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    let detail = json!({
+        "action": new.plan.action,
+        "params": new.plan.params,
+        "rollout": new.plan.rollout,
+        "digest": new.digest.to_string(),
+        "reason": new.reason,
+        "requirements": new.requirements,
+        "retry_of": new.retry_of,
+    });
+    audit::record(&mut *tx, actor, "batch.submitted", Some(BatchId(id)), detail).await?;
+    let batch = get(&mut *tx, BatchId(id)).await?;
+    batch.ok_or(sqlx::Error::RowNotFound)
+}
+
+/// Reads a batch.
+pub async fn get(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Option<Batch>> {
+    sqlx::query_as!(
+        Row,
+        r#"select id, plan as "plan: Json<Plan>", digest, submitter, reason, state, state_reason,
+                  requirements as "requirements: Json<Vec<Requirement>>", platform, channel,
+                  retry_of, wave, failures_excused, failed_previously_excused, blocked_by,
+                  pause_count, not_before, created_at, expires_at, started_at, finished_at,
+                  coalesce(expires_at <= now(), false) as "overdue!", now() as "now!"
+           from batch where id = $1"#,
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Batch::try_from)
+    .transpose()
+}
+
+/// Reads a batch and locks it until the transaction ends: whoever decides about a batch first
+/// takes this lock.
+pub async fn lock(tx: &mut PgTransaction<'_>, id: BatchId) -> sqlx::Result<Option<Batch>> {
+    // Not `for update`: that would make every row that refers to the batch wait.
+    sqlx::query!("select id from batch where id = $1 for no key update", id.0)
+        .fetch_optional(&mut **tx)
+        .await?;
+    get(&mut *tx, id).await
+}
+
+/// Changes the state of a locked batch, and records who did.
+pub async fn apply(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    event: BatchEvent,
+    actor: &Actor,
+    reason: Option<&str>,
+) -> Result<(), ApplyError> {
+    let before = batch.state;
+    let after = next(before, event)?;
+    let not_before = match after {
+        BatchState::Scheduled => batch.plan.rollout.starts_at(batch.now),
+        // A pause between waves goes on while somebody pauses.
+        BatchState::Paused => batch.not_before,
+        BatchState::Running if before == BatchState::Paused => batch.not_before,
+        _ => None,
+    };
+    let row = sqlx::query!(
+        "update batch set state = $2, state_reason = $3, needs_reconcile = true, blocked_by = null,
+             not_before = $5,
+             pause_count = pause_count + case when $2 = 'paused' then 1 else 0 end,
+             started_at = case when $2 = 'running' then coalesce(started_at, now())
+                          else started_at end,
+             finished_at = case when $4 then now() else finished_at end
+         where id = $1
+         returning started_at, finished_at, pause_count",
+        batch.id.0,
+        after.as_str(),
+        reason,
+        after.is_final(),
+        not_before
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    batch.state = after;
+    batch.state_reason = reason.map(str::to_owned);
+    batch.pause_count = row.pause_count;
+    batch.not_before = not_before;
+    batch.started_at = row.started_at;
+    batch.finished_at = row.finished_at;
+    let detail = json!({ "from": before, "to": after, "reason": reason });
+    audit::record(&mut *tx, actor, "batch.state", Some(batch.id), detail).await?;
+    // A refusal is told to its submitter alone.
+    if after != BatchState::Refused {
+        card::touch(&mut *tx, batch.id).await?;
+    }
+    notify(&mut *tx, Topic::Work).await?;
+    Ok(())
+}
+
+/// Ends the checking of a batch: asks for approval or, where policy asks nobody, schedules it.
+pub async fn pass_checks(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    needed: &Needed,
+    actor: &Actor,
+) -> Result<(), ApplyError> {
+    if needed.requirements.is_empty() {
+        let nobody = Some("no approval is needed");
+        return apply(tx, batch, BatchEvent::Approve, actor, nobody).await;
+    }
+    set_expiry(tx, batch, needed.expires).await?;
+    apply(tx, batch, BatchEvent::AskApproval, actor, None).await
+}
+
+/// Batches whose hosts wait to be looked at, oldest first.
+pub async fn checking(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
+    sqlx::query_scalar!("select id from batch where state = 'checking' order by id")
+        .fetch_all(conn)
+        .await
+        .map(|ids| ids.into_iter().map(BatchId).collect())
+}
+
+/// Starts the clock of an approval, which stops at the latest when the batch must start.
+async fn set_expiry(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    after: std::time::Duration,
+) -> sqlx::Result<()> {
+    batch.expires_at = sqlx::query_scalar!(
+        "update batch set expires_at = least(now() + $2::interval, $3::timestamptz)
+         where id = $1 returning expires_at",
+        batch.id.0,
+        interval(after) as _,
+        batch.plan.rollout.approve_by()
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Opens the next wave of a running batch; its hosts may start after the pause.
+pub async fn open_next_wave(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    pause: Option<std::time::Duration>,
+) -> sqlx::Result<()> {
+    let row = sqlx::query!(
+        "update batch set wave = wave + 1, not_before = now() + $2::interval
+         where id = $1 returning wave, not_before",
+        batch.id.0,
+        pause.map(interval) as _
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    batch.wave = row.wave;
+    batch.not_before = row.not_before;
+    card::touch(&mut *tx, batch.id).await
+}
+
+/// The time that a locked batch waited for has come.
+pub async fn end_wait(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> sqlx::Result<()> {
+    sqlx::query!("update batch set not_before = null where id = $1", batch.id.0)
+        .execute(&mut **tx)
+        .await?;
+    batch.not_before = None;
+    card::touch(&mut *tx, batch.id).await
+}
+
+/// An operator goes on in spite of this many failures, and of what had failed before. Touches no job:
+/// the journal locks jobs before their batch.
+pub async fn excuse_failures(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    failures: i32,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update batch set failures_excused = $2, failed_previously_excused = true where id = $1",
+        batch.id.0,
+        failures
+    )
+    .execute(&mut **tx)
+    .await?;
+    (batch.failures_excused, batch.failed_previously_excused) = (failures, true);
+    Ok(())
+}
+
+/// Batches of which something changed since the task rollout last looked, those that a cap blocks,
+/// and those whose time has come; new ones first.
+pub async fn needing_reconcile(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
+    let ids = sqlx::query_scalar!(
+        // Two questions, so that each can be answered by its own index.
+        r#"select id as "id!" from (
+               select id, started_at from batch
+               where (needs_reconcile or blocked_by is not null)
+                 and state in ('scheduled', 'running', 'paused', 'cancelled')
+               union
+               select id, started_at from batch
+               where not_before <= now() and state in ('scheduled', 'running')) found
+           -- New ones first; of those that want room under the same cap each is first in turn.
+           order by started_at is not null, random() limit 1000"#
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ids.into_iter().map(BatchId).collect())
+}
+
+/// Has the task rollout look at these batches. A batch that is marked already is written all the
+/// same: its row lock makes sure that a round which has just looked, and has not seen what the caller
+/// did, is followed by another.
+pub async fn request_reconcile(conn: &mut PgConnection, ids: &[BatchId]) -> sqlx::Result<()> {
+    mark_needs_reconcile(conn, ids).await?;
+    notify(conn, Topic::Work).await
+}
+
+/// As [`request_reconcile`], and wakes nobody.
+pub async fn mark_needs_reconcile(conn: &mut PgConnection, ids: &[BatchId]) -> sqlx::Result<()> {
+    let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+    sqlx::query!(
+        "update batch set needs_reconcile = true where id in (
+             select id from batch where id = any($1) order by id for no key update)",
+        &ids
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Which of these batches do not run now.
+pub async fn stopped(
+    pool: &PgPool,
+    batches: &BTreeSet<BatchId>,
+) -> sqlx::Result<BTreeSet<BatchId>> {
+    let ids: Vec<i64> = batches.iter().map(|id| id.0).collect();
+    let stopped =
+        sqlx::query_scalar!("select id from batch where id = any($1) and state <> 'running'", &ids)
+            .fetch_all(pool)
+            .await?;
+    Ok(stopped.into_iter().map(BatchId).collect())
+}
+
+/// What keeps hosts of a locked batch from starting, for people; `None` when nothing does.
+pub async fn set_blocked_by(
+    tx: &mut PgTransaction<'_>,
+    id: BatchId,
+    blocked_by: Option<&str>,
+) -> sqlx::Result<()> {
+    let changed = sqlx::query!(
+        "update batch set blocked_by = $2 where id = $1 and blocked_by is distinct from $2",
+        id.0,
+        blocked_by
+    )
+    .execute(&mut **tx)
+    .await?;
+    if changed.rows_affected() > 0 {
+        card::touch(&mut *tx, id).await?;
+    }
+    Ok(())
+}
+
+/// The task rollout has looked at a locked batch; what changes from now on marks it anew.
+pub async fn mark_reconciled(tx: &mut PgTransaction<'_>, id: BatchId) -> sqlx::Result<()> {
+    sqlx::query!("update batch set needs_reconcile = false where id = $1", id.0)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Batches whose approval did not come in time.
+pub async fn overdue(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
+    let ids = sqlx::query_scalar!(
+        "select id from batch where state = 'awaiting_approval' and expires_at <= now()
+         order by id limit 100"
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ids.into_iter().map(BatchId).collect())
+}
+
+/// Batches whose approvers were not notified yet, or are to be reminded: `before` the expiry, or when
+/// a quarter of the time is left if that is less.
+pub async fn approvers_to_notify(
+    conn: &mut PgConnection,
+    before: std::time::Duration,
+) -> sqlx::Result<Vec<BatchId>> {
+    let ids = sqlx::query_scalar!(
+        "select id from batch
+         where state = 'awaiting_approval' and approvers_reminded_at is null
+           and (approvers_notified_at is null
+                or expires_at - least($1::interval, (expires_at - approvers_notified_at) / 4)
+                   <= now())
+         order by id limit 100",
+        interval(before) as _
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ids.into_iter().map(BatchId).collect())
+}
+
+/// Marks the approvers of a locked batch as notified, or as reminded if they were notified before:
+/// `true` for a reminder. `None`: there is nothing to be said now.
+pub async fn mark_approvers_notified(
+    tx: &mut PgTransaction<'_>,
+    id: BatchId,
+    before: std::time::Duration,
+) -> sqlx::Result<Option<bool>> {
+    sqlx::query_scalar!(
+        r#"update batch set approvers_notified_at = coalesce(approvers_notified_at, now()),
+               approvers_reminded_at = case when approvers_notified_at is not null then now() end
+           where id = $1 and approvers_reminded_at is null
+             and (approvers_notified_at is null
+                  or expires_at - least($2::interval, (expires_at - approvers_notified_at) / 4)
+                     <= now())
+           returning approvers_reminded_at is not null as "reminder!""#,
+        id.0,
+        interval(before) as _
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}

@@ -1,0 +1,205 @@
+//! The batch's message in chat. A card is a projection: changes raise its version, and the
+//! relay renders the batch as it then is, so that old progress is never replayed.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool};
+
+use super::notifier::{Topic, notify};
+use super::relay_scope::RelayScope;
+use super::task_lease::interval;
+use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::inbound::Place;
+
+/// A card to be posted (no message yet) or edited.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DirtyCard {
+    pub batch: BatchId,
+    pub platform: String,
+    pub channel: String,
+    pub message_id: Option<String>,
+    /// Goes up with every change.
+    pub version: i64,
+    pub attempts: i32,
+}
+
+impl DirtyCard {
+    /// Where it belongs.
+    pub fn place(&self) -> Place {
+        let (platform, channel) = (self.platform.clone(), self.channel.clone());
+        Place { platform, channel, thread: None }
+    }
+}
+
+/// Marks the card as out of date, creating it with its batch.
+pub async fn touch(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<()> {
+    progress(conn, batch).await?;
+    notify(conn, Topic::Outbox).await
+}
+
+/// As [`touch`], for a change that can wait until the relay looks by itself.
+pub async fn progress(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into card (batch_id) values ($1)
+         on conflict (batch_id) do update set version = card.version + 1",
+        batch.0
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Cards that must be posted or may be edited now; new ones first, they answer a command.
+pub async fn dirty(
+    pool: &PgPool,
+    share: &RelayScope,
+    at_most: i64,
+) -> sqlx::Result<Vec<DirtyCard>> {
+    let (platforms, belongs) = share.parts();
+    let rows = sqlx::query!(
+        "select card.batch_id, batch.platform, batch.channel, card.message_id, card.version,
+                card.attempts
+         from card join batch on batch.id = card.batch_id
+         where card.rendered_version < card.version and card.refused_at is null
+           and card.due_at <= now()
+           and (batch.platform = any($2)) = $3
+         order by card.message_id is not null, card.due_at limit $1",
+        at_most,
+        &platforms,
+        belongs
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| DirtyCard {
+            batch: BatchId(row.batch_id),
+            platform: row.platform,
+            channel: row.channel,
+            message_id: row.message_id,
+            version: row.version,
+            attempts: row.attempts,
+        })
+        .collect())
+}
+
+/// The platform shows this version of the card; the next edit waits for `pause`.
+pub async fn rendered(
+    pool: &PgPool,
+    batch: BatchId,
+    message_id: &str,
+    version: i64,
+    pause: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update card set message_id = $2, rendered_version = greatest(rendered_version, $3),
+             due_at = now() + $4, attempts = 0, last_error = null
+         where batch_id = $1",
+        batch.0,
+        message_id,
+        version,
+        interval(pause)
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The platform did not take the card; it is tried again after a while.
+pub async fn postpone(
+    pool: &PgPool,
+    batch: BatchId,
+    wait: Duration,
+    error: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update card set attempts = attempts + 1, due_at = now() + $2, last_error = $3
+         where batch_id = $1",
+        batch.0,
+        interval(wait),
+        error
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// It is not the card's turn yet; nothing has failed.
+pub async fn defer(pool: &PgPool, batch: BatchId, wait: Duration) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update card set due_at = now() + $2 where batch_id = $1",
+        batch.0,
+        interval(wait)
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The platform will never show the card.
+pub async fn refused(pool: &PgPool, batch: BatchId, error: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update card set refused_at = now(), last_error = $2 where batch_id = $1",
+        batch.0,
+        error
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The platform, the channel and the message of a batch's card, once it was posted.
+pub async fn message_of(
+    pool: &PgPool,
+    batch: BatchId,
+) -> sqlx::Result<Option<(String, String, String)>> {
+    let row = sqlx::query!(
+        r#"select batch.platform, batch.channel, card.message_id as "message_id!"
+           from card join batch on batch.id = card.batch_id
+           where card.batch_id = $1 and card.message_id is not null"#,
+        batch.0
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|row| (row.platform, row.channel, row.message_id)))
+}
+
+/// Whether the batch's card is on its way to this channel: people may see it, and act on it, a
+/// moment before its message is known here.
+pub async fn is_on_its_way(
+    conn: &mut PgConnection,
+    batch: BatchId,
+    platform: &str,
+    channel: &str,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (
+               select from card join batch on batch.id = card.batch_id
+               where card.batch_id = $1 and card.message_id is null
+                 and batch.platform = $2 and batch.channel = $3) as "is!""#,
+        batch.0,
+        platform,
+        channel
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// The batch whose card is this message, if it is one.
+pub async fn batch_of_message(
+    conn: &mut PgConnection,
+    platform: &str,
+    channel: &str,
+    message_id: &str,
+) -> sqlx::Result<Option<BatchId>> {
+    let id = sqlx::query_scalar!(
+        "select card.batch_id from card join batch on batch.id = card.batch_id
+         where card.message_id = $3 and batch.platform = $1 and batch.channel = $2",
+        platform,
+        channel,
+        message_id
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(id.map(BatchId))
+}

@@ -1,0 +1,245 @@
+//! Deliveries from chat, stored before they are acknowledged and kept for as long as they are
+//! needed to recognise a repeat.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::{PgConnection, PgPool, PgTransaction};
+use time::OffsetDateTime;
+
+use super::notifier::{Topic, notify};
+use super::task_lease::interval;
+
+/// A delivery whose turn has come.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Delivery {
+    pub id: i64,
+    pub platform: String,
+    pub body: Value,
+    /// How often it was tried before.
+    pub attempts: i32,
+    pub received_at: OffsetDateTime,
+    /// How long ago that was.
+    pub age: Duration,
+}
+
+/// Stores a delivery. `false`: it was stored before, and nothing changed.
+pub async fn accept(
+    conn: &mut PgConnection,
+    platform: &str,
+    sender: &str,
+    delivery: &str,
+    body: &Value,
+) -> sqlx::Result<bool> {
+    let stored = sqlx::query!(
+        "insert into inbox (platform, sender, delivery, body) values ($1, $2, $3, $4)
+         on conflict do nothing",
+        platform,
+        sender,
+        delivery,
+        body
+    )
+    .execute(&mut *conn)
+    .await?
+    .rows_affected()
+        == 1;
+    if stored {
+        notify(conn, Topic::Inbox).await?;
+    }
+    Ok(stored)
+}
+
+/// The oldest delivery that nobody else works on and that no earlier one of its sender precedes,
+/// locked until the transaction ends: who approves and then takes it back must not be heard in the
+/// other order.
+pub async fn take(tx: &mut PgTransaction<'_>) -> sqlx::Result<Option<Delivery>> {
+    let row = sqlx::query!(
+        r#"select id, platform, body, attempts, received_at,
+                  greatest(extract(epoch from now() - received_at), 0)::float8 as "age!"
+         from inbox
+         where done_at is null and due_at <= now() and not exists (
+             select from inbox earlier
+             where earlier.platform = inbox.platform and earlier.sender = inbox.sender
+               and earlier.id < inbox.id and earlier.done_at is null)
+         order by id for update skip locked limit 1"#
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(row.map(|row| Delivery {
+        id: row.id,
+        platform: row.platform,
+        body: row.body,
+        attempts: row.attempts,
+        received_at: row.received_at,
+        age: Duration::from_secs_f64(row.age),
+    }))
+}
+
+/// Lets nobody take the delivery for a while.
+pub async fn leave_alone(conn: &mut PgConnection, id: i64, wait: Duration) -> sqlx::Result<()> {
+    sqlx::query!("update inbox set due_at = now() + $2 where id = $1", id, interval(wait))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// The delivery may be taken again.
+pub async fn go_on(pool: &PgPool, id: i64) -> sqlx::Result<()> {
+    sqlx::query!("update inbox set due_at = now() where id = $1", id).execute(pool).await?;
+    Ok(())
+}
+
+/// The delivery's effects are in this transaction. The address for its answer is a secret, and is
+/// kept only for an answer that is on its way.
+pub async fn done(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update inbox set done_at = now(), last_error = null,
+             body = case when exists (
+                     select from outbox where key = platform || ':' || delivery || ':answer')
+                 then body else body #- '{payload,response_url}' end
+         where id = $1",
+        id
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The delivery could not be worked on; it is tried again after a while.
+pub async fn postpone(pool: &PgPool, id: i64, wait: Duration, error: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update inbox set attempts = attempts + 1, due_at = now() + $2, last_error = $3
+         where id = $1 and done_at is null",
+        id,
+        interval(wait),
+        error
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The delivery can never be worked on. It stays in the table, with its error, for an operator.
+pub async fn give_up(pool: &PgPool, id: i64, error: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update inbox set done_at = now(), last_error = $2, body = body #- '{payload,response_url}'
+         where id = $1 and done_at is null",
+        id,
+        error
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The delivery means nothing that we know. It stays in the table as it came, with the reason, for
+/// an operator; nobody waits for it.
+pub async fn unreadable(conn: &mut PgConnection, id: i64, why: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update inbox set done_at = now(), last_error = $2, body = body #- '{payload,response_url}'
+         where id = $1",
+        id,
+        why
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What a delivery says where an answer to it can be sent, if it came within `good`.
+pub async fn response_url(
+    pool: &PgPool,
+    platform: &str,
+    delivery: &str,
+    good: Duration,
+) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!(
+        r#"select body #>> '{payload,response_url}' as "url!" from inbox
+           where platform = $1 and delivery = $2 and received_at > now() - $3::interval
+             and body #>> '{payload,response_url}' is not null"#,
+        platform,
+        delivery,
+        interval(good) as _
+    )
+    .fetch_optional(pool)
+    .await
+}
+
+/// The address for an answer to a delivery is not needed any more.
+pub async fn forget_response_url(
+    pool: &PgPool,
+    platform: &str,
+    delivery: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update inbox set body = body #- '{payload,response_url}'
+         where platform = $1 and delivery = $2",
+        platform,
+        delivery
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// How many deliveries wait.
+pub async fn backlog(pool: &PgPool) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(r#"select count(*) as "count!" from inbox where done_at is null"#)
+        .fetch_one(pool)
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn a_delivery_is_taken_once_and_by_one(pool: PgPool) {
+        let body = serde_json::json!({});
+        let mut conn = pool.acquire().await.unwrap();
+        assert!(accept(&mut conn, "slack", "U1", "d1", &body).await.unwrap());
+        assert!(!accept(&mut conn, "slack", "U1", "d1", &body).await.unwrap(), "a repeat");
+        assert!(
+            accept(&mut conn, "discord", "U1", "d1", &body).await.unwrap(),
+            "another platform's"
+        );
+        let mut one = pool.begin().await.unwrap();
+        let mut other = pool.begin().await.unwrap();
+        let first = take(&mut one).await.unwrap().expect("it waits");
+        let second = take(&mut other).await.unwrap().expect("there are two");
+        assert_ne!(first.id, second.id);
+        done(&mut one, first.id).await.unwrap();
+        one.commit().await.unwrap();
+        other.rollback().await.unwrap();
+        assert_eq!(backlog(&pool).await.unwrap(), 1, "what was rolled back waits again");
+        assert!(
+            !accept(&mut conn, "slack", "U1", "d1", &body).await.unwrap(),
+            "a repeat after the end"
+        );
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn the_address_for_an_answer_is_kept_for_the_answer_and_not_for_long(pool: PgPool) {
+        let body = serde_json::json!({ "payload": { "response_url": "https://a", "text": "b" } });
+        let hour = Duration::from_secs(3600);
+        let address = async |delivery| response_url(&pool, "slack", delivery, hour).await.unwrap();
+        let mut conn = pool.acquire().await.unwrap();
+        for delivery in ["answered", "silent", "failed", "old"] {
+            accept(&mut conn, "slack", "U1", delivery, &body).await.unwrap();
+            assert_eq!(address(delivery).await.as_deref(), Some("https://a"));
+        }
+        let later = "insert into outbox (kind, key, audience, body)
+                 values ('notice', 'slack:answered:answer', '{}', '{}');
+             update inbox set received_at = now() - interval '2 hours' where delivery = 'old'";
+        sqlx::raw_sql(later).execute(&pool).await.unwrap();
+        done(&mut conn, 1).await.unwrap();
+        done(&mut conn, 2).await.unwrap();
+        give_up(&pool, 3, "why").await.unwrap();
+        assert_eq!(address("answered").await.as_deref(), Some("https://a"));
+        for delivery in ["silent", "failed", "old"] {
+            assert_eq!(address(delivery).await, None, "{delivery}");
+        }
+        forget_response_url(&pool, "slack", "answered").await.unwrap();
+        assert_eq!(address("answered").await, None);
+    }
+}

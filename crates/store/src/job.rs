@@ -1,0 +1,378 @@
+//! Jobs: one host of one batch. A job's claim on its host is its row (see the partial unique index).
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use sqlx::{PgConnection, PgPool, PgTransaction};
+
+use super::batch::Batch;
+use super::lock::ClaimLock;
+use super::{audit, card, corrupt};
+use metalbot_core::domain::batch::BatchState;
+use metalbot_core::domain::host::{Host, HostName};
+use metalbot_core::domain::ids::{BatchId, JobId};
+use metalbot_core::domain::job::{JobEvent, JobState, next};
+use metalbot_core::domain::notice::{HostEvent, StateCounts};
+use metalbot_core::domain::principal::Actor;
+use metalbot_core::domain::rollout::{JobCounts, Rollout};
+
+/// A host of a new batch and the index of its wave.
+#[derive(Clone, Debug)]
+pub struct NewJob<'a> {
+    pub host: &'a Host,
+    pub wave: u32,
+}
+
+/// Stores the jobs of a new batch: pending, or skipped when the batch is refused.
+pub async fn insert(
+    tx: &mut PgTransaction<'_>,
+    _lock: &ClaimLock,
+    batch: BatchId,
+    jobs: &[NewJob<'_>],
+    state: JobState,
+) -> sqlx::Result<()> {
+    let column = |of: fn(&Host) -> &str| -> Vec<String> {
+        jobs.iter().map(|job| of(job.host).to_owned()).collect()
+    };
+    let waves: Vec<i32> = jobs.iter().map(|job| job.wave.cast_signed()).collect();
+    sqlx::query!(
+        "insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
+             bmc_credentials, wave, state)
+         select $1, host, owner, datacenter, rack, sku, bmc_address, bmc_credentials, wave, $2
+         from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                  $9::text[], $10::int[])
+              as new (host, owner, datacenter, rack, sku, bmc_address, bmc_credentials, wave)",
+        batch.0,
+        state.as_str(),
+        &column(|host| host.name.as_str()),
+        &column(|host| &host.owner),
+        &column(|host| &host.datacenter),
+        &column(|host| &host.rack),
+        &column(|host| &host.sku),
+        &column(|host| &host.bmc.address),
+        &column(|host| &host.bmc.credentials),
+        &waves
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Applies one event to all jobs of a batch in the given states, or only to some hosts of it;
+/// returns the hosts that changed.
+pub async fn apply(
+    tx: &mut PgTransaction<'_>,
+    batch: BatchId,
+    event: JobEvent,
+    hosts: Option<&[HostName]>,
+    actor: &Actor,
+) -> sqlx::Result<Vec<HostName>> {
+    let hosts: Option<Vec<String>> =
+        hosts.map(|hosts| hosts.iter().map(|host| host.as_str().to_owned()).collect());
+    let mut changed = Vec::new();
+    for before in JobState::ALL {
+        let Ok(after) = next(before, event) else { continue };
+        let names = sqlx::query_scalar!(
+            "update job set state = $3, ended_at = case when $4 then now() else ended_at end
+             where batch_id = $1 and state = $2 and ($5::text[] is null or host = any($5))
+             returning host",
+            batch.0,
+            before.as_str(),
+            after.as_str(),
+            after.is_ended(),
+            hosts.as_deref()
+        )
+        .fetch_all(&mut **tx)
+        .await?;
+        for name in names {
+            changed.push(name.parse::<HostName>().map_err(corrupt)?);
+        }
+    }
+    changed.sort();
+    if !changed.is_empty() {
+        let detail = json!({ "event": format!("{event:?}").to_lowercase(), "hosts": changed });
+        audit::record(&mut *tx, actor, "job.state", Some(batch), detail).await?;
+        card::touch(&mut *tx, batch).await?;
+    }
+    Ok(changed)
+}
+
+/// Takes hosts that did not pass the checks out of a batch: host, kind of trouble, error.
+pub async fn leave_out(
+    tx: &mut PgTransaction<'_>,
+    batch: BatchId,
+    unfit: &[(&HostName, &str, &str)],
+    actor: &Actor,
+) -> sqlx::Result<()> {
+    let hosts: Vec<HostName> = unfit.iter().map(|(host, ..)| (*host).clone()).collect();
+    apply(tx, batch, JobEvent::Skip, Some(&hosts), actor).await?;
+    let column = |of: fn(&(&HostName, &str, &str)) -> String| -> Vec<String> {
+        unfit.iter().map(of).collect()
+    };
+    sqlx::query!(
+        "update job set error_kind = found.kind, error = found.error
+         from unnest($2::text[], $3::text[], $4::text[]) as found (host, kind, error)
+         where job.batch_id = $1 and job.host = found.host",
+        batch.0,
+        &column(|(host, ..)| host.to_string()),
+        &column(|(_, kind, _)| (*kind).to_owned()),
+        &column(|(.., error)| (*error).to_owned())
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Deals the hosts that are left in a batch out to its waves anew: a canary that was taken out of the
+/// batch has a successor.
+pub async fn cut_waves(
+    tx: &mut PgTransaction<'_>,
+    batch: BatchId,
+    rollout: &Rollout,
+) -> sqlx::Result<()> {
+    let ids = sqlx::query_scalar!(
+        "select id from job where batch_id = $1 and state = 'pending' order by id",
+        batch.0
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let waves: Vec<i32> = rollout.waves_of(ids.len()).map(u32::cast_signed).collect();
+    sqlx::query!(
+        "update job set wave = cut.wave from unnest($1::bigint[], $2::int[]) as cut (id, wave)
+         where job.id = cut.id and job.wave <> cut.wave",
+        &ids,
+        &waves
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Lets pending jobs start.
+pub async fn queue(tx: &mut PgTransaction<'_>, jobs: &[JobId]) -> sqlx::Result<()> {
+    let ids: Vec<i64> = jobs.iter().map(|job| job.0).collect();
+    sqlx::query!("update job set state = 'queued' where id = any($1) and state = 'pending'", &ids)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Hosts of a batch that are not skipped, with their owners.
+pub async fn hosts(
+    conn: &mut PgConnection,
+    batch: BatchId,
+) -> sqlx::Result<Vec<(HostName, String)>> {
+    sqlx::query!(
+        "select host, owner from job where batch_id = $1 and state <> 'skipped' order by host",
+        batch.0
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(|row| Ok((row.host.parse().map_err(corrupt)?, row.owner)))
+    .collect()
+}
+
+/// Hosts of a batch whose job is in this state.
+pub async fn hosts_in(
+    conn: &mut PgConnection,
+    batch: BatchId,
+    state: JobState,
+) -> sqlx::Result<Vec<HostName>> {
+    sqlx::query_scalar!(
+        "select host from job where batch_id = $1 and state = $2 order by host",
+        batch.0,
+        state.as_str()
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(|host| host.parse().map_err(corrupt))
+    .collect()
+}
+
+/// Jobs of these hosts that an operator may let go: batch and owner by host.
+pub async fn releasable(
+    conn: &mut PgConnection,
+    hosts: &[HostName],
+) -> sqlx::Result<Vec<(BatchId, HostName, String)>> {
+    let names: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
+    sqlx::query!(
+        "select batch_id, host, owner from job
+         where (state = 'quarantined' or maybe_down) and host = any($1) order by batch_id, host",
+        &names
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(|row| Ok((BatchId(row.batch_id), row.host.parse().map_err(corrupt)?, row.owner)))
+    .collect()
+}
+
+/// How each job of a batch stands, with its last error, by host.
+pub async fn ends(
+    conn: &mut PgConnection,
+    batch: BatchId,
+) -> sqlx::Result<Vec<(HostName, JobState, Option<String>)>> {
+    sqlx::query!("select host, state, error from job where batch_id = $1 order by host", batch.0)
+        .fetch_all(conn)
+        .await?
+        .into_iter()
+        .map(|row| {
+            let state = row.state.parse().map_err(corrupt)?;
+            Ok((row.host.parse().map_err(corrupt)?, state, row.error))
+        })
+        .collect()
+}
+
+/// Counts by state, for people.
+pub async fn state_counts(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<StateCounts> {
+    let rows = sqlx::query!(
+        r#"select state, count(*) as "count!" from job where batch_id = $1 group by state"#,
+        batch.0
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut counts = StateCounts::default();
+    for row in rows {
+        let count = u32::try_from(row.count).unwrap_or(u32::MAX);
+        match row.state.parse::<JobState>().map_err(corrupt)? {
+            JobState::Pending => counts.pending = count,
+            JobState::Queued => counts.queued = count,
+            JobState::Running => counts.running = count,
+            JobState::Succeeded => counts.succeeded = count,
+            JobState::Failed => counts.failed = count,
+            JobState::Quarantined => counts.quarantined = count,
+            JobState::Cancelled => counts.cancelled = count,
+            JobState::Skipped => counts.skipped = count,
+        }
+    }
+    Ok(counts)
+}
+
+/// Counts as the rollout needs them.
+pub async fn rollout_counts(conn: &mut PgConnection, batch: &Batch) -> sqlx::Result<JobCounts> {
+    let row = sqlx::query!(
+        r#"select
+             -- Those that did not pass the checks are bad hosts of this batch, those that
+             -- somebody dropped are none of its hosts.
+             count(*) filter (where state <> 'skipped' or error_kind is not null) as "total!",
+             count(*) filter (where state = 'pending' and wave <= $2) as "pending_in_wave!",
+             count(*) filter (where state = 'pending' and wave > $2) as "pending_later!",
+             count(*) filter (where state = 'queued') as "queued!",
+             count(*) filter (where state = 'running') as "running!",
+             count(*) filter (where state in ('failed', 'quarantined')) as "failed!",
+             count(*) filter (where failed_previously and state in ('pending', 'queued', 'running')
+                                 or state = 'skipped' and error_kind is not null)
+                 as "failed_previously!"
+           from job where batch_id = $1"#,
+        batch.id.0,
+        batch.wave
+    )
+    .fetch_one(conn)
+    .await?;
+    let narrow = |count: i64| u32::try_from(count).unwrap_or(u32::MAX);
+    Ok(JobCounts {
+        total: narrow(row.total),
+        pending_in_wave: narrow(row.pending_in_wave),
+        pending_later: narrow(row.pending_later),
+        queued: narrow(row.queued),
+        running: narrow(row.running),
+        failed: narrow((row.failed - i64::from(batch.failures_excused)).max(0)),
+        failed_previously: if batch.failed_previously_excused {
+            0
+        } else {
+            narrow(row.failed_previously)
+        },
+    })
+}
+
+/// Marks the hosts of a starting batch that failed in the batch before, unless that is the
+/// batch which this one retries. A success at what is harmless, such as a lamp, mends nothing.
+pub async fn mark_failed_previously(
+    tx: &mut PgTransaction<'_>,
+    batch: BatchId,
+    retry_of: Option<BatchId>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update job set failed_previously = true
+         where batch_id = $1 and state = 'pending' and exists (
+             select from (
+                 select earlier.state, earlier.batch_id from job earlier
+                 join batch on batch.id = earlier.batch_id
+                 where earlier.host = job.host and earlier.id < job.id
+                   and earlier.state in ('succeeded', 'failed', 'quarantined')
+                   and (batch.risk <> 'harmless' or earlier.state <> 'succeeded')
+                 order by earlier.id desc limit 1) last
+             where last.state <> 'succeeded' and last.batch_id is distinct from $2)",
+        batch.0,
+        retry_of.map(|id| id.0)
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Batches that worked on these hosts, newest first, at most `each` a host.
+pub async fn history(
+    conn: &mut PgConnection,
+    hosts: &[HostName],
+    each: i64,
+) -> sqlx::Result<BTreeMap<HostName, Vec<HostEvent>>> {
+    let names: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
+    let rows = sqlx::query!(
+        r#"select asked.host as "host!", j.batch_id, j.state as job_state, j.error, j.bmc_events,
+                  b.action, b.submitter, b.state as batch_state
+           from unnest($1::text[]) as asked (host)
+           cross join lateral (
+               select * from job where job.host = asked.host order by id desc limit $2) j
+           join batch b on b.id = j.batch_id
+           order by asked.host, j.id desc"#,
+        &names,
+        each
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut history: BTreeMap<HostName, Vec<HostEvent>> = BTreeMap::new();
+    for row in rows {
+        history.entry(row.host.parse().map_err(corrupt)?).or_default().push(HostEvent {
+            batch: BatchId(row.batch_id),
+            action: row.action,
+            submitter: row.submitter,
+            batch_state: row.batch_state.parse::<BatchState>().map_err(corrupt)?,
+            job_state: row.job_state.parse::<JobState>().map_err(corrupt)?,
+            error: row.error,
+            bmc_events: row.bmc_events.unwrap_or_default(),
+        });
+    }
+    Ok(history)
+}
+
+/// Keeps what the BMC's log said when a job failed; one that was released meanwhile keeps nothing.
+pub async fn keep_bmc_events(pool: &PgPool, job: JobId, events: &[String]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update job set bmc_events = $2 where id = $1 and state in ('failed', 'quarantined')",
+        job.0,
+        events
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Whether a retry of the batch would take up one of these hosts.
+pub async fn any_failed(
+    conn: &mut PgConnection,
+    batch: BatchId,
+    hosts: &[HostName],
+) -> sqlx::Result<bool> {
+    let names: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
+    sqlx::query_scalar!(
+        r#"select exists (select from job where batch_id = $1 and state = 'failed'
+                          and host = any($2)) as "any!""#,
+        batch.0,
+        &names
+    )
+    .fetch_one(conn)
+    .await
+}

@@ -1,0 +1,77 @@
+//! The only SQL. Free functions, one file per table; callers own the transactions.
+//!
+//! Invariants: [`batch::apply`] and the functions of [`job`], [`lease`] and [`attempt`] are the only
+//! writers of a state, each by the transition functions of `domain`; the database's clock is the
+//! clock of leases and expiry, so that replicas cannot disagree about the time.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Executor, PgConnection, PgPool};
+use time::OffsetDateTime;
+
+pub mod account;
+pub mod app_home;
+pub mod attempt;
+pub mod audit;
+pub mod batch;
+pub mod bmc_identity;
+pub mod caps;
+pub mod card;
+pub mod channel_access;
+pub mod claim;
+pub mod console_message;
+pub mod decision;
+pub mod dedup_key;
+pub mod draft;
+pub mod host_wont_fix;
+pub mod inbox;
+pub mod job;
+pub mod lease;
+pub mod lock;
+pub mod notice_digest;
+pub mod notifier;
+pub mod notify_route;
+pub mod outbox;
+pub mod outgoing_post;
+pub mod plan;
+pub mod preference;
+pub mod reaction;
+pub mod relay_scope;
+pub mod retention;
+pub mod session;
+pub mod task_lease;
+pub mod ticket;
+pub mod ticket_host;
+pub mod ticket_poll;
+pub mod ticket_work;
+pub mod view;
+
+/// The schema, compiled in.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
+
+/// Ends a transaction whose process stands still or is cut off: until then its locks would keep all
+/// others from its jobs and batches.
+const IDLE: &str = "set idle_in_transaction_session_timeout = '5s'";
+
+/// Opens a pool. Does not wait for the server: a database that is away comes back to a pool that
+/// is still there.
+pub fn connect_lazy(url: &str, max_connections: u32) -> sqlx::Result<PgPool> {
+    PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(Duration::from_secs(5))
+        .after_connect(|connection, _| {
+            Box::pin(async move { connection.execute(IDLE).await.map(drop) })
+        })
+        .connect_lazy(url)
+}
+
+/// The database's time, which is everybody's: that of the transaction's start.
+pub async fn now(conn: &mut PgConnection) -> sqlx::Result<OffsetDateTime> {
+    sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(conn).await
+}
+
+/// A row that this version of the code cannot read, as an error of the driver.
+fn corrupt(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}

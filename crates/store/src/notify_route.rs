@@ -1,0 +1,142 @@
+//! Telling of a batch's course: in its thread as its channel wants it, and to its submitter as they
+//! want it. Whoever changes a batch calls this in the same transaction.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgTransaction};
+
+use super::batch::Batch;
+use super::task_lease::interval;
+use super::{corrupt, job, outbox, preference, view};
+use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::job::JobState;
+use metalbot_core::domain::notice::{Audience, Failure, Notice};
+use metalbot_core::domain::notify::{NoticeTopic, route};
+use metalbot_core::domain::rollout::WavePause;
+
+/// How long failures are collected before the first notice about them.
+const COLLECT: Duration = Duration::from_secs(2);
+/// Least time between two notices about failures of one batch.
+const PAUSE: Duration = Duration::from_secs(30);
+/// Most notices about failures of one batch; its end tells of all.
+const MOST: i32 = 10;
+
+/// Tells the thread and the submitter, as they prefer. `notice` is handed whether the submitter is
+/// called by name.
+pub async fn tell(
+    tx: &mut PgTransaction<'_>,
+    batch: &Batch,
+    topic: NoticeTopic,
+    key: &str,
+    notice: impl Fn(bool) -> Notice,
+) -> sqlx::Result<()> {
+    let near = home(batch);
+    let setting = preference::channel(&mut *tx, &near).await?;
+    let who = preference::of(&mut *tx, &batch.submitter).await?;
+    let way = route(topic, &batch.plan.action, &setting, &who);
+    if way.thread {
+        let thread = Audience::Thread { batch: batch.id };
+        outbox::notice(&mut *tx, key, &thread, &notice(way.named)).await?;
+    }
+    if way.direct {
+        let person = Audience::Person { login: batch.submitter.clone(), near };
+        outbox::notice(&mut *tx, &format!("{key}:dm"), &person, &notice(true)).await?;
+    }
+    Ok(())
+}
+
+/// Where a batch's card is.
+pub fn home(batch: &Batch) -> Place {
+    Place { platform: batch.platform.clone(), channel: batch.channel.clone(), thread: None }
+}
+
+/// Batches that go on and have failures of which it is time to tell.
+pub async fn failing(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
+    let ids = sqlx::query_scalar!(
+        "select id from batch
+         where state in ('running', 'paused') and next_failure_notice_at <= now()
+           and failure_notice_count < $1
+           and exists (select from job
+                       where job.batch_id = batch.id and job.state in ('failed', 'quarantined')
+                         and not failure_notified and ended_at <= now() - $2::interval)
+         order by id limit 100",
+        MOST,
+        interval(COLLECT) as _
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ids.into_iter().map(BatchId).collect())
+}
+
+/// Tells of all failures of a locked batch that were not told yet, in one notice.
+pub async fn failures(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result<()> {
+    let rows = sqlx::query!(
+        "update job set failure_notified = true
+         where batch_id = $1 and state in ('failed', 'quarantined') and not failure_notified
+         returning host, state, error_kind, error",
+        batch.id.0
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    if rows.is_empty() {
+        // Another process was faster.
+        return Ok(());
+    }
+    let mut new: Vec<Failure> = Vec::new();
+    for row in rows {
+        let quarantined = row.state == JobState::Quarantined.as_str();
+        let kind = row.error_kind.unwrap_or_else(|| "unknown".into());
+        let host = row.host.parse().map_err(corrupt)?;
+        match new.iter_mut().find(|one| one.kind == kind && one.quarantined == quarantined) {
+            Some(one) => one.hosts.push(host),
+            None => new.push(Failure {
+                kind,
+                error: row.error.unwrap_or_default(),
+                hosts: vec![host],
+                quarantined,
+            }),
+        }
+    }
+    new.sort_by(|one, other| (&one.kind, one.quarantined).cmp(&(&other.kind, other.quarantined)));
+    let told = sqlx::query_scalar!(
+        "update batch set failure_notice_count = failure_notice_count + 1,
+             next_failure_notice_at = now() + $2::interval
+         where id = $1 returning failure_notice_count",
+        batch.id.0,
+        interval(PAUSE) as _
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    let counts = job::state_counts(&mut *tx, batch.id).await?;
+    let key = format!("batch:{}:failing:{told}", batch.id.0);
+    tell(tx, batch, NoticeTopic::Failures, &key, |named| Notice::Failing {
+        batch: batch.id,
+        submitter: batch.submitter.clone(),
+        named,
+        failures: new.clone(),
+        failed: counts.failed + counts.quarantined,
+        total: counts.total(),
+    })
+    .await
+}
+
+/// Tells that a wave of a locked batch is done and when the next one begins.
+pub async fn wave(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result<()> {
+    let waves = view::waves(&mut *tx, batch.id).await?;
+    let counts = job::state_counts(&mut *tx, batch.id).await?;
+    let key = format!("batch:{}:wave:{}", batch.id.0, batch.wave);
+    tell(tx, batch, NoticeTopic::Waves, &key, |named| Notice::WaveEnded {
+        batch: batch.id,
+        submitter: batch.submitter.clone(),
+        named,
+        wave: batch.wave.cast_unsigned(),
+        waves,
+        succeeded: counts.succeeded,
+        failed: counts.failed + counts.quarantined,
+        total: counts.total(),
+        begins_at: batch.not_before,
+        manual: batch.plan.rollout.wave_pause == Some(WavePause::Manual),
+    })
+    .await
+}

@@ -1,0 +1,219 @@
+//! Changing the course of a batch: cancel, pause, resume, take hosts out, release quarantined ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::PgTransaction;
+
+use super::decide::end;
+use super::submit::existing;
+use super::{App, Ask, Error};
+use crate::identity::authz::{Authorised, Permission, authorise};
+use metalbot_core::domain::approval::{self, count_by_owner};
+use metalbot_core::domain::batch::{BatchEvent, BatchState};
+use metalbot_core::domain::host::{HostName, fold};
+use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::job::JobEvent;
+use metalbot_core::domain::notice::{Audience, Notice};
+use metalbot_core::domain::workflow::digest;
+use metalbot_store::batch::Batch;
+use metalbot_store::{self as store, outbox};
+
+/// Ends a batch. Hosts that are being worked on are finished, no other is started.
+pub async fn cancel(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    id: BatchId,
+) -> Result<(), Error> {
+    let mut batch = stoppable(tx, app, ask, id).await?.0;
+    let reason = format!("cancelled by {}", ask.who.login);
+    end(tx, &mut batch, BatchEvent::Cancel, &ask.actor(), Some(&reason)).await?;
+    let finishing = store::job::state_counts(tx, id).await?.running;
+    let notice = Notice::Cancelled { batch: id, by: ask.who.login.clone(), finishing };
+    tell(tx, ask, id, &notice).await
+}
+
+/// Starts no further host until somebody resumes.
+pub async fn pause(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    id: BatchId,
+) -> Result<(), Error> {
+    let mut batch = stoppable(tx, app, ask, id).await?.0;
+    let reason = format!("paused by {}", ask.who.login);
+    store::batch::apply(tx, &mut batch, BatchEvent::Pause, &ask.actor(), Some(&reason)).await?;
+    store::job::apply(tx, id, JobEvent::Unqueue, None, &ask.actor()).await?;
+    let by = Some(ask.who.login.clone());
+    let notice = Notice::Paused {
+        batch: id,
+        pause_number: batch.pause_count,
+        by,
+        wave: None,
+        failed: 0,
+        failed_previously: 0,
+        allowed: 0,
+    };
+    tell(tx, ask, id, &notice).await
+}
+
+/// Goes on with a paused batch; the failures so far no longer count against its budget. `seen` is
+/// the number of the pause that the person saw, where the door can tell.
+pub async fn resume(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    id: BatchId,
+    seen: Option<i32>,
+) -> Result<(), Error> {
+    let mut batch = steerable(tx, app, ask, id).await?.0;
+    if batch.state == BatchState::Paused && seen.is_some_and(|seen| seen != batch.pause_count) {
+        return Err(Error::Conflict(format!(
+            "{id} went on after that and was paused again: look at its card, then decide"
+        )));
+    }
+    store::batch::apply(tx, &mut batch, BatchEvent::Resume, &ask.actor(), None).await?;
+    let counts = store::job::state_counts(tx, id).await?;
+    let failures = counts.failed + counts.quarantined;
+    store::batch::excuse_failures(tx, &mut batch, failures.cast_signed()).await?;
+    tell(tx, ask, id, &Notice::Resumed { batch: id, by: ask.who.login.clone() }).await
+}
+
+/// Takes hosts out of a batch that waits for approval. The plan is another one then: approvals
+/// that were given are void.
+pub async fn drop_hosts(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    id: BatchId,
+    hosts: &[HostName],
+) -> Result<(), Error> {
+    let (mut batch, _) = steerable(tx, app, ask, id).await?;
+    if batch.state != BatchState::AwaitingApproval {
+        return Err(Error::Conflict(format!(
+            "{id} is {}: hosts can be dropped only while it waits for approval",
+            batch.state
+        )));
+    }
+    let before = store::job::hosts(tx, id).await?;
+    let strangers: Vec<HostName> =
+        hosts.iter().filter(|host| !before.iter().any(|(own, _)| own == *host)).cloned().collect();
+    if !strangers.is_empty() {
+        return Err(Error::NotFound(format!("{} is not in {id}", fold(&strangers))));
+    }
+    if hosts.len() == before.len() {
+        return Err(Error::Conflict(format!(
+            "that would leave no host: use `/metal cancel {}`",
+            id.0
+        )));
+    }
+    let dropped = store::job::apply(tx, id, JobEvent::Skip, Some(hosts), &ask.actor()).await?;
+    let left: Vec<(HostName, String)> =
+        before.into_iter().filter(|(host, _)| !hosts.contains(host)).collect();
+    let by_owner = count_by_owner(left.iter().map(|(_, owner)| owner.as_str()));
+    let plan = &batch.plan;
+    let needed = approval::requirements(&app.approvals, &plan.action, plan.risk, &by_owner);
+    let changed = digest(plan, left.iter().map(|(host, _)| host));
+    let voided = store::decision::standing(tx, id)
+        .await?
+        .into_iter()
+        .filter(|decision| decision.digest == batch.digest)
+        .map(|decision| decision.login)
+        .collect();
+    let nobody_left = needed.requirements.is_empty();
+    store::job::cut_waves(tx, id, &batch.plan.rollout).await?;
+    store::plan::change(tx, &mut batch, changed, needed.requirements).await?;
+    if nobody_left {
+        let nobody = Some("no approval is needed");
+        store::batch::apply(tx, &mut batch, BatchEvent::Approve, &ask.actor(), nobody).await?;
+    }
+    let notice = Notice::Changed { batch: id, by: ask.who.login.clone(), dropped, voided };
+    tell(tx, ask, id, &notice).await
+}
+
+/// Lets hosts go that are quarantined, or counted as down: somebody has looked at them.
+pub async fn release(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    hosts: &[HostName],
+) -> Result<Vec<BatchId>, Error> {
+    let found = store::job::releasable(tx, hosts).await?;
+    let others: Vec<HostName> = hosts
+        .iter()
+        .filter(|host| !found.iter().any(|(_, held, _)| held == *host))
+        .cloned()
+        .collect();
+    if !others.is_empty() {
+        return Err(Error::Conflict(format!(
+            "{} is not quarantined, and not counted as down",
+            fold(&others)
+        )));
+    }
+    let owners: BTreeSet<String> = found.iter().map(|(_, _, owner)| owner.clone()).collect();
+    let _: Authorised = authorise(&app.policy, ask.who, Permission::Release { owners: &owners })?;
+    let mut by_batch: BTreeMap<BatchId, Vec<HostName>> = BTreeMap::new();
+    for (batch, host, _) in found {
+        by_batch.entry(batch).or_default().push(host);
+    }
+    let actor = ask.actor();
+    for (batch, hosts) in &by_batch {
+        store::batch::lock(tx, *batch).await?;
+        let mut freed =
+            store::job::apply(tx, *batch, JobEvent::Release, Some(hosts), &actor).await?;
+        freed.extend(store::caps::let_go(tx, *batch, hosts).await?);
+        freed.sort();
+        if freed.is_empty() {
+            // Somebody else was faster.
+            continue;
+        }
+        let notice = Notice::Released { batch: *batch, by: ask.who.login.clone(), hosts: freed };
+        let key = format!("{}:{}", ask.key, batch.0);
+        outbox::notice(tx, &key, &Audience::Thread { batch: *batch }, &notice).await?;
+    }
+    Ok(by_batch.into_keys().collect())
+}
+
+/// Locks a batch for a person who may steer it.
+async fn steerable(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    id: BatchId,
+) -> Result<(Batch, Authorised), Error> {
+    let batch = existing(tx, id).await?;
+    let owners = store::job::hosts(tx, id).await?.into_iter().map(|(_, owner)| owner).collect();
+    let verb = Permission::Control { submitter: &batch.submitter, owners: &owners };
+    let proof = authorise(&app.policy, ask.who, verb)?;
+    Ok((batch, proof))
+}
+
+/// Locks a batch for a person who may at least stop it: more people may than may steer.
+async fn stoppable(
+    tx: &mut PgTransaction<'_>,
+    app: &App,
+    ask: Ask<'_>,
+    id: BatchId,
+) -> Result<(Batch, Authorised), Error> {
+    let batch = existing(tx, id).await?;
+    let owners = store::job::hosts(tx, id).await?.into_iter().map(|(_, owner)| owner).collect();
+    let approvers = batch.requirements.iter().flat_map(|part| part.from.iter().cloned()).collect();
+    let verb = Permission::Stop {
+        submitter: &batch.submitter,
+        owners: &owners,
+        approvers: &approvers,
+        action: &batch.plan.action,
+    };
+    let proof = authorise(&app.policy, ask.who, verb)?;
+    Ok((batch, proof))
+}
+
+async fn tell(
+    tx: &mut PgTransaction<'_>,
+    ask: Ask<'_>,
+    batch: BatchId,
+    notice: &Notice,
+) -> Result<(), Error> {
+    outbox::notice(tx, ask.key, &Audience::Thread { batch }, notice).await?;
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Which person a platform's user is, and which user of a platform a person is.
+
+use sqlx::{PgConnection, PgPool};
+
+use super::App;
+use metalbot_core::domain::inbound::{Place, PlatformUser};
+use metalbot_core::domain::principal::Principal;
+use metalbot_store::account;
+
+/// What is known of a user without asking the platform.
+pub(super) enum Identity {
+    Person(Principal),
+    Nobody,
+    AskPlatform,
+}
+
+/// The person behind a user: by the directory's own mapping, else by an address that the platform
+/// has verified.
+pub(super) async fn person(
+    conn: &mut PgConnection,
+    app: &App,
+    user: &PlatformUser,
+) -> sqlx::Result<Identity> {
+    let directory = app.directory.current();
+    if let Some(who) = directory.person(user) {
+        return Ok(Identity::Person(who));
+    }
+    if !app.addresses.contains_key(user.platform.as_str()) {
+        return Ok(Identity::Nobody);
+    }
+    Ok(match account::email(conn, user).await? {
+        None => Identity::AskPlatform,
+        Some(email) => email
+            .and_then(|email| directory.by_email(&email))
+            .map_or(Identity::Nobody, Identity::Person),
+    })
+}
+
+/// The same for who waits for an answer: the platform is asked at once. Needs no transaction.
+pub async fn identify(
+    pool: &PgPool,
+    app: &App,
+    user: &PlatformUser,
+) -> Result<Option<Principal>, String> {
+    let internal = |error: sqlx::Error| error.to_string();
+    let mut conn = pool.acquire().await.map_err(internal)?;
+    match person(&mut conn, app, user).await.map_err(internal)? {
+        Identity::Person(who) => return Ok(Some(who)),
+        Identity::Nobody => return Ok(None),
+        Identity::AskPlatform => drop(conn),
+    }
+    let find = app.addresses.get(user.platform.as_str()).ok_or("no platform vouches for them")?;
+    let email = find(user.clone()).await?;
+    account::remember(pool, user, email.as_deref()).await.map_err(internal)?;
+    Ok(email.and_then(|email| app.directory.current().by_email(&email)))
+}
+
+/// A person's user on the platform of a place. Where users belong to an installation, it is that of
+/// the place: an account elsewhere does not see what is said here.
+pub async fn account(
+    conn: &mut PgConnection,
+    app: &App,
+    login: &str,
+    near: &Place,
+) -> sqlx::Result<Option<String>> {
+    let directory = app.directory.current();
+    let scope = |id: &str| id.rsplit_once('/').map(|(scope, _)| scope.to_owned());
+    let here = scope(&near.channel);
+    if let Some(id) = directory.account(login, &near.platform)
+        && scope(id) == here
+    {
+        return Ok(Some(id.to_owned()));
+    }
+    match directory.email(login) {
+        Some(email) if app.addresses.contains_key(near.platform.as_str()) => {
+            let users = account::users_of(conn, &near.platform, email).await?;
+            Ok(users.into_iter().find(|id| scope(id) == here))
+        }
+        _ => Ok(None),
+    }
+}

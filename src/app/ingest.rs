@@ -1,0 +1,106 @@
+//! Where chat doors leave what reached them, before they acknowledge it.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::PgPool;
+
+use metalbot_store::{dedup_key, inbox};
+
+/// A delivery as it came through a door.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NewDelivery {
+    pub platform: &'static str,
+    /// Their deliveries are worked on in the order in which they came.
+    pub sender: String,
+    /// A repeat carries the same.
+    pub key: String,
+    /// As the platform sent it.
+    pub body: Value,
+    /// What may come only once in a while: one request, one press of one button.
+    pub once: Vec<Once>,
+}
+
+/// What may come only once within a window.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Once {
+    pub key: String,
+    pub window: Duration,
+}
+
+/// Stores deliveries in their order and returns when they are durable. Repeats are dropped.
+pub async fn accept(pool: &PgPool, deliveries: &[NewDelivery]) -> sqlx::Result<()> {
+    let mut tx = pool.begin().await?;
+    'next: for delivery in deliveries {
+        for once in &delivery.once {
+            if !dedup_key::first(&mut tx, &once.key, once.window).await? {
+                continue 'next;
+            }
+        }
+        let NewDelivery { platform, sender, key, body, .. } = delivery;
+        inbox::accept(&mut tx, platform, sender, key, &storable(body)).await?;
+    }
+    tx.commit().await
+}
+
+/// Whether this comes for the first time, for what is answered and not stored.
+pub async fn first(pool: &PgPool, once: &Once) -> sqlx::Result<bool> {
+    dedup_key::first(&mut *pool.acquire().await?, &once.key, once.window).await
+}
+
+/// Where the platform takes an answer to a delivery, if the delivery said so and came within `good`.
+pub async fn answer_at(
+    pool: &PgPool,
+    platform: &str,
+    delivery: &str,
+    good: Duration,
+) -> sqlx::Result<Option<String>> {
+    inbox::response_url(pool, platform, delivery, good).await
+}
+
+/// Forgets where: the answer was given, or goes another way.
+pub async fn answer_no_more(pool: &PgPool, platform: &str, delivery: &str) -> sqlx::Result<()> {
+    inbox::forget_response_url(pool, platform, delivery).await
+}
+
+/// PostgreSQL's JSON has no NUL, and a delivery must not be lost for one.
+fn storable(body: &Value) -> Value {
+    match body {
+        Value::String(text) => Value::String(text.replace('\0', "\u{fffd}")),
+        Value::Array(all) => all.iter().map(storable).collect(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| (key.replace('\0', "\u{fffd}"), storable(value)))
+            .collect(),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
+    async fn repeats_and_double_clicks_are_stored_once(pool: PgPool) {
+        let click = |key: &str| NewDelivery {
+            platform: "slack",
+            sender: "T1/U1".into(),
+            key: key.into(),
+            body: json!({ "a\0b": ["\0"] }),
+            once: vec![Once { key: "C1 1.1 U1 approve".into(), window: Duration::from_secs(60) }],
+        };
+        let plain = |key: &str| NewDelivery { once: Vec::new(), ..click(key) };
+        accept(&pool, &[plain("1"), plain("1"), click("2")]).await.unwrap();
+        accept(&pool, &[click("3"), plain("1"), plain("4")]).await.unwrap();
+        let keys: Vec<String> = sqlx::query_scalar("select delivery from inbox order by id")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+        assert_eq!(keys, ["1", "2", "4"]);
+        let body: Value =
+            sqlx::query_scalar("select body from inbox limit 1").fetch_one(&pool).await.unwrap();
+        assert_eq!(body, json!({ "a\u{fffd}b": ["\u{fffd}"] }));
+    }
+}

@@ -1,0 +1,278 @@
+//! Sends what waits for one platform: cards that changed, then notices. One replica at a time runs
+//! it; a message that was sent twice by a change of replicas is recognised by its key where the
+//! platform can.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use sqlx::PgPool;
+
+use super::card::{card, offer};
+use super::render::ChatTemplates;
+use crate::chat::{Chat, ChatError, Message};
+use crate::failpoint::{Point, reach};
+use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::notice::{Audience, Notice};
+use metalbot_store::card::DirtyCard;
+use metalbot_store::notice_digest::RateLimit;
+use metalbot_store::outbox::PendingNotice;
+use metalbot_store::relay_scope::RelayScope;
+use metalbot_store::{self as store, notice_digest, outbox, view};
+
+/// How often the relay looks when nobody wakes it.
+pub const PERIOD: Duration = Duration::from_millis(250);
+/// Least time between two edits of a card: platforms allow about one a second.
+const EDIT_PAUSE: Duration = Duration::from_secs(1);
+/// Messages under way at the same time.
+const PARALLEL: usize = 8;
+/// Rows read at once.
+const PAGE: i64 = 100;
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Tries at a place where we are not, once a minute: a day.
+const MOST_CLOSED: i32 = 24 * 60;
+/// More than this in one thread, at one place or to one person becomes a digest: people stop reading
+/// before, and platforms allow about one message a second.
+const RATE_LIMIT: RateLimit = RateLimit { most: 20, window: Duration::from_secs(60) };
+
+/// Finds the platform's id of a person by login and platform.
+pub type FindAccount = Arc<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
+
+/// Finds the address of a person by login.
+pub type FindEmail = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// What the relay works with.
+#[derive(Clone)]
+pub struct NoticeRelay {
+    pub pool: PgPool,
+    pub platform: &'static str,
+    pub chat: Arc<dyn Chat>,
+    /// What goes to the platform, and perhaps what goes nowhere.
+    pub share: RelayScope,
+    pub templates: Arc<ChatTemplates>,
+    pub find_account: FindAccount,
+    pub find_email: FindEmail,
+    /// Where the console is, for a platform whose people are not there.
+    pub console: Option<String>,
+}
+
+impl NoticeRelay {
+    /// Sends what is due; `true` when there may be more.
+    pub async fn run_once(self: Arc<Self>) -> anyhow::Result<bool> {
+        notice_digest::thin_out(&self.pool, &self.share, RATE_LIMIT).await?;
+        let cards = store::card::dirty(&self.pool, &self.share, PAGE).await?;
+        let notices = outbox::due_notices(&self.pool, &self.share, PAGE).await?;
+        let any = !cards.is_empty() || !notices.is_empty();
+        let this = &*self;
+        let cards = cards.into_iter().map(|card| async move {
+            let batch = card.batch;
+            match this.show_card(&card).await {
+                Ok(()) => {}
+                Err(ChatError::Later { wait, why }) => {
+                    tracing::debug!(%batch, ?wait, why, "a card waits for its turn");
+                    store::card::defer(&this.pool, batch, wait).await?;
+                }
+                Err(ChatError::Transient(error)) => {
+                    tracing::warn!(%batch, error, "a card was not shown");
+                    let wait = outbox::wait_after(card.attempts, LONGEST_WAIT);
+                    store::card::postpone(&this.pool, batch, wait, &error).await?;
+                }
+                Err(ChatError::Closed(why)) => this.card_waits(&card, &why).await?,
+                Err(ChatError::Rejected(error)) => {
+                    tracing::error!(%batch, error, "a card can never be shown");
+                    store::card::refused(&this.pool, batch, &error).await?;
+                }
+            }
+            anyhow::Ok(())
+        });
+        run_all(stream::iter(cards).buffer_unordered(PARALLEL)).await?;
+        let notices = notices.into_iter().map(|notice| this.deliver(notice));
+        run_all(stream::iter(notices).buffer_unordered(PARALLEL)).await?;
+        Ok(any)
+    }
+
+    /// The card cannot be shown where it belongs. One of a batch that is over is given up, if nobody
+    /// has seen it; else the submitter hears of it, once.
+    async fn card_waits(&self, card: &DirtyCard, why: &str) -> anyhow::Result<()> {
+        let (batch, place) = (card.batch, card.place());
+        tracing::warn!(%batch, why, "a card cannot be shown where it belongs");
+        store::channel_access::remember(&self.pool, &place, Some(why)).await?;
+        let mut tx = self.pool.begin().await?;
+        let Some(seen) = view::batch_view(&mut tx, batch).await? else { return Ok(()) };
+        let unseen = card.message_id.is_none();
+        if seen.state.is_final() && (unseen || card.attempts >= MOST_CLOSED) {
+            drop(tx);
+            return Ok(store::card::refused(&self.pool, batch, why).await?);
+        }
+        if unseen {
+            let key = format!("card:{}:waits", batch.0);
+            let audience = Audience::Person { login: seen.submitter, near: place };
+            let (action, hosts, why) = (seen.action, seen.hosts, why.to_owned());
+            let notice = Notice::CardWaits { batch, action, hosts, why };
+            outbox::notice(&mut tx, &key, &audience, &notice).await?;
+        }
+        tx.commit().await?;
+        let wait = outbox::wait_after(card.attempts, LONGEST_WAIT);
+        Ok(store::card::postpone(&self.pool, batch, wait, why).await?)
+    }
+
+    async fn show_card(&self, dirty: &DirtyCard) -> Result<(), ChatError> {
+        let internal = |error: sqlx::Error| ChatError::Transient(error.to_string());
+        let mut conn = self.pool.acquire().await.map_err(internal)?;
+        let Some(batch) = view::batch_view(&mut conn, dirty.batch).await.map_err(internal)? else {
+            return Ok(());
+        };
+        drop(conn);
+        let place = dirty.place();
+        let markdown =
+            self.templates.card(&batch).map_err(|error| ChatError::Rejected(error.to_string()))?;
+        let message = Message { markdown, card: Some(card(&batch)) };
+        let chat = self.chat(&place.platform)?;
+        let id = match &dirty.message_id {
+            Some(id) => {
+                chat.update(&place, id, &message).await?;
+                reach(Point::CardAfterUpdate);
+                id.clone()
+            }
+            None => {
+                let key = format!("card:{}", dirty.batch.0);
+                reach(Point::CardBeforePost);
+                let id = chat.post(&place, None, &key, &message).await?;
+                reach(Point::CardAfterPost);
+                id
+            }
+        };
+        store::card::rendered(&self.pool, dirty.batch, &id, dirty.version, EDIT_PAUSE)
+            .await
+            .map_err(internal)
+    }
+
+    async fn deliver(&self, pending: PendingNotice) -> anyhow::Result<()> {
+        match self.post(&pending).await {
+            Ok(()) => outbox::sent(&mut *self.pool.acquire().await?, pending.id).await?,
+            Err(ChatError::Later { wait, why }) => {
+                tracing::debug!(key = pending.key, ?wait, why, "a notice waits for its turn");
+                outbox::defer(&self.pool, pending.id, wait).await?;
+            }
+            Err(ChatError::Closed(why)) if pending.attempts < MOST_CLOSED => {
+                tracing::warn!(key = pending.key, why, "a notice waits to be let in");
+                let wait = outbox::wait_after(pending.attempts, LONGEST_WAIT);
+                outbox::postpone(&self.pool, pending.id, wait, &why).await?;
+            }
+            Err(ChatError::Transient(error)) => {
+                tracing::warn!(key = pending.key, error, "a notice was not sent");
+                let wait = outbox::wait_after(pending.attempts, LONGEST_WAIT);
+                outbox::postpone(&self.pool, pending.id, wait, &error).await?;
+            }
+            Err(ChatError::Rejected(error) | ChatError::Closed(error)) => {
+                tracing::error!(key = pending.key, error, "a notice can never be sent");
+                outbox::refused(&self.pool, pending.id, &error).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn post(&self, pending: &PendingNotice) -> Result<(), ChatError> {
+        // A newer version may have written it; one that can read it will come along.
+        let unreadable = |error: &serde_json::Error| ChatError::Transient(error.to_string());
+        let notice = pending.notice.as_ref().map_err(unreadable)?;
+        let audience = pending.audience.as_ref().map_err(unreadable)?;
+        let markdown = self
+            .templates
+            .notice(notice)
+            .map_err(|error| ChatError::Rejected(error.to_string()))?;
+        // A button must sit in the thread of its batch.
+        let card = match audience {
+            Audience::Thread { .. } => offer(notice),
+            _ => None,
+        };
+        let message = Message { markdown, card };
+        let (place, only_to) = match (audience, &pending.thread) {
+            (Audience::Place { place }, _) => (place.clone(), None),
+            (Audience::Only { place, user }, _) => (place.clone(), Some(user.as_str())),
+            (Audience::Person { login, near }, _) => {
+                let chat = self.chat(&near.platform)?;
+                let mut user = (self.find_account)(login, &near.platform);
+                if let (None, Some(email)) = (&user, (self.find_email)(login)) {
+                    user = chat.user_by_email(near, &email).await?;
+                }
+                let Some(user) = user else {
+                    let no = format!("{login} has no account on {}", near.platform);
+                    return Err(ChatError::Rejected(no));
+                };
+                let message = self.with_link(chat, notice, near, message).await;
+                return chat.direct(near, &user, &pending.key, &message).await.map(drop);
+            }
+            (Audience::Thread { batch }, Some(thread)) => {
+                if thread.message_id.is_none() {
+                    return Err(ChatError::Rejected(format!("{batch} has no card")));
+                }
+                let place = Place {
+                    platform: thread.platform.clone(),
+                    channel: thread.channel.clone(),
+                    thread: thread.message_id.clone(),
+                };
+                (place, None)
+            }
+            (Audience::Thread { batch }, None) => {
+                return Err(ChatError::Rejected(format!("there is no batch {batch}")));
+            }
+        };
+        let chat = self.chat(&place.platform)?;
+        reach(Point::NoticeBeforePost);
+        chat.post(&place, only_to, &pending.key, &message).await?;
+        reach(Point::NoticeAfterPost);
+        Ok(())
+    }
+
+    /// A notice away from its batch's card, with the way there, or else to its page at the console.
+    /// It is worth sending without.
+    async fn with_link(
+        &self,
+        chat: &Arc<dyn Chat>,
+        notice: &Notice,
+        near: &Place,
+        mut message: Message,
+    ) -> Message {
+        let Some(batch) = notice.batch() else { return message };
+        let card = store::card::message_of(&self.pool, batch).await.ok().flatten();
+        let mut url = None;
+        if let Some((platform, channel, id)) = card
+            && platform == near.platform
+        {
+            let found = chat.link(&Place { platform, channel, thread: None }, &id).await;
+            url = found.unwrap_or_else(|error| {
+                tracing::debug!(%batch, %error, "a card has no address");
+                None
+            });
+        }
+        let page = || self.console.as_ref().map(|base| format!("{base}/batches/{}", batch.0));
+        match (url, page()) {
+            (Some(url), _) => message.markdown += &format!("\n\n[The card of {batch}]({url})"),
+            (None, Some(url)) => {
+                message.markdown += &format!("\n\n[{batch} at the console]({url})")
+            }
+            (None, None) => {}
+        }
+        message
+    }
+
+    /// A platform that this configuration lacks may come back with the next one.
+    fn chat(&self, platform: &str) -> Result<&Arc<dyn Chat>, ChatError> {
+        match platform == self.platform {
+            true => Ok(&self.chat),
+            false => Err(ChatError::Transient(format!("{platform} is not configured"))),
+        }
+    }
+}
+
+async fn run_all(
+    mut results: impl futures_util::Stream<Item = anyhow::Result<()>> + Unpin,
+) -> anyhow::Result<()> {
+    let mut first = Ok(());
+    while let Some(result) = results.next().await {
+        first = first.and(result);
+    }
+    first
+}

@@ -1,0 +1,78 @@
+//! Wakes this process's loops as soon as there is work, whichever process made it. A wake-up may be
+//! lost: loops also look by themselves from time to time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metalbot_store::notifier::{CHANNEL, Topic, notify};
+use sqlx::PgPool;
+use sqlx::postgres::PgListener;
+use tokio::sync::Notify;
+
+/// Shortest time between two notifications about jobs that ended in this process.
+const ENDED_INTERVAL: Duration = Duration::from_millis(100);
+/// Wait before the database is listened to again after the connection was lost.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// What the loops of one process wait on, one signal for each [`Topic`].
+#[derive(Debug, Default)]
+pub struct Notifier {
+    inbox: Notify,
+    outbox: Notify,
+    work: Notify,
+    ended: Notify,
+}
+
+impl Notifier {
+    /// The signal of a topic. Whoever awaits it is woken by the next notification.
+    pub fn topic(&self, topic: Topic) -> &Notify {
+        match topic {
+            Topic::Inbox => &self.inbox,
+            Topic::Outbox => &self.outbox,
+            Topic::Work => &self.work,
+        }
+    }
+
+    /// Notifies all processes of [`Topic::Work`], at once and then at most once every
+    /// `ENDED_INTERVAL`: jobs end by the thousand.
+    pub fn jobs_ended(&self) {
+        self.ended.notify_one();
+    }
+}
+
+/// Passes the database's notifications on to this process's loops, and tells the other processes of
+/// jobs that ended here. Never returns.
+pub async fn run_listener(pool: PgPool, notifier: Arc<Notifier>) {
+    tokio::join!(run_listening(&pool, &notifier), run_jobs_ended(&pool, &notifier));
+}
+
+async fn run_jobs_ended(pool: &PgPool, notifier: &Notifier) {
+    loop {
+        notifier.ended.notified().await;
+        let sent = async { notify(&mut *pool.acquire().await?, Topic::Work).await };
+        if let Err(error) = sent.await {
+            tracing::debug!(%error, "cannot notify other processes of ended jobs; they poll");
+        }
+        tokio::time::sleep(ENDED_INTERVAL).await;
+    }
+}
+
+async fn run_listening(pool: &PgPool, notifier: &Notifier) {
+    loop {
+        if let Err(error) = listen(pool, notifier).await {
+            tracing::warn!(%error, "lost the database's notifications; polling meanwhile");
+        }
+        tokio::time::sleep(RECONNECT).await;
+    }
+}
+
+async fn listen(pool: &PgPool, notifier: &Notifier) -> sqlx::Result<()> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(CHANNEL).await?;
+    loop {
+        // A payload of a newer version is for loops that this one does not have.
+        if let Some(topic) = Topic::parse(listener.recv().await?.payload()) {
+            notifier.topic(topic).notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The signals that ask the process to stop.
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Waits until the process is asked to stop.
+pub async fn stop_signal() -> anyhow::Result<&'static str> {
+    Ok(StopSignals::listen()?.next().await)
+}
+
+/// The signals that ask the process to stop, from the moment on that they are listened to.
+pub struct StopSignals {
+    term: Signal,
+    interrupt: Signal,
+    /// Where nobody chose to ignore it: what `nohup` starts outlives its terminal.
+    hangup: Option<Signal>,
+}
+
+impl StopSignals {
+    pub fn listen() -> anyhow::Result<StopSignals> {
+        Ok(StopSignals {
+            term: signal(SignalKind::terminate()).context("SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT")?,
+            hangup: match hangups_are_ignored() {
+                true => None,
+                false => Some(signal(SignalKind::hangup()).context("SIGHUP")?),
+            },
+        })
+    }
+
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = next(&mut self.hangup) => "SIGHUP",
+        }
+    }
+}
+
+async fn next(signal: &mut Option<Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether this process was started with SIGHUP ignored, by the mask of proc(5).
+fn hangups_are_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 << (SignalKind::hangup().as_raw_value() - 1) != 0)
+}

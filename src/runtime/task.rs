@@ -1,0 +1,166 @@
+//! Background tasks: one copy of each runs at a time among all replicas, and another process takes
+//! over when its owner dies.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use metalbot_core::domain::ids::Epoch;
+use metalbot_store::task_lease::claim_task;
+use sqlx::PgPool;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How long a lease lasts when its owner dies in the middle of a round.
+const LEASE: Duration = Duration::from_secs(2);
+
+/// How long a round may go on when the process stops.
+const LAST_ROUND: Duration = Duration::from_secs(20);
+
+/// What every background task of a process runs with.
+#[derive(Clone, Debug)]
+pub struct TaskRunner {
+    pub pool: PgPool,
+    /// Name of this process, unique among the replicas.
+    pub owner: String,
+    pub stop: CancellationToken,
+}
+
+/// The lease of a task that this process has. What must not be done by two processes asks
+/// [`TaskLease::holds`] right before it does it: the process may have stood still since the round
+/// began.
+#[derive(Clone, Debug)]
+pub struct TaskLease {
+    epoch: Epoch,
+    stop: CancellationToken,
+    /// Until when it is certainly ours, by this process's monotonic clock.
+    until: Arc<Mutex<Instant>>,
+}
+
+impl TaskLease {
+    /// `asked` is when the database was asked for it: its own clock began later.
+    fn new(epoch: Epoch, stop: CancellationToken, asked: Instant) -> TaskLease {
+        TaskLease { epoch, stop, until: Arc::new(Mutex::new(asked + LEASE)) }
+    }
+
+    /// Whether the lease certainly is ours now.
+    pub fn holds(&self) -> bool {
+        Instant::now() < *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the process is to stop: a round should then begin nothing new.
+    pub fn is_last(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    fn extend(&self, asked: Instant) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = asked + LEASE;
+    }
+}
+
+/// Runs a task again and again while this process has its lease: when `topic` is notified, and at
+/// least every `period`. `run_once` takes no input but the lease: it reads what there is to do, and
+/// returns whether it should run again at once. A round whose lease is lost, or that goes on when
+/// the process stops, is dropped where it stands.
+pub async fn run_task<F>(
+    runner: TaskRunner,
+    name: &str,
+    period: Duration,
+    topic: Option<&Notify>,
+    mut run_once: impl FnMut(TaskLease) -> F,
+) where
+    F: Future<Output = anyhow::Result<bool>>,
+{
+    while !runner.stop.is_cancelled() {
+        let notified = async {
+            match topic {
+                Some(topic) => topic.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(notified);
+        // A notification that comes during the round must not be missed.
+        let _ = futures_util::poll!(&mut notified);
+        let asked = Instant::now();
+        let again = match claim_task(&runner.pool, name, &runner.owner, LEASE).await {
+            Ok(Some(epoch)) => {
+                let lease = TaskLease::new(epoch, runner.stop.clone(), asked);
+                match keep_lease(&runner, name, &lease, run_once(lease.clone())).await {
+                    Ok(again) => again,
+                    Err(error) => {
+                        let error = format!("{error:#}");
+                        tracing::warn!(task = name, error, "background task failed");
+                        false
+                    }
+                }
+            }
+            Ok(None) => false,
+            Err(error) => {
+                tracing::warn!(task = name, %error, "cannot lease a background task");
+                false
+            }
+        };
+        if again {
+            continue;
+        }
+        tokio::select! {
+            _ = tokio::time::timeout(period, &mut notified) => {}
+            () = runner.stop.cancelled() => {}
+        }
+    }
+}
+
+/// Extends the lease for as long as the round goes on.
+async fn keep_lease(
+    runner: &TaskRunner,
+    name: &str,
+    lease: &TaskLease,
+    round: impl Future<Output = anyhow::Result<bool>>,
+) -> anyhow::Result<bool> {
+    let stopped = async {
+        runner.stop.cancelled().await;
+        tokio::time::sleep(LAST_ROUND).await;
+    };
+    tokio::pin!(round, stopped);
+    loop {
+        tokio::select! {
+            ended = &mut round => return ended,
+            () = &mut stopped => anyhow::bail!("the round took too long for a process that stops"),
+            () = tokio::time::sleep(LEASE / 3) => {}
+        }
+        let asked = Instant::now();
+        match claim_task(&runner.pool, name, &runner.owner, LEASE).await {
+            Ok(Some(epoch)) if epoch == lease.epoch => lease.extend(asked),
+            Ok(_) => anyhow::bail!("another process took the lease"),
+            Err(error) if !lease.holds() => return Err(error.into()),
+            Err(error) => tracing::warn!(task = name, %error, "cannot extend a task's lease"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(60);
+
+    #[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
+    async fn a_round_that_lost_its_lease_is_dropped(pool: PgPool) {
+        let stop = CancellationToken::new();
+        let runner = TaskRunner { pool: pool.clone(), owner: "a".into(), stop: stop.clone() };
+        let (stolen, ending) = (pool.clone(), stop.clone());
+        let round = move |lease: TaskLease| {
+            let (pool, stop) = (stolen.clone(), ending.clone());
+            async move {
+                assert!(lease.holds());
+                stop.cancel();
+                sqlx::query("update task_lease set owner = 'b', epoch = epoch + 1")
+                    .execute(&pool)
+                    .await?;
+                std::future::pending().await
+            }
+        };
+        let rounds = run_task(runner, "t", PERIOD, None, round);
+        tokio::time::timeout(LEASE, rounds).await.expect("it would hang for ever");
+    }
+}

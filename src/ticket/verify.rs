@@ -1,0 +1,96 @@
+//! Looks at the hosts of tickets that somebody has closed as done, and tells the people who wait for
+//! them: which answer again and can be retried, and which do not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, stream};
+use sqlx::PgPool;
+
+use super::poll::{closed_key, unresolved};
+use crate::runtime::task::TaskLease;
+use metalbot_core::domain::host::HostName;
+use metalbot_core::domain::notice::{Audience, Notice};
+use metalbot_store::ticket_poll::{self, TicketToVerify};
+use metalbot_store::{self as store, card, job, outbox, ticket_host};
+
+/// How often it is seen whether something is due.
+pub const PERIOD: Duration = Duration::from_secs(1);
+/// Tickets read at once.
+const PAGE: i64 = 20;
+/// Hosts looked at at the same time.
+const PARALLEL: usize = 64;
+
+/// Looks at a host without touching it: whether its BMC answers and tells the power state.
+pub type CheckHost = Arc<dyn Fn(HostName) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// What the task works with.
+#[derive(Clone)]
+pub struct HostVerifier {
+    pub pool: PgPool,
+    pub check_host: CheckHost,
+}
+
+impl HostVerifier {
+    /// Looks at the hosts of one page of tickets; `true` when there are more.
+    pub async fn run_once(self: Arc<Self>, lease: TaskLease) -> anyhow::Result<bool> {
+        let page = ticket_poll::to_verify(&self.pool, PAGE).await?;
+        for one in &page {
+            if lease.is_last() {
+                return Ok(true);
+            }
+            if let Err(error) = self.verify(one).await {
+                let error = format!("{error:#}");
+                tracing::error!(ticket = one.key, error, "cannot tell how its hosts are");
+            }
+        }
+        Ok(page.len() as i64 == PAGE)
+    }
+
+    async fn verify(&self, one: &TicketToVerify) -> anyhow::Result<()> {
+        let hosts = ticket_host::hosts(&mut *self.pool.acquire().await?, one.ticket).await?;
+        let by_batch = unresolved(hosts);
+        let problems = self.look_at(by_batch.values().flatten()).await;
+        let mut tx = self.pool.begin().await?;
+        if !ticket_poll::verified(&mut tx, one).await? {
+            return Ok(());
+        }
+        for (id, hosts) in by_batch {
+            let Some(batch) = store::batch::get(&mut tx, id).await? else { continue };
+            let (silent, answering): (Vec<_>, Vec<_>) =
+                hosts.into_iter().partition(|host| problems.contains_key(host));
+            let problem = silent.first().and_then(|host| problems.get(host)).cloned();
+            let notice = Notice::TicketDone {
+                batch: batch.id,
+                submitter: batch.submitter,
+                key: one.key.clone(),
+                url: one.url.clone(),
+                retry: job::any_failed(&mut tx, batch.id, &answering).await?,
+                answering,
+                silent,
+                problem,
+            };
+            let name = closed_key(one.ticket, batch.id, one.since.unix_timestamp_nanos());
+            let audience = Audience::Thread { batch: batch.id };
+            outbox::notice(&mut tx, &name, &audience, &notice).await?;
+            card::touch(&mut tx, batch.id).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// What each host's BMC says; nothing where it is well.
+    async fn look_at(&self, hosts: impl Iterator<Item = &HostName>) -> BTreeMap<HostName, String> {
+        let looks = hosts.cloned().map(|host| async move {
+            let problem = (self.check_host)(host.clone()).await.err()?;
+            Some((host, problem))
+        });
+        stream::iter(looks)
+            .buffer_unordered(PARALLEL)
+            .filter_map(|found| async { found })
+            .collect()
+            .await
+    }
+}

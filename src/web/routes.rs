@@ -1,0 +1,272 @@
+//! The console's routes and what every answer carries.
+
+use axum::Router;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, Json, Path, Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use super::guard::{self, Signed, SignedChange};
+use super::problem::Problem;
+use super::{ConsoleState, assets, live, login, view};
+use crate::app::console_message::{self, By, ConsoleError};
+use metalbot_core::domain::ids::BatchId;
+
+/// Largest request body, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+
+/// No script, style or picture but our own files; nothing inline; nobody may frame us. Trusted Types
+/// leave one function in `dom.js` as the only way to parse HTML.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+    connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; \
+    require-trusted-types-for 'script'; trusted-types server-html";
+
+/// The console. Needs no prefix; serve it with connection info, so that sign-in can count addresses.
+pub fn router(state: ConsoleState) -> Router {
+    let fixed = |name: HeaderName, value: &'static str| {
+        SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+    };
+    Router::new()
+        .route("/", get(index))
+        .route("/login", get(login::page).post(login::sign_in))
+        .route("/logout", post(login::sign_out))
+        .route("/batches/{id}", get(batch))
+        .route("/console/assets/{name}", get(assets::asset))
+        .route("/console/state", get(current_state))
+        .route("/console/messages", get(messages))
+        .route("/console/complete", get(complete))
+        .route("/console/events", get(live::events))
+        .route("/console/send", post(send))
+        .route("/console/react", post(react))
+        .route("/console/press", post(press))
+        .with_state(state)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(fixed(header::CONTENT_SECURITY_POLICY, POLICY))
+        .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(fixed(header::REFERRER_POLICY, "same-origin"))
+        .layer(fixed(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
+        .layer(fixed(HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
+        .layer(fixed(header::CACHE_CONTROL, "no-store"))
+}
+
+async fn index(State(state): State<ConsoleState>, headers: HeaderMap) -> Result<Response, Problem> {
+    Ok(match guard::signed(&headers, &state).await? {
+        Some(_) => Html(assets::text("index.html")).into_response(),
+        None => Redirect::to(&state.options.sign_in).into_response(),
+    })
+}
+
+/// Where links of tickets lead: to the batch's thread.
+async fn batch(
+    State(state): State<ConsoleState>,
+    headers: HeaderMap,
+    Path(id): Path<i64>,
+) -> Result<Redirect, Problem> {
+    // What another platform shows it guards itself, and its people need no password here.
+    if let Some(url) = (state.options.elsewhere)(BatchId(id)).await {
+        return Ok(Redirect::to(&url));
+    }
+    if guard::signed(&headers, &state).await?.is_none() {
+        return Ok(Redirect::to(&state.options.sign_in));
+    }
+    match console_message::card_of(&state.options.pool, BatchId(id)).await? {
+        Some((channel, message)) => Ok(Redirect::to(&format!("/#/{channel}/{message}"))),
+        None => Err(ConsoleError::NoSuchMessage.into()),
+    }
+}
+
+async fn current_state(
+    State(state): State<ConsoleState>,
+    signed: Signed,
+) -> Result<Json<Value>, Problem> {
+    let mut channels = Vec::new();
+    for channel in &state.options.channels {
+        let last =
+            console_message::newest(&state.options.pool, &signed.who.login, &channel.name).await?;
+        channels.push(json!({
+            "name": channel.name,
+            "topic": channel.topic,
+            "last": last.map(|id| id.to_string()),
+        }));
+    }
+    Ok(Json(json!({
+        "me": signed.who,
+        "csrf": signed.csrf,
+        "people": state.options.people,
+        "channels": channels,
+    })))
+}
+
+#[derive(Deserialize)]
+struct Where {
+    channel: String,
+    thread: Option<String>,
+}
+
+async fn messages(
+    State(state): State<ConsoleState>,
+    signed: Signed,
+    Query(at): Query<Where>,
+) -> Result<Json<Value>, Problem> {
+    channel_exists(&state, &at.channel)?;
+    let login = &signed.who.login;
+    let pool = &state.options.pool;
+    let found = console_message::list(pool, login, &at.channel, at.thread.as_deref()).await?;
+    let views: Vec<view::View> =
+        found.iter().filter_map(|message| view::view(message, login, &state.options)).collect();
+    Ok(Json(json!({ "messages": views })))
+}
+
+#[derive(Deserialize)]
+struct Typed {
+    text: String,
+    /// In UTF-16 units, as browsers count.
+    cursor: usize,
+}
+
+async fn complete(
+    State(state): State<ConsoleState>,
+    _: Signed,
+    Query(typed): Query<Typed>,
+) -> Json<Value> {
+    const PREFIX: &str = "/metal ";
+    let text = typed.text.as_str();
+    let cursor = byte_offset(text, typed.cursor);
+    let before = &text[..cursor];
+    let items = if let (Some(behind), true) = (text.strip_prefix(PREFIX), cursor >= PREFIX.len()) {
+        (state.options.complete)(behind, cursor - PREFIX.len())
+            .into_iter()
+            .filter_map(|item| {
+                let from = utf16_offset(text, item.from.checked_add(PREFIX.len())?)?;
+                let (insert, label, help) = (item.insert, item.label, item.help);
+                Some(json!({ "from": from, "insert": insert, "label": label, "help": help }))
+            })
+            .collect()
+    } else if !before.is_empty() && PREFIX.starts_with(before) {
+        vec![json!({
+            "from": 0, "insert": PREFIX, "label": "/metal", "help": "a command to Metalbot",
+        })]
+    } else {
+        Vec::new()
+    };
+    Json(json!({ "items": items }))
+}
+
+/// The byte offset of a UTF-16 offset; inside a character it is the character's start.
+fn byte_offset(text: &str, units: usize) -> usize {
+    let mut seen = 0;
+    for (at, char) in text.char_indices() {
+        seen += char.len_utf16();
+        if seen > units {
+            return at;
+        }
+    }
+    text.len()
+}
+
+/// The UTF-16 offset of a byte offset; `None` inside a character.
+fn utf16_offset(text: &str, at: usize) -> Option<usize> {
+    Some(text.get(..at)?.encode_utf16().count())
+}
+
+#[derive(Deserialize)]
+struct Send {
+    delivery: String,
+    channel: String,
+    thread: Option<String>,
+    text: String,
+}
+
+async fn send(
+    State(state): State<ConsoleState>,
+    SignedChange(signed): SignedChange,
+    body: Result<Json<Send>, JsonRejection>,
+) -> Result<StatusCode, Problem> {
+    let given = read(body)?;
+    let login = &signed.who.login;
+    state.rate.check(login)?;
+    channel_exists(&state, &given.channel)?;
+    let by = By { login, delivery: &given.delivery };
+    let thread = given.thread.as_deref();
+    console_message::say(&state.options.pool, by, &given.channel, thread, &given.text).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+#[derive(Deserialize)]
+struct React {
+    delivery: String,
+    message: String,
+    name: String,
+    on: bool,
+}
+
+async fn react(
+    State(state): State<ConsoleState>,
+    SignedChange(signed): SignedChange,
+    body: Result<Json<React>, JsonRejection>,
+) -> Result<StatusCode, Problem> {
+    let given = read(body)?;
+    let login = &signed.who.login;
+    state.rate.check(login)?;
+    let by = By { login, delivery: &given.delivery };
+    console_message::react(&state.options.pool, by, &given.message, &given.name, given.on).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+#[derive(Deserialize)]
+struct Press {
+    delivery: String,
+    message: String,
+    value: String,
+    /// What the person wrote when the button asked.
+    answer: Option<String>,
+}
+
+async fn press(
+    State(state): State<ConsoleState>,
+    SignedChange(signed): SignedChange,
+    body: Result<Json<Press>, JsonRejection>,
+) -> Result<StatusCode, Problem> {
+    let given = read(body)?;
+    let login = &signed.who.login;
+    state.rate.check(login)?;
+    let by = By { login, delivery: &given.delivery };
+    let answer = given.answer.as_deref();
+    console_message::press(&state.options.pool, by, &given.message, &given.value, answer).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+fn read<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Problem> {
+    match body {
+        Ok(Json(given)) => Ok(given),
+        Err(rejection) => Err(Problem::new(rejection.status(), rejection.body_text())),
+    }
+}
+
+fn channel_exists(state: &ConsoleState, name: &str) -> Result<(), ConsoleError> {
+    if state.options.channels.iter().any(|channel| channel.name == name) {
+        Ok(())
+    } else {
+        Err(ConsoleError::NoSuchChannel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_survive_characters_outside_the_basic_plane() {
+        let text = "a😀é";
+        for (units, bytes) in [(0, 0), (1, 1), (3, 5), (4, 7), (99, 7)] {
+            assert_eq!(byte_offset(text, units), bytes, "{units}");
+        }
+        assert_eq!(byte_offset(text, 2), 1);
+        assert_eq!(utf16_offset(text, 5), Some(3));
+        assert_eq!(utf16_offset(text, 3), None);
+    }
+}
