@@ -14,8 +14,12 @@ create table batch (
     plan_changed_at  timestamptz,
     submitter        text not null,
     reason           text,
-    platform         text not null,
-    channel          text not null,
+    origin           jsonb not null
+        constraint batch_origin_is_known check (origin ->> 'origin' in (
+            'chat', 'api', 'command_line', 'schedule', 'reclaim')),
+    platform         text,
+    channel          text,
+    constraint batch_announced_in_a_channel check ((platform is null) = (channel is null)),
     retry_of         bigint references batch (id),
     state            text not null
         constraint batch_state_is_known check (state in (
@@ -52,8 +56,11 @@ comment on column batch.plan_changed_at is
     'about another plan.';
 comment on column batch.submitter is 'Directory login.';
 comment on column batch.reason is 'What the submitter gave as the reason; null: nothing.';
+comment on column batch.origin is
+    'By which way it was asked for, with what names it: channel, token, machine.';
 comment on column batch.platform is
-    'Where it was asked for, with channel: its card and the thread below live there.';
+    'Where it is announced, with channel: its card and the thread below live there. Null: nowhere; '
+    'it can be asked about by its number.';
 comment on column batch.retry_of is
     'The batch whose failed hosts it takes up again; null: it is no retry.';
 comment on column batch.state_reason is

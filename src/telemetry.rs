@@ -92,7 +92,10 @@ pub fn install() -> Result<PrometheusHandle, TelemetryError> {
     describe_counter!(INBOX_UNREADABLE, "Deliveries that could not be read; they are kept");
     describe_gauge!(OUTBOX_WAITING, "Notices and tickets that wait to be sent");
     describe_gauge!(TICKETS, "Triage tickets that have not ended, by state");
-    describe_gauge!(TICKETS_UNKNOWN_ACCOUNTS, "People concerned by open tickets whom Jira does not know");
+    describe_gauge!(
+        TICKETS_UNKNOWN_ACCOUNTS,
+        "People concerned by open tickets whom Jira does not know"
+    );
     Ok(handle)
 }
 

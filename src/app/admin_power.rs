@@ -11,12 +11,11 @@ use std::time::Duration;
 use sqlx::PgTransaction;
 
 use super::submit::{Admission, Submitted, admit, known_hosts};
-use super::{App, Ask, Error};
+use super::{App, Error, RequestContext};
 use crate::identity::authz::{Authorised, Permission, authorise};
 use metalbot_core::command::Submit;
 use metalbot_core::domain::approval::Needed;
 use metalbot_core::domain::host::HostName;
-use metalbot_core::domain::inbound::Place;
 use metalbot_core::domain::rollout::{Rollout, Start};
 use metalbot_core::domain::workflow::{
     OnDeadline, Plan, PlannedStep, PowerIs, PowerTo, Risk, StepAction,
@@ -27,8 +26,8 @@ use metalbot_store as store;
 const ACTION: &str = "bmc-power";
 
 /// Whether the person may do it at all.
-pub fn may(app: &App, ask: Ask<'_>) -> Result<Authorised, Error> {
-    Ok(authorise(&app.policy, ask.who, Permission::AdminPower)?)
+pub fn may(app: &App, ctx: &RequestContext) -> Result<Authorised, Error> {
+    Ok(authorise(&app.policy, &ctx.principal, Permission::AdminPower)?)
 }
 
 /// What an administrator wants.
@@ -39,14 +38,14 @@ pub struct AdminPower {
     pub reason: Option<String>,
 }
 
-/// Starts a batch that brings hosts to a power state. Its card appears at `card`.
+/// Starts a batch that brings hosts to a power state. It is announced in no channel: whoever gave
+/// the command waits for its end, and anybody can ask for it by its number.
 pub async fn power(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     allowed: Authorised,
     wanted: AdminPower,
-    card: &Place,
 ) -> Result<Submitted, Error> {
     let AdminPower { to, hosts, reason } = wanted;
     let mut plan = plan(to);
@@ -58,10 +57,10 @@ pub async fn power(
         request: &request,
         hosts: known_hosts(&inventory, &request.hosts)?,
         needed: Needed { requirements: Vec::new(), expires: Duration::ZERO },
-        card,
+        announced: None,
         retry_of: None,
     };
-    admit(tx, app, ask, allowed, admission).await
+    admit(tx, app, ctx, allowed, admission).await
 }
 
 /// What is done to each host. As in `commands/reboot.toml` a cycle is off and then on, each

@@ -6,9 +6,9 @@ use sqlx::{PgConnection, PgPool};
 
 use metalbot_core::domain::approval::may_decide;
 use metalbot_core::domain::ids::BatchId;
-use metalbot_core::domain::inbound::{Place, PlatformUser};
-use metalbot_core::domain::notice::BatchView;
+use metalbot_core::domain::inbound::{ChatLocation, PlatformUser};
 use metalbot_core::domain::principal::Principal;
+use metalbot_core::domain::view::BatchView;
 use metalbot_store::{app_home, card, view};
 
 pub use metalbot_store::app_home::DueHome;
@@ -33,7 +33,7 @@ pub struct Home {
 pub struct HomeBatch {
     pub batch: BatchView,
     /// Where its card is, once it was posted: what a button of it refers to.
-    pub card: Option<(Place, String)>,
+    pub card: Option<(ChatLocation, String)>,
 }
 
 /// A user opened their page, whoever they are.
@@ -99,7 +99,7 @@ pub async fn home(pool: &PgPool, who: &Principal) -> sqlx::Result<Home> {
 async fn readable(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Option<BatchView>> {
     match view::batch_view(conn, id).await {
         Err(error @ (sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })) => {
-            tracing::error!(batch = %id, %error, "it is on nobody's page");
+            tracing::error!(batch = %id, %error, "a batch cannot be shown on people's own pages");
             Ok(None)
         }
         seen => seen,
@@ -107,8 +107,9 @@ async fn readable(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Option<B
 }
 
 /// Where a batch's card is and its message, once it was posted.
-pub async fn card_of(pool: &PgPool, id: BatchId) -> sqlx::Result<Option<(Place, String)>> {
+pub async fn card_of(pool: &PgPool, id: BatchId) -> sqlx::Result<Option<(ChatLocation, String)>> {
     let found = card::message_of(pool, id).await?;
-    Ok(found
-        .map(|(platform, channel, message)| (Place { platform, channel, thread: None }, message)))
+    Ok(found.map(|(platform, channel, message)| {
+        (ChatLocation { platform, channel, thread: None }, message)
+    }))
 }

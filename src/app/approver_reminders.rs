@@ -1,123 +1,168 @@
-//! Calling those who must approve: when the approval is asked for, and once more before it expires.
+//! Asks those who must approve: when a batch begins to wait, and once more before it expires.
 //!
-//! Invariant: each is said once for a batch, by the transaction that marks the batch as called or
+//! Invariant: each is said once for a batch, by the transaction that marks the batch as asked or
 //! reminded; the database's clock says when.
 
 use std::collections::BTreeSet;
 
 use sqlx::{PgPool, PgTransaction};
 
-use super::{App, Error};
 use metalbot_core::domain::batch::BatchState;
+use metalbot_core::domain::event::{Event, EventBody};
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::BatchId;
-use metalbot_core::domain::inbound::Place;
-use metalbot_core::domain::notice::{ApprovalView, Audience, Notice};
+use metalbot_core::domain::inbound::ChatLocation;
+use metalbot_core::domain::notice::{Audience, Notice};
+use metalbot_core::domain::notify::Call;
+use metalbot_core::domain::view::ApprovalView;
 use metalbot_store::batch::Batch;
-use metalbot_store::{self as store, notify_route, outbox, preference, view};
+use metalbot_store::{self as store, outbox, preference, view};
 
-/// Calls those who must approve new batches, where they can be called, and reminds of approvals that
-/// are about to expire. Returns how many batches it told of.
-pub async fn call_approvers(pool: &PgPool, app: &App) -> Result<usize, Error> {
+use super::{App, Error};
+
+/// Asks those who must approve new batches, and reminds of approvals that are about to expire.
+/// Returns how many batches it asked for.
+pub async fn remind_approvers(pool: &PgPool, app: &App) -> Result<usize, Error> {
     let due =
         store::batch::approvers_to_notify(&mut *pool.acquire().await?, app.remind_before).await?;
-    let mut called = 0;
+    let mut asked = 0;
     for id in due {
-        match call_for(pool, app, id).await {
-            Ok(told) => called += usize::from(told),
+        match remind_of(pool, app, id).await {
+            Ok(done) => asked += usize::from(done),
             // One that this version cannot read must not hold up the others.
-            Err(error) => tracing::error!(batch = %id, ?error, "its approvers are not called"),
+            Err(error) => tracing::error!(batch = %id, ?error, "cannot ask a batch's approvers"),
         }
     }
-    Ok(called)
+    Ok(asked)
 }
 
-async fn call_for(pool: &PgPool, app: &App, id: BatchId) -> Result<bool, Error> {
+async fn remind_of(pool: &PgPool, app: &App, id: BatchId) -> Result<bool, Error> {
     let mut tx = pool.begin().await?;
     let Some(batch) = store::batch::lock(&mut tx, id).await? else { return Ok(false) };
     if batch.state != BatchState::AwaitingApproval || batch.overdue {
         return Ok(false);
     }
-    // Between the look and the lock another process may have called.
-    let Some(reminder) =
-        store::batch::mark_approvers_notified(&mut tx, id, app.remind_before).await?
-    else {
-        return Ok(false);
-    };
+    // Between the look and the lock another process may have asked.
+    let marked = store::batch::mark_approvers_notified(&mut tx, id, app.remind_before).await?;
+    let Some(reminder) = marked else { return Ok(false) };
     let Some(seen) = view::batch_view(&mut tx, id).await? else { return Ok(false) };
     let lacking: Vec<ApprovalView> = seen
         .approvals
         .into_iter()
         .filter(|part| part.approved_by.len() < part.quorum as usize)
         .collect();
-    call(&mut tx, app, &batch, &seen.hosts, lacking, reminder).await?;
+    // A batch that is announced nowhere has nobody to be asked in a thread; it is in the lists.
+    if let Some(home) = batch.announced.clone() {
+        let reminder = Reminder { batch: &batch, home, hosts: seen.hosts, lacking, reminder };
+        reminder.send(&mut tx, app).await?;
+    }
     tx.commit().await?;
     Ok(true)
 }
 
-async fn call(
-    tx: &mut PgTransaction<'_>,
-    app: &App,
-    batch: &Batch,
-    hosts: &[HostName],
+struct Reminder<'a> {
+    batch: &'a Batch,
+    /// Channel of the batch's card.
+    home: ChatLocation,
+    hosts: Vec<HostName>,
     lacking: Vec<ApprovalView>,
+    /// Said before.
     reminder: bool,
-) -> Result<(), Error> {
-    let from: BTreeSet<String> =
-        lacking.iter().flat_map(|part| part.from.iter().cloned()).collect();
-    let given: BTreeSet<String> =
-        lacking.iter().flat_map(|part| part.approved_by.iter().cloned()).collect();
-    let home = notify_route::home(batch);
-    let calls: Vec<_> = app
-        .calls
-        .iter()
-        .filter(|call| call.platform == home.platform && from.contains(&call.group))
-        .collect();
-    let notice = |groups: &[String]| Notice::ApprovalWanted {
-        batch: batch.id,
-        action: batch.plan.action.clone(),
-        hosts: hosts.to_vec(),
-        submitter: batch.submitter.clone(),
-        reason: batch.reason.clone(),
-        channel: home.channel.clone(),
-        lacking: lacking.clone(),
-        groups: groups.to_vec(),
-        expires_at: batch.expires_at,
-        reminder,
-    };
-    let key = format!("batch:{}:{}", batch.id.0, if reminder { "reminder" } else { "asked" });
-    let mentioned: Vec<String> =
-        calls.iter().filter(|call| call.mention.is_some()).map(|call| call.group.clone()).collect();
-    // The card has asked already; a reminder is worth a message even where nobody can be mentioned.
-    if reminder || !mentioned.is_empty() {
-        let groups = if reminder { from.iter().cloned().collect() } else { mentioned };
-        let thread = Audience::Thread { batch: batch.id };
-        outbox::notice(tx, &key, &thread, &notice(&groups)).await?;
-    }
-    let channels: BTreeSet<&String> =
-        calls.iter().filter_map(|call| call.channel.as_ref()).collect();
-    for channel in channels.into_iter().filter(|channel| **channel != home.channel) {
-        let groups: Vec<String> = calls
+}
+
+impl Reminder<'_> {
+    async fn send(&self, tx: &mut PgTransaction<'_>, app: &App) -> Result<(), Error> {
+        let from: BTreeSet<String> =
+            self.lacking.iter().flat_map(|part| part.from.iter().cloned()).collect();
+        let calls: Vec<&Call> = app
+            .calls
             .iter()
-            .filter(|call| call.channel.as_ref() == Some(channel))
+            .filter(|call| call.platform == self.home.platform && from.contains(&call.group))
+            .collect();
+        self.in_thread(tx, &from, &calls).await?;
+        self.in_channels(tx, &calls).await?;
+        self.directly(tx, app, &from).await
+    }
+
+    fn notice(&self, groups: Vec<String>) -> Notice {
+        let batch = self.batch;
+        let body = EventBody::ApprovalWanted {
+            action: batch.plan.action.clone(),
+            hosts: self.hosts.clone(),
+            submitter: batch.submitter.clone(),
+            reason: batch.reason.clone(),
+            channel: Some(self.home.channel.clone()),
+            lacking: self.lacking.clone(),
+            groups,
+            expires_at: batch.expires_at,
+            reminder: self.reminder,
+        };
+        Notice::event(Event::new(batch.id, body))
+    }
+
+    fn key(&self) -> String {
+        format!("batch:{}:{}", self.batch.id.0, if self.reminder { "reminder" } else { "asked" })
+    }
+
+    /// The card has asked already; a reminder is worth a message even where nobody can be mentioned.
+    async fn in_thread(
+        &self,
+        tx: &mut PgTransaction<'_>,
+        from: &BTreeSet<String>,
+        calls: &[&Call],
+    ) -> Result<(), Error> {
+        let mentioned: Vec<String> = calls
+            .iter()
+            .filter(|call| call.mention.is_some())
             .map(|call| call.group.clone())
             .collect();
-        let platform = home.platform.clone();
-        let place = Place { platform, channel: channel.clone(), thread: None };
-        let key = format!("{key}:{channel}");
-        outbox::notice(tx, &key, &Audience::Place { place }, &notice(&groups)).await?;
-    }
-    let directory = app.directory.current();
-    for login in preference::told_of_approvals(tx).await? {
-        let may = directory.by_login(&login).is_some_and(|who| who.in_any(&from));
-        let known =
-            app.addresses.contains_key(home.platform.as_str()) && directory.email(&login).is_some();
-        let reachable = known || directory.account(&login, &home.platform).is_some();
-        if may && reachable && login != batch.submitter && !given.contains(&login) {
-            let key = format!("{key}:dm:{login}");
-            let person = Audience::Person { login, near: home.clone() };
-            outbox::notice(tx, &key, &person, &notice(&[])).await?;
+        if self.reminder || !mentioned.is_empty() {
+            let groups = if self.reminder { from.iter().cloned().collect() } else { mentioned };
+            let thread = Audience::Thread { batch: self.batch.id };
+            outbox::notice(tx, &self.key(), &thread, &self.notice(groups)).await?;
         }
+        Ok(())
     }
-    Ok(())
+
+    /// In channels of the groups' own.
+    async fn in_channels(&self, tx: &mut PgTransaction<'_>, calls: &[&Call]) -> Result<(), Error> {
+        let channels: BTreeSet<&String> =
+            calls.iter().filter_map(|call| call.channel.as_ref()).collect();
+        for channel in channels.into_iter().filter(|channel| **channel != self.home.channel) {
+            let groups: Vec<String> = calls
+                .iter()
+                .filter(|call| call.channel.as_ref() == Some(channel))
+                .map(|call| call.group.clone())
+                .collect();
+            let location = ChatLocation::channel(self.home.platform.clone(), channel.clone());
+            let key = format!("{}:{channel}", self.key());
+            let audience = Audience::Channel { location };
+            outbox::notice(tx, &key, &audience, &self.notice(groups)).await?;
+        }
+        Ok(())
+    }
+
+    /// To those who want to hear of approvals by direct message.
+    async fn directly(
+        &self,
+        tx: &mut PgTransaction<'_>,
+        app: &App,
+        from: &BTreeSet<String>,
+    ) -> Result<(), Error> {
+        let platform = self.home.platform.as_str();
+        let given: BTreeSet<&String> =
+            self.lacking.iter().flat_map(|part| part.approved_by.iter()).collect();
+        let directory = app.directory.current();
+        for login in preference::told_of_approvals(tx).await? {
+            let may = directory.by_login(&login).is_some_and(|who| who.in_any(from));
+            let known = app.platforms.contains_key(platform) && directory.email(&login).is_some();
+            let reachable = known || directory.account(&login, platform).is_some();
+            if may && reachable && login != self.batch.submitter && !given.contains(&login) {
+                let key = format!("{}:dm:{login}", self.key());
+                let person = Audience::Person { login, near: self.home.clone() };
+                outbox::notice(tx, &key, &person, &self.notice(Vec::new())).await?;
+            }
+        }
+        Ok(())
+    }
 }

@@ -14,8 +14,9 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::intake::DecodeError;
 use metalbot_core::domain::ids::BatchId;
-use metalbot_core::domain::inbound::{Inbound, Place, PlatformUser, What};
+use metalbot_core::domain::inbound::{ChatLocation, Inbound, InboundBody, PlatformUser};
 use metalbot_store as store;
 pub use metalbot_store::console_message::{ConsoleMessage, MessageReaction};
 
@@ -117,8 +118,8 @@ pub async fn say(
         return Ok(Taken::Before);
     }
     let what = match command_in(text) {
-        Some(command) => Some(What::Command { text: command.to_owned() }),
-        None => head.map(|_| What::ThreadReply { text: text.to_owned(), at: None }),
+        Some(command) => Some(InboundBody::Command { text: command.to_owned() }),
+        None => head.map(|_| InboundBody::ThreadReply { text: text.to_owned(), at: None }),
     };
     if let Some(what) = what
         && !accept(&mut tx, by, key, channel.into(), head, what).await?
@@ -154,7 +155,7 @@ pub async fn react(
         return Ok(Taken::Before);
     }
     let (message, name) = (id.to_string(), name.to_owned());
-    let what = What::Reaction { message, name, added: on, at: None };
+    let what = InboundBody::Reaction { message, name, added: on, at: None };
     if !accept(&mut tx, by, key, spot.channel, spot.thread, what).await? {
         return Ok(Taken::Before);
     }
@@ -189,7 +190,7 @@ pub async fn press(
         .await?
         .filter(|spot| spot.has_card)
         .ok_or(ConsoleError::NoSuchMessage)?;
-    let what = What::Button { message: id.to_string(), value: value.into(), answer };
+    let what = InboundBody::Button { message: id.to_string(), value: value.into(), answer };
     let taken = accept(&mut tx, by, key, spot.channel, spot.thread, what).await?;
     tx.commit().await?;
     Ok(if taken { Taken::Now } else { Taken::Before })
@@ -363,8 +364,8 @@ async fn listen(pool: &PgPool, sender: &broadcast::Sender<LiveEvent>) -> sqlx::R
 }
 
 /// The console's deliveries are stored as what they mean already.
-pub fn decode(body: &Value) -> Result<Inbound, String> {
-    Inbound::deserialize(body).map_err(|error| error.to_string())
+pub fn decode(body: &Value) -> Result<Inbound, DecodeError> {
+    Inbound::deserialize(body).map_err(|error| DecodeError(error.to_string()))
 }
 
 /// The text behind `/metal`, if that is what the text begins with.
@@ -384,20 +385,21 @@ async fn accept(
     delivery: String,
     channel: String,
     thread: Option<i64>,
-    what: What,
+    body: InboundBody,
 ) -> sqlx::Result<bool> {
     let inbound = Inbound {
-        who: PlatformUser { platform: PLATFORM.into(), id: by.login.into() },
-        place: Place {
+        user: PlatformUser { platform: PLATFORM.into(), id: by.login.into() },
+        location: ChatLocation {
             platform: PLATFORM.into(),
             channel,
             thread: thread.map(|head| head.to_string()),
         },
         delivery,
-        what,
+        body,
     };
-    let body = serde_json::to_value(&inbound).expect("an inbound holds only strings and booleans");
-    store::inbox::accept(conn, PLATFORM, by.login, &inbound.delivery, &body).await
+    let stored =
+        serde_json::to_value(&inbound).expect("an inbound holds only strings and booleans");
+    store::inbox::accept(conn, PLATFORM, by.login, &inbound.delivery, &stored).await
 }
 
 #[cfg(test)]
@@ -445,12 +447,12 @@ mod tests {
         say(&pool, by("alice", "2"), "metal", None, "lunch?").await.unwrap();
         say(&pool, by("bob", "3"), "metal", Some(&head), "lgtm").await.unwrap();
         let seen: Vec<_> =
-            inbox(&pool).await.into_iter().map(|i| (i.place.thread, i.what)).collect();
+            inbox(&pool).await.into_iter().map(|i| (i.location.thread, i.body)).collect();
         assert_eq!(
             seen,
             [
-                (None, What::Command { text: "list".into() }),
-                (Some(head.clone()), What::ThreadReply { text: "lgtm".into(), at: None }),
+                (None, InboundBody::Command { text: "list".into() }),
+                (Some(head.clone()), InboundBody::ThreadReply { text: "lgtm".into(), at: None }),
             ]
         );
         let heads = list(&pool, "alice", "metal", None).await.unwrap();

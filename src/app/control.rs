@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::PgTransaction;
 
 use super::decide::end;
+use super::error::{Conflict, NotFound};
 use super::submit::existing;
-use super::{App, Ask, Error};
+use super::{App, Error, RequestContext};
 use crate::identity::authz::{Authorised, Permission, authorise};
 use metalbot_core::domain::approval::{self, count_by_owner};
 use metalbot_core::domain::batch::{BatchEvent, BatchState};
-use metalbot_core::domain::host::{HostName, fold};
+use metalbot_core::domain::event::{EventBody, PauseCause};
+use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::job::JobEvent;
-use metalbot_core::domain::notice::{Audience, Notice};
 use metalbot_core::domain::workflow::digest;
 use metalbot_store::batch::Batch;
 use metalbot_store::{self as store, outbox};
@@ -22,39 +23,29 @@ use metalbot_store::{self as store, outbox};
 pub async fn cancel(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     id: BatchId,
 ) -> Result<(), Error> {
-    let mut batch = stoppable(tx, app, ask, id).await?.0;
-    let reason = format!("cancelled by {}", ask.who.login);
-    end(tx, &mut batch, BatchEvent::Cancel, &ask.actor(), Some(&reason)).await?;
+    let mut batch = stoppable(tx, app, ctx, id).await?.0;
+    let reason = format!("cancelled by {}", ctx.login());
+    end(tx, &mut batch, BatchEvent::Cancel, &ctx.actor(), Some(&reason)).await?;
     let finishing = store::job::state_counts(tx, id).await?.running;
-    let notice = Notice::Cancelled { batch: id, by: ask.who.login.clone(), finishing };
-    tell(tx, ask, id, &notice).await
+    tell(tx, ctx, id, EventBody::Cancelled { by: ctx.login().to_owned(), finishing }).await
 }
 
 /// Starts no further host until somebody resumes.
 pub async fn pause(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     id: BatchId,
 ) -> Result<(), Error> {
-    let mut batch = stoppable(tx, app, ask, id).await?.0;
-    let reason = format!("paused by {}", ask.who.login);
-    store::batch::apply(tx, &mut batch, BatchEvent::Pause, &ask.actor(), Some(&reason)).await?;
-    store::job::apply(tx, id, JobEvent::Unqueue, None, &ask.actor()).await?;
-    let by = Some(ask.who.login.clone());
-    let notice = Notice::Paused {
-        batch: id,
-        pause_number: batch.pause_count,
-        by,
-        wave: None,
-        failed: 0,
-        failed_previously: 0,
-        allowed: 0,
-    };
-    tell(tx, ask, id, &notice).await
+    let mut batch = stoppable(tx, app, ctx, id).await?.0;
+    let reason = format!("paused by {}", ctx.login());
+    store::batch::apply(tx, &mut batch, BatchEvent::Pause, &ctx.actor(), Some(&reason)).await?;
+    store::job::apply(tx, id, JobEvent::Unqueue, None, &ctx.actor()).await?;
+    let cause = PauseCause::Person { by: ctx.login().to_owned() };
+    tell(tx, ctx, id, EventBody::Paused { pause_number: batch.pause_count, cause }).await
 }
 
 /// Goes on with a paused batch; the failures so far no longer count against its budget. `seen` is
@@ -62,21 +53,19 @@ pub async fn pause(
 pub async fn resume(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     id: BatchId,
     seen: Option<i32>,
 ) -> Result<(), Error> {
-    let mut batch = steerable(tx, app, ask, id).await?.0;
+    let mut batch = steerable(tx, app, ctx, id).await?.0;
     if batch.state == BatchState::Paused && seen.is_some_and(|seen| seen != batch.pause_count) {
-        return Err(Error::Conflict(format!(
-            "{id} went on after that and was paused again: look at its card, then decide"
-        )));
+        return Err(Conflict::PausedAgain(id).into());
     }
-    store::batch::apply(tx, &mut batch, BatchEvent::Resume, &ask.actor(), None).await?;
+    store::batch::apply(tx, &mut batch, BatchEvent::Resume, &ctx.actor(), None).await?;
     let counts = store::job::state_counts(tx, id).await?;
     let failures = counts.failed + counts.quarantined;
     store::batch::excuse_failures(tx, &mut batch, failures.cast_signed()).await?;
-    tell(tx, ask, id, &Notice::Resumed { batch: id, by: ask.who.login.clone() }).await
+    tell(tx, ctx, id, EventBody::Resumed { by: ctx.login().to_owned() }).await
 }
 
 /// Takes hosts out of a batch that waits for approval. The plan is another one then: approvals
@@ -84,30 +73,24 @@ pub async fn resume(
 pub async fn drop_hosts(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     id: BatchId,
     hosts: &[HostName],
 ) -> Result<(), Error> {
-    let (mut batch, _) = steerable(tx, app, ask, id).await?;
+    let (mut batch, _) = steerable(tx, app, ctx, id).await?;
     if batch.state != BatchState::AwaitingApproval {
-        return Err(Error::Conflict(format!(
-            "{id} is {}: hosts can be dropped only while it waits for approval",
-            batch.state
-        )));
+        return Err(Conflict::DropTooLate { batch: id, state: batch.state }.into());
     }
     let before = store::job::hosts(tx, id).await?;
     let strangers: Vec<HostName> =
         hosts.iter().filter(|host| !before.iter().any(|(own, _)| own == *host)).cloned().collect();
     if !strangers.is_empty() {
-        return Err(Error::NotFound(format!("{} is not in {id}", fold(&strangers))));
+        return Err(NotFound::HostsInBatch { batch: id, hosts: strangers }.into());
     }
     if hosts.len() == before.len() {
-        return Err(Error::Conflict(format!(
-            "that would leave no host: use `/metal cancel {}`",
-            id.0
-        )));
+        return Err(Conflict::DropLeavesNone(id).into());
     }
-    let dropped = store::job::apply(tx, id, JobEvent::Skip, Some(hosts), &ask.actor()).await?;
+    let dropped = store::job::apply(tx, id, JobEvent::Skip, Some(hosts), &ctx.actor()).await?;
     let left: Vec<(HostName, String)> =
         before.into_iter().filter(|(host, _)| !hosts.contains(host)).collect();
     let by_owner = count_by_owner(left.iter().map(|(_, owner)| owner.as_str()));
@@ -125,17 +108,16 @@ pub async fn drop_hosts(
     store::plan::change(tx, &mut batch, changed, needed.requirements).await?;
     if nobody_left {
         let nobody = Some("no approval is needed");
-        store::batch::apply(tx, &mut batch, BatchEvent::Approve, &ask.actor(), nobody).await?;
+        store::batch::apply(tx, &mut batch, BatchEvent::Approve, &ctx.actor(), nobody).await?;
     }
-    let notice = Notice::Changed { batch: id, by: ask.who.login.clone(), dropped, voided };
-    tell(tx, ask, id, &notice).await
+    tell(tx, ctx, id, EventBody::HostsDropped { by: ctx.login().to_owned(), dropped, voided }).await
 }
 
 /// Lets hosts go that are quarantined, or counted as down: somebody has looked at them.
 pub async fn release(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     hosts: &[HostName],
 ) -> Result<Vec<BatchId>, Error> {
     let found = store::job::releasable(tx, hosts).await?;
@@ -145,18 +127,16 @@ pub async fn release(
         .cloned()
         .collect();
     if !others.is_empty() {
-        return Err(Error::Conflict(format!(
-            "{} is not quarantined, and not counted as down",
-            fold(&others)
-        )));
+        return Err(Conflict::NotReleasable(others).into());
     }
     let owners: BTreeSet<String> = found.iter().map(|(_, _, owner)| owner.clone()).collect();
-    let _: Authorised = authorise(&app.policy, ask.who, Permission::Release { owners: &owners })?;
+    let _: Authorised =
+        authorise(&app.policy, &ctx.principal, Permission::Release { owners: &owners })?;
     let mut by_batch: BTreeMap<BatchId, Vec<HostName>> = BTreeMap::new();
     for (batch, host, _) in found {
         by_batch.entry(batch).or_default().push(host);
     }
-    let actor = ask.actor();
+    let actor = ctx.actor();
     for (batch, hosts) in &by_batch {
         store::batch::lock(tx, *batch).await?;
         let mut freed =
@@ -167,9 +147,9 @@ pub async fn release(
             // Somebody else was faster.
             continue;
         }
-        let notice = Notice::Released { batch: *batch, by: ask.who.login.clone(), hosts: freed };
-        let key = format!("{}:{}", ask.key, batch.0);
-        outbox::notice(tx, &key, &Audience::Thread { batch: *batch }, &notice).await?;
+        let body = EventBody::Released { by: ctx.login().to_owned(), hosts: freed };
+        let key = format!("{}:{}", &ctx.key, batch.0);
+        outbox::event(tx, &key, *batch, body).await?;
     }
     Ok(by_batch.into_keys().collect())
 }
@@ -178,13 +158,13 @@ pub async fn release(
 async fn steerable(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     id: BatchId,
 ) -> Result<(Batch, Authorised), Error> {
     let batch = existing(tx, id).await?;
     let owners = store::job::hosts(tx, id).await?.into_iter().map(|(_, owner)| owner).collect();
     let verb = Permission::Control { submitter: &batch.submitter, owners: &owners };
-    let proof = authorise(&app.policy, ask.who, verb)?;
+    let proof = authorise(&app.policy, &ctx.principal, verb)?;
     Ok((batch, proof))
 }
 
@@ -192,7 +172,7 @@ async fn steerable(
 async fn stoppable(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     id: BatchId,
 ) -> Result<(Batch, Authorised), Error> {
     let batch = existing(tx, id).await?;
@@ -204,16 +184,15 @@ async fn stoppable(
         approvers: &approvers,
         action: &batch.plan.action,
     };
-    let proof = authorise(&app.policy, ask.who, verb)?;
+    let proof = authorise(&app.policy, &ctx.principal, verb)?;
     Ok((batch, proof))
 }
 
 async fn tell(
     tx: &mut PgTransaction<'_>,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     batch: BatchId,
-    notice: &Notice,
+    body: EventBody,
 ) -> Result<(), Error> {
-    outbox::notice(tx, ask.key, &Audience::Thread { batch }, notice).await?;
-    Ok(())
+    Ok(outbox::event(tx, &ctx.key, batch, body).await?)
 }

@@ -4,13 +4,14 @@ use serde_json::json;
 use sqlx::{PgPool, PgTransaction};
 use time::OffsetDateTime;
 
+use super::error::Conflict;
 use super::submit::existing;
-use super::{App, Ask, Error};
+use super::{App, Error, RequestContext};
 use metalbot_core::domain::approval::{Decision, Tally, Verdict, may_decide, tally};
 use metalbot_core::domain::batch::{BatchEvent, BatchState};
+use metalbot_core::domain::event::EventBody;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::job::JobEvent;
-use metalbot_core::domain::notice::{Audience, Notice};
 use metalbot_core::domain::principal::{Actor, Principal};
 use metalbot_core::domain::workflow::Digest;
 use metalbot_store::batch::Batch;
@@ -21,7 +22,7 @@ use metalbot_store::{self as store, audit, card, outbox};
 pub async fn decide(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     id: BatchId,
     verdict: Verdict,
     seen: Option<Digest>,
@@ -29,7 +30,7 @@ pub async fn decide(
 ) -> Result<(), Error> {
     let mut batch = existing(tx, id).await?;
     must_wait(&batch)?;
-    let another = match (seen, ask.at) {
+    let another = match (seen, ctx.asked_at) {
         (Some(seen), _) => seen != batch.digest,
         // What was said before cannot approve it; it can still be rejected.
         (None, Some(at)) if verdict == Verdict::Approve => {
@@ -38,20 +39,17 @@ pub async fn decide(
         (None, _) => false,
     };
     if another {
-        return Err(Error::Conflict(format!(
-            "{id} has changed since you saw it: look at it again, then decide"
-        )));
+        return Err(Conflict::PlanChanged(id).into());
     }
-    let owners = may_decide(&batch.requirements, &batch.submitter, ask.who)
-        .map_err(|no| Error::Forbidden(format!("{no}.")))?;
-    let decision = Decision { login: ask.who.login.clone(), verdict, digest: batch.digest };
-    let actor = ask.actor();
+    let owners = may_decide(&batch.requirements, &batch.submitter, &ctx.principal)?;
+    let decision = Decision { login: ctx.login().to_owned(), verdict, digest: batch.digest };
+    let actor = ctx.actor();
     if verdict == Verdict::Reject {
         // Whoever sees a mistake after approving must be able to stop it.
-        store::decision::withdraw(tx, id, batch.digest, &ask.who.login).await?;
+        store::decision::withdraw(tx, id, batch.digest, ctx.login()).await?;
     }
     if !store::decision::insert(tx, id, &decision, &owners, &actor.via, reason).await? {
-        return Err(Error::Conflict(format!("you have already decided on {id}")));
+        return Err(Conflict::AlreadyDecided(id).into());
     }
     let detail = json!({
         "by": decision.login, "owners": owners, "digest": batch.digest.to_string(),
@@ -65,8 +63,8 @@ pub async fn decide(
     card::touch(tx, id).await?;
 
     let standing = count(tx, app, &batch).await?;
-    let by = ask.who.login.clone();
-    let notice = match verdict {
+    let by = ctx.login().to_owned();
+    let body = match verdict {
         Verdict::Approve => {
             let complete = standing.approved();
             if complete {
@@ -75,21 +73,20 @@ pub async fn decide(
                     .await?;
             }
             let waits = batch.until().is_some();
-            Notice::Approved { batch: id, by, via: actor.via, owners, complete, waits }
+            EventBody::Approved { by, via: actor.via, owners, complete, waits }
         }
         Verdict::Reject => {
             end(tx, &mut batch, BatchEvent::Reject, &actor, reason).await?;
-            Notice::Rejected { batch: id, by, reason: reason.map(str::to_owned) }
+            EventBody::Rejected { by, reason: reason.map(str::to_owned) }
         }
     };
-    outbox::notice(tx, ask.key, &Audience::Thread { batch: id }, &notice).await?;
-    Ok(())
+    Ok(outbox::event(tx, &ctx.key, id, body).await?)
 }
 
 /// An emoji that says something.
-#[derive(Clone, Copy, Debug)]
-pub struct DecidingReaction<'a> {
-    pub name: &'a str,
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DecidingReaction {
+    pub name: String,
     pub verdict: Verdict,
     /// When it was put there or taken away, by the platform's clock.
     pub at: Option<OffsetDateTime>,
@@ -99,21 +96,21 @@ pub struct DecidingReaction<'a> {
 pub async fn react(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     id: BatchId,
-    reaction: DecidingReaction<'_>,
+    reaction: DecidingReaction,
 ) -> Result<(), Error> {
     let DecidingReaction { name, verdict, at } = reaction;
-    let who = &ask.who.login;
+    let who = ctx.login();
     let before = store::reaction::stands(tx, id, who, &app.reactions.approve).await?;
-    if !store::reaction::put(tx, id, who, name, at).await? {
+    if !store::reaction::put(tx, id, who, &name, at).await? {
         // It came late: it has been taken away since.
         return Ok(());
     }
     if before && verdict == Verdict::Approve {
         return Ok(());
     }
-    decide(tx, app, ask, id, verdict, None, None).await
+    decide(tx, app, ctx, id, verdict, None, None).await
 }
 
 /// A reaction was taken away: the approval goes with the last approving one. A rejection has ended
@@ -121,34 +118,38 @@ pub async fn react(
 pub async fn take_back(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     id: BatchId,
-    reaction: DecidingReaction<'_>,
+    reaction: DecidingReaction,
 ) -> Result<(), Error> {
-    let who = &ask.who.login;
-    let stood = store::reaction::take(tx, id, who, reaction.name, reaction.at).await?;
+    let who = ctx.login();
+    let stood = store::reaction::take(tx, id, who, &reaction.name, reaction.at).await?;
     // Else it approved nothing: a button or another reaction did, or it was for another plan.
     if stood
         && reaction.verdict == Verdict::Approve
         && !store::reaction::stands(tx, id, who, &app.reactions.approve).await?
     {
-        withdraw(tx, ask, id).await?;
+        withdraw(tx, ctx, id).await?;
     }
     Ok(())
 }
 
 /// Takes back a decision that has not decided anything yet.
-async fn withdraw(tx: &mut PgTransaction<'_>, ask: Ask<'_>, id: BatchId) -> Result<(), Error> {
+async fn withdraw(
+    tx: &mut PgTransaction<'_>,
+    ctx: &RequestContext,
+    id: BatchId,
+) -> Result<(), Error> {
     let batch = existing(tx, id).await?;
     if batch.state != BatchState::AwaitingApproval {
         return Ok(());
     }
-    if store::decision::withdraw(tx, id, batch.digest, &ask.who.login).await? {
-        let detail = json!({ "by": ask.who.login });
-        audit::record(tx, &ask.actor(), "batch.approval_withdrawn", Some(id), detail).await?;
+    if store::decision::withdraw(tx, id, batch.digest, ctx.login()).await? {
+        let detail = json!({ "by": ctx.login() });
+        audit::record(tx, &ctx.actor(), "batch.approval_withdrawn", Some(id), detail).await?;
         card::touch(tx, id).await?;
-        let notice = Notice::Withdrawn { batch: id, by: ask.who.login.clone() };
-        outbox::notice(tx, ask.key, &Audience::Thread { batch: id }, &notice).await?;
+        let body = EventBody::ApprovalWithdrawn { by: ctx.login().to_owned() };
+        outbox::event(tx, &ctx.key, id, body).await?;
     }
     Ok(())
 }
@@ -161,7 +162,9 @@ pub async fn expire_overdue(pool: &PgPool) -> Result<usize, Error> {
         match expire(pool, id).await {
             Ok(ended) => expired += usize::from(ended),
             // One that this version cannot read must not hold up the others.
-            Err(error) => tracing::error!(batch = %id, ?error, "it cannot be ended"),
+            Err(error) => {
+                tracing::error!(batch = %id, ?error, "an overdue batch cannot be expired")
+            }
         }
     }
     Ok(expired)
@@ -176,13 +179,12 @@ async fn expire(pool: &PgPool, id: BatchId) -> Result<bool, Error> {
     }
     let actor = Actor::system("expiry");
     end(&mut tx, &mut batch, BatchEvent::Expire, &actor, Some("nobody approved in time")).await?;
-    let notice = Notice::Expired {
-        batch: id,
+    let body = EventBody::Expired {
         submitter: batch.submitter.clone(),
         waited_for: batch.requirements.iter().map(|part| part.owner.clone()).collect(),
     };
     let key = format!("batch:{}:expired", id.0);
-    outbox::notice(&mut tx, &key, &Audience::Thread { batch: id }, &notice).await?;
+    outbox::event(&mut tx, &key, id, body).await?;
     tx.commit().await?;
     Ok(true)
 }
@@ -230,10 +232,10 @@ fn must_wait(batch: &Batch) -> Result<(), Error> {
     }
     let id = batch.id;
     if batch.state == BatchState::AwaitingApproval {
-        return Err(Error::Conflict(format!("the time to decide on {id} is over: it expires")));
+        return Err(Conflict::DecisionOverdue(id).into());
     }
-    let why = batch.state_reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-    Err(Error::Conflict(format!("{id} is {}{why}: there is nothing to decide", batch.state)))
+    let why = batch.state_reason.clone();
+    Err(Conflict::NothingToDecide { batch: id, state: batch.state, why }.into())
 }
 
 fn approvers(tally: &Tally) -> String {

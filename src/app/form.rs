@@ -10,8 +10,8 @@ use time::OffsetDateTime;
 use super::submit::command_line;
 use super::{App, Error, preview};
 use metalbot_core::command::{self, ActionRequest, Command, CommandError, CommandProblem, Submit};
-use metalbot_core::domain::inbound::Place;
-use metalbot_core::domain::notice::Preview;
+use metalbot_core::domain::inbound::ChatLocation;
+use metalbot_core::domain::preview::Preview;
 use metalbot_core::domain::principal::Principal;
 use metalbot_store::{self as store, draft};
 
@@ -91,7 +91,7 @@ fn at_field(error: &CommandError) -> FieldError {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Draft {
     pub command: String,
-    pub place: Place,
+    pub location: ChatLocation,
 }
 
 /// Keeps what a person is shown before they send it; returns its key and the preview.

@@ -2,8 +2,8 @@
 
 use sqlx::{PgConnection, PgPool};
 
-use super::App;
-use metalbot_core::domain::inbound::{Place, PlatformUser};
+use super::{App, PlatformError};
+use metalbot_core::domain::inbound::{ChatLocation, PlatformUser};
 use metalbot_core::domain::principal::Principal;
 use metalbot_store::account;
 
@@ -25,7 +25,7 @@ pub(super) async fn person(
     if let Some(who) = directory.person(user) {
         return Ok(Identity::Person(who));
     }
-    if !app.addresses.contains_key(user.platform.as_str()) {
+    if !app.platforms.contains_key(user.platform.as_str()) {
         return Ok(Identity::Nobody);
     }
     Ok(match account::email(conn, user).await? {
@@ -36,22 +36,31 @@ pub(super) async fn person(
     })
 }
 
-/// The same for who waits for an answer: the platform is asked at once. Needs no transaction.
+/// Why it cannot be said who a user is.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentifyError {
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+}
+
+/// The person behind a user who waits for an answer: the platform is asked at once. Needs no
+/// transaction.
 pub async fn identify(
     pool: &PgPool,
     app: &App,
     user: &PlatformUser,
-) -> Result<Option<Principal>, String> {
-    let internal = |error: sqlx::Error| error.to_string();
-    let mut conn = pool.acquire().await.map_err(internal)?;
-    match person(&mut conn, app, user).await.map_err(internal)? {
+) -> Result<Option<Principal>, IdentifyError> {
+    let mut conn = pool.acquire().await?;
+    match person(&mut conn, app, user).await? {
         Identity::Person(who) => return Ok(Some(who)),
         Identity::Nobody => return Ok(None),
         Identity::AskPlatform => drop(conn),
     }
-    let find = app.addresses.get(user.platform.as_str()).ok_or("no platform vouches for them")?;
-    let email = find(user.clone()).await?;
-    account::remember(pool, user, email.as_deref()).await.map_err(internal)?;
+    let Some(platform) = app.platforms.get(user.platform.as_str()) else { return Ok(None) };
+    let email = platform.verified_email(user).await?;
+    account::remember(pool, user, email.as_deref()).await?;
     Ok(email.and_then(|email| app.directory.current().by_email(&email)))
 }
 
@@ -61,7 +70,7 @@ pub async fn account(
     conn: &mut PgConnection,
     app: &App,
     login: &str,
-    near: &Place,
+    near: &ChatLocation,
 ) -> sqlx::Result<Option<String>> {
     let directory = app.directory.current();
     let scope = |id: &str| id.rsplit_once('/').map(|(scope, _)| scope.to_owned());
@@ -72,7 +81,7 @@ pub async fn account(
         return Ok(Some(id.to_owned()));
     }
     match directory.email(login) {
-        Some(email) if app.addresses.contains_key(near.platform.as_str()) => {
+        Some(email) if app.platforms.contains_key(near.platform.as_str()) => {
             let users = account::users_of(conn, &near.platform, email).await?;
             Ok(users.into_iter().find(|id| scope(id) == here))
         }

@@ -12,29 +12,49 @@ use sqlx::{PgPool, PgTransaction};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::decide::DecidingReaction;
-use super::identify::{Identity, person};
-use super::submit::Submitted;
-use super::{App, Ask, Error, channel_access, control, decide, preference, preview, query, submit};
-use crate::failpoint::{Point, reach};
-use crate::runtime::notifier::Notifier;
-use crate::telemetry;
-use metalbot_core::command::{self, Command, ThreadReply};
-use metalbot_core::domain::approval::Verdict;
+use metalbot_core::command::{Command, ThreadReply};
 use metalbot_core::domain::ids::BatchId;
-use metalbot_core::domain::inbound::{Inbound, Place, PlatformUser, What};
+use metalbot_core::domain::inbound::{ChatLocation, Inbound, InboundBody, PlatformUser};
 use metalbot_core::domain::notice::{Audience, Notice};
+use metalbot_core::domain::origin::Origin;
 use metalbot_core::domain::principal::Principal;
-use metalbot_core::domain::workflow::Digest;
+use metalbot_core::domain::reply::{ErrorReply, Reply};
 use metalbot_store::inbox::Delivery;
 use metalbot_store::notifier::Topic;
 use metalbot_store::{self as store, account, card, inbox, outbox};
 
-/// Turns a platform's raw delivery into what it means; the text says why it means nothing.
-pub type Decode = fn(&Value) -> Result<Inbound, String>;
+use super::channel_access::{self, Access};
+use super::error::{Conflict, Error};
+use super::execute::execute;
+use super::identify::{Identity, person};
+use super::interpret::{Button, ButtonAction, ChatRequest, interpret};
+use super::{App, RequestContext, control, decide};
+use crate::failpoint::{Point, reach};
+use crate::runtime::notifier::Notifier;
+use crate::telemetry;
+
+/// Turns a platform's raw delivery into what it means.
+pub type Decode = fn(&Value) -> Result<Inbound, DecodeError>;
 
 /// The platforms of this process, by name.
 pub type Decoders = HashMap<&'static str, Decode>;
+
+/// Why a delivery means nothing; for operators.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DecodeError(pub String);
+
+impl From<String> for DecodeError {
+    fn from(why: String) -> Self {
+        DecodeError(why)
+    }
+}
+
+impl From<&str> for DecodeError {
+    fn from(why: &str) -> Self {
+        DecodeError(why.to_owned())
+    }
+}
 
 /// Tries of a delivery that always fails for a reason of ours; about a quarter of an hour.
 const MOST_ATTEMPTS: i32 = 20;
@@ -42,17 +62,18 @@ const MOST_ATTEMPTS: i32 = 20;
 /// Longest wait between two tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// How long a delivery is left alone while a platform is asked about it: longer than that takes.
+/// Time for which a delivery is left alone while a platform is asked about it: longer than that
+/// takes.
 const ASKING: Duration = Duration::from_secs(20);
 
-/// After this time what could not be done at first is not done any more: who asked for it sees
+/// Age beyond which what could not be done at first is not done any more: who asked for it sees
 /// another world by now. They are told instead.
 const TOO_LATE: Duration = Duration::from_secs(15 * 60);
 
-/// How long it may be unknown who sent a delivery.
+/// Longest time for which it may be unknown who sent a delivery.
 const LONGEST_DOUBT: Duration = Duration::from_secs(24 * 3600);
 
-/// How long the loop sleeps when nobody wakes it.
+/// Sleep of the loop when nothing wakes it.
 const POLL: Duration = Duration::from_secs(1);
 
 /// Works on deliveries until it is stopped. Several may run, here and in other replicas.
@@ -68,7 +89,7 @@ pub async fn run_intake(
         match work_on_next(&pool, &app, &decoders).await {
             Ok(true) => continue,
             Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the inbox cannot be read"),
+            Err(error) => tracing::warn!(%error, "cannot read the inbox"),
         }
         tokio::select! {
             _ = tokio::time::timeout(POLL, notified) => {}
@@ -93,46 +114,25 @@ pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx
             return Ok(true);
         }
         Ok(Ok(Worked::Unreadable(why))) => {
-            tracing::error!(delivery = delivery.id, why, "a delivery could not be read");
+            let why = why.to_string();
+            tracing::error!(delivery = delivery.id, why, "a delivery cannot be read; it is kept");
             let platform = delivery.platform.clone();
             metrics::counter!(telemetry::INBOX_UNREADABLE, "platform" => platform).increment(1);
             inbox::unreadable(&mut tx, delivery.id, &why).await?;
             tx.commit().await?;
             return Ok(true);
         }
-        Ok(Ok(Worked::WhoIs(user))) => {
+        Ok(Ok(Worked::AskUser(user))) => {
             // The platform is asked with no transaction open; then the delivery's turn comes again.
             // Meanwhile the other loops work on the others.
             inbox::leave_alone(&mut tx, delivery.id, ASKING).await?;
             tx.commit().await?;
-            let Some(find) = app.addresses.get(user.platform.as_str()) else {
-                return fail(pool, &delivery, "no platform vouches for this user").await;
-            };
-            match find(user.clone()).await {
-                Ok(email) => {
-                    account::remember(pool, &user, email.as_deref()).await?;
-                    inbox::go_on(pool, delivery.id).await?;
-                    return Ok(true);
-                }
-                Err(why) => {
-                    // The fault is the platform's, for as long as it lasts. Nobody is taken for
-                    // somebody meanwhile, by whatever was known of them once.
-                    let why = format!("cannot find out who {} is: {why}", user.id);
-                    if delivery.age > LONGEST_DOUBT {
-                        inbox::give_up(pool, delivery.id, &why).await?;
-                    } else {
-                        let wait = outbox::wait_after(delivery.attempts, LONGEST_WAIT);
-                        inbox::postpone(pool, delivery.id, wait, &why).await?;
-                    }
-                    tracing::warn!(delivery = delivery.id, why, "a delivery waits");
-                    return Ok(true);
-                }
-            }
+            return ask_user(pool, app, &delivery, &user).await;
         }
-        Ok(Ok(Worked::WhereIs(place))) => {
+        Ok(Ok(Worked::AskChannel(location))) => {
             inbox::leave_alone(&mut tx, delivery.id, ASKING).await?;
             tx.commit().await?;
-            channel_access::ask(pool, app, &place).await?;
+            channel_access::ask(pool, app, &location).await?;
             inbox::go_on(pool, delivery.id).await?;
             return Ok(true);
         }
@@ -143,13 +143,43 @@ pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx
     fail(pool, &delivery, &failure).await
 }
 
+/// Asks the platform who the sender is. While it does not say, the delivery waits: nobody is taken
+/// for somebody meanwhile, by whatever was known of them once.
+async fn ask_user(
+    pool: &PgPool,
+    app: &App,
+    delivery: &Delivery,
+    user: &PlatformUser,
+) -> sqlx::Result<bool> {
+    let Some(platform) = app.platforms.get(user.platform.as_str()) else {
+        return fail(pool, delivery, "no platform vouches for this user").await;
+    };
+    match platform.verified_email(user).await {
+        Ok(email) => {
+            account::remember(pool, user, email.as_deref()).await?;
+            inbox::go_on(pool, delivery.id).await?;
+        }
+        Err(error) => {
+            let why = format!("cannot find out who {} is: {error}", user.id);
+            if delivery.age > LONGEST_DOUBT {
+                inbox::give_up(pool, delivery.id, &why).await?;
+            } else {
+                let wait = outbox::wait_after(delivery.attempts, LONGEST_WAIT);
+                inbox::postpone(pool, delivery.id, wait, &why).await?;
+            }
+            tracing::warn!(delivery = delivery.id, why, "a delivery waits for its sender's name");
+        }
+    }
+    Ok(true)
+}
+
 /// Tries the delivery again later, or never.
 async fn fail(pool: &PgPool, delivery: &Delivery, failure: &str) -> sqlx::Result<bool> {
     let attempts = delivery.attempts;
     tracing::error!(delivery = delivery.id, attempts, error = failure, "a delivery failed");
     if attempts < MOST_ATTEMPTS {
-        inbox::postpone(pool, delivery.id, outbox::wait_after(attempts, LONGEST_WAIT), failure)
-            .await?;
+        let wait = outbox::wait_after(attempts, LONGEST_WAIT);
+        inbox::postpone(pool, delivery.id, wait, failure).await?;
     } else {
         // It would hold up everything that its sender says from now on.
         inbox::give_up(pool, delivery.id, failure).await?;
@@ -161,11 +191,11 @@ async fn fail(pool: &PgPool, delivery: &Delivery, failure: &str) -> sqlx::Result
 enum Worked {
     Done,
     /// It means nothing; kept in the inbox for a person to look at. Nobody can be answered.
-    Unreadable(String),
+    Unreadable(DecodeError),
     /// Nothing was done: the platform must say first who this is.
-    WhoIs(PlatformUser),
-    /// Nothing was done: the platform must say first whether we are heard there.
-    WhereIs(Place),
+    AskUser(PlatformUser),
+    /// Nothing was done: the platform must say first whether people see there what is said.
+    AskChannel(ChatLocation),
 }
 
 async fn work_on(
@@ -175,100 +205,122 @@ async fn work_on(
     delivery: &Delivery,
 ) -> sqlx::Result<Worked> {
     let Some(decode) = decoders.get(delivery.platform.as_str()) else {
-        return Err(sqlx::Error::Protocol(format!("no door for {}", delivery.platform)));
+        let message = format!("this process cannot read deliveries of {}", delivery.platform);
+        return Err(sqlx::Error::Protocol(message));
     };
     let inbound = match decode(&delivery.body) {
         Ok(inbound) => inbound,
         Err(why) => return Ok(Worked::Unreadable(why)),
     };
-    if is_talk(app, &inbound.what) {
-        return Ok(Worked::Done);
-    }
-    let key = format!("{}:{}", inbound.who.platform, inbound.delivery);
-    let only = |user: &str| Audience::Only { place: inbound.place.clone(), user: user.to_owned() };
-    let who = match person(tx, app, &inbound.who).await? {
-        Identity::Person(who) => Some(who),
-        Identity::Nobody => None,
-        Identity::AskPlatform => return Ok(Worked::WhoIs(inbound.who)),
-    };
-    let answer_key = format!("{key}:answer");
-    let Some(who) = who else {
-        if asks_for_something(tx, &inbound).await? {
-            let user = inbound.who.id.clone();
-            let platform = inbound.who.platform.clone();
-            let audience = only(&user);
-            let admins = app.policy.admins.iter().cloned().collect();
-            let notice = Notice::Unbound { platform, user, admins };
-            outbox::notice(tx, &answer_key, &audience, &notice).await?;
+    let now = store::now(tx).await?;
+    let Some(request) = interpret(app, &inbound.body, now) else { return Ok(Worked::Done) };
+    let who = match person(tx, app, &inbound.user).await? {
+        Identity::Person(who) => who,
+        Identity::AskPlatform => return Ok(Worked::AskUser(inbound.user)),
+        Identity::Nobody => {
+            if asks_for_something(tx, &inbound, &request).await? {
+                answer(tx, &inbound, unknown_user(app, &inbound.user)).await?;
+            }
+            return Ok(Worked::Done);
         }
-        return Ok(Worked::Done);
     };
-    if delivery.attempts > 0 && delivery.age > TOO_LATE && !holds_back(app, &inbound.what) {
-        let notice = late(&inbound.what, delivery.received_at);
-        outbox::notice(tx, &answer_key, &only(&inbound.who.id), &notice).await?;
+    if delivery.attempts > 0 && delivery.age > TOO_LATE && !request.only_holds_back() {
+        answer(tx, &inbound, too_late(&inbound.body, delivery.received_at)).await?;
         return Ok(Worked::Done);
     }
+    if request.needs_card() {
+        match channel_access::access(tx, app, &inbound.location).await? {
+            Access::Open => {}
+            Access::Unknown => return Ok(Worked::AskChannel(inbound.location)),
+            Access::Closed(why) => {
+                let error = Error::Conflict(Conflict::ChannelClosed(why));
+                answer(tx, &inbound, Reply::Error(error.reply(None))).await?;
+                return Ok(Worked::Done);
+            }
+        }
+    }
+    let ctx = context(&inbound, who, delivery.received_at);
     // What a refused request wrote before it was refused goes away with the savepoint.
     let mut attempt = sqlx::Acquire::begin(&mut **tx).await?;
-    let at = inbound.what.at().or(Some(delivery.received_at));
-    let ask = Ask { who: &who, place: &inbound.place, key: &key, at };
-    let answer = match carry_out(&mut attempt, app, ask, &inbound.what).await {
-        Ok(answer) => {
+    let input = request.input().map(str::to_owned);
+    let reply = match carry_out(&mut attempt, app, &ctx, request).await {
+        Ok(reply) => {
             attempt.commit().await?;
-            answer
+            reply
         }
-        Err(Error::Internal(error)) => return Err(error),
-        Err(Error::AskWhere) => {
-            attempt.rollback().await?;
-            return Ok(Worked::WhereIs(inbound.place));
-        }
+        Err(Error::Internal(error) | Error::Unavailable(error)) => return Err(error),
         Err(error) => {
             attempt.rollback().await?;
-            Some(apology(&inbound.what, &error))
+            Reply::Error(error.reply(input.as_deref()))
         }
     };
-    if let Some(notice) = answer {
-        outbox::notice(tx, &answer_key, &only(&inbound.who.id), &notice).await?;
-    }
+    answer(tx, &inbound, reply).await?;
     Ok(Worked::Done)
+}
+
+fn context(inbound: &Inbound, who: Principal, received_at: OffsetDateTime) -> RequestContext {
+    RequestContext {
+        principal: who,
+        origin: Origin::Chat { location: inbound.location.clone() },
+        key: key(inbound),
+        asked_at: inbound.body.at().or(Some(received_at)),
+    }
+}
+
+fn key(inbound: &Inbound) -> String {
+    format!("{}:{}", inbound.user.platform, inbound.delivery)
+}
+
+/// Queues the answer, for the person alone. What was done is not answered: the batch's card or an
+/// event in its thread says it to everybody.
+async fn answer(tx: &mut PgTransaction<'_>, inbound: &Inbound, reply: Reply) -> sqlx::Result<()> {
+    if matches!(reply, Reply::Admitted(_) | Reply::Done) {
+        return Ok(());
+    }
+    let (location, user) = (inbound.location.clone(), inbound.user.id.clone());
+    let audience = Audience::Only { location, user };
+    let key = format!("{}:answer", key(inbound));
+    outbox::notice(tx, &key, &audience, &Notice::Reply(reply)).await
+}
+
+fn unknown_user(app: &App, user: &PlatformUser) -> Reply {
+    Reply::UnknownUser {
+        platform: user.platform.clone(),
+        user: user.id.clone(),
+        admins: app.policy.admins.iter().cloned().collect(),
+    }
 }
 
 /// Whether somebody whom we do not know asks for something, and must learn that they are not known.
 /// In threads they may talk, but not believe that they have decided.
-async fn asks_for_something(tx: &mut PgTransaction<'_>, inbound: &Inbound) -> sqlx::Result<bool> {
-    let head = match &inbound.what {
-        What::Command { .. } | What::Button { .. } => return Ok(true),
-        What::Reaction { added: false, .. } => return Ok(false),
-        What::Reaction { message, .. } => Some(message),
-        What::ThreadReply { .. } => inbound.place.thread.as_ref(),
+async fn asks_for_something(
+    tx: &mut PgTransaction<'_>,
+    inbound: &Inbound,
+    request: &ChatRequest,
+) -> sqlx::Result<bool> {
+    let head = match request {
+        ChatRequest::Reaction { added: false, .. } => return Ok(false),
+        ChatRequest::Reaction { message, .. } => Some(message),
+        ChatRequest::Reply { .. } => inbound.location.thread.as_ref(),
+        ChatRequest::Command(_)
+        | ChatRequest::Invalid { .. }
+        | ChatRequest::Press { .. }
+        | ChatRequest::UnknownButton => return Ok(true),
     };
-    let Place { platform, channel, .. } = &inbound.place;
+    let ChatLocation { platform, channel, .. } = &inbound.location;
     Ok(match head {
         Some(head) => card::batch_of_message(tx, platform, channel, head).await?.is_some(),
         None => false,
     })
 }
 
-/// Whether it can only keep something from being done: that is never too late.
-fn holds_back(app: &App, what: &What) -> bool {
-    let said = match what {
-        What::Reaction { name, added, .. } => {
-            return !added || verdict_of(app, name) == Some(Verdict::Reject);
-        }
-        What::Command { text } | What::ThreadReply { text, .. } => text,
-        What::Button { value, .. } => value,
-    };
-    let verb = said.split_whitespace().next().unwrap_or_default();
-    ["cancel", "stop", "pause", "reject", "drop"].iter().any(|word| verb.eq_ignore_ascii_case(word))
-}
-
-/// What is said to who asked for something that could not be done in time.
-fn late(what: &What, at: OffsetDateTime) -> Notice {
-    let asked = match what {
-        What::Command { text } => format!("/metal {text}"),
-        What::ThreadReply { text, .. } => text.clone(),
-        What::Reaction { name, .. } => format!(":{name}:"),
-        What::Button { value, .. } => value.split(' ').next().unwrap_or_default().to_owned(),
+/// The answer to a request that could not be carried out in time.
+fn too_late(body: &InboundBody, at: OffsetDateTime) -> Reply {
+    let asked = match body {
+        InboundBody::Command { text } => format!("/metal {text}"),
+        InboundBody::ThreadReply { text, .. } => text.clone(),
+        InboundBody::Reaction { name, .. } => format!(":{name}:"),
+        InboundBody::Button { value, .. } => value.split(' ').next().unwrap_or_default().to_owned(),
     };
     let message = format!(
         "what you asked for at {:02}:{:02} UTC ({asked}) could not be done then, and was not done \
@@ -276,204 +328,87 @@ fn late(what: &What, at: OffsetDateTime) -> Notice {
         at.hour(),
         at.minute()
     );
-    Notice::NotDone { message }
+    let code = "too_late".into();
+    Reply::Error(ErrorReply { code, message, input: None, column: None, hint: None })
 }
 
-/// What is not for us, whoever says it.
-fn is_talk(app: &App, what: &What) -> bool {
-    match what {
-        What::ThreadReply { text, .. } => command::thread_reply(text).is_none(),
-        What::Reaction { name, .. } => verdict_of(app, name).is_none(),
-        What::Command { .. } | What::Button { .. } => false,
-    }
-}
-
-/// What a reaction says, if anything.
-fn verdict_of(app: &App, reaction: &str) -> Option<Verdict> {
-    let among = |names: &[String]| names.iter().any(|name| name == reaction);
-    match (among(&app.reactions.approve), among(&app.reactions.reject)) {
-        (true, _) => Some(Verdict::Approve),
-        (false, true) => Some(Verdict::Reject),
-        (false, false) => None,
-    }
-}
-
-/// What an error looks like to the person.
-fn apology(what: &What, error: &Error) -> Notice {
-    match (what, error) {
-        (What::Command { text }, Error::Invalid(error)) => Notice::Error {
-            message: error.message(),
-            input: error.column.map(|_| text.clone()),
-            column: error.column,
-            hint: error.hint(),
-        },
-        _ => Notice::NotDone { message: error.to_string() },
-    }
-}
-
-/// Does what the person asked for. The answer, if any, is for them alone.
+/// Does what the person asked for.
 async fn carry_out(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
-    what: &What,
-) -> Result<Option<Notice>, Error> {
-    match what {
-        What::Command { text } => {
-            let now = store::now(tx).await?;
-            let inventory = app.inventory.current();
-            let (catalog, limits) = (&app.catalog, &app.limits);
-            let command = command::understand(text, catalog, inventory.as_ref(), limits, now)?;
-            run_command(tx, app, ask, command).await
+    ctx: &RequestContext,
+    request: ChatRequest,
+) -> Result<Reply, Error> {
+    match request {
+        ChatRequest::Command(command) => execute(tx, app, ctx, command).await,
+        ChatRequest::Invalid { error, .. } => Err(error.into()),
+        ChatRequest::UnknownButton => Err(Conflict::StaleButton.into()),
+        ChatRequest::Reply { reply, .. } => {
+            let thread = ctx.origin.location().and_then(|at| at.thread.as_deref());
+            // Words in a thread that is no batch's are for people.
+            let Some(id) = batch_of(tx, ctx, thread).await? else { return Ok(Reply::Done) };
+            execute(tx, app, ctx, command_of(reply, id)).await
         }
-        What::ThreadReply { text, .. } => {
-            let Some(reply) = command::thread_reply(text) else { return Ok(None) };
-            let Some(id) = batch_of(tx, ask, ask.place.thread.as_deref()).await? else {
-                return Ok(None);
-            };
-            let command = match reply {
-                ThreadReply::Approve => Command::Approve(id),
-                ThreadReply::Reject { reason } => Command::Reject { batch: id, reason },
-                ThreadReply::Cancel => Command::Cancel(id),
-                ThreadReply::Status => Command::Status(id),
-                ThreadReply::Retry => Command::Retry(id),
-            };
-            run_command(tx, app, ask, command).await
-        }
-        What::Reaction { message, name, added, at } => {
-            let Some(verdict) = verdict_of(app, name) else { return Ok(None) };
-            let Some(id) = batch_of(tx, ask, Some(message)).await? else { return Ok(None) };
-            let reaction = DecidingReaction { name, verdict, at: *at };
-            match added {
-                true => decide::react(tx, app, ask, id, reaction).await?,
-                false => decide::take_back(tx, app, ask, id, reaction).await?,
+        ChatRequest::Reaction { message, reaction, added } => {
+            if let Some(id) = batch_of(tx, ctx, Some(&message)).await? {
+                match added {
+                    true => decide::react(tx, app, ctx, id, reaction).await?,
+                    false => decide::take_back(tx, app, ctx, id, reaction).await?,
+                }
             }
-            Ok(None)
+            Ok(Reply::Done)
         }
-        What::Button { message, value, answer } => {
-            press(tx, app, ask, message, value, answer.as_deref()).await
-        }
+        ChatRequest::Press { message, button } => press(tx, app, ctx, &message, button).await,
     }
 }
 
-async fn run_command(
-    tx: &mut PgTransaction<'_>,
-    app: &App,
-    ask: Ask<'_>,
-    command: Command,
-) -> Result<Option<Notice>, Error> {
-    match command {
-        Command::Help { topic } => {
-            let page = command::help(&app.catalog, topic.as_deref());
-            let page = serde_json::to_value(page).unwrap_or_default();
-            return Ok(Some(Notice::Help { page }));
-        }
-        Command::Submit(request) => {
-            channel_access::must_be_open(tx, app, ask.place).await?;
-            return Ok(answer(submit::submit(tx, app, ask, &request, None).await?));
-        }
-        Command::Retry(id) => {
-            channel_access::must_be_open(tx, app, ask.place).await?;
-            return Ok(answer(submit::retry(tx, app, ask, id).await?));
-        }
-        Command::Status(id) => return query::batch(tx, id).await.map(Some),
-        Command::HostStatus(hosts) => return query::hosts(tx, app, &hosts).await.map(Some),
-        Command::List { mine } => {
-            let of = mine.then_some(ask.who.login.as_str());
-            return query::list(tx, of).await.map(Some);
-        }
-        Command::Hosts { expression, hosts } => {
-            return Ok(Some(Notice::Hosts { expression, hosts }));
-        }
-        Command::Whoami => return Ok(Some(whoami(ask.who))),
-        Command::DryRun(request) => {
-            return preview::dry_run(tx, app, ask.who, &request).await.map(Some);
-        }
-        Command::Notify(change) => {
-            return preference::notify(tx, app, ask, change).await.map(Some);
-        }
-        Command::Cancel(id) => control::cancel(tx, app, ask, id).await?,
-        Command::Pause(id) => control::pause(tx, app, ask, id).await?,
-        Command::Resume(id) => control::resume(tx, app, ask, id, None).await?,
-        Command::Drop { batch, hosts } => control::drop_hosts(tx, app, ask, batch, &hosts).await?,
-        Command::Release(hosts) => {
-            control::release(tx, app, ask, &hosts).await?;
-        }
-        Command::Approve(id) => {
-            decide::decide(tx, app, ask, id, Verdict::Approve, None, None).await?;
-        }
-        Command::Reject { batch, reason } => {
-            let reason = reason.as_deref();
-            decide::decide(tx, app, ask, batch, Verdict::Reject, None, reason).await?;
-        }
-    }
-    Ok(None)
-}
-
-fn answer(submitted: Submitted) -> Option<Notice> {
-    match submitted {
-        Submitted::Accepted(_) => None,
-        Submitted::Refused(notice) => Some(notice),
+fn command_of(reply: ThreadReply, id: BatchId) -> Command {
+    match reply {
+        ThreadReply::Approve => Command::Approve(id),
+        ThreadReply::Reject { reason } => Command::Reject { batch: id, reason },
+        ThreadReply::Cancel => Command::Cancel(id),
+        ThreadReply::Status => Command::Status(id),
+        ThreadReply::Retry => Command::Retry(id),
     }
 }
 
-fn whoami(who: &Principal) -> Notice {
-    Notice::Whoami {
-        login: who.login.clone(),
-        name: who.name.clone(),
-        groups: who.groups.iter().cloned().collect(),
-    }
-}
-
-/// A button's value is `verb batch [seen]`: what the person saw when they pressed it, which is the
-/// plan's digest or the pause's number. It must sit on that batch's card or in the thread under it.
+/// Does what a button stands for. It must sit on its batch's card or in the thread under it.
 async fn press(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     message: &str,
-    value: &str,
-    answer: Option<&str>,
-) -> Result<Option<Notice>, Error> {
-    let stale = || Error::Conflict("that button is not valid here any more".into());
-    let mut words = value.split(' ');
-    let verb = words.next().unwrap_or_default();
-    let id: BatchId = words.next().and_then(|id| id.parse().ok()).ok_or_else(stale)?;
-    let Place { platform, channel, thread } = ask.place;
-    if batch_of(tx, ask, Some(message)).await? != Some(id)
-        && batch_of(tx, ask, thread.as_deref()).await? != Some(id)
+    button: Button,
+) -> Result<Reply, Error> {
+    let id = button.batch;
+    let location = ctx.origin.location().ok_or(Conflict::StaleButton)?;
+    let ChatLocation { platform, channel, thread } = location;
+    if batch_of(tx, ctx, Some(message)).await? != Some(id)
+        && batch_of(tx, ctx, thread.as_deref()).await? != Some(id)
         && !card::is_on_its_way(tx, id, platform, channel).await?
     {
-        return Err(stale());
+        return Err(Conflict::StaleButton.into());
     }
-    let seen = words.next();
-    match verb {
-        "approve" | "reject" => {
-            let verdict = if verb == "approve" { Verdict::Approve } else { Verdict::Reject };
-            let seen = Some(seen.and_then(Digest::parse).ok_or_else(stale)?);
-            let reason = answer.filter(|_| verdict == Verdict::Reject).and_then(command::rejection);
-            decide::decide(tx, app, ask, id, verdict, seen, reason.as_deref()).await?;
-            Ok(None)
+    match button.action {
+        ButtonAction::Decide { verdict, seen, reason } => {
+            decide::decide(tx, app, ctx, id, verdict, Some(seen), reason.as_deref()).await?;
         }
-        "cancel" => run_command(tx, app, ask, Command::Cancel(id)).await,
-        "pause" => run_command(tx, app, ask, Command::Pause(id)).await,
-        "resume" => {
-            let seen = seen.and_then(|pause| pause.parse().ok()).ok_or_else(stale)?;
-            control::resume(tx, app, ask, id, Some(seen)).await?;
-            Ok(None)
+        ButtonAction::Resume { pause_number } => {
+            control::resume(tx, app, ctx, id, Some(pause_number)).await?;
         }
-        "retry" => run_command(tx, app, ask, Command::Retry(id)).await,
-        _ => Err(stale()),
+        ButtonAction::Cancel => return execute(tx, app, ctx, Command::Cancel(id)).await,
+        ButtonAction::Pause => return execute(tx, app, ctx, Command::Pause(id)).await,
+        ButtonAction::Retry => return execute(tx, app, ctx, Command::Retry(id)).await,
     }
+    Ok(Reply::Done)
 }
 
-/// The batch whose card this message is.
+/// The batch whose card a message is.
 async fn batch_of(
     tx: &mut PgTransaction<'_>,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     message: Option<&str>,
 ) -> Result<Option<BatchId>, Error> {
-    let Some(message) = message else { return Ok(None) };
-    let place = ask.place;
-    Ok(card::batch_of_message(tx, &place.platform, &place.channel, message).await?)
+    let (Some(message), Some(at)) = (message, ctx.origin.location()) else { return Ok(None) };
+    Ok(card::batch_of_message(tx, &at.platform, &at.channel, message).await?)
 }

@@ -3,22 +3,27 @@
 use serde_json::json;
 use sqlx::PgTransaction;
 
-use super::{App, Ask, Error};
+use super::error::Conflict;
+use super::{App, Error, RequestContext};
 use crate::identity::authz::{Authorised, Permission, authorise};
 use metalbot_core::command::Notify;
-use metalbot_core::domain::notice::Notice;
+use metalbot_core::domain::reply::Reply;
 use metalbot_store::{audit, preference};
 
 /// Shows what the person and the channel are told, after the change asked for.
 pub async fn notify(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     change: Notify,
-) -> Result<Notice, Error> {
-    let login = &ask.who.login;
+) -> Result<Reply, Error> {
+    let login = ctx.login();
     let mut mine = preference::of(tx, login).await?;
-    let mut here = preference::channel(tx, ask.place).await?;
+    let channel = ctx.origin.location();
+    let mut here = match channel {
+        Some(channel) => Some(preference::channel(tx, channel).await?),
+        None => None,
+    };
     let changed = match change {
         Notify::Show => false,
         Notify::Mine(changes) => {
@@ -27,14 +32,18 @@ pub async fn notify(
             true
         }
         Notify::Here(change) => {
-            let _: Authorised = authorise(&app.policy, ask.who, Permission::Tune)?;
-            here = here.changed(change);
-            preference::set_channel(tx, ask.place, &here).await?;
+            let _: Authorised = authorise(&app.policy, &ctx.principal, Permission::Tune)?;
+            let (Some(channel), Some(setting)) = (channel, here) else {
+                return Err(Conflict::NotInAChannel.into());
+            };
+            let setting = setting.changed(change);
+            preference::set_channel(tx, channel, &setting).await?;
             // It changes what others hear.
-            let detail = json!({ "channel": ask.place.channel, "setting": here });
-            audit::record(tx, &ask.actor(), "channel.tuned", None, detail).await?;
+            let detail = json!({ "channel": channel.channel, "setting": setting });
+            here = Some(setting);
+            audit::record(tx, &ctx.actor(), "channel.tuned", None, detail).await?;
             true
         }
     };
-    Ok(Notice::Notify { mine, here, changed })
+    Ok(Reply::Preferences { mine, here, changed })
 }

@@ -9,21 +9,11 @@ use super::{App, Error};
 use crate::identity::authz::{Permission, authorise};
 use metalbot_core::command::Submit;
 use metalbot_core::domain::approval::{self, count_by_owner};
-use metalbot_core::domain::notice::{ApprovalView, Notice, Preview};
 use metalbot_core::domain::overlap::overlap;
+use metalbot_core::domain::preview::Preview;
 use metalbot_core::domain::principal::Principal;
+use metalbot_core::domain::view::ApprovalView;
 use metalbot_store::claim;
-
-/// The answer to `/metal dry-run`.
-pub async fn dry_run(
-    conn: &mut PgConnection,
-    app: &App,
-    who: &Principal,
-    request: &Submit,
-) -> Result<Notice, Error> {
-    let preview = Box::new(preview(conn, app, who, request).await?);
-    Ok(Notice::DryRun { preview })
-}
 
 /// What would happen to which hosts, who holds some of them now, whether the person may, and who
 /// would have to approve. All of it may be different a moment later: the submission looks again.

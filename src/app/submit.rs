@@ -6,7 +6,8 @@ use std::time::Instant;
 use sqlx::PgTransaction;
 use time::format_description::well_known::Rfc3339;
 
-use super::{App, Ask, Error};
+use super::error::{Conflict, NotFound};
+use super::{App, Error, RequestContext};
 use crate::identity::authz::{Authorised, Permission, authorise};
 use crate::inventory::Inventory;
 use crate::telemetry;
@@ -15,24 +16,25 @@ use metalbot_core::domain::approval::{self, Needed, count_by_owner};
 use metalbot_core::domain::batch::{BatchEvent, BatchState};
 use metalbot_core::domain::host::{Host, HostName};
 use metalbot_core::domain::ids::BatchId;
-use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_core::domain::job::JobState;
-use metalbot_core::domain::notice::Notice;
 use metalbot_core::domain::overlap::{Overlap, overlap};
+use metalbot_core::domain::reply::{Admitted, Refusal};
 use metalbot_core::domain::rollout::{Start, WavePause};
+use metalbot_core::domain::view::ApprovalView;
 use metalbot_core::domain::workflow::{Plan, digest};
 use metalbot_store::batch::{Batch, NewBatch};
 use metalbot_store::job::NewJob;
 use metalbot_store::notifier::{Topic, notify};
 use metalbot_store::{self as store, claim, lock};
 
-/// What became of a submission.
+/// Outcome of a submission.
 #[derive(Debug)]
 pub enum Submitted {
-    /// It is a batch now; its card is the answer.
-    Accepted(BatchId),
-    /// It was stored as refused; the notice says why.
-    Refused(Notice),
+    /// It is a batch now.
+    Admitted(Admitted),
+    /// It was stored as refused, since others hold some of its hosts.
+    Refused(Refusal),
 }
 
 /// What is to be admitted, once it is known who asks for it and who must approve.
@@ -41,8 +43,8 @@ pub(super) struct Admission<'a> {
     /// The hosts of the request, in its order.
     pub(super) hosts: Vec<&'a Host>,
     pub(super) needed: Needed,
-    /// Where the batch's card appears.
-    pub(super) card: &'a Place,
+    /// Where the batch's card appears, if it gets one.
+    pub(super) announced: Option<&'a ChatLocation>,
     pub(super) retry_of: Option<BatchId>,
 }
 
@@ -50,7 +52,7 @@ pub(super) struct Admission<'a> {
 pub async fn submit(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     request: &Submit,
     retry_of: Option<BatchId>,
 ) -> Result<Submitted, Error> {
@@ -61,23 +63,24 @@ pub async fn submit(
     let plan = &request.plan;
     let allowed = authorise(
         &app.policy,
-        ask.who,
+        &ctx.principal,
         Permission::Submit { action: &plan.action, owners: &owners },
     )?;
     let needed = approval::requirements(&app.approvals, &plan.action, plan.risk, &by_owner);
-    let admission = Admission { request, hosts, needed, card: ask.place, retry_of };
-    admit(tx, app, ask, allowed, admission).await
+    let admission =
+        Admission { request, hosts, needed, announced: ctx.origin.location(), retry_of };
+    admit(tx, app, ctx, allowed, admission).await
 }
 
 /// Stores the batch, with its claims or as refused.
 pub(super) async fn admit(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     allowed: Authorised,
     admission: Admission<'_>,
 ) -> Result<Submitted, Error> {
-    let Admission { request, hosts, needed, card, retry_of } = admission;
+    let Admission { request, hosts, needed, announced, retry_of } = admission;
     let plan = &request.plan;
     let started = Instant::now();
     let claim_lock = lock::admission(tx, &request.hosts).await?;
@@ -88,11 +91,11 @@ pub(super) async fn admit(
         submitter: allowed.login(),
         reason: request.reason.as_deref(),
         requirements: &needed.requirements,
-        platform: &card.platform,
-        channel: &card.channel,
+        origin: &ctx.origin,
+        announced,
         retry_of,
     };
-    let mut batch = store::batch::insert(tx, &claim_lock, &new, &ask.actor()).await?;
+    let mut batch = store::batch::insert(tx, &claim_lock, &new, &ctx.actor()).await?;
     let jobs: Vec<NewJob<'_>> = hosts
         .iter()
         .zip(plan.rollout.waves_of(hosts.len()))
@@ -102,43 +105,50 @@ pub(super) async fn admit(
     metrics::histogram!(telemetry::ADMISSION_SECONDS).record(started.elapsed());
     if !found.held.is_empty() {
         store::job::insert(tx, &claim_lock, batch.id, &jobs, JobState::Skipped).await?;
-        return refuse(tx, app, ask, request, &mut batch, found).await;
+        return refuse(tx, app, ctx, request, &mut batch, found).await;
     }
     store::job::insert(tx, &claim_lock, batch.id, &jobs, JobState::Pending).await?;
     if plan.checks.is_empty() {
-        store::batch::pass_checks(tx, &mut batch, &needed, &ask.actor()).await?;
+        store::batch::pass_checks(tx, &mut batch, &needed, &ctx.actor()).await?;
     } else {
         // `executor::checker` goes on from here.
         store::card::touch(tx, batch.id).await?;
         notify(tx, Topic::Work).await?;
     }
-    Ok(Submitted::Accepted(batch.id))
+    Ok(Submitted::Admitted(Admitted {
+        batch: batch.id,
+        action: plan.action.clone(),
+        state: batch.state,
+        hosts: request.hosts.clone(),
+        digest: batch.digest.to_string(),
+        approvals: match batch.state {
+            BatchState::Checking => Vec::new(),
+            _ => needed.requirements.iter().map(ApprovalView::lacking).collect(),
+        },
+    }))
 }
 
 /// Asks again for the hosts of a batch that failed, with the same plan.
 pub async fn retry(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     id: BatchId,
 ) -> Result<Submitted, Error> {
     let batch = existing(tx, id).await?;
     if !batch.state.is_final() {
-        return Err(Error::Conflict(format!(
-            "{id} is {}: retry it when it has ended",
-            batch.state
-        )));
+        return Err(Conflict::NotEnded { batch: id, state: batch.state }.into());
     }
     let hosts = store::job::hosts_in(tx, id, JobState::Failed).await?;
     if hosts.is_empty() {
-        return Err(Error::Conflict(match batch.state {
-            BatchState::Succeeded => format!("every host of {id} succeeded: nothing to retry"),
-            _ => format!("no host of {id} failed: submit it anew instead"),
-        }));
+        return Err(match batch.state {
+            BatchState::Succeeded => Conflict::NothingFailed(id).into(),
+            _ => Conflict::NothingToRetry(id).into(),
+        });
     }
     let mut plan = batch.plan;
     let Some(spec) = app.catalog.get(&plan.action) else {
-        return Err(Error::NotFound(format!("there is no action {} any more", plan.action)));
+        return Err(NotFound::Action(plan.action).into());
     };
     // The action may have been found more dangerous since.
     plan.risk = plan.risk.max(spec.risk);
@@ -146,13 +156,13 @@ pub async fn retry(
     // Its time was the other batch's.
     plan.rollout.start = None;
     let reason = batch.reason.or_else(|| Some(format!("retry of {id}")));
-    submit(tx, app, ask, &Submit { plan, hosts, reason }, Some(id)).await
+    submit(tx, app, ctx, &Submit { plan, hosts, reason }, Some(id)).await
 }
 
 async fn refuse(
     tx: &mut PgTransaction<'_>,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     request: &Submit,
     batch: &mut Batch,
     found: Overlap,
@@ -166,11 +176,11 @@ async fn refuse(
         })
         .collect::<Vec<_>>()
         .join("; ");
-    store::batch::apply(tx, batch, BatchEvent::Refuse, &ask.actor(), Some(&reason)).await?;
+    store::batch::apply(tx, batch, BatchEvent::Refuse, &ctx.actor(), Some(&reason)).await?;
     let in_chat = app.catalog.get(&request.plan.action).is_some();
     let free_command = (!found.free.is_empty() && in_chat)
         .then(|| command_line(app, &request.plan, &found.free, request.reason.as_deref()));
-    Ok(Submitted::Refused(Notice::Refused {
+    Ok(Submitted::Refused(Refusal {
         batch: batch.id,
         action: request.plan.action.clone(),
         hosts: request.hosts.clone(),
@@ -182,11 +192,7 @@ async fn refuse(
 
 /// The batch, or an error for the person that says there is none.
 pub(super) async fn existing(tx: &mut PgTransaction<'_>, id: BatchId) -> Result<Batch, Error> {
-    store::batch::lock(tx, id).await?.ok_or_else(|| no_such_batch(id))
-}
-
-pub(super) fn no_such_batch(id: BatchId) -> Error {
-    Error::NotFound(format!("there is no batch {id}; `/metal list` shows the latest"))
+    store::batch::lock(tx, id).await?.ok_or_else(|| NotFound::Batch(id).into())
 }
 
 /// A host can leave the inventory between the parsing and here, and between a batch and its retry.
@@ -204,8 +210,7 @@ pub(super) fn known_hosts<'a>(
     if gone.is_empty() {
         return Ok(known);
     }
-    let gone = metalbot_core::domain::host::fold(&gone);
-    Err(Error::NotFound(format!("{gone} is not in the inventory any more")))
+    Err(NotFound::Hosts(gone).into())
 }
 
 /// The command that asks for the same plan on other hosts; arguments at their defaults are left out.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::inbound::ChatLocation;
 
 pub mod console;
 pub mod slack;
@@ -58,7 +58,7 @@ pub struct Progress {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Button {
     pub label: String,
-    /// Comes back in `What::Button`.
+    /// Comes back in `InboundBody::Button`.
     pub value: String,
     pub style: ButtonStyle,
     /// What the person is asked before the press is sent; they may leave it empty.
@@ -97,7 +97,7 @@ pub trait Chat: Send + Sync + 'static {
     /// second post under the same key is the first one. `only_to` makes it visible to one user.
     async fn post(
         &self,
-        to: &Place,
+        to: &ChatLocation,
         only_to: Option<&str>,
         key: &str,
         message: &Message,
@@ -105,7 +105,7 @@ pub trait Chat: Send + Sync + 'static {
 
     /// The user whom the platform knows by this address, of its own people around the place. A
     /// platform that vouches for no addresses knows nobody.
-    async fn user_by_email(&self, _: &Place, _: &str) -> Result<Option<String>, ChatError> {
+    async fn user_by_email(&self, _: &ChatLocation, _: &str) -> Result<Option<String>, ChatError> {
         Ok(None)
     }
 
@@ -113,7 +113,7 @@ pub trait Chat: Send + Sync + 'static {
     /// a platform that has direct messages sends one.
     async fn direct(
         &self,
-        near: &Place,
+        near: &ChatLocation,
         user: &str,
         key: &str,
         message: &Message,
@@ -122,10 +122,11 @@ pub trait Chat: Send + Sync + 'static {
     }
 
     /// An address that shows a message, on a platform that has such.
-    async fn link(&self, _: &Place, _: &str) -> Result<Option<String>, ChatError> {
+    async fn link(&self, _: &ChatLocation, _: &str) -> Result<Option<String>, ChatError> {
         Ok(None)
     }
 
     /// Replaces the content of a message.
-    async fn update(&self, at: &Place, id: &str, message: &Message) -> Result<(), ChatError>;
+    async fn update(&self, at: &ChatLocation, id: &str, message: &Message)
+    -> Result<(), ChatError>;
 }

@@ -21,10 +21,11 @@ use crate::runtime::task::TaskLease;
 use metalbot_core::domain::approval::{self, ApprovalRule, count_by_owner};
 use metalbot_core::domain::batch::{BatchEvent, BatchState};
 use metalbot_core::domain::error_kind::ErrorKind;
+use metalbot_core::domain::event::EventBody;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::BatchId;
-use metalbot_core::domain::notice::{Audience, Failure, Notice};
 use metalbot_core::domain::principal::Actor;
+use metalbot_core::domain::view::Failure;
 use metalbot_core::domain::workflow::{Check, Plan, digest};
 use metalbot_store::batch::Batch;
 use metalbot_store::{self as store, card, job, outbox, view};
@@ -162,13 +163,11 @@ async fn tell(
         let key = format!("batch:{}:left_out:{}", batch.id.0, failure.kind);
         outbox::ticket(tx, &key, batch.id, &failure.kind).await?;
     }
-    let notice = Notice::LeftOut {
-        batch: batch.id,
+    let body = EventBody::ChecksFailed {
         submitter: batch.submitter.clone(),
         failures,
-        left: u32::try_from(left).unwrap_or(u32::MAX),
+        passed: u32::try_from(left).unwrap_or(u32::MAX),
     };
     let key = format!("batch:{}:checked", batch.id.0);
-    outbox::notice(tx, &key, &Audience::Thread { batch: batch.id }, &notice).await?;
-    Ok(())
+    Ok(outbox::event(tx, &key, batch.id, body).await?)
 }

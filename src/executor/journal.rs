@@ -205,9 +205,9 @@ mod tests {
     use metalbot_core::domain::ids::Epoch;
 
     const BATCH: &str = "insert into batch (action, risk, plan, digest, submitter, state,
-             requirements, platform, channel)
+             requirements, origin, platform, channel)
          values ('reboot', 'disruptive', '{}', decode(repeat('00', 32), 'hex'), 'alice', 'running',
-             '[]', 'console', 'metal');
+             '[]', jsonb_build_object('origin', 'reclaim'), 'console', 'metal');
          insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address, bmc_credentials,
              wave, state, epoch, worker, lease_until)
          select 1, 'web' || n, 'web', 'fra1', 'r1', 's1', '10.0.0.1', 'default', 0, 'running', 1,

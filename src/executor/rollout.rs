@@ -13,9 +13,9 @@ use crate::failpoint::{Point, reach};
 use crate::telemetry;
 use metalbot_core::domain::batch::{BatchEvent, BatchResult, BatchState};
 use metalbot_core::domain::caps::Caps;
+use metalbot_core::domain::event::{EventBody, PauseCause};
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::job::JobEvent;
-use metalbot_core::domain::notice::{Audience, Notice};
 use metalbot_core::domain::notify::NoticeTopic;
 use metalbot_core::domain::principal::Actor;
 use metalbot_core::domain::rollout::{Next, Start, WavePause};
@@ -104,8 +104,8 @@ async fn advance(
                 _ => format!(" and {failed_previously} were bad before"),
             };
             let why = format!("{failed} failed{before}, at most {allowed} may");
-            let notice = Paused { wave: None, failed, failed_previously, allowed };
-            pause(tx, batch, &actor, &why, notice).await?;
+            let cause = PauseCause::FailureBudget { failed, failed_previously, allowed };
+            pause(tx, batch, &actor, &why, cause).await?;
             Ok(true)
         }
     }
@@ -117,18 +117,16 @@ async fn start(
     batch: &mut Batch,
     actor: &Actor,
 ) -> anyhow::Result<bool> {
-    let thread = Audience::Thread { batch: batch.id };
     if let Some(until) = batch.until() {
         let hosts = job::hosts(tx, batch.id).await?.into_iter().map(|(host, _)| host).collect();
-        let notice = Notice::Scheduled {
-            batch: batch.id,
+        let body = EventBody::Scheduled {
             action: batch.plan.action.clone(),
             hosts,
             starts_at: until,
             countdown: batch.plan.rollout.start.map(Start::time) != Some(until),
         };
         let key = format!("batch:{}:scheduled", batch.id.0);
-        outbox::notice(tx, &key, &thread, &notice).await?;
+        outbox::event(tx, &key, batch.id, body).await?;
         return Ok(false);
     }
     if let Some(due) = batch.not_before
@@ -138,9 +136,9 @@ async fn start(
         store::batch::apply(tx, batch, BatchEvent::Expire, actor, Some(why)).await?;
         job::apply(tx, batch.id, JobEvent::Cancel, None, actor).await?;
         let submitter = batch.submitter.clone();
-        let notice = Notice::Missed { batch: batch.id, submitter, starts_at: due };
+        let body = EventBody::StartMissed { submitter, starts_at: due };
         let key = format!("batch:{}:missed", batch.id.0);
-        outbox::notice(tx, &key, &thread, &notice).await?;
+        outbox::event(tx, &key, batch.id, body).await?;
         return Ok(false);
     }
     let why = batch.state_reason.clone();
@@ -167,18 +165,9 @@ async fn next_wave(
         // The wave is open: whoever resumes lets it begin.
         let done = batch.wave;
         let why = format!("wave {done} is done, and the next one waits for somebody to resume");
-        let notice = Paused { wave: Some(done), failed: 0, failed_previously: 0, allowed: 0 };
-        pause(tx, batch, actor, &why, notice).await?;
+        pause(tx, batch, actor, &why, PauseCause::WaveEnded { wave: done }).await?;
     }
     Ok(())
-}
-
-/// Why Metalbot itself pauses a batch; see [`Notice::Paused`].
-struct Paused {
-    wave: Option<i32>,
-    failed: u32,
-    failed_previously: u32,
-    allowed: u32,
 }
 
 async fn pause(
@@ -186,22 +175,13 @@ async fn pause(
     batch: &mut Batch,
     actor: &Actor,
     why: &str,
-    Paused { wave, failed, failed_previously, allowed }: Paused,
+    cause: PauseCause,
 ) -> anyhow::Result<()> {
     store::batch::apply(tx, batch, BatchEvent::Pause, actor, Some(why)).await?;
     job::apply(tx, batch.id, JobEvent::Unqueue, None, actor).await?;
     let (id, pause_number) = (batch.id, batch.pause_count);
-    let notice = Notice::Paused {
-        batch: id,
-        pause_number,
-        by: None,
-        wave,
-        failed,
-        failed_previously,
-        allowed,
-    };
     let key = format!("batch:{}:paused:{pause_number}", id.0);
-    outbox::notice(tx, &key, &Audience::Thread { batch: id }, &notice).await?;
+    outbox::event(tx, &key, id, EventBody::Paused { pause_number, cause }).await?;
     Ok(())
 }
 
@@ -254,16 +234,14 @@ async fn tell_the_end(tx: &mut PgTransaction<'_>, batch: &Batch) -> anyhow::Resu
     }
     let took = batch.started_at.zip(batch.finished_at).map(|(start, end)| end - start);
     let key = format!("batch:{}:completed", batch.id.0);
-    notify_route::tell(tx, batch, NoticeTopic::Complete, &key, |named| Notice::Completed {
-        batch: batch.id,
+    let body = EventBody::Ended {
         submitter: batch.submitter.clone(),
-        named,
         state: batch.state,
         succeeded: counts.succeeded,
         seconds: took.map_or(0, |took| took.whole_seconds().unsigned_abs()),
-        failures: failures.clone(),
-    })
-    .await?;
+        failures,
+    };
+    notify_route::tell(tx, batch, NoticeTopic::Complete, &key, body).await?;
     Ok(())
 }
 

@@ -2,25 +2,27 @@
 
 use crate::chat::{Button, ButtonStyle, Card, Progress, Tone};
 use metalbot_core::domain::batch::BatchState;
+use metalbot_core::domain::event::{Event, EventBody};
 use metalbot_core::domain::ids::BatchId;
-use metalbot_core::domain::notice::{BatchView, Notice};
+use metalbot_core::domain::view::BatchView;
 
 /// The live part of a batch's message.
 pub fn card(batch: &BatchView) -> Card {
     Card { tone: tone(batch), progress: progress(batch), buttons: buttons(batch) }
 }
 
-/// What a notice in a thread offers to do about what it tells, if anything.
-pub fn offer(notice: &Notice) -> Option<Card> {
-    let (tone, buttons) = match notice {
-        Notice::Paused { batch, pause_number, .. } => {
-            (Tone::Warning, vec![resume(*batch, *pause_number), cancel(*batch)])
+/// The buttons that an event in a thread offers, if it offers something to do.
+pub fn offer(event: &Event) -> Option<Card> {
+    let batch = event.batch;
+    let (tone, buttons) = match &event.body {
+        EventBody::Paused { pause_number, .. } => {
+            (Tone::Warning, vec![resume(batch, *pause_number), cancel(batch)])
         }
-        Notice::TicketDone { batch, retry: true, .. } => {
+        EventBody::TicketResolved { retry: true, .. } => {
             let retry = format!("retry {}", batch.0);
             (Tone::Waiting, vec![button("Retry failed", retry, ButtonStyle::Primary)])
         }
-        Notice::Scheduled { batch, countdown: true, .. } => (Tone::Warning, vec![stop(*batch)]),
+        EventBody::Scheduled { countdown: true, .. } => (Tone::Warning, vec![stop(batch)]),
         _ => return None,
     };
     Some(Card { tone, progress: None, buttons })

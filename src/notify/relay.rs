@@ -13,7 +13,7 @@ use super::card::{card, offer};
 use super::render::ChatTemplates;
 use crate::chat::{Chat, ChatError, Message};
 use crate::failpoint::{Point, reach};
-use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_core::domain::notice::{Audience, Notice};
 use metalbot_store::card::DirtyCard;
 use metalbot_store::notice_digest::RateLimit;
@@ -95,9 +95,9 @@ impl NoticeRelay {
     /// The card cannot be shown where it belongs. One of a batch that is over is given up, if nobody
     /// has seen it; else the submitter hears of it, once.
     async fn card_waits(&self, card: &DirtyCard, why: &str) -> anyhow::Result<()> {
-        let (batch, place) = (card.batch, card.place());
+        let (batch, location) = (card.batch, card.location());
         tracing::warn!(%batch, why, "a card cannot be shown where it belongs");
-        store::channel_access::remember(&self.pool, &place, Some(why)).await?;
+        store::channel_access::remember(&self.pool, &location, Some(why)).await?;
         let mut tx = self.pool.begin().await?;
         let Some(seen) = view::batch_view(&mut tx, batch).await? else { return Ok(()) };
         let unseen = card.message_id.is_none();
@@ -107,9 +107,9 @@ impl NoticeRelay {
         }
         if unseen {
             let key = format!("card:{}:waits", batch.0);
-            let audience = Audience::Person { login: seen.submitter, near: place };
+            let audience = Audience::Person { login: seen.submitter, near: location };
             let (action, hosts, why) = (seen.action, seen.hosts, why.to_owned());
-            let notice = Notice::CardWaits { batch, action, hosts, why };
+            let notice = Notice::CardDelayed { batch, action, hosts, why };
             outbox::notice(&mut tx, &key, &audience, &notice).await?;
         }
         tx.commit().await?;
@@ -124,21 +124,21 @@ impl NoticeRelay {
             return Ok(());
         };
         drop(conn);
-        let place = dirty.place();
+        let location = dirty.location();
         let markdown =
             self.templates.card(&batch).map_err(|error| ChatError::Rejected(error.to_string()))?;
         let message = Message { markdown, card: Some(card(&batch)) };
-        let chat = self.chat(&place.platform)?;
+        let chat = self.chat(&location.platform)?;
         let id = match &dirty.message_id {
             Some(id) => {
-                chat.update(&place, id, &message).await?;
+                chat.update(&location, id, &message).await?;
                 reach(Point::CardAfterUpdate);
                 id.clone()
             }
             None => {
                 let key = format!("card:{}", dirty.batch.0);
                 reach(Point::CardBeforePost);
-                let id = chat.post(&place, None, &key, &message).await?;
+                let id = chat.post(&location, None, &key, &message).await?;
                 reach(Point::CardAfterPost);
                 id
             }
@@ -183,14 +183,14 @@ impl NoticeRelay {
             .notice(notice)
             .map_err(|error| ChatError::Rejected(error.to_string()))?;
         // A button must sit in the thread of its batch.
-        let card = match audience {
-            Audience::Thread { .. } => offer(notice),
+        let card = match (audience, notice) {
+            (Audience::Thread { .. }, Notice::Event { event, .. }) => offer(event),
             _ => None,
         };
         let message = Message { markdown, card };
-        let (place, only_to) = match (audience, &pending.thread) {
-            (Audience::Place { place }, _) => (place.clone(), None),
-            (Audience::Only { place, user }, _) => (place.clone(), Some(user.as_str())),
+        let (location, only_to) = match (audience, &pending.thread) {
+            (Audience::Channel { location }, _) => (location.clone(), None),
+            (Audience::Only { location, user }, _) => (location.clone(), Some(user.as_str())),
             (Audience::Person { login, near }, _) => {
                 let chat = self.chat(&near.platform)?;
                 let mut user = (self.find_account)(login, &near.platform);
@@ -208,20 +208,20 @@ impl NoticeRelay {
                 if thread.message_id.is_none() {
                     return Err(ChatError::Rejected(format!("{batch} has no card")));
                 }
-                let place = Place {
+                let location = ChatLocation {
                     platform: thread.platform.clone(),
                     channel: thread.channel.clone(),
                     thread: thread.message_id.clone(),
                 };
-                (place, None)
+                (location, None)
             }
             (Audience::Thread { batch }, None) => {
                 return Err(ChatError::Rejected(format!("there is no batch {batch}")));
             }
         };
-        let chat = self.chat(&place.platform)?;
+        let chat = self.chat(&location.platform)?;
         reach(Point::NoticeBeforePost);
-        chat.post(&place, only_to, &pending.key, &message).await?;
+        chat.post(&location, only_to, &pending.key, &message).await?;
         reach(Point::NoticeAfterPost);
         Ok(())
     }
@@ -232,7 +232,7 @@ impl NoticeRelay {
         &self,
         chat: &Arc<dyn Chat>,
         notice: &Notice,
-        near: &Place,
+        near: &ChatLocation,
         mut message: Message,
     ) -> Message {
         let Some(batch) = notice.batch() else { return message };
@@ -241,7 +241,7 @@ impl NoticeRelay {
         if let Some((platform, channel, id)) = card
             && platform == near.platform
         {
-            let found = chat.link(&Place { platform, channel, thread: None }, &id).await;
+            let found = chat.link(&ChatLocation { platform, channel, thread: None }, &id).await;
             url = found.unwrap_or_else(|error| {
                 tracing::debug!(%batch, %error, "a card has no address");
                 None

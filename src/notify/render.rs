@@ -16,8 +16,10 @@ use time::macros::format_description;
 
 use crate::chat;
 use metalbot_core::domain::host::{HostName, fold};
-use metalbot_core::domain::notice::{BatchView, Notice};
+use metalbot_core::domain::notice::Notice;
+use metalbot_core::domain::reply::Reply;
 use metalbot_core::domain::time_zone::Zone;
+use metalbot_core::domain::view::BatchView;
 
 #[derive(RustEmbed)]
 #[folder = "templates/chat"]
@@ -93,9 +95,32 @@ impl ChatTemplates {
 
     /// The Markdown of a notice.
     pub fn notice(&self, notice: &Notice) -> Result<String, ChatTemplateError> {
-        let context = serde_json::to_value(notice).unwrap_or_default();
+        let context = match notice {
+            Notice::Event { event, mention } => {
+                let mut context = json(event);
+                context["mention_submitter"] = (*mention).into();
+                context
+            }
+            Notice::Reply(reply) => return self.reply(reply),
+            Notice::Digest { count, lines } => {
+                serde_json::json!({ "kind": "digest", "count": count, "lines": lines })
+            }
+            Notice::CardDelayed { batch, action, hosts, why } => serde_json::json!({
+                "kind": "card_delayed", "batch": batch, "action": action, "hosts": hosts, "why": why,
+            }),
+        };
+        self.of_kind(&context)
+    }
+
+    /// The Markdown of an answer to a person.
+    pub fn reply(&self, reply: &Reply) -> Result<String, ChatTemplateError> {
+        self.of_kind(&json(reply))
+    }
+
+    /// Renders what the template of its kind makes of the fields.
+    fn of_kind(&self, context: &serde_json::Value) -> Result<String, ChatTemplateError> {
         let kind = context.get("kind").and_then(|kind| kind.as_str()).unwrap_or_default();
-        self.render(&format!("{kind}.md"), Value::from(Serde(&context)))
+        self.render(&format!("{kind}.md"), Value::from(Serde(context)))
     }
 
     /// The Markdown of a batch's card.
@@ -117,6 +142,11 @@ impl ChatTemplates {
             )?;
         Ok(text.trim().to_owned())
     }
+}
+
+/// Fields for a template. They hold only what JSON can hold.
+fn json(value: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(value).unwrap_or_default()
 }
 
 fn write_escaped(

@@ -10,7 +10,7 @@ use crate::chat::slack;
 use crate::chat::slack::chat::{Called, FindCalled};
 use crate::identity::DirectoryHandle;
 use crate::notify::relay::{FindAccount, FindEmail};
-use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::inbound::ChatLocation;
 
 /// Accounts that the directory names.
 pub fn find_account(directory: DirectoryHandle) -> FindAccount {
@@ -25,7 +25,7 @@ pub fn find_email(directory: DirectoryHandle) -> FindEmail {
 /// For mentions in Slack: a group by the configuration, or else a person.
 pub fn find_called(pool: &PgPool, app: &Arc<App>) -> FindCalled {
     let (pool, app) = (pool.clone(), Arc::clone(app));
-    Arc::new(move |name: String, at: Place| {
+    Arc::new(move |name: String, at: ChatLocation| {
         let (pool, app) = (pool.clone(), Arc::clone(&app));
         async move {
             let mut calls = app.calls.iter();

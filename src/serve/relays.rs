@@ -59,7 +59,7 @@ impl Service {
         let (pool, app) = (self.pool.clone(), Arc::clone(app));
         self.start_task("approvers", EVERY_SECOND, None, move |_| {
             let (pool, app) = (pool.clone(), Arc::clone(&app));
-            async move { Ok(approver_reminders::call_approvers(&pool, &app).await? > 0) }
+            async move { Ok(approver_reminders::remind_approvers(&pool, &app).await? > 0) }
         });
         let pool = self.pool.clone();
         self.start_task("expiry", EVERY_SECOND, None, move |_| {

@@ -359,8 +359,7 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
 /// What the use cases know, of a configuration that was loaded.
 pub fn app(config: &Config, loaded: &Loaded, slack: Option<&Arc<WebApi>>) -> App {
     App {
-        addresses: slack_parts::addresses(slack),
-        places: slack_parts::places(slack),
+        platforms: slack_parts::platforms(slack),
         catalog: loaded.catalog.clone(),
         inventory: Arc::clone(&loaded.inventory),
         directory: loaded.directory.clone(),
@@ -431,7 +430,8 @@ async fn render_metrics(handle: PrometheusHandle, pool: PgPool) -> String {
         {
             metrics::gauge!(telemetry::TICKETS, "state" => state).set(as_gauge(count));
         }
-        metrics::gauge!(telemetry::TICKETS_UNKNOWN_ACCOUNTS).set(as_gauge(tickets.unknown_accounts));
+        metrics::gauge!(telemetry::TICKETS_UNKNOWN_ACCOUNTS)
+            .set(as_gauge(tickets.unknown_accounts));
     }
     handle.run_upkeep();
     handle.render()

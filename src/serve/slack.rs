@@ -12,8 +12,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::accounts::find_called;
-use crate::app::channel_access::FindClosed;
-use crate::app::{App, FindEmail};
+use crate::app::{App, ChatPlatform};
 use crate::chat::Chat;
 use crate::chat::slack::chat::SlackChat;
 use crate::chat::slack::forms::{ModalHandler, RenderNotice};
@@ -21,13 +20,13 @@ use crate::chat::slack::home::AppHomes;
 use crate::chat::slack::ingest::SlackIngest;
 use crate::chat::slack::socket::{Connections, run_socket};
 use crate::chat::slack::web_api::{Bots, SlackSettings, WebApi};
-use crate::chat::slack::{self, http, people};
+use crate::chat::slack::{self, http};
 use crate::config::{Config, SlackConfig, SlackMode};
 use crate::notify::card::card;
 use crate::notify::render::ChatTemplates;
 use crate::web::FindCard;
-use metalbot_core::domain::inbound::Place;
-use metalbot_core::domain::notice::Notice;
+use metalbot_core::domain::inbound::ChatLocation;
+use metalbot_core::domain::reply::Reply;
 use metalbot_store as store;
 
 /// Between two tries to find out whose a token is.
@@ -58,24 +57,10 @@ fn bots(slack: &SlackConfig) -> Bots {
     }
 }
 
-/// Who vouches for the addresses of its users.
-pub fn addresses(slack: Option<&Arc<WebApi>>) -> HashMap<&'static str, FindEmail> {
-    let mut addresses: HashMap<&'static str, FindEmail> = HashMap::new();
-    if let Some(api) = slack.map(Arc::clone) {
-        let find = move |user| people::verified_email(Arc::clone(&api), user).boxed();
-        addresses.insert(slack::PLATFORM, Arc::new(find));
-    }
-    addresses
-}
-
-/// Who says where they show what is said.
-pub fn places(slack: Option<&Arc<WebApi>>) -> HashMap<&'static str, FindClosed> {
-    let mut places: HashMap<&'static str, FindClosed> = HashMap::new();
-    if let Some(api) = slack.map(Arc::clone) {
-        let find = move |place| slack::channel_access::closed(Arc::clone(&api), place).boxed();
-        places.insert(slack::PLATFORM, Arc::new(find));
-    }
-    places
+/// The platforms that the use cases can ask, by name.
+pub fn platforms(slack: Option<&Arc<WebApi>>) -> HashMap<&'static str, Arc<dyn ChatPlatform>> {
+    let slack = slack.map(|api| (slack::PLATFORM, Arc::clone(api) as Arc<dyn ChatPlatform>));
+    slack.into_iter().collect()
 }
 
 /// Where messages to Slack go.
@@ -92,7 +77,7 @@ pub fn find_card(pool: &PgPool, api: Option<&Arc<WebApi>>, app: &Arc<App>) -> Fi
         Box::pin(async move {
             let card = store::card::message_of(&pool, batch).await.ok().flatten();
             let (platform, channel, id) = card.filter(|(on, ..)| on == slack::PLATFORM)?;
-            chat?.link(&Place { platform, channel, thread: None }, &id).await.ok().flatten()
+            chat?.link(&ChatLocation { platform, channel, thread: None }, &id).await.ok().flatten()
         })
     })
 }
@@ -113,13 +98,13 @@ pub fn homes(
     }
 }
 
-/// Words a notice where somebody waits for it.
+/// Words an answer where somebody waits for it.
 fn words(templates: &Arc<ChatTemplates>) -> RenderNotice {
     let templates = Arc::clone(templates);
-    Arc::new(move |notice: &Notice| match templates.notice(notice) {
+    Arc::new(move |reply: &Reply| match templates.reply(reply) {
         Ok(markdown) => markdown,
         Err(error) => {
-            tracing::error!(%error, "a notice has no words");
+            tracing::error!(%error, "cannot word an answer");
             "That cannot be shown; the log says why.".to_owned()
         }
     })

@@ -16,9 +16,9 @@ use sqlx::{PgConnection, PgPool, PgTransaction};
 use super::comment::Comment;
 use super::signature::signature;
 use metalbot_core::domain::common_cause::{Shared, cluster, common};
+use metalbot_core::domain::event::EventBody;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::{BatchId, JobId};
-use metalbot_core::domain::notice::{Audience, Notice};
 use metalbot_core::domain::principal::Actor;
 use metalbot_core::domain::triage::{
     HostFailure, Routed, Routes, Standing, TicketPolicy, TicketUpdate,
@@ -298,15 +298,13 @@ async fn add(
         };
         comment.queue(tx, known.id).await?;
     }
-    let notice = Notice::TicketAgain {
-        batch: batch.id,
+    let body = EventBody::TicketUpdated {
         key: key.clone(),
         url: url.clone(),
         error,
         hosts,
-        act: placement.act,
+        update: placement.act,
     };
     let key = format!("ticket:{}:again:{}", known.id, batch.id.0);
-    outbox::notice(tx, &key, &Audience::Thread { batch: batch.id }, &notice).await?;
-    Ok(())
+    Ok(outbox::event(tx, &key, batch.id, body).await?)
 }

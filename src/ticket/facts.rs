@@ -87,7 +87,7 @@ impl TicketRelay {
         let batches = facts.batches.iter().map(|(batch, approvers)| TicketBatch {
             id: batch.id.to_string(),
             url: self.batch_url(batch.id),
-            place: format!("{} #{}", batch.platform, batch.channel),
+            place: batch.origin.via(),
             action: batch.plan.action.clone(),
             submitter: person(&batch.submitter),
             approvers: approvers.iter().map(person).collect(),

@@ -8,9 +8,9 @@ use std::time::Duration;
 use sqlx::{PgPool, PgTransaction};
 
 use crate::runtime::task::TaskLease;
+use metalbot_core::domain::event::EventBody;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::{BatchId, TicketId};
-use metalbot_core::domain::notice::{Audience, Notice};
 use metalbot_core::domain::triage::{Standing, TicketPolicy, TicketUpdate};
 use metalbot_jira::{Category, IssueState, Site};
 use metalbot_store::relay_scope::RelayScope;
@@ -158,8 +158,7 @@ impl TicketPoller {
         let hosts = ticket_host::hosts(&mut *tx, ticket.id).await?;
         for (id, hosts) in unresolved(hosts) {
             let Some(batch) = store::batch::get(&mut *tx, id).await? else { continue };
-            let notice = Notice::TicketDeclined {
-                batch: batch.id,
+            let body = EventBody::TicketDeclined {
                 submitter: batch.submitter,
                 key: ticket.key.clone(),
                 url: ticket.url.clone(),
@@ -167,8 +166,7 @@ impl TicketPoller {
                 hosts,
             };
             let name = closed_key(ticket.id, batch.id, moment);
-            let audience = Audience::Thread { batch: batch.id };
-            outbox::notice(&mut *tx, &name, &audience, &notice).await?;
+            outbox::event(&mut *tx, &name, batch.id, body).await?;
             card::touch(&mut *tx, batch.id).await?;
         }
         Ok(())

@@ -23,8 +23,9 @@ use super::filing::Filed;
 use super::people::{Accounts, FindConcerned, People};
 use super::render::TicketTemplates;
 use crate::runtime::task::TaskLease;
+use metalbot_core::domain::event::{Event, EventBody};
 use metalbot_core::domain::host::{Host, HostName};
-use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_core::domain::notice::{Audience, Notice};
 use metalbot_core::domain::principal::Actor;
 use metalbot_core::domain::triage::{Target, TicketPolicy};
@@ -282,8 +283,7 @@ impl TicketRelay {
             let hosts = ticket_host::of_batch(&mut tx, work.id, batch).await?;
             let tagged = ticket_host::concerned(&mut tx, work.id, Some(batch)).await?;
             let detail = serde_json::json!({ "key": issue.key, "hosts": hosts });
-            let notice = Notice::TicketFiled {
-                batch,
+            let body = EventBody::TicketFiled {
                 key: issue.key.clone(),
                 url: issue.url.clone(),
                 error: error.clone(),
@@ -296,7 +296,7 @@ impl TicketRelay {
                     .collect(),
             };
             let key = format!("ticket:{}:filed:{}", work.fingerprint, batch.0);
-            outbox::notice(&mut tx, &key, &Audience::Thread { batch }, &notice).await?;
+            outbox::event(&mut tx, &key, batch, body).await?;
             let actor = Actor::system("tickets");
             audit::record(&mut tx, &actor, "ticket.filed", Some(batch), detail).await?;
         }
@@ -349,17 +349,17 @@ impl TicketRelay {
     ) -> anyhow::Result<()> {
         let name = filed.map_or(&work.fingerprint[..], |(key, _)| key);
         tracing::warn!(ticket = name, problem, "a ticket needs a look");
-        let notice = Notice::TicketTrouble {
-            batch: work.batch,
+        let body = EventBody::TicketBlocked {
             key: filed.map(|(key, _)| key.to_owned()),
             url: filed.map(|(_, url)| url.to_owned()),
             problem: problem.trim_end_matches('.').to_owned(),
         };
+        let notice = Notice::event(Event::new(work.batch, body));
         let channel = self.policy.operators.as_deref().and_then(|place| place.split_once('/'));
         let audience = match channel {
-            Some((platform, channel)) => Audience::Place {
-                place: Place { platform: platform.into(), channel: channel.into(), thread: None },
-            },
+            Some((platform, channel)) => {
+                Audience::Channel { location: ChatLocation::channel(platform, channel) }
+            }
             None => Audience::Thread { batch: work.batch },
         };
         let what = hex::encode(&Sha256::digest(problem)[..4]);

@@ -361,7 +361,7 @@ mod tests {
     fn comments() {
         let templates = built_in();
         insta::assert_snapshot!(templates.again(&example_again()).unwrap(), @r#"
-        RelayError again in batch [\#43](<https://metalbot.example/batches/43>) (reboot), asked by [Alice](<mention:alice>): web03
+        Failed again in batch [\#43](<https://metalbot.example/batches/43>) (reboot), asked by [Alice](<mention:alice>): web03
 
         Last error: the BMC at 10\.0\.0\.7 does not answer
         "#);

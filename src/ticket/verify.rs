@@ -11,8 +11,8 @@ use sqlx::PgPool;
 
 use super::poll::{closed_key, unresolved};
 use crate::runtime::task::TaskLease;
+use metalbot_core::domain::event::EventBody;
 use metalbot_core::domain::host::HostName;
-use metalbot_core::domain::notice::{Audience, Notice};
 use metalbot_store::ticket_poll::{self, TicketToVerify};
 use metalbot_store::{self as store, card, job, outbox, ticket_host};
 
@@ -62,8 +62,7 @@ impl HostVerifier {
             let (silent, answering): (Vec<_>, Vec<_>) =
                 hosts.into_iter().partition(|host| problems.contains_key(host));
             let problem = silent.first().and_then(|host| problems.get(host)).cloned();
-            let notice = Notice::TicketDone {
-                batch: batch.id,
+            let body = EventBody::TicketResolved {
                 submitter: batch.submitter,
                 key: one.key.clone(),
                 url: one.url.clone(),
@@ -73,8 +72,7 @@ impl HostVerifier {
                 problem,
             };
             let name = closed_key(one.ticket, batch.id, one.since.unix_timestamp_nanos());
-            let audience = Audience::Thread { batch: batch.id };
-            outbox::notice(&mut tx, &name, &audience, &notice).await?;
+            outbox::event(&mut tx, &name, batch.id, body).await?;
             card::touch(&mut tx, batch.id).await?;
         }
         tx.commit().await?;

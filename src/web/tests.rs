@@ -14,7 +14,7 @@ use super::*;
 use crate::app::console_message;
 use crate::chat::console::ConsoleChat;
 use crate::chat::{Chat as _, Message};
-use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::inbound::ChatLocation;
 
 struct Site {
     base: String,
@@ -188,12 +188,13 @@ async fn the_stream_carries_what_one_may_see(pool: PgPool) {
     let cookie = site.login("bob").await;
     let mut stream = site.get(&cookie, "/console/events").await;
     let chat = ConsoleChat::new(site.pool.clone(), ["metal".to_owned()]);
-    let place = Place { platform: "console".into(), channel: "metal".into(), thread: None };
+    let location =
+        ChatLocation { platform: "console".into(), channel: "metal".into(), thread: None };
     let message = |text: &str| Message { markdown: text.into(), card: None };
     // The listener may not stand yet; what is posted before it does is told by `resync`.
     tokio::time::sleep(Duration::from_millis(300)).await;
-    chat.post(&place, Some("alice"), "k1", &message("for alice")).await.unwrap();
-    chat.post(&place, None, "k2", &message("**for** all <i>")).await.unwrap();
+    chat.post(&location, Some("alice"), "k1", &message("for alice")).await.unwrap();
+    chat.post(&location, None, "k2", &message("**for** all <i>")).await.unwrap();
     let mut seen = String::new();
     while !seen.contains("for</strong> all") {
         let chunk = tokio::time::timeout(Duration::from_secs(5), stream.chunk()).await;
@@ -204,7 +205,7 @@ async fn the_stream_carries_what_one_may_see(pool: PgPool) {
     let listed = site.json(&cookie, "/console/messages?channel=metal").await;
     assert_eq!(listed["messages"].as_array().unwrap().len(), 1);
     assert_eq!(site.get(&cookie, "/console/messages?channel=nope").await.status(), 404);
-    let elsewhere = Place { channel: "nope".into(), ..place.clone() };
+    let elsewhere = ChatLocation { channel: "nope".into(), ..location.clone() };
     assert!(chat.post(&elsewhere, None, "k3", &message("x")).await.is_err());
 }
 

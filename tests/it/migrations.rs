@@ -190,8 +190,8 @@ async fn everything_is_named_after_its_rule_and_commented() {
 async fn a_host_has_one_live_job() {
     let mut conn = migrated().await;
     let batch = "insert into batch (action, risk, plan, digest, submitter, state, requirements,
-                     platform, channel)
-                 values ('reboot', 'disruptive', '{}', sha256(''), 'alice', 'running', '[]',
+                     origin, platform, channel)
+                 values ('reboot', 'disruptive', '{}', sha256(''), 'alice', 'running', '[]', jsonb_build_object('origin', 'reclaim'),
                      'console', 'metal')";
     conn.execute(batch).await.unwrap();
     let job = |state: &str| {

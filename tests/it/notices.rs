@@ -1,8 +1,10 @@
 //! Who is told what, and how: preferences, direct messages, calls and reminders, digests.
 
+use metalbot_core::domain::event::{Event, EventBody};
 use metalbot_core::domain::ids::BatchId;
-use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_core::domain::notice::{Audience, Notice};
+use metalbot_core::domain::view::Failure;
 use metalbot_sim::rack::BmcFault;
 use metalbot_store::{outbox, view};
 
@@ -69,7 +71,7 @@ async fn a_dry_run_tells_everything_and_does_nothing() {
     insta::assert_snapshot!(t.says(&t.alice, "/metal dry-run rebot web01").await, @r#"
     -- in the channel, only to them
     Nothing was done: there is no action "rebot"; did you mean reboot?
-    dry-run rebot web01
+.    dry-run rebot web01
     ^
     "#);
     t.finish().await;
@@ -103,13 +105,13 @@ async fn people_and_channels_choose_what_they_are_told() {
     insta::assert_snapshot!(t.says(&t.alice, "/metal notify waves=mail").await, @r#"
     -- in the channel, only to them
     Nothing was done: waves cannot be "mail"; write dm, thread or off.
-    notify waves=mail
+.    notify waves=mail
     ^
     "#);
     insta::assert_snapshot!(t.says(&t.bob, "/metal notify here verbosity=summary").await, @r"
     -- in the channel, only to them
     Nothing was done: only members of sre may choose what a channel is told: ask one of them
-    ");
+.    ");
     insta::assert_snapshot!(
         t.says(&t.alice, "/metal notify here actions=reboot,power-off verbosity=failures").await,
         @r"
@@ -275,17 +277,15 @@ async fn an_approval_stands_as_long_as_one_of_its_reactions() {
 #[tokio::test]
 async fn a_storm_reaches_a_person_as_a_digest() {
     let t = World::start().await;
-    let near = Place { platform: "console".into(), channel: METAL.into(), thread: None };
+    let near = ChatLocation { platform: "console".into(), channel: METAL.into(), thread: None };
     let alice = Audience::Person { login: "alice".into(), near };
     let mut tx = t.pool.begin().await.unwrap();
     for number in 1..=500 {
         let batch = BatchId(number);
-        let ended = Notice::Failing {
-            batch,
+        let failed = EventBody::JobsFailed {
             submitter: "alice".into(),
-            named: true,
-            failures: vec![metalbot_core::domain::notice::Failure {
-                kind: "bmc_unreachable".into(),
+            failures: vec![Failure {
+                kind: "bmc_unreachable".parse().unwrap(),
                 error: format!("the BMC of number {number} does not answer"),
                 hosts: vec![format!("storm{number:03}").parse().unwrap()],
                 quarantined: false,
@@ -293,7 +293,8 @@ async fn a_storm_reaches_a_person_as_a_digest() {
             failed: 1,
             total: 1,
         };
-        outbox::notice(&mut tx, &format!("storm:{number}"), &alice, &ended).await.unwrap();
+        let failed = Notice::Event { event: Event::new(batch, failed), mention: true };
+        outbox::notice(&mut tx, &format!("storm:{number}"), &alice, &failed).await.unwrap();
     }
     tx.commit().await.unwrap();
     t.quiet().await;

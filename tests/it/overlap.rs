@@ -66,8 +66,7 @@ impl Door {
         let config = Config::load(&file("metalbot.toml")).unwrap();
         let loaded = service::load(&config).unwrap();
         let app = App {
-            addresses: HashMap::new(),
-            places: HashMap::new(),
+            platforms: HashMap::new(),
             catalog: loaded.catalog,
             inventory: loaded.inventory,
             directory: loaded.directory,

@@ -24,7 +24,7 @@ async fn a_pause_is_told_with_buttons_that_are_good_for_that_pause() {
     insta::assert_snapshot!(press(&t.dave).await, @r"
     -- in the thread, only to them
     Nothing was done: only alice and members of web-owners may change this batch: ask one of them
-    ");
+.    ");
     insta::assert_snapshot!(press(&t.alice).await, @r"
     -- in the thread
     @alice resumed #1.
@@ -34,14 +34,14 @@ async fn a_pause_is_told_with_buttons_that_are_good_for_that_pause() {
     insta::assert_snapshot!(press(&t.alice).await, @r"
     -- in the thread, only to them
     Nothing was done: #1 went on after that and was paused again: look at its card, then decide
-    ");
+.    ");
     // A button is good in its own batch's thread alone.
     t.says(&t.carol, "/metal reboot db01").await;
     let elsewhere = t.card(2).await.id;
     insta::assert_snapshot!(t.result_of(&t.alice, t.alice.press(&elsewhere, "cancel 1")).await, @r"
     -- in the channel, only to them
     Nothing was done: that button is not valid here any more
-    ");
+.    ");
     insta::assert_snapshot!(t.presses_in_thread(&t.alice, 1, "is paused", "Cancel").await, @r"
     -- in the thread
     @alice cancelled #1. No other host is touched.
@@ -110,7 +110,7 @@ async fn what_destroys_can_be_stopped_after_the_last_approval() {
     insta::assert_snapshot!(t.replies(&t.dave, 1, "stop").await, @r"
     -- in the thread, only to them
     Nothing was done: only alice and members of sre, web-owners may stop this batch: ask one of them
-    ");
+.    ");
     let stop = t.presses_in_thread(&t.carol, 1, "Nothing has been done yet", "Stop").await;
     insta::assert_snapshot!(stop, @r"
     -- in the thread
@@ -119,7 +119,7 @@ async fn what_destroys_can_be_stopped_after_the_last_approval() {
     insta::assert_snapshot!(t.replies(&t.alice, 1, "stop").await, @r"
     -- in the thread, only to them
     Nothing was done: the state of the batch does not allow it: cancelled
-    ");
+.    ");
     // Another one, stopped by a word.
     t.says(&t.alice, "/metal retire web03 mode=hard").await;
     t.replies(&t.bob, 2, "approve").await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use metalbot::chat::slack::chat::SlackChat;
 use metalbot::chat::slack::web_api::{Bots, SlackSettings, WebApi};
 use metalbot::chat::{Chat as _, ChatError, Message};
-use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_sim::slack::{BOT_TOKEN, METAL, SimSlack, SlackFault, TEAM};
 use secrecy::SecretString;
 
@@ -22,8 +22,8 @@ fn chat(world: &World) -> SlackChat {
     SlackChat::new(world.pool.clone(), api, Arc::new(|_, _| Box::pin(async { None })))
 }
 
-fn metal() -> Place {
-    Place { platform: "slack".into(), channel: format!("{TEAM}/{METAL}"), thread: None }
+fn metal() -> ChatLocation {
+    ChatLocation { platform: "slack".into(), channel: format!("{TEAM}/{METAL}"), thread: None }
 }
 
 /// Slack takes a person's id to post, and neither to read nor for a file.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use metalbot::chat::slack::chat::SlackChat;
 use metalbot::chat::slack::web_api::{Bots, SlackSettings, WebApi};
 use metalbot::chat::{Chat as _, Message};
-use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_sim::slack::{BOT_TOKEN, METAL, ShownMessage, SlackFault, TEAM};
 use secrecy::SecretString;
 
@@ -195,12 +195,12 @@ async fn a_text_that_is_too_long_comes_whole_as_a_file() {
     // Names that do not fold.
     let hosts: Vec<String> = (0..3_000).map(|n| format!("h{n}x{n}")).collect();
     let message = Message { markdown: format!("Hosts: `{}`", hosts.join(",")), card: None };
-    let place =
-        Place { platform: "slack".into(), channel: format!("{TEAM}/{METAL}"), thread: None };
+    let location =
+        ChatLocation { platform: "slack".into(), channel: format!("{TEAM}/{METAL}"), thread: None };
     // The message arrives and the file does not, at first.
     slack.fault("files.completeUploadExternal", [SlackFault::Status(500)]);
-    assert!(chat.post(&place, None, "k", &message).await.is_err());
-    let first = chat.post(&place, None, "k", &message).await.unwrap();
+    assert!(chat.post(&location, None, "k", &message).await.is_err());
+    let first = chat.post(&location, None, "k", &message).await.unwrap();
     let seen = slack.messages("alice", METAL);
     assert_eq!((seen.len(), &seen[0].ts), (1, &first));
     assert!(seen[0].text.contains("the whole text is in the file"), "{}", seen[0].text);
@@ -209,12 +209,12 @@ async fn a_text_that_is_too_long_comes_whole_as_a_file() {
     assert!(files[0].1.ends_with("h2999x2999"));
     // Slack does not want files: the message is there all the same, once.
     slack.fault("files.completeUploadExternal", [SlackFault::Error("invalid_arguments")]);
-    let without = chat.post(&place, None, "k2", &message).await.unwrap();
-    assert_eq!(chat.post(&place, None, "k2", &message).await.unwrap(), without);
+    let without = chat.post(&location, None, "k2", &message).await.unwrap();
+    assert_eq!(chat.post(&location, None, "k2", &message).await.unwrap(), without);
     assert_eq!(slack.messages("alice", METAL).len(), 2);
     assert_eq!(slack.files(METAL).len(), 2, "the second try was taken");
     // For one person alone there is no file.
-    chat.post(&place, Some("T0METAL/U0BOB"), "w", &message).await.unwrap();
+    chat.post(&location, Some("T0METAL/U0BOB"), "w", &message).await.unwrap();
     assert!(slack.messages("bob", METAL)[2].text.contains("ask for less"));
     assert_eq!(slack.files(METAL).len(), 2);
     world.finish().await;

@@ -74,11 +74,11 @@ async fn an_organisation_is_served_by_its_own_token() {
     org.say("bob", METAL, Some(&card.ts), "approve").await.unwrap();
     sees(org, "carol", "*@bob* approved").await;
     org.card(1, PATIENCE, |card| card.text.contains("succeeded")).await.unwrap();
-    let place: String = sqlx::query_scalar("select channel from batch where id = 1")
+    let location: String = sqlx::query_scalar("select channel from batch where id = 1")
         .fetch_one(&world.pool)
         .await
         .unwrap();
-    assert_eq!(place, "E0ORG/C0METAL");
+    assert_eq!(location, "E0ORG/C0METAL");
     org.slash("alice", METAL, "reboot web02").await.unwrap();
     let card = org.card(2, PATIENCE, |_| true).await.unwrap();
     // A press names no workspace at all.

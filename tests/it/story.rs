@@ -88,7 +88,7 @@ async fn help_lists_everything_and_explains_an_action() {
     insta::assert_snapshot!(t.says(&t.alice, "/metal help nonsense").await, @r#"
     -- in the channel, only to them
     Nothing was done: there is no help on "nonsense"; try: help.
-    help nonsense
+.    help nonsense
     ^
     "#);
     t.finish().await;
@@ -181,7 +181,7 @@ async fn a_batch_is_asked_for_looked_at_and_cancelled() {
     insta::assert_snapshot!(t.says(&t.dave, "/metal cancel 1").await, @r"
     -- in the channel, only to them
     Nothing was done: only alice and members of sre, web-owners may stop this batch: ask one of them
-    ");
+.    ");
     insta::assert_snapshot!(t.says(&t.alice, "/metal cancel 1").await, @r"
     -- in the thread
     @alice cancelled #1. No other host is touched.
@@ -192,11 +192,11 @@ async fn a_batch_is_asked_for_looked_at_and_cancelled() {
     insta::assert_snapshot!(t.says(&t.alice, "/metal cancel 1").await, @"
     -- in the channel, only to them
     Nothing was done: the state of the batch does not allow it: cancelled
-    ");
+.    ");
     insta::assert_snapshot!(t.says(&t.alice, "/metal status 99").await, @r"
     -- in the channel, only to them
     Nothing was done: there is no batch #99; `/metal list` shows the latest
-    ");
+.    ");
     insta::assert_snapshot!(t.audit(1).await, @r"
     alice batch.submitted
     alice batch.state
@@ -280,27 +280,27 @@ async fn who_may_not_approve_is_told_why_and_nobody_else_is() {
     insta::assert_snapshot!(t.presses(&t.alice, 1, "Approve").await, @r"
     -- in the channel, only to them
     Nothing was done: you submitted this batch, so somebody else has to decide on it.
-    ");
+.    ");
     insta::assert_snapshot!(t.replies(&t.alice, 1, "lgtm").await, @r"
     -- in the thread, only to them
     Nothing was done: you submitted this batch, so somebody else has to decide on it.
-    ");
+.    ");
     insta::assert_snapshot!(t.presses(&t.dave, 1, "Approve").await, @r"
     -- in the channel, only to them
     Nothing was done: only members of web-owners may decide on this batch.
-    ");
+.    ");
     insta::assert_snapshot!(t.reacts(&t.dave, 1, "+1", true).await, @r"
     -- in the channel, only to them
     Nothing was done: only members of web-owners may decide on this batch.
-    ");
+.    ");
     insta::assert_snapshot!(t.says(&t.dave, "/metal approve 1").await, @r"
     -- in the channel, only to them
     Nothing was done: only members of web-owners may decide on this batch.
-    ");
+.    ");
     insta::assert_snapshot!(t.replies(&t.dave, 1, "reject because I can").await, @r"
     -- in the thread, only to them
     Nothing was done: only members of web-owners may decide on this batch.
-    ");
+.    ");
     assert_eq!(t.books().await, before);
     for who in [&t.bob, &t.carol] {
         let seen = t.seen_by(who).await;
@@ -310,7 +310,7 @@ async fn who_may_not_approve_is_told_why_and_nobody_else_is() {
     insta::assert_snapshot!(t.says(&t.bob, "/metal reboot web03").await, @r"
     -- in the channel, only to them
     Nothing was done: you may not reboot hosts of web-owners; members of sre may: ask one of them
-    ");
+.    ");
     t.finish().await;
 }
 
@@ -372,7 +372,7 @@ async fn taking_a_reaction_away_takes_back_only_what_it_said() {
     insta::assert_snapshot!(t.reacts(&t.bob, 1, "+1", true).await, @r"
     -- in the channel, only to them
     Nothing was done: you have already decided on #1
-    ");
+.    ");
     insta::assert_snapshot!(t.reacts(&t.bob, 1, "+1", false).await, @"(nothing)");
     insta::assert_snapshot!(t.reacts(&t.dave, 1, "+1", true).await, @r"
     -- in the thread
@@ -409,7 +409,7 @@ async fn a_batch_is_rejected_by_button_reaction_or_word() {
     insta::assert_snapshot!(t.replies(&t.bob, 1, "approve").await, @r"
     -- in the thread, only to them
     Nothing was done: #1 is rejected (the release is tonight): there is nothing to decide
-    ");
+.    ");
     // The hosts are free again.
     let again = t.says(&t.alice, "/metal reboot web[01-03]").await;
     assert!(again.contains("awaiting approval"), "{again}");
@@ -428,7 +428,7 @@ async fn a_quorum_of_two_counts_people_and_an_approval_can_be_taken_back() {
     insta::assert_snapshot!(t.replies(&t.bob, 1, "approve").await, @r"
     -- in the thread, only to them
     Nothing was done: you have already decided on #1
-    ");
+.    ");
     insta::assert_snapshot!(t.card(1).await.text, @r"
     #1 reboot · 2 hosts · awaiting approval
     web[01-02]
@@ -454,7 +454,7 @@ async fn a_quorum_of_two_counts_people_and_an_approval_can_be_taken_back() {
     insta::assert_snapshot!(t.replies(&t.alice, 1, "approve").await, @r"
     -- in the thread, only to them
     Nothing was done: you submitted this batch, so somebody else has to decide on it.
-    ");
+.    ");
 
     insta::assert_snapshot!(t.says(&t.alice, "/metal drop 1 web02").await, @r"
     -- in the thread
@@ -477,11 +477,11 @@ async fn a_quorum_of_two_counts_people_and_an_approval_can_be_taken_back() {
     insta::assert_snapshot!(t.says(&t.alice, "/metal drop 1 web01").await, @r"
     -- in the channel, only to them
     Nothing was done: that would leave no host: use `/metal cancel 1`
-    ");
+.    ");
     insta::assert_snapshot!(t.says(&t.alice, "/metal drop 1 web09").await, @r"
     -- in the channel, only to them
     Nothing was done: web09 is not in #1
-    ");
+.    ");
     insta::assert_snapshot!(t.replies(&t.alice, 1, "cancel").await, @r"
     -- in the thread
     @alice cancelled #1. No other host is touched.
@@ -551,7 +551,7 @@ async fn a_batch_that_nobody_approves_expires() {
     insta::assert_snapshot!(t.replies(&t.bob, 1, "approve").await, @r"
     -- in the thread, only to them
     Nothing was done: #1 is expired (nobody approved in time): there is nothing to decide
-    ");
+.    ");
     insta::assert_snapshot!(t.audit(1).await, @r"
     alice batch.submitted
     alice batch.state
@@ -722,7 +722,7 @@ async fn too_many_failures_pause_a_batch_until_somebody_resumes_it() {
     insta::assert_snapshot!(t.says(&t.dave, "/metal resume 1").await, @r"
     -- in the channel, only to them
     Nothing was done: only alice and members of web-owners may change this batch: ask one of them
-    ");
+.    ");
     assert!(t.rack().acts().unwrap().is_empty());
     insta::assert_snapshot!(t.presses(&t.alice, 1, "Resume").await, @r"
     -- in the thread
@@ -748,7 +748,7 @@ async fn a_person_may_pause_and_end_what_runs() {
     insta::assert_snapshot!(t.says(&t.dave, "/metal pause 1").await, @r"
     -- in the channel, only to them
     Nothing was done: only alice and members of sre, web-owners may stop this batch: ask one of them
-    ");
+.    ");
     insta::assert_snapshot!(t.says(&t.bob, "/metal pause 1").await, @r"
     -- in the thread
     #1 is paused by @bob. Hosts at work are finished, no other is started. /metal resume 1 goes on, /metal cancel 1 ends it.
@@ -757,7 +757,7 @@ async fn a_person_may_pause_and_end_what_runs() {
     insta::assert_snapshot!(t.says(&t.bob, "/metal pause 1").await, @"
     -- in the channel, only to them
     Nothing was done: the state of the batch does not allow it: paused
-    ");
+.    ");
     assert_eq!(t.card(1).await.buttons(), ["Resume", "Cancel"]);
     let cancelled = t.presses(&t.alice, 1, "Cancel").await;
     assert!(cancelled.contains("@alice cancelled #1"), "{cancelled}");
@@ -863,12 +863,12 @@ async fn each_kind_of_failure_gets_one_ticket_that_tags_who_asked() {
     insta::assert_snapshot!(t.says(&t.carol, "/metal retry 2").await, @r"
     -- in the channel, only to them
     Nothing was done: #2 is awaiting approval: retry it when it has ended
-    ");
+.    ");
     t.says(&t.alice, "/metal cancel 2").await;
     insta::assert_snapshot!(t.says(&t.alice, "/metal retry 2").await, @r"
     -- in the channel, only to them
     Nothing was done: no host of #2 failed: submit it anew instead
-    ");
+.    ");
     insta::assert_snapshot!(t.audit(1).await, @r"
     alice batch.submitted
     alice batch.state
@@ -906,15 +906,15 @@ async fn a_host_of_unknown_fate_is_kept_until_its_owner_releases_it() {
     insta::assert_snapshot!(t.says(&t.alice, "/metal retry 1").await, @r"
     -- in the channel, only to them
     Nothing was done: no host of #1 failed: submit it anew instead
-    ");
+.    ");
     insta::assert_snapshot!(t.says(&t.alice, "/metal release web05").await, @r"
     -- in the channel, only to them
     Nothing was done: only members of web-owners may release these hosts: ask one of them
-    ");
+.    ");
     insta::assert_snapshot!(t.says(&t.bob, "/metal release web[05-06]").await, @r"
     -- in the channel, only to them
     Nothing was done: web06 is not quarantined, and not counted as down
-    ");
+.    ");
     insta::assert_snapshot!(t.says(&t.bob, "/metal release web05").await, @r"
     -- in the thread
     @bob released web05.

@@ -185,8 +185,8 @@ impl Books {
         let mut tx = self.pool.begin().await.unwrap();
         let id: i64 = sqlx::query_scalar(
             "insert into batch (action, risk, plan, digest, submitter, state, requirements,
-                 platform, channel)
-             values ('reboot', 'disruptive', $1, sha256(''), $2, $3, '[]', 'console', 'metal')
+                 origin, platform, channel)
+             values ('reboot', 'disruptive', $1, sha256(''), $2, $3, '[]', jsonb_build_object('origin', 'reclaim'), 'console', 'metal')
              returning id",
         )
         .bind(json!(plan()))

@@ -14,6 +14,8 @@ use super::{audit, card, corrupt};
 use metalbot_core::domain::approval::{Needed, Requirement};
 use metalbot_core::domain::batch::{BatchEvent, BatchState, IllegalBatchEvent, next};
 use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::inbound::ChatLocation;
+use metalbot_core::domain::origin::Origin;
 use metalbot_core::domain::principal::Actor;
 use metalbot_core::domain::workflow::{Digest, Plan};
 
@@ -28,8 +30,10 @@ pub struct Batch {
     pub state: BatchState,
     pub state_reason: Option<String>,
     pub requirements: Vec<Requirement>,
-    pub platform: String,
-    pub channel: String,
+    /// By which way it was asked for.
+    pub origin: Origin,
+    /// Where its card and thread are; `None` for a batch that is announced nowhere.
+    pub announced: Option<ChatLocation>,
     pub retry_of: Option<BatchId>,
     /// Index of the wave whose hosts may start.
     pub wave: i32,
@@ -68,8 +72,9 @@ pub struct NewBatch<'a> {
     pub submitter: &'a str,
     pub reason: Option<&'a str>,
     pub requirements: &'a [Requirement],
-    pub platform: &'a str,
-    pub channel: &'a str,
+    pub origin: &'a Origin,
+    /// Channel of its card, if it gets one.
+    pub announced: Option<&'a ChatLocation>,
     pub retry_of: Option<BatchId>,
 }
 
@@ -91,8 +96,9 @@ struct Row {
     state: String,
     state_reason: Option<String>,
     requirements: Json<Vec<Requirement>>,
-    platform: String,
-    channel: String,
+    origin: Json<Origin>,
+    platform: Option<String>,
+    channel: Option<String>,
     retry_of: Option<i64>,
     wave: i32,
     failures_excused: i32,
@@ -123,8 +129,11 @@ impl TryFrom<Row> for Batch {
             state: row.state.parse().map_err(corrupt)?,
             state_reason: row.state_reason,
             requirements: row.requirements.0,
-            platform: row.platform,
-            channel: row.channel,
+            origin: row.origin.0,
+            announced: row
+                .platform
+                .zip(row.channel)
+                .map(|(platform, channel)| ChatLocation::channel(platform, channel)),
             retry_of: row.retry_of.map(BatchId),
             wave: row.wave,
             failures_excused: row.failures_excused,
@@ -151,8 +160,8 @@ pub async fn insert(
 ) -> sqlx::Result<Batch> {
     let id = sqlx::query_scalar!(
         "insert into batch (action, risk, plan, digest, submitter, reason, state, requirements,
-             platform, channel, retry_of)
-         values ($1, $2, $3, $4, $5, $6, 'checking', $7, $8, $9, $10)
+             origin, platform, channel, retry_of)
+         values ($1, $2, $3, $4, $5, $6, 'checking', $7, $8, $9, $10, $11)
          returning id",
         new.plan.action,
         new.plan.risk.as_str(),
@@ -161,8 +170,9 @@ pub async fn insert(
         new.submitter,
         new.reason,
         Json(new.requirements) as _,
-        new.platform,
-        new.channel,
+        Json(new.origin) as _,
+        new.announced.map(|location| &location.platform),
+        new.announced.map(|location| &location.channel),
         new.retry_of.map(|id| id.0)
     )
     .fetch_one(&mut **tx)
@@ -174,6 +184,7 @@ pub async fn insert(
         "digest": new.digest.to_string(),
         "reason": new.reason,
         "requirements": new.requirements,
+        "origin": new.origin,
         "retry_of": new.retry_of,
     });
     audit::record(&mut *tx, actor, "batch.submitted", Some(BatchId(id)), detail).await?;
@@ -186,8 +197,8 @@ pub async fn get(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Option<Ba
     sqlx::query_as!(
         Row,
         r#"select id, plan as "plan: Json<Plan>", digest, submitter, reason, state, state_reason,
-                  requirements as "requirements: Json<Vec<Requirement>>", platform, channel,
-                  retry_of, wave, failures_excused, failed_previously_excused, blocked_by,
+                  requirements as "requirements: Json<Vec<Requirement>>",
+                  origin as "origin: Json<Origin>", platform, channel, retry_of, wave, failures_excused, failed_previously_excused, blocked_by,
                   pause_count, not_before, created_at, expires_at, started_at, finished_at,
                   coalesce(expires_at <= now(), false) as "overdue!", now() as "now!"
            from batch where id = $1"#,

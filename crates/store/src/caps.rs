@@ -137,9 +137,9 @@ mod tests {
     async fn batch(pool: &PgPool, risk: &str) {
         let rows = format!(
             "insert into batch (action, risk, plan, digest, submitter, state, requirements,
-                 platform, channel)
+                 origin, platform, channel)
              values ('reboot', '{risk}', '{{}}', decode(repeat('00', 32), 'hex'), 'alice',
-                 'running', '[]', 'console', 'metal');
+                 'running', '[]', jsonb_build_object('origin', 'reclaim'), 'console', 'metal');
              insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
                  bmc_credentials, wave, state)
              select max(id), 'web01', 'web', 'fra1', 'r1', 's1', '10.0.0.1', 'default', 0,

@@ -9,7 +9,7 @@ use super::notifier::{Topic, notify};
 use super::relay_scope::RelayScope;
 use super::task_lease::interval;
 use metalbot_core::domain::ids::BatchId;
-use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::inbound::ChatLocation;
 
 /// A card to be posted (no message yet) or edited.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,13 +25,14 @@ pub struct DirtyCard {
 
 impl DirtyCard {
     /// Where it belongs.
-    pub fn place(&self) -> Place {
+    pub fn location(&self) -> ChatLocation {
         let (platform, channel) = (self.platform.clone(), self.channel.clone());
-        Place { platform, channel, thread: None }
+        ChatLocation::channel(platform, channel)
     }
 }
 
-/// Marks the card as out of date, creating it with its batch.
+/// Marks the card as out of date, creating it with its batch. A batch that is announced nowhere has
+/// none.
 pub async fn touch(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<()> {
     progress(conn, batch).await?;
     notify(conn, Topic::Outbox).await
@@ -40,7 +41,8 @@ pub async fn touch(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<()> 
 /// As [`touch`], for a change that can wait until the relay looks by itself.
 pub async fn progress(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into card (batch_id) values ($1)
+        "insert into card (batch_id)
+         select id from batch where id = $1 and platform is not null
          on conflict (batch_id) do update set version = card.version + 1",
         batch.0
     )
@@ -57,7 +59,7 @@ pub async fn dirty(
 ) -> sqlx::Result<Vec<DirtyCard>> {
     let (platforms, belongs) = share.parts();
     let rows = sqlx::query!(
-        "select card.batch_id, batch.platform, batch.channel, card.message_id, card.version,
+        "select card.batch_id, batch.platform as \"platform!\", batch.channel as \"channel!\", card.message_id, card.version,
                 card.attempts
          from card join batch on batch.id = card.batch_id
          where card.rendered_version < card.version and card.refused_at is null
@@ -154,7 +156,7 @@ pub async fn message_of(
     batch: BatchId,
 ) -> sqlx::Result<Option<(String, String, String)>> {
     let row = sqlx::query!(
-        r#"select batch.platform, batch.channel, card.message_id as "message_id!"
+        r#"select batch.platform as "platform!", batch.channel as "channel!", card.message_id as "message_id!"
            from card join batch on batch.id = card.batch_id
            where card.batch_id = $1 and card.message_id is not null"#,
         batch.0

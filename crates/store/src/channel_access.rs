@@ -6,7 +6,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::notifier::{Topic, notify};
 use super::task_lease::interval;
-use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::inbound::ChatLocation;
 
 /// How long a place is believed to be open. A card that it does not take after all is told of.
 const BELIEVED: Duration = Duration::from_secs(600);
@@ -17,14 +17,14 @@ const DOUBTED: Duration = Duration::from_secs(5);
 /// `Some(Some(why))` when it is not.
 pub async fn closed(
     conn: &mut PgConnection,
-    place: &Place,
+    location: &ChatLocation,
 ) -> sqlx::Result<Option<Option<String>>> {
     sqlx::query_scalar!(
         "select closed from channel_access
          where platform = $1 and channel = $2 and checked_at > now()
              - case when closed is null then $3::interval else $4::interval end",
-        place.platform,
-        place.channel,
+        location.platform,
+        location.channel,
         interval(BELIEVED),
         interval(DOUBTED)
     )
@@ -33,13 +33,17 @@ pub async fn closed(
 }
 
 /// The platform was asked, or has shown it.
-pub async fn remember(pool: &PgPool, place: &Place, closed: Option<&str>) -> sqlx::Result<()> {
+pub async fn remember(
+    pool: &PgPool,
+    location: &ChatLocation,
+    closed: Option<&str>,
+) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into channel_access (platform, channel, closed) values ($1, $2, $3)
          on conflict (platform, channel) do update
          set closed = excluded.closed, checked_at = now()",
-        place.platform,
-        place.channel,
+        location.platform,
+        location.channel,
         closed
     )
     .execute(pool)
@@ -48,15 +52,15 @@ pub async fn remember(pool: &PgPool, place: &Place, closed: Option<&str>) -> sql
 }
 
 /// The place has been opened: what waits for it is due.
-pub async fn opened(pool: &PgPool, place: &Place) -> sqlx::Result<()> {
-    remember(pool, place, None).await?;
+pub async fn opened(pool: &PgPool, location: &ChatLocation) -> sqlx::Result<()> {
+    remember(pool, location, None).await?;
     let mut tx = pool.begin().await?;
     sqlx::query!(
         "update card set due_at = now(), attempts = 0 from batch
          where batch.id = card.batch_id and batch.platform = $1 and batch.channel = $2
            and card.rendered_version < card.version and card.refused_at is null",
-        place.platform,
-        place.channel
+        location.platform,
+        location.channel
     )
     .execute(&mut *tx)
     .await?;
@@ -64,8 +68,8 @@ pub async fn opened(pool: &PgPool, place: &Place) -> sqlx::Result<()> {
         "update outbox set due_at = now() from batch
          where batch.id = outbox.batch_id and batch.platform = $1 and batch.channel = $2
            and outbox.kind = 'notice' and outbox.sent_at is null and outbox.refused_at is null",
-        place.platform,
-        place.channel
+        location.platform,
+        location.channel
     )
     .execute(&mut *tx)
     .await?;
@@ -79,13 +83,13 @@ mod tests {
 
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
     async fn what_is_closed_is_soon_asked_again(pool: PgPool) {
-        let place = |channel: &str| Place {
+        let location = |channel: &str| ChatLocation {
             platform: "slack".into(),
             channel: channel.into(),
             thread: None,
         };
         let mut conn = pool.acquire().await.unwrap();
-        let (open, shut) = (place("T1/C1"), place("T2/C1"));
+        let (open, shut) = (location("T1/C1"), location("T2/C1"));
         assert_eq!(closed(&mut conn, &open).await.unwrap(), None);
         remember(&pool, &open, None).await.unwrap();
         remember(&pool, &shut, Some("invite it")).await.unwrap();

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, PgTransaction};
 use super::corrupt;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::{BatchId, TicketId};
-use metalbot_core::domain::notice::WontFixView;
+use metalbot_core::domain::ticket_view::WontFixView;
 
 /// Marks the ticket's hosts that have not succeeded since.
 pub async fn set(tx: &mut PgTransaction<'_>, ticket: TicketId) -> sqlx::Result<()> {

@@ -12,9 +12,9 @@ use metalbot_core::domain::batch::BatchState;
 use metalbot_core::domain::host::{Host, HostName};
 use metalbot_core::domain::ids::{BatchId, JobId};
 use metalbot_core::domain::job::{JobEvent, JobState, next};
-use metalbot_core::domain::notice::{HostEvent, StateCounts};
 use metalbot_core::domain::principal::Actor;
 use metalbot_core::domain::rollout::{JobCounts, Rollout};
+use metalbot_core::domain::view::{HostHistoryEntry, StateCounts};
 
 /// A host of a new batch and the index of its wave.
 #[derive(Clone, Debug)]
@@ -318,7 +318,7 @@ pub async fn history(
     conn: &mut PgConnection,
     hosts: &[HostName],
     each: i64,
-) -> sqlx::Result<BTreeMap<HostName, Vec<HostEvent>>> {
+) -> sqlx::Result<BTreeMap<HostName, Vec<HostHistoryEntry>>> {
     let names: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
     let rows = sqlx::query!(
         r#"select asked.host as "host!", j.batch_id, j.state as job_state, j.error, j.bmc_events,
@@ -333,9 +333,9 @@ pub async fn history(
     )
     .fetch_all(conn)
     .await?;
-    let mut history: BTreeMap<HostName, Vec<HostEvent>> = BTreeMap::new();
+    let mut history: BTreeMap<HostName, Vec<HostHistoryEntry>> = BTreeMap::new();
     for row in rows {
-        history.entry(row.host.parse().map_err(corrupt)?).or_default().push(HostEvent {
+        history.entry(row.host.parse().map_err(corrupt)?).or_default().push(HostHistoryEntry {
             batch: BatchId(row.batch_id),
             action: row.action,
             submitter: row.submitter,

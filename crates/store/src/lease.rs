@@ -190,9 +190,9 @@ mod tests {
     /// A running batch with one queued job.
     async fn one_job(pool: &PgPool) {
         let rows = "insert into batch (action, risk, plan, digest, submitter, state, requirements,
-                 platform, channel)
+                 origin, platform, channel)
              values ('reboot', 'disruptive', '{}', decode(repeat('00', 32), 'hex'), 'alice',
-                 'running', '[]', 'console', 'metal');
+                 'running', '[]', jsonb_build_object('origin', 'reclaim'), 'console', 'metal');
              insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
                  bmc_credentials, wave, state)
              select id, 'web01', 'web', 'fra1', 'r1', 's1', '10.0.0.1', 'default', 0,
@@ -264,9 +264,9 @@ mod tests {
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
     async fn each_running_batch_has_its_turn_in_the_order_of_its_jobs(pool: PgPool) {
         let rows = "insert into batch (action, risk, plan, digest, submitter, state, requirements,
-                 platform, channel)
+                 origin, platform, channel)
              select 'reboot', 'disruptive', '{}', decode(repeat('00', 32), 'hex'), 'alice', state,
-                 '[]', 'console', 'metal' from unnest(array['running', 'paused', 'running']) as state;
+                 '[]', jsonb_build_object('origin', 'reclaim'), 'console', 'metal' from unnest(array['running', 'paused', 'running']) as state;
              insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
                  bmc_credentials, wave, state)
              select id, batch.id || 'web' || n, 'web', 'fra1', 'r1', 's1', '10.0.0.1',
@@ -291,9 +291,9 @@ mod tests {
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
     async fn a_small_batch_is_not_starved_where_there_is_room_for_one_host_at_a_time(pool: PgPool) {
         let rows = "insert into batch (action, risk, plan, digest, submitter, state, requirements,
-                 platform, channel)
+                 origin, platform, channel)
              select 'reboot', 'disruptive', '{}', decode(repeat('00', 32), 'hex'), 'alice',
-                 'running', '[]', 'console', 'metal' from generate_series(1, 2);
+                 'running', '[]', jsonb_build_object('origin', 'reclaim'), 'console', 'metal' from generate_series(1, 2);
              insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
                  bmc_credentials, wave, state)
              select batch.id, batch.id || 'web' || n, 'web', 'fra1', 'r1', 's1', '10.0.0.1',

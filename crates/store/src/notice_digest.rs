@@ -33,7 +33,7 @@ pub async fn thin_out(pool: &PgPool, share: &RelayScope, room: RateLimit) -> sql
            from (select ordering_key, count(*) from outbox left join batch on batch.id = batch_id
                  where ordering_key is not null and not no_digest
                    and sent_at is null and refused_at is null and digest_id is null
-                   and (coalesce(platform, audience #>> '{place,platform}',
+                   and (coalesce(platform, audience #>> '{location,platform}',
                                  audience #>> '{near,platform}', '') = any($3)) = $4
                  group by ordering_key) as waiting,
                 lateral (select count(*) from outbox
@@ -143,13 +143,14 @@ async fn hold(pool: &PgPool, ordering_key: &str, window: Duration) -> sqlx::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use metalbot_core::domain::event::{Event, EventBody};
     use metalbot_core::domain::ids::BatchId;
-    use metalbot_core::domain::inbound::Place;
+    use metalbot_core::domain::inbound::ChatLocation;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn to_alice() -> Audience {
-        let near = Place { platform: "slack".into(), channel: "C1".into(), thread: None };
+        let near = ChatLocation { platform: "slack".into(), channel: "C1".into(), thread: None };
         Audience::Person { login: "alice".into(), near }
     }
 
@@ -160,7 +161,8 @@ mod tests {
     async fn queue(pool: &PgPool, numbers: std::ops::RangeInclusive<i64>) {
         let mut conn = pool.acquire().await.unwrap();
         for number in numbers {
-            let notice = Notice::Resumed { batch: BatchId(number), by: "bob".into() };
+            let body = EventBody::Resumed { by: "bob".into() };
+            let notice = Notice::event(Event::new(BatchId(number), body));
             outbox::notice(&mut conn, &format!("n{number}"), &to_alice(), &notice).await.unwrap();
         }
     }
@@ -185,7 +187,7 @@ mod tests {
 
     fn batches(notice: &Notice) -> Vec<i64> {
         match notice {
-            Notice::Resumed { batch, .. } => vec![batch.0],
+            Notice::Event { event, .. } => vec![event.batch.0],
             Notice::Digest { lines, .. } => {
                 lines.iter().flat_map(|line| line.batches.iter().map(|batch| batch.0)).collect()
             }
@@ -234,10 +236,8 @@ mod tests {
         let mut conn = pool.acquire().await.unwrap();
         for number in 1..=100 {
             // Each of them is a line of its own.
-            let wave = Notice::WaveEnded {
-                batch: BatchId(number),
+            let wave = EventBody::WaveEnded {
                 submitter: "alice".into(),
-                named: false,
                 wave: u32::try_from(number).unwrap(),
                 waves: 200,
                 succeeded: 1,
@@ -247,6 +247,7 @@ mod tests {
                 manual: false,
             };
             let key = format!("n{number}");
+            let wave = Notice::event(Event::new(BatchId(number), wave));
             outbox::notice(&mut conn, &key, &to_alice(), &wave).await.unwrap();
         }
         drop(conn);

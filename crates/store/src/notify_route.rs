@@ -8,12 +8,13 @@ use sqlx::{PgConnection, PgTransaction};
 use super::batch::Batch;
 use super::task_lease::interval;
 use super::{corrupt, job, outbox, preference, view};
+use metalbot_core::domain::event::{Event, EventBody};
 use metalbot_core::domain::ids::BatchId;
-use metalbot_core::domain::inbound::Place;
 use metalbot_core::domain::job::JobState;
-use metalbot_core::domain::notice::{Audience, Failure, Notice};
+use metalbot_core::domain::notice::{Audience, Notice};
 use metalbot_core::domain::notify::{NoticeTopic, route};
 use metalbot_core::domain::rollout::WavePause;
+use metalbot_core::domain::view::Failure;
 
 /// How long failures are collected before the first notice about them.
 const COLLECT: Duration = Duration::from_secs(2);
@@ -22,19 +23,21 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// Most notices about failures of one batch; its end tells of all.
 const MOST: i32 = 10;
 
-/// Tells the thread and the submitter, as they prefer. `notice` is handed whether the submitter is
-/// called by name.
+/// Queues an event for the batch's thread and for its submitter, as they prefer. Of a batch that is
+/// announced nowhere nobody is told: whoever asked for it looks at it where they asked.
 pub async fn tell(
     tx: &mut PgTransaction<'_>,
     batch: &Batch,
     topic: NoticeTopic,
     key: &str,
-    notice: impl Fn(bool) -> Notice,
+    body: EventBody,
 ) -> sqlx::Result<()> {
-    let near = home(batch);
+    let Some(near) = batch.announced.clone() else { return Ok(()) };
     let setting = preference::channel(&mut *tx, &near).await?;
     let who = preference::of(&mut *tx, &batch.submitter).await?;
     let way = route(topic, &batch.plan.action, &setting, &who);
+    let event = Event::new(batch.id, body);
+    let notice = |mention| Notice::Event { event: event.clone(), mention };
     if way.thread {
         let thread = Audience::Thread { batch: batch.id };
         outbox::notice(&mut *tx, key, &thread, &notice(way.named)).await?;
@@ -44,11 +47,6 @@ pub async fn tell(
         outbox::notice(&mut *tx, &format!("{key}:dm"), &person, &notice(true)).await?;
     }
     Ok(())
-}
-
-/// Where a batch's card is.
-pub fn home(batch: &Batch) -> Place {
-    Place { platform: batch.platform.clone(), channel: batch.channel.clone(), thread: None }
 }
 
 /// Batches that go on and have failures of which it is time to tell.
@@ -110,15 +108,13 @@ pub async fn failures(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result
     .await?;
     let counts = job::state_counts(&mut *tx, batch.id).await?;
     let key = format!("batch:{}:failing:{told}", batch.id.0);
-    tell(tx, batch, NoticeTopic::Failures, &key, |named| Notice::Failing {
-        batch: batch.id,
+    let body = EventBody::JobsFailed {
         submitter: batch.submitter.clone(),
-        named,
-        failures: new.clone(),
+        failures: new,
         failed: counts.failed + counts.quarantined,
         total: counts.total(),
-    })
-    .await
+    };
+    tell(tx, batch, NoticeTopic::Failures, &key, body).await
 }
 
 /// Tells that a wave of a locked batch is done and when the next one begins.
@@ -126,10 +122,8 @@ pub async fn wave(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result<()>
     let waves = view::waves(&mut *tx, batch.id).await?;
     let counts = job::state_counts(&mut *tx, batch.id).await?;
     let key = format!("batch:{}:wave:{}", batch.id.0, batch.wave);
-    tell(tx, batch, NoticeTopic::Waves, &key, |named| Notice::WaveEnded {
-        batch: batch.id,
+    let body = EventBody::WaveEnded {
         submitter: batch.submitter.clone(),
-        named,
         wave: batch.wave.cast_unsigned(),
         waves,
         succeeded: counts.succeeded,
@@ -137,6 +131,6 @@ pub async fn wave(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result<()>
         total: counts.total(),
         begins_at: batch.not_before,
         manual: batch.plan.rollout.wave_pause == Some(WavePause::Manual),
-    })
-    .await
+    };
+    tell(tx, batch, NoticeTopic::Waves, &key, body).await
 }

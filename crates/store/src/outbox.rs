@@ -9,6 +9,7 @@ use sqlx::{PgConnection, PgPool, PgTransaction};
 use super::notifier::{Topic, notify};
 use super::relay_scope::RelayScope;
 use super::task_lease::interval;
+use metalbot_core::domain::event::{Event, EventBody};
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::notice::{Audience, Notice};
 
@@ -42,7 +43,8 @@ pub struct PendingTicket {
     pub attempts: i32,
 }
 
-/// Queues a notice. `key` makes it recognisable; a key that was used is not queued again.
+/// Queues a notice. `key` makes it recognisable; a key that was used is not queued again. Nothing is
+/// queued for the thread of a batch that is announced nowhere.
 pub async fn notice(
     conn: &mut PgConnection,
     key: &str,
@@ -52,14 +54,16 @@ pub async fn notice(
     let (batch, person) = match audience {
         Audience::Thread { batch } => (Some(batch.0), None),
         Audience::Person { login, .. } => (None, Some(login)),
-        Audience::Place { .. } | Audience::Only { .. } => (None, None),
+        Audience::Channel { .. } | Audience::Only { .. } => (None, None),
     };
     // A digest is not put into another.
     let is_digest = matches!(notice, Notice::Digest { .. });
     sqlx::query!(
         "insert into outbox (kind, key, batch_id, audience, body, ordering_key, no_digest)
-         values ('notice', $1, $2, $3, $4, $5,
-                 $6 or exists (select from preference where login = $7 and not digest))
+         select 'notice', $1, $2, $3, $4, $5,
+                $6 or exists (select from preference where login = $7 and not digest)
+         where $2::bigint is null
+            or exists (select from batch where id = $2 and platform is not null)
          on conflict do nothing",
         key,
         batch,
@@ -72,6 +76,17 @@ pub async fn notice(
     .execute(&mut *conn)
     .await?;
     notify(conn, Topic::Outbox).await
+}
+
+/// Queues an event for the thread of its batch, mentioning nobody.
+pub async fn event(
+    conn: &mut PgConnection,
+    key: &str,
+    batch: BatchId,
+    body: EventBody,
+) -> sqlx::Result<()> {
+    let audience = Audience::Thread { batch };
+    notice(conn, key, &audience, &Notice::event(Event::new(batch, body))).await
 }
 
 /// Queues one kind of failure of a batch, to be put on a ticket. `key` makes it recognisable.
@@ -110,7 +125,7 @@ pub async fn due_notices(
            where o.kind = 'notice' and o.sent_at is null and o.refused_at is null
              and o.digest_id is null and o.due_at <= now()
              and (o.batch_id is null or c.message_id is not null or c.refused_at is not null)
-             and (coalesce(b.platform, o.audience #>> '{place,platform}',
+             and (coalesce(b.platform, o.audience #>> '{location,platform}',
                            o.audience #>> '{near,platform}', '') = any($2)) = $3
              and not exists (
                  select from outbox earlier

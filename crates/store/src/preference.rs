@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sqlx::PgConnection;
 
 use super::corrupt;
-use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_core::domain::notify::{ChannelSetting, Preferences};
 
 /// What a person prefers; the default until they chose.
@@ -54,7 +54,7 @@ pub async fn told_of_approvals(conn: &mut PgConnection) -> sqlx::Result<Vec<Stri
 }
 
 /// What a channel is told; the default until somebody chose.
-pub async fn channel(conn: &mut PgConnection, at: &Place) -> sqlx::Result<ChannelSetting> {
+pub async fn channel(conn: &mut PgConnection, at: &ChatLocation) -> sqlx::Result<ChannelSetting> {
     let row = sqlx::query!(
         "select actions, verbosity from channel_setting where platform = $1 and channel = $2",
         at.platform,
@@ -72,7 +72,7 @@ pub async fn channel(conn: &mut PgConnection, at: &Place) -> sqlx::Result<Channe
 /// Remembers what a channel is told.
 pub async fn set_channel(
     conn: &mut PgConnection,
-    at: &Place,
+    at: &ChatLocation,
     setting: &ChannelSetting,
 ) -> sqlx::Result<()> {
     let actions: Option<Vec<String>> =
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(of(&mut conn, "alice").await.unwrap(), who);
         assert_eq!(told_of_approvals(&mut conn).await.unwrap(), ["alice"]);
 
-        let at = Place { platform: "slack".into(), channel: "C1".into(), thread: None };
+        let at = ChatLocation { platform: "slack".into(), channel: "C1".into(), thread: None };
         assert_eq!(channel(&mut conn, &at).await.unwrap(), ChannelSetting::default());
         let wipes = ChannelSetting {
             actions: Some(["wipe".into(), "reboot".into()].into()),

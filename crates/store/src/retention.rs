@@ -48,8 +48,9 @@ pub async fn forget(pool: &PgPool, keep: Duration) -> sqlx::Result<u64> {
 mod tests {
     use super::*;
     use crate::{outbox, outgoing_post};
+    use metalbot_core::domain::event::{Event, EventBody};
     use metalbot_core::domain::ids::BatchId;
-    use metalbot_core::domain::inbound::Place;
+    use metalbot_core::domain::inbound::ChatLocation;
     use metalbot_core::domain::notice::{Audience, Notice};
 
     async fn rows(pool: &PgPool) -> Vec<i64> {
@@ -65,10 +66,12 @@ mod tests {
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
     async fn what_waits_and_what_is_young_is_kept(pool: PgPool) {
         let mut conn = pool.acquire().await.unwrap();
-        let place = Place { platform: "console".into(), channel: "metal".into(), thread: None };
-        let notice = Notice::Resumed { batch: BatchId(1), by: "bob".into() };
+        let location =
+            ChatLocation { platform: "console".into(), channel: "metal".into(), thread: None };
+        let body = EventBody::Resumed { by: "bob".into() };
+        let notice = Notice::event(Event::new(BatchId(1), body));
         for key in ["waits", "sent", "in_digest"] {
-            let audience = Audience::Place { place: place.clone() };
+            let audience = Audience::Channel { location: location.clone() };
             outbox::notice(&mut conn, key, &audience, &notice).await.unwrap();
         }
         outgoing_post::posted(&pool, "slack", "k", "17.1").await.unwrap();

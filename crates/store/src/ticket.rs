@@ -15,7 +15,7 @@ use super::{card, corrupt};
 use metalbot_core::domain::common_cause::Shared;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::{BatchId, JobId, TicketId};
-use metalbot_core::domain::notice::TicketView;
+use metalbot_core::domain::ticket_view::TicketView;
 use metalbot_core::domain::triage::{Source, Standing, Target};
 
 /// The lock of those who decide which failure belongs to which ticket, in the key space of the

@@ -11,7 +11,7 @@ use metalbot_core::domain::batch::BatchState;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::job::JobState;
-use metalbot_core::domain::notice::{ApprovalView, BatchLine, BatchView, Failure};
+use metalbot_core::domain::view::{ApprovalView, BatchLine, BatchView, Failure};
 use metalbot_core::domain::waiting::{Facts, waiting};
 use metalbot_core::domain::workflow::Plan;
 

@@ -8,7 +8,7 @@ use sqlx::PgPool;
 
 use crate::app::console_message::{self, ConsoleError, Post};
 use crate::chat::{Chat, ChatError, Message};
-use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::inbound::ChatLocation;
 
 /// Posts into the console's channels.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ impl ConsoleChat {
 impl Chat for ConsoleChat {
     async fn post(
         &self,
-        to: &Place,
+        to: &ChatLocation,
         only_to: Option<&str>,
         key: &str,
         message: &Message,
@@ -49,7 +49,7 @@ impl Chat for ConsoleChat {
         console_message::post(&self.pool, post).await.map_err(chat_error)
     }
 
-    async fn update(&self, _: &Place, id: &str, message: &Message) -> Result<(), ChatError> {
+    async fn update(&self, _: &ChatLocation, id: &str, message: &Message) -> Result<(), ChatError> {
         let card = card_json(message);
         let markdown = storable(&message.markdown);
         console_message::update(&self.pool, id, &markdown, card.as_ref()).await.map_err(chat_error)

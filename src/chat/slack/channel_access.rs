@@ -3,19 +3,17 @@
 //! Slash commands come from everywhere, also from channels and conversations that the bot is not in
 //! and can neither write to nor read.
 
-use std::sync::Arc;
-
 use serde_json::json;
 
 use super::web_api::{ApiError, WebApi};
 use super::{own_id, scope};
-use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::inbound::ChatLocation;
 
 const NOT_INVITED: &str = "I am not in that channel: type `/invite @metalbot` there first";
 const ARCHIVED: &str = "that channel is archived: choose another one, or have it unarchived";
 const PRIVATE: &str = "nobody else sees what is said there: ask in a channel that I was invited to";
 
-/// What has to be done before a place takes messages, by Slack's code of a refusal.
+/// What has to be done before a channel takes messages, by Slack's code of a refusal.
 pub(super) fn closed_by(code: &str) -> Option<&'static str> {
     match code {
         // A private channel that the bot is not in does not exist for it.
@@ -25,19 +23,20 @@ pub(super) fn closed_by(code: &str) -> Option<&'static str> {
     }
 }
 
-/// Asks Slack whether the bot is at a place; needs the scopes `channels:read` and `groups:read`.
-pub async fn closed(api: Arc<WebApi>, place: Place) -> Result<Option<String>, String> {
-    let channel = own_id(&place.channel);
+/// Asks Slack whether the bot is in a channel; needs the scopes `channels:read` and `groups:read`.
+pub async fn closed(api: &WebApi, location: &ChatLocation) -> Result<Option<String>, ApiError> {
+    let channel = own_id(&location.channel);
     if channel.starts_with('D') {
         return Ok(Some(PRIVATE.into()));
     }
     let params = [("channel", channel.to_owned())];
-    let why = match api.get("conversations.info", scope(&place.channel), channel, &params).await {
+    let why = match api.get("conversations.info", scope(&location.channel), channel, &params).await
+    {
         Ok(answer) if answer["channel"]["is_archived"] == true => Some(ARCHIVED),
         Ok(answer) if answer["channel"]["is_member"] == false => Some(NOT_INVITED),
         Ok(_) => None,
         Err(ApiError::Refused(code)) => closed_by(&code),
-        Err(error) => return Err(error.to_string()),
+        Err(error) => return Err(error),
     };
     Ok(why.map(str::to_owned))
 }

@@ -22,7 +22,7 @@ use super::{PLATFORM, own_id, people, scope};
 use crate::app::ingest;
 use crate::app::outgoing_post::{self, Begun};
 use crate::chat::{Chat, ChatError, MENTION, Message};
-use metalbot_core::domain::inbound::Place;
+use metalbot_core::domain::inbound::ChatLocation;
 
 /// Between two edits in a channel.
 const EDITS_OF_CHANNEL: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ pub enum Called {
 
 /// Finds who is called by a name; `None` when Slack cannot notify them.
 pub type FindCalled =
-    Arc<dyn Fn(String, Place) -> BoxFuture<'static, Option<Called>> + Send + Sync>;
+    Arc<dyn Fn(String, ChatLocation) -> BoxFuture<'static, Option<Called>> + Send + Sync>;
 
 impl fmt::Debug for SlackChat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,7 +76,7 @@ impl SlackChat {
     }
 
     /// What a request holds of a message at a place, with those called by name who can be.
-    async fn content(&self, at: &Place, rendered: &RenderedBlocks) -> Value {
+    async fn content(&self, at: &ChatLocation, rendered: &RenderedBlocks) -> Value {
         let mut blocks = json!(rendered.blocks);
         for text in texts(&mut blocks) {
             while let Some((before, rest)) = text.split_once(&format!("<{MENTION}")) {
@@ -108,7 +108,12 @@ impl SlackChat {
     }
 
     /// Posts a message that everybody at the place sees, once for its key.
-    async fn say(&self, to: &Place, key: &str, message: &Message) -> Result<String, ChatError> {
+    async fn say(
+        &self,
+        to: &ChatLocation,
+        key: &str,
+        message: &Message,
+    ) -> Result<String, ChatError> {
         let rendered = blocks::render(message, true);
         let begun = outgoing_post::begin(&self.pool, PLATFORM, key).await.map_err(database)?;
         let known = match begun {
@@ -140,7 +145,7 @@ impl SlackChat {
 
     async fn post_now(
         &self,
-        to: &Place,
+        to: &ChatLocation,
         key: &str,
         rendered: &RenderedBlocks,
     ) -> Result<String, ChatError> {
@@ -164,7 +169,7 @@ impl SlackChat {
     /// Finds the message that an earlier try may have posted.
     async fn look_for(
         &self,
-        to: &Place,
+        to: &ChatLocation,
         key: &str,
         since: OffsetDateTime,
     ) -> Result<Option<String>, ChatError> {
@@ -211,7 +216,7 @@ impl SlackChat {
     /// comes where that was typed, also where the bot is not; else at the place, else directly.
     async fn whisper(
         &self,
-        to: &Place,
+        to: &ChatLocation,
         user: &str,
         key: &str,
         message: &Message,
@@ -278,7 +283,7 @@ fn texts(blocks: &mut Value) -> impl Iterator<Item = &mut String> {
 impl Chat for SlackChat {
     async fn post(
         &self,
-        to: &Place,
+        to: &ChatLocation,
         only_to: Option<&str>,
         key: &str,
         message: &Message,
@@ -289,19 +294,23 @@ impl Chat for SlackChat {
         }
     }
 
-    async fn user_by_email(&self, near: &Place, email: &str) -> Result<Option<String>, ChatError> {
+    async fn user_by_email(
+        &self,
+        near: &ChatLocation,
+        email: &str,
+    ) -> Result<Option<String>, ChatError> {
         people::user_by_email(&self.api, scope(&near.channel), email).await.map_err(failure)
     }
 
     async fn direct(
         &self,
-        near: &Place,
+        near: &ChatLocation,
         user: &str,
         key: &str,
         message: &Message,
     ) -> Result<String, ChatError> {
         let channel = self.conversation(user).await.map_err(failure)?;
-        let directly = Place { channel, thread: None, ..near.clone() };
+        let directly = ChatLocation { channel, thread: None, ..near.clone() };
         let said = self.say(&directly, key, message).await;
         if matches!(said, Err(ChatError::Closed(_))) {
             self.opened().remove(user);
@@ -309,14 +318,19 @@ impl Chat for SlackChat {
         said
     }
 
-    async fn link(&self, at: &Place, id: &str) -> Result<Option<String>, ChatError> {
+    async fn link(&self, at: &ChatLocation, id: &str) -> Result<Option<String>, ChatError> {
         let channel = own_id(&at.channel);
         let params = [("channel", channel.to_owned()), ("message_ts", id.to_owned())];
         let found = self.api.get("chat.getPermalink", scope(&at.channel), channel, &params).await;
         Ok(found.map_err(failure)?["permalink"].as_str().map(str::to_owned))
     }
 
-    async fn update(&self, at: &Place, id: &str, message: &Message) -> Result<(), ChatError> {
+    async fn update(
+        &self,
+        at: &ChatLocation,
+        id: &str,
+        message: &Message,
+    ) -> Result<(), ChatError> {
         let paces = [(at.channel.as_str(), EDITS_OF_CHANNEL), (scope(&at.channel), EDITS_OF_ALL)];
         if let Some(wait) = self.edits.turn(&paces) {
             return Err(ChatError::Later { wait, why: "an edit".into() });

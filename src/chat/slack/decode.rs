@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 use super::PLATFORM;
-use metalbot_core::domain::inbound::{Inbound, Place, PlatformUser, What};
+use crate::app::intake::DecodeError;
+use metalbot_core::domain::inbound::{ChatLocation, Inbound, InboundBody, PlatformUser};
 
 /// Names what a form of ours became. Only the inbox reads it: nothing from outside can bring one.
 const FORM: &str = "form";
@@ -26,43 +27,44 @@ pub fn form(inbound: &Inbound) -> Value {
 }
 
 /// For the inbox.
-pub fn decode(body: &Value) -> Result<Inbound, String> {
+pub fn decode(body: &Value) -> Result<Inbound, DecodeError> {
     if body["type"] == FORM {
-        return Inbound::deserialize(&body["payload"]).map_err(|error| error.to_string());
+        return Inbound::deserialize(&body["payload"])
+            .map_err(|error| DecodeError(error.to_string()));
     }
     read(body)?.ok_or_else(|| "it asks for nothing".into())
 }
 
 /// What a delivery means; `None` when it asks nothing of us: talk outside of threads, what bots
 /// say, kinds of events that we have no use for.
-pub fn read(body: &Value) -> Result<Option<Inbound>, String> {
+pub fn read(body: &Value) -> Result<Option<Inbound>, DecodeError> {
     let payload = &body["payload"];
     match body["type"].as_str() {
         Some("slash_commands") => slash(payload).map(Some),
         Some("interactive") => match text(payload, "/type") {
             Ok("block_actions") => click(payload),
-            Ok(other) => Err(format!("an interaction of type {other}")),
+            Ok(other) => Err(format!("an interaction of type {other}").into()),
             Err(error) => Err(error),
         },
         Some("events_api") => event(payload),
-        Some(other) => Err(format!("an envelope of type {other}")),
+        Some(other) => Err(format!("an envelope of type {other}").into()),
         None => Err("an envelope without a type".into()),
     }
 }
 
-fn slash(payload: &Value) -> Result<Inbound, String> {
+fn slash(payload: &Value) -> Result<Inbound, DecodeError> {
     let typed = payload["text"].as_str().unwrap_or_default();
     Ok(Inbound {
         delivery: format!("slash:{}:{}", scope(payload)?, text(payload, "/trigger_id")?),
-        who: user(payload, text(payload, "/user_id")?)?,
-        place: place(payload, text(payload, "/channel_id")?, None)?,
-        what: What::Command { text: plain(typed).trim().to_owned() },
+        user: user(payload, text(payload, "/user_id")?)?,
+        location: location(payload, text(payload, "/channel_id")?, None)?,
+        body: InboundBody::Command { text: plain(typed).trim().to_owned() },
     })
 }
 
-fn click(payload: &Value) -> Result<Option<Inbound>, String> {
+fn click(payload: &Value) -> Result<Option<Inbound>, DecodeError> {
     let Ok(message) = text(payload, "/container/message_ts") else {
-        // Of a view; what views ask for is answered at the door.
+        // Of a view; what views ask for is answered when it arrives.
         return Ok(None);
     };
     let action = &payload["actions"][0];
@@ -74,13 +76,13 @@ fn click(payload: &Value) -> Result<Option<Inbound>, String> {
     let scope = scope(payload)?;
     Ok(Some(Inbound {
         delivery: format!("click:{scope}/{channel}:{message}:{who}:{value}:{stamp}"),
-        who: user(payload, who)?,
-        place: place(payload, channel, thread.filter(|head| *head != message))?,
-        what: What::Button { message: message.into(), value: value.into(), answer: None },
+        user: user(payload, who)?,
+        location: location(payload, channel, thread.filter(|head| *head != message))?,
+        body: InboundBody::Button { message: message.into(), value: value.into(), answer: None },
     }))
 }
 
-fn event(payload: &Value) -> Result<Option<Inbound>, String> {
+fn event(payload: &Value) -> Result<Option<Inbound>, DecodeError> {
     let event = &payload["event"];
     match text(event, "/type")? {
         "message" => said(payload, event),
@@ -92,17 +94,17 @@ fn event(payload: &Value) -> Result<Option<Inbound>, String> {
 
 /// The channel that the bot was let into, if that is what a delivery tells.
 /// <https://docs.slack.dev/reference/events/member_joined_channel>
-pub fn let_in(body: &Value) -> Result<Option<Place>, String> {
+pub fn let_in(body: &Value) -> Result<Option<ChatLocation>, DecodeError> {
     let (payload, event) = (&body["payload"], &body["payload"]["event"]);
     let joined = body["type"] == "events_api" && event["type"] == "member_joined_channel";
     if !joined || bot(payload) != Some(text(event, "/user")?) {
         return Ok(None);
     }
-    place(payload, text(event, "/channel")?, None).map(Some)
+    location(payload, text(event, "/channel")?, None).map(Some)
 }
 
 /// Only what a person says in a thread that we began can be for us.
-fn said(payload: &Value, event: &Value) -> Result<Option<Inbound>, String> {
+fn said(payload: &Value, event: &Value) -> Result<Option<Inbound>, DecodeError> {
     // An app that posts with a person's token names both.
     let of_a_person = event["bot_id"].is_null()
         && matches!(event["subtype"].as_str(), None | Some("thread_broadcast" | "file_share"));
@@ -120,16 +122,16 @@ fn said(payload: &Value, event: &Value) -> Result<Option<Inbound>, String> {
     Ok(Some(Inbound {
         // Not the event's id: repeats of one message under several ids were seen.
         delivery: format!("message:{}/{channel}:{ts}", scope(payload)?),
-        who: user(payload, who)?,
-        place: place(payload, channel, Some(head))?,
-        what: What::ThreadReply {
+        user: user(payload, who)?,
+        location: location(payload, channel, Some(head))?,
+        body: InboundBody::ThreadReply {
             text: plain(event["text"].as_str().unwrap_or_default()),
             at: moment(ts),
         },
     }))
 }
 
-fn reaction(payload: &Value, event: &Value, added: bool) -> Result<Option<Inbound>, String> {
+fn reaction(payload: &Value, event: &Value, added: bool) -> Result<Option<Inbound>, DecodeError> {
     let item = &event["item"];
     if item["type"] != "message" {
         return Ok(None);
@@ -148,9 +150,9 @@ fn reaction(payload: &Value, event: &Value, added: bool) -> Result<Option<Inboun
     let scope = scope(payload)?;
     Ok(Some(Inbound {
         delivery: format!("{verb}:{scope}/{channel}:{message}:{who}:{name}:{stamp}"),
-        who: user(payload, who)?,
-        place: place(payload, channel, None)?,
-        what: What::Reaction {
+        user: user(payload, who)?,
+        location: location(payload, channel, None)?,
+        body: InboundBody::Reaction {
             message: message.into(),
             name: name.into(),
             added,
@@ -174,7 +176,7 @@ fn bot(payload: &Value) -> Option<&str> {
 }
 
 /// The installation that a payload was sent for: an organisation, or else a workspace.
-pub fn scope(payload: &Value) -> Result<&str, String> {
+pub fn scope(payload: &Value) -> Result<&str, DecodeError> {
     let first = &payload["authorizations"][0];
     let is_org = [payload, first].iter().any(|at| {
         let flag = &at["is_enterprise_install"];
@@ -190,12 +192,16 @@ pub fn scope(payload: &Value) -> Result<&str, String> {
     }
 }
 
-fn user(payload: &Value, id: &str) -> Result<PlatformUser, String> {
+fn user(payload: &Value, id: &str) -> Result<PlatformUser, DecodeError> {
     Ok(PlatformUser { platform: PLATFORM.into(), id: format!("{}/{id}", scope(payload)?) })
 }
 
-fn place(payload: &Value, channel: &str, thread: Option<&str>) -> Result<Place, String> {
-    Ok(Place {
+fn location(
+    payload: &Value,
+    channel: &str,
+    thread: Option<&str>,
+) -> Result<ChatLocation, DecodeError> {
+    Ok(ChatLocation {
         platform: PLATFORM.into(),
         channel: format!("{}/{channel}", scope(payload)?),
         thread: thread.map(str::to_owned),
@@ -203,9 +209,9 @@ fn place(payload: &Value, channel: &str, thread: Option<&str>) -> Result<Place, 
 }
 
 /// A text that is there and not empty.
-fn text<'a>(value: &'a Value, path: &str) -> Result<&'a str, String> {
+fn text<'a>(value: &'a Value, path: &str) -> Result<&'a str, DecodeError> {
     let found = value.pointer(path).and_then(Value::as_str).filter(|text| !text.is_empty());
-    found.ok_or_else(|| format!("it has no text at {path}"))
+    found.ok_or_else(|| format!("it has no text at {path}").into())
 }
 
 /// What a person saw when they typed: Slack escapes `& < >` and writes mentions and links as

@@ -74,20 +74,23 @@ fn meant(body: &Value) -> Inbound {
 #[test]
 fn a_slash_command_is_a_command() {
     let inbound = meant(&slash_with(json!({ "text": " reboot  web01 reason=\"a &amp; b\" " })));
-    assert_eq!(inbound.what, What::Command { text: "reboot  web01 reason=\"a & b\"".into() });
-    assert_eq!(inbound.who.id, "T1/U1");
-    assert_eq!((&*inbound.place.channel, inbound.place.thread), ("T1/C1", None));
+    assert_eq!(
+        inbound.body,
+        InboundBody::Command { text: "reboot  web01 reason=\"a & b\"".into() }
+    );
+    assert_eq!(inbound.user.id, "T1/U1");
+    assert_eq!((&*inbound.location.channel, inbound.location.thread), ("T1/C1", None));
     assert_eq!(inbound.delivery, "slash:T1:1.2.3");
     let empty = meant(&slash_with(json!({ "text": null })));
-    assert_eq!(empty.what, What::Command { text: String::new() });
+    assert_eq!(empty.body, InboundBody::Command { text: String::new() });
 }
 
 #[test]
 fn a_press_of_a_button_names_message_and_value() {
     let inbound = meant(&click_with(json!({})));
     let value = "approve 1 abc".to_owned();
-    assert_eq!(inbound.what, What::Button { message: "1.1".into(), value, answer: None });
-    assert_eq!((&*inbound.place.channel, &*inbound.who.id), ("T1/C1", "T1/U1"));
+    assert_eq!(inbound.body, InboundBody::Button { message: "1.1".into(), value, answer: None });
+    assert_eq!((&*inbound.location.channel, &*inbound.user.id), ("T1/C1", "T1/U1"));
     assert_ne!(
         inbound.delivery,
         meant(&click_with(json!({ "user": { "id": "U2" } }))).delivery,
@@ -136,40 +139,40 @@ fn an_installation_for_a_whole_organisation_can_be_read() {
     let org = json!({ "team": null, "enterprise": { "id": "E1", "name": "x" },
         "is_enterprise_install": true, "user": { "id": "W1" } });
     let inbound = meant(&click_with(org));
-    assert_eq!((&*inbound.who.id, &*inbound.place.channel), ("E1/W1", "E1/C1"));
+    assert_eq!((&*inbound.user.id, &*inbound.location.channel), ("E1/W1", "E1/C1"));
     // Whatever workspace of it somebody is in, the channel is the same.
     let org = json!({ "team": { "id": "T9" }, "enterprise": { "id": "E1" },
         "is_enterprise_install": true });
-    assert_eq!(meant(&click_with(org)).place.channel, "E1/C1");
+    assert_eq!(meant(&click_with(org)).location.channel, "E1/C1");
     let org = json!({ "enterprise_id": "E1", "is_enterprise_install": "true", "user_id": "W1" });
-    assert_eq!(meant(&slash_with(org)).who.id, "E1/W1");
+    assert_eq!(meant(&slash_with(org)).user.id, "E1/W1");
     let mut event = message_with(json!({ "user": "W1" }));
     event["payload"]["authorizations"] = json!([{
         "enterprise_id": "E1", "team_id": null, "user_id": "UB", "is_bot": true,
         "is_enterprise_install": true,
     }]);
-    assert_eq!(meant(&event).who.id, "E1/W1");
+    assert_eq!(meant(&event).user.id, "E1/W1");
     // In a workspace of an organisation the app may still be that workspace's alone.
     let alone = json!({ "enterprise_id": "E1", "is_enterprise_install": "false" });
-    assert_eq!(meant(&slash_with(alone)).who.id, "T1/U1");
+    assert_eq!(meant(&slash_with(alone)).user.id, "T1/U1");
 }
 
 #[test]
 fn ids_of_different_workspaces_do_not_collide() {
     let other = meant(&slash_with(json!({ "team_id": "T2" })));
     let one = meant(&slash_with(json!({})));
-    assert_ne!(one.who, other.who);
-    assert_ne!(one.place, other.place);
+    assert_ne!(one.user, other.user);
+    assert_ne!(one.location, other.location);
 }
 
 #[test]
 fn only_what_people_say_in_our_threads_is_heard() {
     let inbound = meant(&message_with(json!({ "text": "reject: a &lt;b&gt; <@U9> <#C2|ops>" })));
     let text = "reject: a <b> @U9 #ops".into();
-    assert_eq!(inbound.what, What::ThreadReply { text, at: None });
-    let timed = meant(&message_with(json!({ "ts": "1700000000.000123" }))).what.at().unwrap();
+    assert_eq!(inbound.body, InboundBody::ThreadReply { text, at: None });
+    let timed = meant(&message_with(json!({ "ts": "1700000000.000123" }))).body.at().unwrap();
     assert_eq!(timed.unix_timestamp_nanos(), 1_700_000_000_000_123_000);
-    assert_eq!(inbound.place.thread.as_deref(), Some("1.1"));
+    assert_eq!(inbound.location.thread.as_deref(), Some("1.1"));
     assert!(read(&message_with(json!({ "subtype": "file_share" }))).unwrap().is_some());
     for nothing in [
         json!({ "thread_ts": null }),
@@ -188,8 +191,8 @@ fn only_what_people_say_in_our_threads_is_heard() {
 
 #[test]
 fn reactions_are_put_and_taken_away() {
-    let name = |body: &Value| match meant(body).what {
-        What::Reaction { message, name, added, .. } => (message, name, added),
+    let name = |body: &Value| match meant(body).body {
+        InboundBody::Reaction { message, name, added, .. } => (message, name, added),
         other => panic!("{other:?}"),
     };
     assert_eq!(name(&reaction_with(json!({}))), ("1.1".into(), "+1".into(), true));
@@ -228,7 +231,7 @@ fn what_cannot_be_read_says_why() {
             "it has no text at /user",
         ),
     ] {
-        assert_eq!(read(&body).unwrap_err(), why);
+        assert_eq!(read(&body).unwrap_err().0, why);
     }
 }
 

@@ -1,4 +1,4 @@
-//! ModalHooks and the app's home: what Slack wants to be answered while it waits.
+//! Modals and the app's home: what Slack wants to be answered while it waits.
 //!
 //! Invariant: nothing is done here. What a person asks for by a form leaves as a delivery into the
 //! inbox, in the words of a typed command or as the press of a button.
@@ -13,13 +13,15 @@ use super::modal::{self, Meta, Pressed};
 use super::web_api::{ApiError, WebApi};
 use super::{PLATFORM, blocks, decode};
 use crate::app::form::{self, Draft, Form};
+use crate::app::identify::{self, IdentifyError};
 use crate::app::ingest::NewDelivery;
-use crate::app::{App, app_home, channel_access, identify};
+use crate::app::intake::DecodeError;
+use crate::app::{App, app_home, channel_access};
 use crate::chat::Message;
 use metalbot_core::command;
-use metalbot_core::domain::inbound::{Inbound, Place, PlatformUser, What};
-use metalbot_core::domain::notice::Notice;
+use metalbot_core::domain::inbound::{ChatLocation, Inbound, InboundBody, PlatformUser};
 use metalbot_core::domain::principal::Principal;
+use metalbot_core::domain::reply::Reply;
 
 /// Begins the `action_id` of buttons that ask something first; the question follows.
 pub const ASKS: &str = "ask:";
@@ -30,8 +32,32 @@ pub const SHORTCUT: &str = "new_batch";
 /// Largest file of hosts, in bytes.
 const MOST_FILE: usize = 1024 * 1024;
 
-/// Words a notice as Markdown.
-pub type RenderNotice = Arc<dyn Fn(&Notice) -> String + Send + Sync>;
+/// Why a form cannot be answered; for operators.
+#[derive(Debug, thiserror::Error)]
+enum ModalError {
+    #[error(transparent)]
+    Unreadable(#[from] DecodeError),
+    #[error(transparent)]
+    Slack(#[from] ApiError),
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Identify(#[from] IdentifyError),
+    #[error(transparent)]
+    App(#[from] crate::app::Error),
+}
+
+/// Why a file of hosts cannot be used; for the person.
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error("the file could not be fetched from Slack; paste the hosts instead")]
+    Fetch,
+    #[error(transparent)]
+    NotAList(#[from] command::NotAList),
+}
+
+/// Words an answer as Markdown.
+pub type RenderNotice = Arc<dyn Fn(&Reply) -> String + Send + Sync>;
 
 /// What the forms work with.
 #[derive(Clone)]
@@ -43,7 +69,7 @@ pub struct ModalHandler {
 }
 
 impl ModalHandler {
-    /// As the door wants it.
+    /// As the ingest calls it.
     pub fn forms(self) -> ModalHooks {
         let desk = Arc::new(self);
         ModalHooks {
@@ -54,7 +80,7 @@ impl ModalHandler {
                     match desk.answer(&body).await {
                         Ok(answer) => answer,
                         Err(error) => {
-                            tracing::warn!(error, "a form could not be answered");
+                            tracing::warn!(%error, "a form could not be answered");
                             apology(&body)
                         }
                     }
@@ -63,19 +89,19 @@ impl ModalHandler {
         }
     }
 
-    async fn answer(&self, body: &Value) -> Result<ModalResponse, String> {
+    async fn answer(&self, body: &Value) -> Result<ModalResponse, ModalError> {
         let payload = &body["payload"];
         if body["type"] == "slash_commands" {
             let channel = payload["channel_id"].as_str().map(str::to_owned);
             return self.open_new(payload, "/user_id", Meta { channel, ..Meta::default() }).await;
         }
-        if let Some(place) = decode::let_in(body)? {
-            channel_access::opened(&self.pool, &place).await.map_err(text)?;
+        if let Some(location) = decode::let_in(body)? {
+            channel_access::opened(&self.pool, &location).await?;
             return Ok(ModalResponse::default());
         }
         if body["type"] == "events_api" {
             let user = user(payload, "/event/user")?;
-            app_home::opened(&self.pool, &user).await.map_err(text)?;
+            app_home::opened(&self.pool, &user).await?;
             return Ok(ModalResponse::default());
         }
         let view = &payload["view"];
@@ -94,7 +120,7 @@ impl ModalHandler {
         payload: &Value,
         at: &str,
         meta: Meta,
-    ) -> Result<ModalResponse, String> {
+    ) -> Result<ModalResponse, ModalError> {
         let user = user(payload, at)?;
         let view = match self.who(&user).await? {
             Some(_) => modal::new(&self.app.catalog, &self.app.limits, None, &meta),
@@ -103,35 +129,35 @@ impl ModalHandler {
         self.open(payload, view).await
     }
 
-    async fn open(&self, payload: &Value, view: Value) -> Result<ModalResponse, String> {
+    async fn open(&self, payload: &Value, view: Value) -> Result<ModalResponse, ModalError> {
         let request = json!({ "trigger_id": payload["trigger_id"], "view": view });
         let scope = decode::scope(payload)?;
-        self.api.post("views.open", scope, "", &request).await.map_err(api)?;
+        self.api.post("views.open", scope, "", &request).await?;
         Ok(ModalResponse::default())
     }
 
     fn stranger(&self, user: PlatformUser) -> Value {
         let admins = self.app.policy.admins.iter().cloned().collect();
         let PlatformUser { platform, id } = user;
-        let unbound = Notice::Unbound { platform, user: id, admins };
-        modal::notice("Who are you?", self.shown(&unbound))
+        let unknown = Reply::UnknownUser { platform, user: id, admins };
+        modal::notice("Who are you?", self.shown(&unknown))
     }
 
     /// A notice as blocks.
-    fn shown(&self, notice: &Notice) -> Value {
-        self.shown_whole(notice).0
+    fn shown(&self, reply: &Reply) -> Value {
+        self.shown_whole(reply).0
     }
 
     /// The same, and whether nothing is left out.
-    fn shown_whole(&self, notice: &Notice) -> (Value, bool) {
-        let message = Message { markdown: (self.words)(notice), card: None };
+    fn shown_whole(&self, reply: &Reply) -> (Value, bool) {
+        let message = Message { markdown: (self.words)(reply), card: None };
         let rendered = blocks::render(&message, false);
         let shown = serde_json::to_value(rendered.blocks).expect("blocks hold only texts");
         (shown, rendered.whole.is_none())
     }
 
     /// The first form was sent: its errors, or what it would do.
-    async fn look_at(&self, payload: &Value) -> Result<ModalResponse, String> {
+    async fn look_at(&self, payload: &Value) -> Result<ModalResponse, ModalError> {
         let (user, view) = (user(payload, "/user/id")?, &payload["view"]);
         let Some(who) = self.who(&user).await? else {
             return respond(json!({ "response_action": "update", "view": self.stranger(user) }));
@@ -141,14 +167,14 @@ impl ModalHandler {
         if let Some((name, url)) = &filled.file {
             match self.listed(decode::scope(payload)?, name, url).await {
                 Ok(more) => hosts = format!("{hosts} {more}").trim().to_owned(),
-                Err(why) => return errors("file", &why),
+                Err(why) => return errors("file", &why.to_string()),
             }
         }
         let Some(channel) = meta.channel.clone().or(filled.channel) else {
             return errors("channel", "choose a channel");
         };
         let asked = Form { action: filled.action, hosts, params: filled.params };
-        let now = form::now(&self.pool).await.map_err(text)?;
+        let now = form::now(&self.pool).await?;
         let (command, submit) = match form::compile(&self.app, &asked, now) {
             Ok(compiled) => compiled,
             Err(wrong) => {
@@ -161,20 +187,20 @@ impl ModalHandler {
             }
         };
         let scope = decode::scope(payload)?;
-        let place = Place {
+        let location = ChatLocation {
             platform: PLATFORM.into(),
             channel: format!("{scope}/{channel}"),
             thread: None,
         };
-        if let Some(why) = channel_access::ask(&self.pool, &self.app, &place).await.map_err(text)? {
+        if let Some(why) = channel_access::ask(&self.pool, &self.app, &location).await? {
             let block = if meta.channel.is_some() { "hosts" } else { "channel" };
             return errors(block, &why);
         }
-        let draft = Draft { command, place };
+        let draft = Draft { command, location };
         let kept = form::keep(&self.pool, &self.app, &who, &submit, &draft).await;
-        let (key, preview) = kept.map_err(text)?;
+        let (key, preview) = kept?;
         let may = preview.forbidden.is_none() && preview.held.is_empty();
-        let (shown, whole) = self.shown_whole(&Notice::DryRun { preview: Box::new(preview) });
+        let (shown, whole) = self.shown_whole(&Reply::Preview { preview: Box::new(preview) });
         if may && !whole {
             let why = "too many names to show before you submit; ask for fewer hosts at a time";
             return errors(if filled.file.is_some() { "file" } else { "hosts" }, why);
@@ -186,49 +212,50 @@ impl ModalHandler {
     }
 
     /// The hosts of a file that was sent with a form.
-    async fn listed(&self, scope: &str, name: &str, url: &str) -> Result<String, String> {
+    async fn listed(&self, scope: &str, name: &str, url: &str) -> Result<String, FileError> {
         let content = self.api.download(scope, url, MOST_FILE).await.map_err(|error| {
             tracing::warn!(%error, "a file of a form could not be read");
-            "the file could not be fetched from Slack; paste the hosts instead".to_owned()
+            FileError::Fetch
         })?;
-        command::listed(name, &content).map_err(text)
+        Ok(command::listed(name, &content)?)
     }
 
     /// The preview was sent: what it showed is asked for.
-    async fn send(&self, payload: &Value) -> Result<ModalResponse, String> {
+    async fn send(&self, payload: &Value) -> Result<ModalResponse, ModalError> {
         let user = user(payload, "/user/id")?;
         let Some(who) = self.who(&user).await? else {
             return respond(json!({ "response_action": "update", "view": self.stranger(user) }));
         };
         let key = Meta::of(&payload["view"]).draft.unwrap_or_default();
-        let Some(draft) = form::kept(&self.pool, &who, &key).await.map_err(text)? else {
+        let Some(draft) = form::kept(&self.pool, &who, &key).await? else {
             let late = modal::paragraph("That took too long: please fill in the form again.");
             let view = modal::notice("Too late", json!([late]));
             return respond(json!({ "response_action": "update", "view": view }));
         };
-        let what = What::Command { text: draft.command };
-        let inbound =
-            Inbound { delivery: format!("form:{key}"), who: user, place: draft.place, what };
+        let body = InboundBody::Command { text: draft.command };
+        let (delivery_id, location) = (format!("form:{key}"), draft.location);
+        let inbound = Inbound { delivery: delivery_id, user, location, body };
         let response = Some(json!({ "response_action": "clear" }));
         Ok(ModalResponse { response, deliver: vec![delivery(&inbound)] })
     }
 
     /// A button asked something, and the person answered.
-    fn answered(&self, payload: &Value) -> Result<ModalResponse, String> {
+    fn answered(&self, payload: &Value) -> Result<ModalResponse, ModalError> {
         let view = &payload["view"];
-        let pressed = Meta::of(view).button.ok_or("a form without its button")?;
-        let id = view["id"].as_str().ok_or("a view without an id")?;
+        let pressed =
+            Meta::of(view).button.ok_or(DecodeError::from("a form without its button"))?;
+        let id = view["id"].as_str().ok_or(DecodeError::from("a view without an id"))?;
         let Pressed { channel, thread, message, value } = pressed;
         let inbound = Inbound {
             delivery: format!("answer:{id}"),
-            who: user(payload, "/user/id")?,
-            place: Place { platform: PLATFORM.into(), channel, thread },
-            what: What::Button { message, value, answer: modal::answer(view) },
+            user: user(payload, "/user/id")?,
+            location: ChatLocation { platform: PLATFORM.into(), channel, thread },
+            body: InboundBody::Button { message, value, answer: modal::answer(view) },
         };
         Ok(ModalResponse { response: None, deliver: vec![delivery(&inbound)] })
     }
 
-    async fn pressed(&self, payload: &Value) -> Result<ModalResponse, String> {
+    async fn pressed(&self, payload: &Value) -> Result<ModalResponse, ModalError> {
         let action = &payload["actions"][0];
         let id = action["action_id"].as_str().unwrap_or_default();
         if id == modal::CHOOSE {
@@ -239,13 +266,15 @@ impl ModalHandler {
             Some(at_home) => self.at_home(at_home, value).await?,
             None => on_message(payload, value)?,
         };
-        let label = action["text"]["text"].as_str().unwrap_or("ModalResponse");
+        let label = action["text"]["text"].as_str().unwrap_or("Answer");
         if let Some((_, question)) = id.split_once(ASKS) {
             let meta = Meta { button: Some(pressed.clone()), ..Meta::default() };
             match self.open(payload, modal::ask(label, question, &meta)).await {
                 Ok(answer) => return Ok(answer),
                 // What was pressed counts; only the answer to the question is missing.
-                Err(error) => tracing::warn!(error, label, "cannot ask: done without an answer"),
+                Err(error) => {
+                    tracing::warn!(%error, label, "cannot ask a question; done without an answer");
+                }
             }
         }
         let stamp = action["action_ts"].as_str().unwrap_or_default();
@@ -253,15 +282,15 @@ impl ModalHandler {
         let Pressed { channel, thread, message, value } = pressed;
         let inbound = Inbound {
             delivery: format!("click:{channel}:{message}:{}:{value}:{stamp}", who.id),
-            who,
-            place: Place { platform: PLATFORM.into(), channel, thread },
-            what: What::Button { message, value, answer: None },
+            user: who,
+            location: ChatLocation { platform: PLATFORM.into(), channel, thread },
+            body: InboundBody::Button { message, value, answer: None },
         };
         Ok(ModalResponse { response: None, deliver: vec![delivery(&inbound)] })
     }
 
     /// The fields of the action that was chosen; what was typed into the others stays.
-    async fn another_action(&self, payload: &Value) -> Result<ModalResponse, String> {
+    async fn another_action(&self, payload: &Value) -> Result<ModalResponse, ModalError> {
         let view = &payload["view"];
         let chosen = payload["actions"][0]["selected_option"]["value"].as_str();
         let meta = Meta::of(view);
@@ -270,23 +299,24 @@ impl ModalHandler {
         match self.api.post("views.update", decode::scope(payload)?, "", &request).await {
             // The person chose again meanwhile, or closed it.
             Ok(_) | Err(ApiError::Refused(_)) => Ok(ModalResponse::default()),
-            Err(error) => Err(api(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// The card that a button of the app's home stands for: `42` or `42:ask:...`.
-    async fn at_home(&self, at_home: &str, value: &str) -> Result<Pressed, String> {
+    async fn at_home(&self, at_home: &str, value: &str) -> Result<Pressed, ModalError> {
         let batch = at_home.split(':').next().unwrap_or_default();
-        let batch = batch.parse().map_err(text)?;
-        let card = app_home::card_of(&self.pool, batch).await.map_err(text)?;
-        let (place, message) =
-            card.filter(|(place, _)| place.platform == PLATFORM).ok_or("a batch without a card")?;
-        let (channel, value) = (place.channel, value.to_owned());
+        let batch = batch.parse().map_err(|_| DecodeError::from("a button of no batch"))?;
+        let card = app_home::card_of(&self.pool, batch).await?;
+        let (location, message) = card
+            .filter(|(location, _)| location.platform == PLATFORM)
+            .ok_or(DecodeError::from("a batch without a card"))?;
+        let (channel, value) = (location.channel, value.to_owned());
         Ok(Pressed { channel, thread: None, message, value })
     }
 
-    async fn who(&self, user: &PlatformUser) -> Result<Option<Principal>, String> {
-        identify::identify(&self.pool, &self.app, user).await
+    async fn who(&self, user: &PlatformUser) -> Result<Option<Principal>, ModalError> {
+        Ok(identify::identify(&self.pool, &self.app, user).await?)
     }
 }
 
@@ -300,7 +330,7 @@ fn wants(body: &Value) -> bool {
         }
         Some("events_api") => {
             payload["event"]["type"] == "app_home_opened" && payload["event"]["tab"] == "home"
-                || decode::let_in(body).is_ok_and(|place| place.is_some())
+                || decode::let_in(body).is_ok_and(|location| location.is_some())
         }
         Some("interactive") => match payload["type"].as_str() {
             Some("view_submission") => true,
@@ -316,11 +346,12 @@ fn wants(body: &Value) -> bool {
 }
 
 /// A button on a message.
-fn on_message(payload: &Value, value: &str) -> Result<Pressed, String> {
+fn on_message(payload: &Value, value: &str) -> Result<Pressed, ModalError> {
     let field = |path: &str| payload.pointer(path).and_then(Value::as_str);
-    let message = field("/container/message_ts").ok_or("a button without its message")?;
+    let message =
+        field("/container/message_ts").ok_or(DecodeError::from("a button without its message"))?;
     let channel = field("/container/channel_id").or(field("/channel/id"));
-    let channel = channel.ok_or("a button without its channel")?;
+    let channel = channel.ok_or(DecodeError::from("a button without its channel"))?;
     let thread = field("/message/thread_ts").or(field("/container/thread_ts"));
     Ok(Pressed {
         channel: format!("{}/{channel}", decode::scope(payload)?),
@@ -333,24 +364,25 @@ fn on_message(payload: &Value, value: &str) -> Result<Pressed, String> {
 fn delivery(inbound: &Inbound) -> NewDelivery {
     NewDelivery {
         platform: PLATFORM,
-        sender: inbound.who.id.clone(),
+        sender: inbound.user.id.clone(),
         key: inbound.delivery.clone(),
         body: decode::form(inbound),
         once: Vec::new(),
     }
 }
 
-fn user(payload: &Value, at: &str) -> Result<PlatformUser, String> {
-    let id = payload.pointer(at).and_then(Value::as_str).ok_or("it names no user")?;
+fn user(payload: &Value, at: &str) -> Result<PlatformUser, ModalError> {
+    let id =
+        payload.pointer(at).and_then(Value::as_str).ok_or(DecodeError::from("it names no user"))?;
     Ok(PlatformUser { platform: PLATFORM.into(), id: format!("{}/{id}", decode::scope(payload)?) })
 }
 
-fn respond(response: Value) -> Result<ModalResponse, String> {
+fn respond(response: Value) -> Result<ModalResponse, ModalError> {
     Ok(ModalResponse { response: Some(response), deliver: Vec::new() })
 }
 
 /// An error at a field of the form.
-fn errors(block: &str, message: &str) -> Result<ModalResponse, String> {
+fn errors(block: &str, message: &str) -> Result<ModalResponse, ModalError> {
     respond(json!({ "response_action": "errors", "errors": { block: message } }))
 }
 
@@ -366,12 +398,4 @@ fn apology(body: &Value) -> ModalResponse {
         _ => None,
     };
     ModalResponse { response, deliver: Vec::new() }
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
-
-fn api(error: ApiError) -> String {
-    format!("Slack: {error}")
 }

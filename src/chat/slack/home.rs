@@ -17,12 +17,14 @@ use super::mrkdwn::escape;
 use super::web_api::{ApiError, WebApi};
 use super::{PLATFORM, own_id, scope};
 use crate::app::app_home::{self, DueHome, Home, HomeBatch};
-use crate::app::{App, identify};
+use crate::app::identify::{self, IdentifyError};
+use crate::app::{App, PlatformError};
 use crate::chat::{Button, ButtonStyle, Message};
 use metalbot_core::domain::batch::BatchState;
 use metalbot_core::domain::host::fold;
 use metalbot_core::domain::inbound::PlatformUser;
-use metalbot_core::domain::notice::{BatchView, Notice};
+use metalbot_core::domain::reply::Reply;
+use metalbot_core::domain::view::BatchView;
 
 /// Longest list of hosts of one batch, longest reason, and longest name, in characters.
 const MOST_HOSTS: usize = 300;
@@ -41,52 +43,74 @@ pub struct AppHomes {
     pub words: RenderNotice,
 }
 
+/// Why a page is not shown.
+#[derive(Debug, thiserror::Error)]
+enum PublishError {
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// Slack does not say who the user is.
+    #[error(transparent)]
+    Identify(#[from] PlatformError),
+    #[error(transparent)]
+    Slack(#[from] ApiError),
+}
+
+impl PublishError {
+    /// The time after which Slack wants to be asked again, where it said so.
+    fn wait(&self) -> Option<Duration> {
+        match self {
+            PublishError::Slack(ApiError::Later { wait, .. }) => *wait,
+            PublishError::Slack(ApiError::Unknown(_) | ApiError::Refused(_))
+            | PublishError::Database(_)
+            | PublishError::Identify(_) => None,
+        }
+    }
+}
+
 impl AppHomes {
     /// Publishes the pages that show what is no longer so; `true` when there were any.
     pub async fn run_once(self: Arc<Self>) -> anyhow::Result<bool> {
         let due = app_home::due(&self.pool, PLATFORM).await?;
         for home in &due {
             // What is wrong with one page must not keep the others from being shown.
-            if let Err((wait, why)) = self.publish(home).await? {
-                tracing::warn!(why, user = home.platform_user_id, "a home was not shown");
-                app_home::failed(&self.pool, PLATFORM, home, wait, &why).await?;
+            match self.publish(home).await {
+                Ok(()) => {}
+                Err(PublishError::Database(error)) => return Err(error.into()),
+                Err(error) => {
+                    let (why, wait) = (error.to_string(), error.wait());
+                    let user = &home.platform_user_id;
+                    tracing::warn!(why, user, "cannot show a person's own page");
+                    app_home::failed(&self.pool, PLATFORM, home, wait, &why).await?;
+                }
             }
         }
         Ok(!due.is_empty())
     }
 
-    /// Shows a page, or says why not and when to try again.
-    async fn publish(&self, due: &DueHome) -> sqlx::Result<Result<(), (Option<Duration>, String)>> {
+    /// Shows a page.
+    async fn publish(&self, due: &DueHome) -> Result<(), PublishError> {
         let user = PlatformUser { platform: PLATFORM.into(), id: due.platform_user_id.clone() };
         // Not who they were when they opened it: accounts change hands.
         let view = match identify::identify(&self.pool, &self.app, &user).await {
             Ok(Some(who)) => view(&app_home::home(&self.pool, &who).await?, self.buttons),
             Ok(None) => self.of_stranger(user),
-            Err(why) => return Ok(Err((None, why))),
+            Err(IdentifyError::Database(error)) => return Err(error.into()),
+            Err(IdentifyError::Platform(error)) => return Err(error.into()),
         };
         let digest = Sha256::digest(view.to_string()).to_vec();
         if due.digest.as_ref() != Some(&digest) {
             let request = json!({ "user_id": own_id(&due.platform_user_id), "view": view });
-            let sent =
-                self.api.post("views.publish", scope(&due.platform_user_id), "", &request).await;
-            if let Err(error) = sent {
-                let wait = match &error {
-                    ApiError::Later { wait, .. } => *wait,
-                    ApiError::Unknown(_) | ApiError::Refused(_) => None,
-                };
-                return Ok(Err((wait, error.to_string())));
-            }
+            self.api.post("views.publish", scope(&due.platform_user_id), "", &request).await?;
         }
-        app_home::rendered(&self.pool, PLATFORM, due, &digest).await?;
-        Ok(Ok(()))
+        Ok(app_home::rendered(&self.pool, PLATFORM, due, &digest).await?)
     }
 
     /// How to be known, for who is not.
     fn of_stranger(&self, user: PlatformUser) -> Value {
         let PlatformUser { platform, id } = user;
         let admins = self.app.policy.admins.iter().cloned().collect();
-        let unbound = Notice::Unbound { platform, user: id, admins };
-        let message = Message { markdown: (self.words)(&unbound), card: None };
+        let unknown = Reply::UnknownUser { platform, user: id, admins };
+        let message = Message { markdown: (self.words)(&unknown), card: None };
         json!({ "type": "home", "blocks": blocks::render(&message, false).blocks })
     }
 }
@@ -108,7 +132,7 @@ fn part(blocks: &mut Vec<Value>, all: &[HomeBatch], buttons: Buttons, none: &str
     for shown in all {
         blocks.push(section(&line(&shown.batch)));
         // A button needs the card that it stands for.
-        let here = shown.card.as_ref().is_some_and(|(place, _)| place.platform == PLATFORM);
+        let here = shown.card.as_ref().is_some_and(|(location, _)| location.platform == PLATFORM);
         let buttons = if here { buttons(&shown.batch) } else { Vec::new() };
         if !buttons.is_empty() {
             let elements: Vec<Value> =
@@ -145,7 +169,7 @@ fn line(batch: &BatchView) -> String {
     if batch.state == BatchState::AwaitingApproval {
         if let Some(at) = batch.expires_at {
             let at = at.unix_timestamp();
-            // HomeBatch in the reader's own time zone.
+            // Shown in the reader's own time zone.
             lines.push(format!("expires <!date^{at}^{{date_short_pretty}} {{time}}|{at}>"));
         }
         for part in &batch.approvals {

@@ -18,8 +18,8 @@ use serde_json::{Map, Value, json};
 use slack_morphism::SlackSigningSecret;
 use slack_morphism::signature_verifier::SlackEventSignatureVerifier;
 
-use super::ingest::{SlackIngest, Sorted};
-use crate::app::ingest::{self, Once};
+use super::ingest::{AnswerError, SlackIngest, Sorted};
+use crate::app::ingest::{Once, first};
 use secrecy::{ExposeSecret, SecretString};
 
 /// Where Slack sends everything: events, slash commands, interactions.
@@ -33,24 +33,24 @@ const SIGNATURE: Duration = Duration::from_secs(11 * 60);
 
 #[derive(Clone)]
 struct EventsState {
-    door: SlackIngest,
+    ingest: SlackIngest,
     verifier: Arc<SlackEventSignatureVerifier>,
 }
 
 /// The pages that Slack sends to.
-pub fn router(door: SlackIngest, secret: &SecretString) -> Router {
+pub fn router(ingest: SlackIngest, secret: &SecretString) -> Router {
     let secret = SlackSigningSecret(secret.expose_secret().into());
     let verifier = Arc::new(SlackEventSignatureVerifier::new(&secret));
-    Router::new().route(PATH, post(hear)).with_state(EventsState { door, verifier })
+    Router::new().route(PATH, post(receive)).with_state(EventsState { ingest, verifier })
 }
 
-async fn hear(State(ears): State<EventsState>, request: Request) -> Response {
+async fn receive(State(state): State<EventsState>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = match read(body).await {
         Ok(body) => body,
         Err(status) => return status.into_response(),
     };
-    let Some(signature) = verified(&ears.verifier, &parts.headers, &body) else {
+    let Some(signature) = verified(&state.verifier, &parts.headers, &body) else {
         return StatusCode::UNAUTHORIZED.into_response();
     };
     let once = Once { key: format!("slack request {signature}"), window: SIGNATURE };
@@ -62,30 +62,34 @@ async fn hear(State(ears): State<EventsState>, request: Request) -> Response {
     if body["payload"]["ssl_check"] == "1" {
         return StatusCode::OK.into_response();
     }
-    let taken = match ears.door.sort(body.clone()) {
+    let taken = match state.ingest.sort(body.clone()) {
         Sorted::Drop => Ok(None),
         Sorted::Refuse(response) => Ok(response),
         Sorted::Store(mut delivery) => {
             delivery.once.push(once);
-            ears.door.store(&[delivery]).await.map(|()| None).map_err(|error| error.to_string())
+            state.ingest.store(&[delivery]).await.map(|()| None).map_err(AnswerError::from)
         }
-        Sorted::AnswerNow => answer(&ears.door, body, &once).await,
+        Sorted::AnswerNow => answer(&state.ingest, body, &once).await,
     };
     match taken {
         Ok(None) => StatusCode::OK.into_response(),
         Ok(Some(response)) => Json(response).into_response(),
         Err(why) => {
-            tracing::warn!(why, "a delivery of Slack was not taken; it is not acknowledged");
+            tracing::warn!(%why, "a delivery of Slack was not taken; it is not acknowledged");
             StatusCode::SERVICE_UNAVAILABLE.into_response()
         }
     }
 }
 
-async fn answer(door: &SlackIngest, body: Value, once: &Once) -> Result<Option<Value>, String> {
-    if !ingest::first(&door.pool, once).await.map_err(|error| error.to_string())? {
+async fn answer(
+    ingest: &SlackIngest,
+    body: Value,
+    once: &Once,
+) -> Result<Option<Value>, AnswerError> {
+    if !first(&ingest.pool, once).await? {
         return Ok(None);
     }
-    door.answer(body).await
+    ingest.answer(body).await
 }
 
 async fn read(body: Body) -> Result<Bytes, StatusCode> {

@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use super::web_api::WebApi;
 use super::{PLATFORM, decode};
 use crate::app::ingest::{self, NewDelivery, Once};
-use metalbot_core::domain::inbound::{Inbound, What};
+use metalbot_core::domain::inbound::{Inbound, InboundBody};
 
 /// Presses of one button by one person within this time are one press.
 const DOUBLE_CLICK: Duration = Duration::from_secs(3);
@@ -39,7 +39,7 @@ pub struct ModalResponse {
     pub deliver: Vec<NewDelivery>,
 }
 
-/// The door of one process.
+/// Takes the deliveries of one process.
 #[derive(Clone)]
 pub struct SlackIngest {
     pub pool: PgPool,
@@ -60,6 +60,15 @@ pub enum Sorted {
     Refuse(Option<Value>),
 }
 
+/// Why a form gets no answer in time.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    #[error("a form took too long to answer")]
+    TooSlow,
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
 impl SlackIngest {
     /// Says what a delivery is. What cannot be read is stored as it is.
     pub fn sort(&self, body: Value) -> Sorted {
@@ -76,7 +85,7 @@ impl SlackIngest {
             Ok(Some(inbound)) => Sorted::Store(delivery(inbound, body)),
             Ok(None) => Sorted::Drop,
             Err(why) => {
-                tracing::warn!(why, "a delivery of Slack cannot be read; it is kept");
+                tracing::warn!(%why, "a delivery of Slack cannot be read; it is kept");
                 Sorted::Store(unreadable(body))
             }
         }
@@ -88,12 +97,12 @@ impl SlackIngest {
     }
 
     /// Lets the forms answer, and stores what they hand on.
-    pub async fn answer(&self, body: Value) -> Result<Option<Value>, String> {
+    pub async fn answer(&self, body: Value) -> Result<Option<Value>, AnswerError> {
         let answering = (self.forms.answer)(body);
         let answer = tokio::time::timeout(ANSWER_WITHIN, answering)
             .await
-            .map_err(|_| "a form took too long".to_owned())?;
-        self.store(&answer.deliver).await.map_err(|error| error.to_string())?;
+            .map_err(|_| AnswerError::TooSlow)?;
+        self.store(&answer.deliver).await?;
         Ok(answer.response)
     }
 }
@@ -111,13 +120,14 @@ fn no_token(body: &Value, scope: &str) -> Option<Value> {
 /// A delivery that can be read, for the inbox.
 fn delivery(inbound: Inbound, body: Value) -> NewDelivery {
     let mut once = Vec::new();
-    if let What::Button { message, value, .. } = &inbound.what {
-        let key = format!("click:{}:{message}:{}:{value}", inbound.place.channel, inbound.who.id);
+    if let InboundBody::Button { message, value, .. } = &inbound.body {
+        let key =
+            format!("click:{}:{message}:{}:{value}", inbound.location.channel, inbound.user.id);
         once.push(Once { key, window: DOUBLE_CLICK });
     }
     NewDelivery {
         platform: PLATFORM,
-        sender: inbound.who.id,
+        sender: inbound.user.id,
         key: inbound.delivery,
         body: without_ids_of_the_way(body),
         once,

@@ -1,6 +1,6 @@
-//! Slack: the front door that people live in.
+//! Slack as a chat platform.
 //!
-//! Deliveries come by Socket Mode ([`socket`]) or over HTTP ([`http`]). [`door`] stores them raw, in
+//! Deliveries come by Socket Mode ([`socket`]) or over HTTP ([`http`]). [`ingest`] stores them raw, in
 //! PostgreSQL, before they are acknowledged; the inbox turns them into what they mean by
 //! [`decode`]. Messages leave by [`chat`], as Block Kit made in [`blocks`], over [`web_api`].
 //!
@@ -26,10 +26,11 @@ pub mod ingest;
 mod modal;
 mod mrkdwn;
 pub mod people;
+mod platform;
 pub mod socket;
 pub mod web_api;
 
-/// The platform's name in places and users.
+/// The platform's name in locations and users.
 pub const PLATFORM: &str = "slack";
 
 /// The part of one of our ids that Slack itself knows: `U456` of `T123/U456`.

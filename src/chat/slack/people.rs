@@ -5,8 +5,6 @@
 //! accepted, and accounts that were closed have none that means a person.
 //! <https://docs.slack.dev/reference/objects/user-object>
 
-use std::sync::Arc;
-
 use serde_json::Value;
 
 use super::web_api::{ApiError, WebApi};
@@ -14,10 +12,7 @@ use super::{own_id, scope};
 use metalbot_core::domain::inbound::PlatformUser;
 
 /// Asks Slack for a user's verified address; needs the scopes `users:read` and `users:read.email`.
-pub async fn verified_email(
-    api: Arc<WebApi>,
-    user: PlatformUser,
-) -> Result<Option<String>, String> {
+pub async fn verified_email(api: &WebApi, user: &PlatformUser) -> Result<Option<String>, ApiError> {
     let params = [("user", own_id(&user.id).to_owned())];
     match api.get("users.info", scope(&user.id), "", &params).await {
         Ok(answer) => Ok(email_of(&answer["user"], scope(&user.id)).map(str::to_owned)),
@@ -25,7 +20,7 @@ pub async fn verified_email(
             tracing::warn!(code, user = user.id, "Slack does not say who a user is");
             Ok(None)
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error),
     }
 }
 

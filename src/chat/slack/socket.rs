@@ -92,7 +92,7 @@ enum Successor {
 /// Keeps a connection open until it is told to stop.
 pub async fn run_socket(
     api: Arc<WebApi>,
-    door: SlackIngest,
+    ingest: SlackIngest,
     connections: Connections,
     stop: CancellationToken,
 ) {
@@ -103,7 +103,7 @@ pub async fn run_socket(
         let successor = match connect(&api).await {
             Ok(socket) => {
                 let (ask, asked) = oneshot::channel();
-                open.spawn(serve(socket, door.clone(), connections.clone(), ask, stop.clone()));
+                open.spawn(serve(socket, ingest.clone(), connections.clone(), ask, stop.clone()));
                 asked.await.unwrap_or(Successor::Soon)
             }
             Err(error) => {
@@ -161,7 +161,7 @@ struct Envelope {
 /// Reads a connection until it ends.
 async fn serve(
     socket: Socket,
-    door: SlackIngest,
+    ingest: SlackIngest,
     connections: Connections,
     successor: oneshot::Sender<Successor>,
     stop: CancellationToken,
@@ -169,10 +169,10 @@ async fn serve(
     let (mut sink, stream) = socket.split();
     let (acks, mut acked) = mpsc::unbounded_channel::<Value>();
     let (waiting, to_store) = mpsc::channel(WAITING);
-    let storing = tokio::spawn(store_in_order(door.clone(), to_store, acks.clone()));
+    let storing = tokio::spawn(store_in_order(ingest.clone(), to_store, acks.clone()));
     let mut reader = Reader {
         stream,
-        door,
+        ingest,
         connections,
         successor: Some(successor),
         up: None,
@@ -238,7 +238,7 @@ async fn send(
 
 struct Reader {
     stream: SplitStream<Socket>,
-    door: SlackIngest,
+    ingest: SlackIngest,
     connections: Connections,
     successor: Option<oneshot::Sender<Successor>>,
     up: Option<Up>,
@@ -267,7 +267,7 @@ impl Reader {
         let Ok(body) = serde_json::from_str::<Value>(text) else {
             // Without an envelope there is nothing to acknowledge.
             let body = json!({ "unreadable": text });
-            self.keep(None, self.door.sort(body));
+            self.keep(None, self.ingest.sort(body));
             return Ok(());
         };
         match body["type"].as_str() {
@@ -278,7 +278,7 @@ impl Reader {
             Some("disconnect") => return self.asked_to_leave(&body),
             _ => {
                 let id = body["envelope_id"].as_str().map(str::to_owned);
-                match self.door.sort(body.clone()) {
+                match self.ingest.sort(body.clone()) {
                     Sorted::AnswerNow => self.answer(id, body),
                     Sorted::Refuse(response) => {
                         let _ = self.acks.send(ack(id, response));
@@ -336,13 +336,13 @@ impl Reader {
             tracing::warn!("too many forms wait for an answer");
             return;
         }
-        let (door, acks) = (self.door.clone(), self.acks.clone());
+        let (ingest, acks) = (self.ingest.clone(), self.acks.clone());
         self.forms.spawn(async move {
-            match door.answer(body).await {
+            match ingest.answer(body).await {
                 Ok(response) => {
                     let _ = acks.send(ack(id, response));
                 }
-                Err(why) => tracing::warn!(why, "a form was not answered"),
+                Err(why) => tracing::warn!(%why, "a form was not answered"),
             }
         });
     }
@@ -364,7 +364,7 @@ impl Reader {
 
 /// Stores envelopes in their order, those that wait in one transaction, and acknowledges them.
 async fn store_in_order(
-    door: SlackIngest,
+    ingest: SlackIngest,
     mut waiting: mpsc::Receiver<Envelope>,
     acks: mpsc::UnboundedSender<Value>,
 ) {
@@ -373,12 +373,12 @@ async fn store_in_order(
         let (ids, deliveries): (Vec<String>, Vec<NewDelivery>) =
             batch.drain(..).map(|envelope| (envelope.id, envelope.delivery)).unzip();
         let mut stored: VecDeque<bool> = VecDeque::new();
-        if door.store(&deliveries).await.is_ok() {
+        if ingest.store(&deliveries).await.is_ok() {
             stored.resize(deliveries.len(), true);
         } else {
             // One that cannot be stored must not take the others along.
             for delivery in &deliveries {
-                let result = door.store(std::slice::from_ref(delivery)).await;
+                let result = ingest.store(std::slice::from_ref(delivery)).await;
                 if let Err(error) = &result {
                     tracing::warn!(%error, "a delivery of Slack was not stored; it is not acknowledged");
                 }

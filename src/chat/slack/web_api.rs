@@ -217,10 +217,10 @@ impl WebApi {
         content: &str,
     ) -> Result<(), ApiError> {
         let params = [("filename", name.to_owned()), ("length", content.len().to_string())];
-        let place = self.get("files.getUploadURLExternal", scope, "", &params).await?;
-        let (Some(url), Some(id)) = (place["upload_url"].as_str(), place["file_id"].as_str())
+        let location = self.get("files.getUploadURLExternal", scope, "", &params).await?;
+        let (Some(url), Some(id)) = (location["upload_url"].as_str(), location["file_id"].as_str())
         else {
-            return Err(ApiError::Unknown("it gave no place for a file".into()));
+            return Err(ApiError::Unknown("it gave no location for a file".into()));
         };
         // The token goes along.
         let url = self.at_slack(url)?;

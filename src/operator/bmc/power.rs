@@ -23,7 +23,7 @@ use super::Targets;
 use super::show::{HostAnswer, HostError, Said, any_failed, as_json, grouped};
 use crate::app::admin_power::AdminPower;
 use crate::app::submit::Submitted;
-use crate::app::{App, Ask, admin_power, console_message, control};
+use crate::app::{App, RequestContext, admin_power, control};
 use crate::config::Config;
 use crate::identity::directory::Directory;
 use crate::operator::ConfigFile;
@@ -32,10 +32,12 @@ use crate::runtime::shutdown::StopSignals;
 use crate::serve::service::{app, load, machine_name};
 use metalbot_core::domain::host::{HostName, fold};
 use metalbot_core::domain::ids::BatchId;
-use metalbot_core::domain::inbound::{Place, PlatformUser};
+use metalbot_core::domain::inbound::PlatformUser;
 use metalbot_core::domain::job::JobState;
-use metalbot_core::domain::notice::{BatchView, Notice};
+use metalbot_core::domain::origin::Origin;
 use metalbot_core::domain::principal::Principal;
+use metalbot_core::domain::reply::Refusal;
+use metalbot_core::domain::view::BatchView;
 use metalbot_core::domain::waiting::Waiting;
 use metalbot_core::domain::workflow::PowerTo;
 use metalbot_store as store;
@@ -110,10 +112,13 @@ pub(super) async fn run(args: &PowerArgs) -> anyhow::Result<ExitCode> {
     );
     let who = person(&loaded.directory.current())?;
     let app = app(&config, &loaded, None);
-    let place = Place { platform: PLATFORM.into(), channel: machine_name(), thread: None };
-    let key = format!("{PLATFORM}:{:032x}", rand::random::<u128>());
-    let ask = Ask { who: &who, place: &place, key: &key, at: None };
-    let allowed = admin_power::may(&app, ask)?;
+    let ctx = RequestContext {
+        principal: who,
+        origin: Origin::CommandLine { machine: machine_name() },
+        key: format!("{PLATFORM}:{:032x}", rand::random::<u128>()),
+        asked_at: None,
+    };
+    let allowed = admin_power::may(&app, &ctx)?;
     if !args.yes {
         confirm(args.to, &hosts)?;
     }
@@ -123,15 +128,14 @@ pub(super) async fn run(args: &PowerArgs) -> anyhow::Result<ExitCode> {
     let mut signals = StopSignals::listen()?;
     let ended = async {
         let mut tx = pool.begin().await?;
-        let card = card_place(&config);
         let wanted = AdminPower { to: args.to.power(), hosts, reason: args.reason.clone() };
-        let submitted = admin_power::power(&mut tx, &app, ask, allowed, wanted, &card).await?;
+        let submitted = admin_power::power(&mut tx, &app, &ctx, allowed, wanted).await?;
         tx.commit().await?;
         match submitted {
-            Submitted::Refused(notice) => Err(refused(&notice)),
-            Submitted::Accepted(id) => {
-                wait(&pool, &app, ask, id, &mut signals).await?;
-                answers(&pool, id).await
+            Submitted::Refused(refusal) => Err(refused(&refusal)),
+            Submitted::Admitted(admitted) => {
+                wait(&pool, &app, &ctx, admitted.batch, &mut signals).await?;
+                answers(&pool, admitted.batch).await
             }
         }
     }
@@ -161,16 +165,6 @@ fn person(directory: &Directory) -> anyhow::Result<Principal> {
     })
 }
 
-/// Where people see what was done by hand: the console's first channel.
-fn card_place(config: &Config) -> Place {
-    let first = config.console.channels.first();
-    Place {
-        platform: console_message::PLATFORM.into(),
-        channel: first.map_or_else(String::new, |channel| channel.name.clone()),
-        thread: None,
-    }
-}
-
 fn confirm(to: To, hosts: &[HostName]) -> anyhow::Result<()> {
     ensure!(stdin().is_terminal(), "nobody can be asked whether it is meant: give --yes");
     eprint!("{} {} ({} hosts)? [y/N] ", to.verb(), fold(hosts), hosts.len());
@@ -183,10 +177,8 @@ fn confirm(to: To, hosts: &[HostName]) -> anyhow::Result<()> {
     }
 }
 
-fn refused(notice: &Notice) -> anyhow::Error {
-    let Notice::Refused { batch, held, .. } = notice else {
-        return anyhow::anyhow!("nothing was done");
-    };
+fn refused(refusal: &Refusal) -> anyhow::Error {
+    let Refusal { batch, held, .. } = refusal;
     let held = held.iter().map(|held| {
         let (hosts, holder, submitter) = (fold(&held.hosts), held.batch, &held.submitter);
         let why = match held.quarantined {
@@ -203,7 +195,7 @@ fn refused(notice: &Notice) -> anyhow::Error {
 async fn wait(
     pool: &PgPool,
     app: &App,
-    ask: Ask<'_>,
+    ctx: &RequestContext,
     id: BatchId,
     signals: &mut StopSignals,
 ) -> anyhow::Result<()> {
@@ -233,7 +225,7 @@ async fn wait(
             _ = signals.next() => {
                 ensure!(!cancelled, "{id} goes on without you: `/metal status {}`", id.0);
                 let mut tx = pool.begin().await?;
-                control::cancel(&mut tx, app, ask, id).await?;
+                control::cancel(&mut tx, app, ctx, id).await?;
                 tx.commit().await?;
                 cancelled = true;
             }

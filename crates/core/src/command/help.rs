@@ -1,6 +1,6 @@
 //! What can be asked, as data. Templates and the API turn it into pages.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::check::COMMON_KEYS;
 use super::plan;
@@ -9,7 +9,7 @@ use super::verbs::{self, VERBS, Verb};
 use crate::domain::workflow::{Check, Risk};
 
 /// A page of help.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "page", rename_all = "snake_case")]
 pub enum HelpPage {
     Overview {
@@ -23,22 +23,22 @@ pub enum HelpPage {
     Verb(VerbHelp),
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct VerbHelp {
-    pub name: &'static str,
-    pub usage: &'static str,
-    pub summary: &'static str,
-    pub examples: Vec<&'static str>,
+    pub name: String,
+    pub usage: String,
+    pub summary: String,
+    pub examples: Vec<String>,
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ActionHelp {
     pub name: String,
     pub usage: String,
     pub summary: String,
     pub risk: Risk,
     /// What is looked at before anybody is asked to approve.
-    pub checks: Vec<&'static str>,
+    pub checks: Vec<String>,
     pub args: Vec<ArgHelp>,
     pub common: Vec<ArgHelp>,
     /// Titles of the steps when nothing but what is required is given.
@@ -46,7 +46,7 @@ pub struct ActionHelp {
     pub examples: Vec<String>,
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ArgHelp {
     pub name: String,
     /// `None` for the parameters that all actions have.
@@ -59,10 +59,10 @@ pub struct ArgHelp {
     pub help: String,
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct SetHelp {
-    pub set: &'static str,
-    pub meaning: &'static str,
+    pub set: String,
+    pub meaning: String,
 }
 
 /// The overview, or the page of a verb or an action; `None` when there is none of that name.
@@ -72,7 +72,7 @@ pub fn help(catalog: &Catalog, topic: Option<&str>) -> Option<HelpPage> {
             actions: catalog.actions().map(action_help).collect(),
             verbs: VERBS.iter().map(verb_help).collect(),
             common: common(),
-            sets: SETS.to_vec(),
+            sets: sets(),
         });
     };
     match catalog.get(topic) {
@@ -81,22 +81,31 @@ pub fn help(catalog: &Catalog, topic: Option<&str>) -> Option<HelpPage> {
     }
 }
 
-const SETS: [SetHelp; 7] = [
-    SetHelp { set: "web01,db01", meaning: "these two hosts" },
-    SetHelp { set: "web[01-12,15]", meaning: "web01 to web12, and web15" },
-    SetHelp { set: "@web", meaning: "the group web of the inventory" },
-    SetHelp { set: "@dc:fra1", meaning: "a datacenter; also rack:, owner: and sku:" },
-    SetHelp { set: "@web!web03", meaning: "the group web without web03" },
-    SetHelp { set: "@web&@rack:r12", meaning: "hosts that are in both" },
-    SetHelp { set: "@web^@canary", meaning: "hosts that are in one but not in both" },
+/// Node sets as people write them, and what they mean.
+const SETS: [(&str, &str); 7] = [
+    ("web01,db01", "these two hosts"),
+    ("web[01-12,15]", "web01 to web12, and web15"),
+    ("@web", "the group web of the inventory"),
+    ("@dc:fra1", "a datacenter; also rack:, owner: and sku:"),
+    ("@web!web03", "the group web without web03"),
+    ("@web&@rack:r12", "hosts that are in both"),
+    ("@web^@canary", "hosts that are in one but not in both"),
 ];
+
+fn sets() -> Vec<SetHelp> {
+    let help = |(set, meaning): &(&str, &str)| SetHelp {
+        set: (*set).to_owned(),
+        meaning: (*meaning).to_owned(),
+    };
+    SETS.iter().map(help).collect()
+}
 
 fn verb_help(verb: &Verb) -> VerbHelp {
     VerbHelp {
-        name: verb.name,
-        usage: verb.usage,
-        summary: verb.summary,
-        examples: verb.examples.to_vec(),
+        name: verb.name.to_owned(),
+        usage: verb.usage.to_owned(),
+        summary: verb.summary.to_owned(),
+        examples: verb.examples.iter().map(|&example| example.to_owned()).collect(),
     }
 }
 
@@ -127,7 +136,7 @@ fn action_help(action: &ActionSpec) -> ActionHelp {
         usage: format!("{name} HOSTS{required}{optional} [reason=TEXT] [wave=SIZES]"),
         summary: action.summary.clone(),
         risk: action.risk,
-        checks: action.checks.iter().copied().map(check_title).collect(),
+        checks: action.checks.iter().map(|check| check_title(*check).to_owned()).collect(),
         args: action.args.iter().map(|(arg, spec)| arg_help(arg, spec)).collect(),
         common: common(),
         steps: steps.into_iter().map(|step| step.title).collect(),
@@ -200,7 +209,7 @@ mod tests {
         let examples = actions
             .iter()
             .flat_map(|action| action.examples.iter().map(String::as_str))
-            .chain(verbs.iter().flat_map(|verb| verb.examples.iter().copied()));
+            .chain(verbs.iter().flat_map(|verb| verb.examples.iter().map(String::as_str)));
         for example in examples {
             let understood = understand(example, &catalog, &rack(), &CommandLimits::default(), NOW);
             assert!(understood.is_ok(), "{example}: {understood:?}");

@@ -83,6 +83,31 @@ pub enum Command {
     Notify(Notify),
 }
 
+impl Command {
+    /// Whether it can only keep something from being done. That is never too late.
+    pub fn only_holds_back(&self) -> bool {
+        match self {
+            Command::Cancel(_)
+            | Command::Pause(_)
+            | Command::Drop { .. }
+            | Command::Reject { .. } => true,
+            Command::Help { .. }
+            | Command::Submit(_)
+            | Command::Status(_)
+            | Command::HostStatus(_)
+            | Command::List { .. }
+            | Command::Resume(_)
+            | Command::Retry(_)
+            | Command::Approve(_)
+            | Command::Release(_)
+            | Command::Hosts { .. }
+            | Command::Whoami
+            | Command::DryRun(_)
+            | Command::Notify(_) => false,
+        }
+    }
+}
+
 /// A request to do something to hosts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Submit {

@@ -16,7 +16,17 @@ pub enum ThreadReply {
     Retry,
 }
 
-/// `None` is talk.
+impl ThreadReply {
+    /// Whether it can only keep something from being done. That is never too late.
+    pub fn only_holds_back(&self) -> bool {
+        match self {
+            ThreadReply::Reject { .. } | ThreadReply::Cancel => true,
+            ThreadReply::Approve | ThreadReply::Status | ThreadReply::Retry => false,
+        }
+    }
+}
+
+/// Reads a message in a thread; `None` is talk.
 pub fn thread_reply(text: &str) -> Option<ThreadReply> {
     let text = text.trim();
     match text.to_lowercase().as_str() {

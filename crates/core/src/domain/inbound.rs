@@ -3,13 +3,20 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-/// Where something was said: a channel, or a thread in it.
+/// A channel of a chat platform, or a thread in it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub struct Place {
+pub struct ChatLocation {
     pub platform: String,
     pub channel: String,
     /// Id of the message at the head of the thread.
     pub thread: Option<String>,
+}
+
+impl ChatLocation {
+    /// A channel, outside any thread.
+    pub fn channel(platform: impl Into<String>, channel: impl Into<String>) -> ChatLocation {
+        ChatLocation { platform: platform.into(), channel: channel.into(), thread: None }
+    }
 }
 
 /// A user as the platform names them; `identity` knows which person that is.
@@ -19,20 +26,20 @@ pub struct PlatformUser {
     pub id: String,
 }
 
-/// One delivery, whatever door it came through.
+/// One delivery of a chat platform.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Inbound {
     /// The platform's own id of the delivery: a repeat carries the same.
     pub delivery: String,
-    pub who: PlatformUser,
-    pub place: Place,
-    pub what: What,
+    pub user: PlatformUser,
+    pub location: ChatLocation,
+    pub body: InboundBody,
 }
 
 /// What a person did.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum What {
+pub enum InboundBody {
     /// The text behind the slash command: `reboot web[01-12]`.
     Command { text: String },
     /// A plain message in a thread.
@@ -61,12 +68,12 @@ pub enum What {
     },
 }
 
-impl What {
+impl InboundBody {
     /// When it was done, where the platform says so.
     pub fn at(&self) -> Option<OffsetDateTime> {
         match self {
-            What::ThreadReply { at, .. } | What::Reaction { at, .. } => *at,
-            What::Command { .. } | What::Button { .. } => None,
+            InboundBody::ThreadReply { at, .. } | InboundBody::Reaction { at, .. } => *at,
+            InboundBody::Command { .. } | InboundBody::Button { .. } => None,
         }
     }
 }

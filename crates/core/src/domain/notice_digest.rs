@@ -5,14 +5,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::event::{Event, EventBody, PauseCause};
 use super::host::HostName;
 use super::ids::BatchId;
-use super::notice::{Failure, Notice};
+use super::notice::Notice;
+use super::view::Failure;
 
 /// Most lines of one digest: a message must stay readable, and platforms limit its length.
 pub const MAX_LINES: usize = 40;
 
-/// Notices of a digest that say the same of different batches.
+/// Line of a digest: notices that say the same of different batches.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DigestLine {
     /// As of the notices.
@@ -55,12 +57,12 @@ pub fn digest(notices: &[Notice]) -> (Notice, usize) {
     let mut lines: Vec<DigestLine> = Vec::new();
     let mut taken = 0;
     for notice in notices {
-        let said = said(notice);
-        let new = said.iter().filter(|line| !lines.iter().any(|old| same(old, line))).count();
+        let new_lines = lines_of(notice);
+        let new = new_lines.iter().filter(|line| !lines.iter().any(|old| same(old, line))).count();
         if taken > 0 && lines.len() + new > MAX_LINES {
             break;
         }
-        for line in said {
+        for line in new_lines {
             match lines.iter_mut().find(|old| same(old, &line)) {
                 Some(old) => merge(old, line),
                 None => lines.push(line),
@@ -91,112 +93,111 @@ fn add<T: PartialEq>(into: &mut Vec<T>, new: Vec<T>) {
     }
 }
 
-/// What one notice says, as lines that others may join.
-fn said(notice: &Notice) -> Vec<DigestLine> {
-    let line = |kind: &str, batch: &BatchId| DigestLine {
-        kind: kind.to_owned(),
-        detail: None,
-        batches: vec![*batch],
-        hosts: Vec::new(),
-        people: Vec::new(),
-        items: Vec::new(),
-    };
-    let by = |kind: &str, batch: &BatchId, by: &String| DigestLine {
-        people: vec![by.clone()],
+/// What one notice says, as lines that others may join. Replies to one person are never folded: they
+/// have no ordering key.
+fn lines_of(notice: &Notice) -> Vec<DigestLine> {
+    match notice {
+        Notice::Event { event, .. } => lines_of_event(event),
+        Notice::Digest { lines, .. } => lines.clone(),
+        Notice::CardDelayed { batch, why, .. } => {
+            vec![DigestLine { items: vec![why.clone()], ..line("card_delayed", *batch) }]
+        }
+        Notice::Reply(_) => Vec::new(),
+    }
+}
+
+fn lines_of_event(event: &Event) -> Vec<DigestLine> {
+    let batch = event.batch;
+    let by = |kind: &str, person: &String| DigestLine {
+        people: vec![person.clone()],
         ..line(kind, batch)
     };
-    let failures = |batch: &BatchId, failures: &[Failure]| -> Vec<DigestLine> {
-        let failed = failures.iter().map(|failure| DigestLine {
-            // The errors of one kind differ in addresses: the first stands for them.
-            detail: Some(failure.kind.clone()),
-            hosts: failure.hosts.clone(),
-            ..line(if failure.quarantined { "quarantined" } else { "failing" }, batch)
-        });
-        failed.collect()
-    };
-    let ticket = |kind: &str, batch: &BatchId, key: &String, hosts: &[HostName]| DigestLine {
+    let ticket = |kind: &str, key: &String, hosts: &[HostName]| DigestLine {
         hosts: hosts.to_vec(),
         items: vec![key.clone()],
         ..line(kind, batch)
     };
-    let one = match notice {
-        Notice::Failing { batch, failures: failed, .. } => return failures(batch, failed),
-        Notice::LeftOut { batch, failures: failed, .. } => {
-            let mut lines = failures(batch, failed);
-            lines.iter_mut().for_each(|line| line.kind = "left_out".into());
+    let one = match &event.body {
+        EventBody::JobsFailed { failures, .. } => return failure_lines(batch, failures),
+        EventBody::ChecksFailed { failures, .. } => {
+            let mut lines = failure_lines(batch, failures);
+            lines.iter_mut().for_each(|line| line.kind = "checks_failed".into());
             return lines;
         }
-        Notice::Completed { batch, submitter, state, failures: failed, .. } => {
-            let ended =
-                DigestLine { detail: Some(state.to_string()), ..by("completed", batch, submitter) };
-            return std::iter::once(ended).chain(failures(batch, failed)).collect();
+        EventBody::Ended { submitter, state, failures, .. } => {
+            let ended = DigestLine { detail: Some(state.to_string()), ..by("ended", submitter) };
+            return std::iter::once(ended).chain(failure_lines(batch, failures)).collect();
         }
-        Notice::WaveEnded { batch, wave, .. } => {
+        EventBody::WaveEnded { wave, .. } => {
             DigestLine { detail: Some(wave.to_string()), ..line("wave_ended", batch) }
         }
-        Notice::ApprovalWanted { batch, submitter, hosts, groups, reminder, .. } => DigestLine {
+        EventBody::ApprovalWanted { submitter, hosts, groups, reminder, .. } => DigestLine {
             hosts: hosts.clone(),
             detail: Some(if *reminder { "reminder" } else { "asked" }.to_owned()),
             items: groups.clone(),
-            ..by("approval_wanted", batch, submitter)
+            ..by("approval_wanted", submitter)
         },
-        Notice::Approved { batch, by: who, complete, .. } => DigestLine {
-            detail: complete.then(|| "complete".to_owned()),
-            ..by("approved", batch, who)
-        },
-        Notice::Withdrawn { batch, by: who } => by("withdrawn", batch, who),
-        Notice::Rejected { batch, by: who, reason } => {
-            DigestLine { items: reason.iter().cloned().collect(), ..by("rejected", batch, who) }
+        EventBody::Approved { by: person, complete, .. } => {
+            DigestLine { detail: complete.then(|| "complete".to_owned()), ..by("approved", person) }
         }
-        Notice::Expired { batch, submitter, .. } => by("expired", batch, submitter),
-        Notice::CardWaits { batch, why, .. } => {
-            DigestLine { items: vec![why.clone()], ..line("card_waits", batch) }
+        EventBody::ApprovalWithdrawn { by: person } => by("approval_withdrawn", person),
+        EventBody::Rejected { by: person, reason } => {
+            DigestLine { items: reason.iter().cloned().collect(), ..by("rejected", person) }
         }
-        Notice::Changed { batch, by: who, dropped, .. } => {
-            DigestLine { hosts: dropped.clone(), ..by("changed", batch, who) }
+        EventBody::Expired { submitter, .. } => by("expired", submitter),
+        EventBody::HostsDropped { by: person, dropped, .. } => {
+            DigestLine { hosts: dropped.clone(), ..by("hosts_dropped", person) }
         }
-        Notice::Scheduled { batch, hosts, starts_at, .. } => DigestLine {
+        EventBody::Scheduled { hosts, starts_at, .. } => DigestLine {
             hosts: hosts.clone(),
             items: vec![starts_at.to_string()],
             ..line("scheduled", batch)
         },
-        Notice::Missed { batch, submitter, .. } => by("missed", batch, submitter),
-        Notice::Paused { batch, by: who, .. } => {
-            DigestLine { people: who.iter().cloned().collect(), ..line("paused", batch) }
+        EventBody::StartMissed { submitter, .. } => by("start_missed", submitter),
+        EventBody::Paused { cause, .. } => match cause {
+            PauseCause::Person { by: person } => by("paused", person),
+            PauseCause::FailureBudget { .. } | PauseCause::WaveEnded { .. } => {
+                line("paused", batch)
+            }
+        },
+        EventBody::Resumed { by: person } => by("resumed", person),
+        EventBody::Cancelled { by: person, .. } => by("cancelled", person),
+        EventBody::Released { by: person, hosts } => {
+            DigestLine { hosts: hosts.clone(), ..by("released", person) }
         }
-        Notice::Resumed { batch, by: who } => by("resumed", batch, who),
-        Notice::Cancelled { batch, by: who, .. } => by("cancelled", batch, who),
-        Notice::Released { batch, by: who, hosts } => {
-            DigestLine { hosts: hosts.clone(), ..by("released", batch, who) }
-        }
-        Notice::TicketFiled { batch, key, hosts, .. } => ticket("ticket_filed", batch, key, hosts),
-        Notice::TicketAgain { batch, key, hosts, .. } => ticket("ticket_again", batch, key, hosts),
-        Notice::TicketDone { batch, key, answering, silent, .. } => {
+        EventBody::TicketFiled { key, hosts, .. } => ticket("ticket_filed", key, hosts),
+        EventBody::TicketUpdated { key, hosts, .. } => ticket("ticket_updated", key, hosts),
+        EventBody::TicketResolved { key, answering, silent, .. } => {
             let hosts: Vec<_> = answering.iter().chain(silent).cloned().collect();
-            ticket("ticket_done", batch, key, &hosts)
+            ticket("ticket_resolved", key, &hosts)
         }
-        Notice::TicketDeclined { batch, key, hosts, .. } => {
-            ticket("ticket_declined", batch, key, hosts)
+        EventBody::TicketDeclined { key, hosts, .. } => ticket("ticket_declined", key, hosts),
+        EventBody::TicketBlocked { problem, .. } => {
+            DigestLine { items: vec![problem.clone()], ..line("ticket_blocked", batch) }
         }
-        Notice::TicketTrouble { batch, problem, .. } => {
-            DigestLine { items: vec![problem.clone()], ..line("ticket_trouble", batch) }
-        }
-        Notice::Digest { lines, .. } => return lines.clone(),
-        // Answers to one person are never folded: they have no ordering key.
-        Notice::Error { .. }
-        | Notice::Unbound { .. }
-        | Notice::Help { .. }
-        | Notice::Status { .. }
-        | Notice::HostStatus { .. }
-        | Notice::List { .. }
-        | Notice::Hosts { .. }
-        | Notice::Whoami { .. }
-        | Notice::Notify { .. }
-        | Notice::DryRun { .. }
-        | Notice::Refused { .. }
-        | Notice::NotDone { .. } => return Vec::new(),
     };
     vec![one]
+}
+
+fn line(kind: &str, batch: BatchId) -> DigestLine {
+    DigestLine {
+        kind: kind.to_owned(),
+        detail: None,
+        batches: vec![batch],
+        hosts: Vec::new(),
+        people: Vec::new(),
+        items: Vec::new(),
+    }
+}
+
+fn failure_lines(batch: BatchId, failures: &[Failure]) -> Vec<DigestLine> {
+    let failed = failures.iter().map(|failure| DigestLine {
+        // The errors of one kind differ in addresses: the first stands for them.
+        detail: Some(failure.kind.to_string()),
+        hosts: failure.hosts.clone(),
+        ..line(if failure.quarantined { "quarantined" } else { "jobs_failed" }, batch)
+    });
+    failed.collect()
 }
 
 #[cfg(test)]
@@ -209,20 +210,33 @@ mod tests {
     }
 
     fn ended(batch: i64, kind: &str) -> Notice {
-        Notice::Completed {
-            batch: BatchId(batch),
+        let body = EventBody::Ended {
             submitter: "alice".into(),
-            named: true,
             state: BatchState::Failed,
             succeeded: 0,
             seconds: 1,
             failures: vec![Failure {
-                kind: kind.into(),
+                kind: kind.parse().unwrap(),
                 error: format!("the BMC at 127.0.0.{batch} does not answer"),
                 hosts: vec![host(&format!("web{batch}"))],
                 quarantined: false,
             }],
-        }
+        };
+        Notice::Event { event: Event::new(BatchId(batch), body), mention: true }
+    }
+
+    fn wave_ended(wave: u32) -> Notice {
+        let body = EventBody::WaveEnded {
+            submitter: "alice".into(),
+            wave,
+            waves: 100,
+            succeeded: 1,
+            failed: 0,
+            total: 1,
+            begins_at: None,
+            manual: false,
+        };
+        Notice::event(Event::new(BatchId(1), body))
     }
 
     #[test]
@@ -247,7 +261,7 @@ mod tests {
         assert_eq!((count, taken), (500, 500));
         assert_eq!(lines.len(), 2);
         let all: Vec<BatchId> = (1..=500).map(BatchId).collect();
-        assert_eq!(lines[0].kind, "completed");
+        assert_eq!(lines[0].kind, "ended");
         assert_eq!(lines[0].people, ["alice"]);
         assert_eq!((&lines[0].batches, &lines[1].batches), (&all, &all));
         assert_eq!(lines[1].detail.as_deref(), Some("bmc_unreachable"));
@@ -256,44 +270,29 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_waits_for_the_next() {
-        let notices: Vec<Notice> = (1..=100).map(|n| ended(n, &format!("kind{n}"))).collect();
+        let notices: Vec<Notice> = (1..=100).map(wave_ended).collect();
         let mut rest = &notices[..];
         let mut seen = Vec::new();
         while !rest.is_empty() {
             let (Notice::Digest { lines, .. }, taken) = digest(rest) else { panic!() };
             assert!(taken > 0 && lines.len() <= MAX_LINES);
-            seen.extend(lines.into_iter().filter(|line| line.kind == "failing"));
+            seen.extend(lines);
             rest = &rest[taken..];
         }
-        let kinds: Vec<String> = seen.into_iter().filter_map(|line| line.detail).collect();
-        let expected: Vec<String> = (1..=100).map(|n| format!("kind{n}")).collect();
-        assert_eq!(kinds, expected);
+        let waves: Vec<String> = seen.into_iter().filter_map(|line| line.detail).collect();
+        let expected: Vec<String> = (1..=100).map(|n: u32| n.to_string()).collect();
+        assert_eq!(waves, expected);
     }
 
     #[test]
     fn the_order_of_first_appearance_is_kept() {
-        let by = |who: &str| who.to_owned();
-        let notices = [
-            Notice::Paused {
-                batch: BatchId(2),
-                pause_number: 1,
-                by: Some(by("bob")),
-                wave: None,
-                failed: 0,
-                failed_previously: 0,
-                allowed: 0,
-            },
-            Notice::Resumed { batch: BatchId(2), by: by("bob") },
-            Notice::Paused {
-                batch: BatchId(2),
-                pause_number: 2,
-                by: Some(by("eve")),
-                wave: None,
-                failed: 0,
-                failed_previously: 0,
-                allowed: 0,
-            },
-        ];
+        let event = |body| Notice::event(Event::new(BatchId(2), body));
+        let paused = |pause_number, by: &str| {
+            let cause = PauseCause::Person { by: by.into() };
+            event(EventBody::Paused { pause_number, cause })
+        };
+        let resumed = event(EventBody::Resumed { by: "bob".into() });
+        let notices = [paused(1, "bob"), resumed, paused(2, "eve")];
         let (Notice::Digest { lines, .. }, 3) = digest(&notices) else { panic!() };
         let kinds: Vec<&str> = lines.iter().map(|line| &line.kind[..]).collect();
         assert_eq!(kinds, ["paused", "resumed"]);

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::host::HostName;
-use super::notice::ApprovalView;
 use super::overlap::Held;
+use super::view::ApprovalView;
 
 /// What a command would do if it were given now.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
