@@ -4,28 +4,60 @@
 //! nobody else holds those hosts, asks their owners in the thread, drives the machines' BMCs over
 //! IPMI, shows progress in the same message, and files one ticket for each kind of failure.
 //!
+//! # The crates
+//!
+//! | Crate | What it is | What it cannot do |
+//! |---|---|---|
+//! | [`metalbot_core`] | the words and rules ([`domain`](metalbot_core::domain)), the language of commands ([`command`](metalbot_core::command)) | IO, clocks, async |
+//! | [`metalbot_store`] | the only SQL, one file for each table | decide anything: transitions are the core's |
+//! | [`metalbot_ipmi`] | the RMCP+ client | know hosts and batches |
+//! | [`metalbot_jira`] | the Jira client, two dialects | know hosts and batches |
+//! | this one | use cases, executor, front doors, composition | contain the simulated world |
+//! | `metalbot-sim`, `metalbot-demo` | the world around, simulated, and the demo on it | be served to a site |
+//!
 //! # The way of a submission
 //!
-//! 1. A chat door ([`console`]) authenticates a delivery and stores it in the inbox.
-//! 2. [`app::intake`] takes it: [`identity`] says who it is, [`command`] what it means.
-//! 3. [`app::submit`] authorises it and, under the admission locks of [`store::lock`], writes batch
-//!    and jobs, or a refusal that names who holds the hosts.
-//! 4. [`notice::relay`] posts the batch's card; [`app::decide`] counts approvals.
-//! 5. [`executor::rollout`] lets wave after wave of jobs start; [`executor::worker`] leases them;
-//!    [`executor::attempt`] writes an intent, acts by a [`step`] over a [`bmc`], writes the outcome.
-//! 6. The last job folds the batch; [`notice::relay`] and [`ticket::relay`] tell people and Jira.
+//! 1. A front door authenticates the delivery and stores it raw, before it is acknowledged: Slack by
+//!    [`chat::slack::ingest`], the console by [`app::console_message::say`]. A repeat is dropped
+//!    there.
+//! 2. [`app::intake::run_intake`] takes one delivery, in one transaction: the platform's decoder makes
+//!    an [`Inbound`](metalbot_core::domain::inbound::Inbound) of it, `app::interpret` reads what it
+//!    asks for, once, and [`app::identify`] says which person of the directory it is.
+//! 3. [`command::understand`](metalbot_core::command::understand) has made a typed
+//!    [`Command`](metalbot_core::command::Command) of the text; [`app::execute::execute`] finds its use
+//!    case and hands it the [`RequestContext`](app::RequestContext): who asks, by which way, when.
+//! 4. [`app::submit::submit`] authorises ([`identity::authz::authorise`]) and, under the admission
+//!    locks ([`metalbot_store::lock::admission`]), reads the live claims
+//!    ([`metalbot_store::claim::live`]) and writes batch and jobs, or a refusal that names who holds
+//!    the hosts. It answers with [data](metalbot_core::domain::reply::Reply); chat makes a message of
+//!    it, the shell a table.
+//! 5. [`executor::checker`] looks at each host ([`preflight::check`]) where the action wants it; then
+//!    the batch waits for approval, or is scheduled.
+//! 6. [`notify::relay`] posts the batch's card, worded by [`notify::render`]; [`app::decide::decide`]
+//!    counts approvals, which are for one [plan digest](metalbot_core::domain::workflow::digest).
+//! 7. [`executor::rollout::conduct`] lets wave after wave of jobs start, as far as caps and failure
+//!    budget allow; [`executor::worker::run_worker`] leases them ([`metalbot_store::lease`]);
+//!    [`executor::attempt::run_job`] writes an intent, acts by a [`step`] over a [`bmc`], and writes
+//!    the outcome, grouped with others' by [`executor::journal`].
+//! 8. The last job folds the batch. Its [event](metalbot_core::domain::event::Event) and its tickets
+//!    leave through the outbox, written in the same transaction: [`notify::relay`] tells people,
+//!    [`ticket::assign`] and [`ticket::relay`] tell Jira.
 //!
 //! # Invariants
 //!
 //! - A host has at most one live job: advisory locks decide, a partial unique index stands behind.
 //! - A delivery and all its effects are one transaction; what must leave is in the outbox with it.
 //! - No transaction stays open across a network call to anything but the database.
-//! - State changes only by the tables of [`domain::batch`] and [`domain::job`].
+//! - States change only by the tables of [`batch`](metalbot_core::domain::batch) and
+//!   [`job`](metalbot_core::domain::job).
 //! - No act without a durable intent under a lease that stands; no write with an old epoch.
 //! - What may have happened is never blindly repeated: the host is asked, or a person is.
-//! - Who may do what is judged in [`identity::authz`] and [`domain::approval`] alone; closed by
-//!   default.
-//! - Only [`cli`] constructs; `serve` cannot reach [`sim`].
+//! - Who may do what is judged in [`identity::authz`] and
+//!   [`approval`](metalbot_core::domain::approval) alone; closed by default.
+//! - An error keeps its type: what can go wrong with a host is an
+//!   [`ErrorKind`](metalbot_core::domain::error_kind::ErrorKind), what a use case refuses an
+//!   [`app::Error`]; both are worded at the edge.
+//! - Only [`serve`] constructs what runs.
 
 // In reading order.
 pub mod app;
