@@ -13,7 +13,9 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use metalbot_core::domain::host::{BmcEndpoint, Host, HostName, HostSource};
+use crate::runtime::hot_reload::HotReload;
+use metalbot_core::domain::error_kind::ErrorClass;
+use metalbot_core::domain::host::{BmcEndpoint, Host, HostName, HostSource, Hosts};
 
 /// UDP port of IPMI's RMCP+, which an address without a port means.
 const IPMI_PORT: u16 = 623;
@@ -29,7 +31,7 @@ pub struct Inventory {
     groups: BTreeMap<String, BTreeSet<HostName>>,
 }
 
-/// Why an inventory file cannot be used.
+/// Error of an inventory file, with its place in the file. The inventory that was read before holds.
 #[derive(Debug)]
 pub struct InventoryError {
     pub file: String,
@@ -40,6 +42,7 @@ pub struct InventoryError {
     pub problem: InventoryProblem,
 }
 
+/// Problem of an inventory file.
 #[derive(Debug, thiserror::Error)]
 pub enum InventoryProblem {
     #[error("cannot read it: {0}")]
@@ -68,6 +71,27 @@ pub enum InventoryProblem {
     BadWord(String),
     #[error("the group {0:?} must not hold ':', which is for owner:, dc:, rack: and sku:")]
     ReservedGroup(String),
+}
+
+impl InventoryProblem {
+    /// Class: reading a file may succeed the next time; what is wrong in it has to be corrected.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            InventoryProblem::Read(_) => ErrorClass::Transient,
+            InventoryProblem::Csv(_)
+            | InventoryProblem::MissingColumn
+            | InventoryProblem::UnknownColumn
+            | InventoryProblem::DuplicateColumn
+            | InventoryProblem::Length { .. }
+            | InventoryProblem::Empty
+            | InventoryProblem::BadName(_)
+            | InventoryProblem::DuplicateHost(..)
+            | InventoryProblem::BadBmc(_)
+            | InventoryProblem::DuplicateBmc(..)
+            | InventoryProblem::BadWord(_)
+            | InventoryProblem::ReservedGroup(_) => ErrorClass::Rejected,
+        }
+    }
 }
 
 impl fmt::Display for InventoryError {
@@ -166,6 +190,7 @@ impl Inventory {
         Ok(inventory)
     }
 
+    /// The host of this name.
     pub fn get(&self, name: &HostName) -> Option<&Host> {
         self.hosts.get(name)
     }
@@ -204,6 +229,16 @@ impl HostSource for Inventory {
     }
 }
 
+impl Hosts for HotReload<Inventory> {
+    fn host(&self, name: &HostName) -> Option<Host> {
+        self.current().get(name).cloned()
+    }
+
+    fn names(&self) -> Vec<HostName> {
+        self.current().hosts.keys().cloned().collect()
+    }
+}
+
 /// The line of the record that starts at this byte or, behind empty lines, after it.
 fn line_at(text: &[u8], byte: u64) -> u64 {
     let byte = usize::try_from(byte).unwrap_or(text.len()).min(text.len());
@@ -211,7 +246,7 @@ fn line_at(text: &[u8], byte: u64) -> u64 {
     1 + text[..byte + empty].iter().filter(|b| **b == b'\n').count() as u64
 }
 
-/// Where each column stands.
+/// Index of each column in the header.
 fn columns(
     header: &csv::StringRecord,
 ) -> Result<HashMap<&'static str, usize>, (String, InventoryProblem)> {
@@ -404,6 +439,7 @@ mod tests {
         assert!(read("").contains("column \"name\": the column is missing"));
         let missing = Inventory::load(Path::new("/no/such/file.csv")).unwrap_err();
         assert!(missing.to_string().starts_with("/no/such/file.csv: cannot read it: "));
+        assert_eq!(missing.problem.class(), ErrorClass::Transient);
         assert!(read("name,\u{0}").contains("unknown"));
         let not_utf8 = Inventory::read("h", &b"name\n\xff\n"[..]).unwrap_err();
         assert!(not_utf8.to_string().starts_with("h, line "), "{not_utf8}");

@@ -16,6 +16,8 @@ pub const RELOADS_FAILED: &str = "metalbot_reloads_failed_total";
 pub const BATCHES_ENDED: &str = "metalbot_batches_ended_total";
 /// Jobs by the state that they ended in; labels `action`, `state`.
 pub const JOBS_ENDED: &str = "metalbot_jobs_ended_total";
+/// Jobs that failed or were quarantined; label `kind`: the name of the kind of error.
+pub const JOBS_FAILED: &str = "metalbot_jobs_failed_total";
 /// Jobs that this process works on now.
 pub const JOBS_RUNNING: &str = "metalbot_jobs_running";
 /// Requests to BMCs by what may be done after them; labels `request`, `outcome`: `done`, `transient`
@@ -83,6 +85,7 @@ pub fn install() -> Result<PrometheusHandle, TelemetryError> {
     let handle = PrometheusBuilder::new().set_buckets(&seconds)?.install_recorder()?;
     describe_counter!(BATCHES_ENDED, "Batches by the state that they ended in");
     describe_counter!(JOBS_ENDED, "Jobs by the state that they ended in");
+    describe_counter!(JOBS_FAILED, "Jobs that failed or were quarantined, by kind of error");
     describe_gauge!(JOBS_RUNNING, "Jobs that this process works on");
     describe_counter!(BMC_REQUESTS, "Requests to BMCs by what may be done after them");
     describe_histogram!(BMC_SECONDS, "Time of one request to a BMC, session included");

@@ -15,7 +15,7 @@ use crate::bmc::Permit;
 use crate::failpoint::{Point, reach};
 use crate::step::{self, Probe, Step, StepContext, StepError};
 use crate::telemetry;
-use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
+use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind, HostError};
 use metalbot_core::domain::host::Host;
 use metalbot_core::domain::job::{JobEvent, JobState, next};
 use metalbot_core::domain::workflow::{Plan, PlannedStep};
@@ -56,7 +56,7 @@ pub async fn run_job(
 fn approved_host(executor: &Executor, leased: &Leased) -> Result<Host, StepError> {
     let rejected = |kind, message| StepError { class: ErrorClass::Rejected, kind, message };
     let name = &leased.host;
-    let host = (executor.find_host)(name).ok_or_else(|| {
+    let host = executor.hosts.host(name).ok_or_else(|| {
         rejected(ErrorKind::UnknownHost, format!("{name} is not in the inventory any more"))
     })?;
     let then = &leased.bmc;
@@ -146,9 +146,9 @@ impl<'a> Run<'a> {
                         self.recall.deny_touch();
                     }
                     // A crash of ours is not a failure of the host: it costs no try.
-                    let told = Some((lost.kind, lost.message));
+                    let error = Some(lost.into());
                     let (state, step) = (JobState::Running, self.leased.step);
-                    self.write(open, AttemptOutcome::Unknown, told, state, step).await?;
+                    self.write(open, AttemptOutcome::Unknown, error, state, step).await?;
                     self.leased.tries = 0;
                     Ok(Then::Again)
                 }
@@ -195,9 +195,9 @@ impl<'a> Run<'a> {
             // The lease ended on the way, and nothing was done: whoever has the job now, or next,
             // need not ask the host.
             Err(error) if error.kind == ErrorKind::NoPermit => {
-                let told = Some((error.kind, error.message));
+                let error = Some(error.into());
                 let (state, step) = (JobState::Running, self.leased.step);
-                self.write(id, AttemptOutcome::Failed, told, state, step).await?;
+                self.write(id, AttemptOutcome::Failed, error, state, step).await?;
                 Err(Stale)
             }
             Err(error) if error.class == ErrorClass::Unknown => {
@@ -284,8 +284,8 @@ impl<'a> Run<'a> {
             return self.end(attempt, JobEvent::Fail, error).await;
         }
         let step = self.leased.step;
-        let told = Some((error.kind, error.message));
-        self.write(attempt, AttemptOutcome::Failed, told, JobState::Running, step).await?;
+        let error = Some(error.into());
+        self.write(attempt, AttemptOutcome::Failed, error, JobState::Running, step).await?;
         Ok(Then::Again)
     }
 
@@ -299,18 +299,20 @@ impl<'a> Run<'a> {
             ErrorClass::Unknown => AttemptOutcome::Unknown,
             ErrorClass::Transient | ErrorClass::Rejected => AttemptOutcome::Failed,
         };
-        let told = Some((error.kind, error.message));
-        self.write(attempt, outcome, told, after(event), self.leased.step).await?;
+        let kind = error.kind;
+        let error = Some(error.into());
+        self.write(attempt, outcome, error, after(event), self.leased.step).await?;
         count_end(after(event));
-        bmc_events::start_reading(self.executor, &self.leased, error.kind);
+        bmc_events::start_reading(self.executor, &self.leased, kind);
         Ok(Then::End)
     }
 
     /// Gives a job back whose host was not touched: its batch was stopped, and decides what follows.
     /// Should its turn come again, it begins anew: the host may be in another state by then.
     async fn hand_back(&self, attempt: Option<i64>) -> Result<(), Stale> {
-        let told = (ErrorKind::NoPermit, "the batch was stopped before anything was done".into());
-        self.write(attempt, AttemptOutcome::Failed, Some(told), after(JobEvent::Recall), 0).await
+        let stopped = "the batch was stopped before anything was done";
+        let error = Some(HostError::new(ErrorKind::NoPermit, stopped));
+        self.write(attempt, AttemptOutcome::Failed, error, after(JobEvent::Recall), 0).await
     }
 
     /// Ends a job whose host cannot be worked on. What was done to it before stays unfinished.
@@ -327,13 +329,11 @@ impl<'a> Run<'a> {
         &self,
         attempt: impl Into<Option<i64>>,
         outcome: AttemptOutcome,
-        error: Option<(ErrorKind, String)>,
+        error: Option<HostError>,
         job_state: JobState,
         step: usize,
     ) -> Result<(), Stale> {
         let Leased { job, epoch, .. } = self.leased;
-        // A BMC's own words may hold what PostgreSQL cannot store.
-        let error = error.map(|(kind, text)| (kind.as_str().to_owned(), text.replace('\0', "")));
         let attempt = attempt.into();
         let maybe_down = job_state == JobState::Failed && self.plan.leaves_down(step);
         let acted = self.recall.is_touched();

@@ -10,51 +10,45 @@ use futures_util::{StreamExt, stream};
 use sqlx::PgPool;
 use tokio::time::timeout;
 
-use super::FindHost;
 use crate::bmc::Bmc;
-use metalbot_core::domain::host::{BmcIdentity, HostName};
+use metalbot_core::domain::host::{BmcIdentity, HostName, Hosts};
 use metalbot_store::bmc_identity;
 
-/// How often a few are asked.
+/// Period of the rounds, each of which asks a few.
 pub const PERIOD: Duration = Duration::from_secs(1);
 /// Hosts that a round looks for those to be asked.
 const SLICE: usize = 1_000;
 /// Most BMCs asked in one round.
 const MOST: usize = 50;
-/// How long a round waits for one; the round waits for the slowest.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Time limit for one answer; a round waits for the slowest.
+const TIME_LIMIT: Duration = Duration::from_secs(3);
 
-/// What the task works with.
+/// Parts of the task, and how far it has come.
 pub struct Survey {
     pool: PgPool,
     bmc: Arc<dyn Bmc>,
-    find_host: FindHost,
-    all_hosts: AllHosts,
+    hosts: Arc<dyn Hosts>,
     every: Duration,
-    /// The hosts of this way through the fleet, and how many are done with.
+    /// Hosts of this pass over the fleet, and how many of them are done.
     under_way: Mutex<(Arc<[HostName]>, usize)>,
 }
 
-/// The hosts of today's inventory.
-type AllHosts = Box<dyn Fn() -> Vec<HostName> + Send + Sync>;
-
 impl Survey {
-    /// Each of these hosts is asked once in `every`.
+    /// Makes a survey in which each host is asked once in `every`.
     pub fn new(
         pool: PgPool,
         bmc: Arc<dyn Bmc>,
-        find_host: FindHost,
-        all_hosts: AllHosts,
+        hosts: Arc<dyn Hosts>,
         every: Duration,
     ) -> Survey {
-        Survey { pool, bmc, find_host, all_hosts, every, under_way: Mutex::default() }
+        Survey { pool, bmc, hosts, every, under_way: Mutex::default() }
     }
 
     /// Asks the next few.
     pub async fn run_once(self: Arc<Self>) -> anyhow::Result<bool> {
         let (hosts, from) = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (hosts, from) =
-            if from < hosts.len() { (hosts, from) } else { ((self.all_hosts)().into(), 0) };
+            if from < hosts.len() { (hosts, from) } else { (self.hosts.names().into(), 0) };
         let slice = &hosts[from..hosts.len().min(from + SLICE)];
         let due = bmc_identity::due(&self.pool, slice, self.every).await?;
         let pace = self.pace(hosts.len());
@@ -76,16 +70,16 @@ impl Survey {
     }
 
     async fn ask(&self, name: HostName) -> (HostName, Option<BmcIdentity>) {
-        let said = match (self.find_host)(&name) {
-            Some(host) => timeout(PATIENCE, self.bmc.device_info(&host)).await,
+        let said = match self.hosts.host(&name) {
+            Some(host) => timeout(TIME_LIMIT, self.bmc.device_info(&host)).await,
             None => return (name, None),
         };
         match said {
             Ok(Ok(info)) => return (name, Some(crate::bmc::identity(&info))),
             Ok(Err(error)) => {
-                tracing::debug!(host = %name, %error, "its BMC does not say who it is")
+                tracing::debug!(host = %name, %error, "a BMC refuses to say its vendor and firmware")
             }
-            Err(_) => tracing::debug!(host = %name, "its BMC does not answer in time"),
+            Err(_) => tracing::debug!(host = %name, "a BMC does not answer in time when asked for its vendor and firmware"),
         }
         (name, None)
     }

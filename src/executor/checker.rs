@@ -13,16 +13,15 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
 use sqlx::{PgPool, PgTransaction};
 
-use super::FindHost;
 use crate::bmc::Bmc;
 use crate::failpoint::{Point, reach};
-use crate::preflight::{Unfit, check};
+use crate::preflight::check;
 use crate::runtime::task::TaskLease;
 use metalbot_core::domain::approval::{self, ApprovalRule, count_by_owner};
 use metalbot_core::domain::batch::{BatchEvent, BatchState};
-use metalbot_core::domain::error_kind::ErrorKind;
+use metalbot_core::domain::error_kind::{ErrorKind, HostError};
 use metalbot_core::domain::event::EventBody;
-use metalbot_core::domain::host::HostName;
+use metalbot_core::domain::host::{HostName, Hosts};
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::principal::Actor;
 use metalbot_core::domain::view::Failure;
@@ -42,7 +41,7 @@ const PARALLEL: usize = 512;
 pub struct Checker {
     pub pool: PgPool,
     pub bmc: Arc<dyn Bmc>,
-    pub find_host: FindHost,
+    pub hosts: Arc<dyn Hosts>,
     pub approvals: Vec<ApprovalRule>,
 }
 
@@ -88,7 +87,7 @@ impl Checker {
             let found = self.look_at_host(&checks, &host).await;
             found.err().map(|unfit| (host, unfit))
         });
-        let unfit: Vec<(HostName, Unfit)> = stream::iter(looks)
+        let unfit: Vec<(HostName, HostError)> = stream::iter(looks)
             .buffer_unordered(PARALLEL)
             .filter_map(|found| async { found })
             .collect()
@@ -100,10 +99,10 @@ impl Checker {
         Ok(())
     }
 
-    async fn look_at_host(&self, checks: &[Check], name: &HostName) -> Result<(), Unfit> {
-        let Some(host) = (self.find_host)(name) else {
+    async fn look_at_host(&self, checks: &[Check], name: &HostName) -> Result<(), HostError> {
+        let Some(host) = self.hosts.host(name) else {
             let message = format!("{name} is not in the inventory any more");
-            return Err(Unfit { kind: ErrorKind::UnknownHost, message });
+            return Err(HostError::new(ErrorKind::UnknownHost, message));
         };
         for wanted in checks {
             check(*wanted, &host, self.bmc.as_ref()).await?;
@@ -116,7 +115,7 @@ impl Checker {
         &self,
         tx: &mut PgTransaction<'_>,
         id: BatchId,
-        unfit: &[(HostName, Unfit)],
+        unfit: &[(HostName, HostError)],
     ) -> anyhow::Result<()> {
         let actor = Actor::system("checks");
         let Some(mut batch) = store::batch::lock(tx, id).await? else { return Ok(()) };
@@ -124,11 +123,7 @@ impl Checker {
             return Ok(());
         }
         if !unfit.is_empty() {
-            let rows: Vec<(&HostName, &str, &str)> = unfit
-                .iter()
-                .map(|(host, why)| (host, why.kind.as_str(), why.message.as_str()))
-                .collect();
-            job::leave_out(tx, id, &rows, &actor).await?;
+            job::leave_out(tx, id, unfit, &actor).await?;
             job::cut_waves(tx, id, &batch.plan.rollout).await?;
         }
         let left = job::hosts(tx, id).await?;
@@ -161,7 +156,7 @@ async fn tell(
     }
     for failure in &failures {
         let key = format!("batch:{}:left_out:{}", batch.id.0, failure.kind);
-        outbox::ticket(tx, &key, batch.id, &failure.kind).await?;
+        outbox::ticket(tx, &key, batch.id, failure.kind).await?;
     }
     let body = EventBody::ChecksFailed {
         submitter: batch.submitter.clone(),

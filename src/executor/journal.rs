@@ -13,6 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::failpoint::{Point, reach};
 use crate::runtime::notifier::Notifier;
+use crate::telemetry;
+use metalbot_core::domain::error_kind::{ErrorKind, HostError};
 use metalbot_core::domain::ids::JobId;
 use metalbot_core::domain::job::{JobEvent, JobState, next};
 use metalbot_store::attempt::{AttemptOutcome, Intent, OutcomeRow, write_intents, write_outcomes};
@@ -68,8 +70,9 @@ impl Journal {
                     notifier.jobs_ended();
                 }
                 written.sort();
-                let ours = |row: &OutcomeRow| written.binary_search(&row.job).map(drop);
-                Ok(group.iter().map(|row| ours(row).map_err(|_| Stale)).collect())
+                let ours = |row: &OutcomeRow| written.binary_search(&row.job).is_ok();
+                group.iter().filter(|row| ours(row)).for_each(count_failure);
+                Ok(group.iter().map(|row| ours(row).then_some(()).ok_or(Stale)).collect())
             }
         };
         tokio::spawn(run_writer(outcomes_in, write_outcomes, |row| Some(quarantine(row))));
@@ -87,12 +90,19 @@ impl Journal {
     }
 }
 
-/// What is written instead of an outcome that cannot be written.
+/// Counts a job whose failure is durable, by the kind of its error.
+fn count_failure(row: &OutcomeRow) {
+    if let (JobState::Failed | JobState::Quarantined, Some(error)) = (row.job_state, &row.error) {
+        metrics::counter!(telemetry::JOBS_FAILED, "kind" => error.kind.as_str()).increment(1);
+    }
+}
+
+/// Outcome that is written instead of one that the database refuses.
 fn quarantine(refused: &OutcomeRow) -> OutcomeRow {
-    let told = "the journal refused the outcome: look at the host, then release it";
+    let message = "the journal refused the outcome: look at the host, then release it";
     OutcomeRow {
         outcome: AttemptOutcome::Unknown,
-        error: Some(("journal_refused".into(), told.into())),
+        error: Some(HostError::new(ErrorKind::JournalRefused, message)),
         job_state: next(JobState::Running, JobEvent::Quarantine)
             .expect("a running job can be quarantined"),
         ..refused.clone()
@@ -225,7 +235,7 @@ mod tests {
             epoch: Epoch(1),
             outcome: AttemptOutcome::Failed,
             acted: true,
-            error: Some(("bmc_refused".into(), error.into())),
+            error: Some(HostError::new(ErrorKind::BmcRefused, error)),
             job_state: JobState::Failed,
             step: 0,
             maybe_down: false,

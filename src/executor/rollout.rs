@@ -230,7 +230,7 @@ async fn tell_the_end(tx: &mut PgTransaction<'_>, batch: &Batch) -> anyhow::Resu
     let failures = view::failures(tx, batch.id).await?;
     for failure in &failures {
         let key = format!("batch:{}:failed:{}", batch.id.0, failure.kind);
-        outbox::ticket(tx, &key, batch.id, &failure.kind).await?;
+        outbox::ticket(tx, &key, batch.id, failure.kind).await?;
     }
     let took = batch.started_at.zip(batch.finished_at).map(|(start, end)| end - start);
     let key = format!("batch:{}:completed", batch.id.0);

@@ -28,6 +28,7 @@ use serde::Deserialize;
 use super::password;
 use crate::runtime::hot_reload::HotReload;
 use metalbot_core::domain::inbound::PlatformUser;
+use metalbot_core::domain::people::People;
 use metalbot_core::domain::principal::Principal;
 
 /// The platform on which the user id is the login itself.
@@ -299,6 +300,24 @@ impl DirectoryHandle {
     /// holds. A broken file keeps the old directory.
     pub fn reload(&self) -> bool {
         self.0.reload()
+    }
+}
+
+impl People for DirectoryHandle {
+    fn by_login(&self, login: &str) -> Option<Principal> {
+        self.current().by_login(login)
+    }
+
+    fn account(&self, login: &str, platform: &str) -> Option<String> {
+        self.current().account(login, platform).map(str::to_owned)
+    }
+
+    fn email(&self, login: &str) -> Option<String> {
+        self.current().email(login).map(str::to_owned)
+    }
+
+    fn jira_account(&self, login: &str, site: &str) -> Option<String> {
+        self.current().jira_account(login, site).map(str::to_owned)
     }
 }
 

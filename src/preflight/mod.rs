@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use crate::bmc::{Bmc, BmcError};
-use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
+use crate::bmc::Bmc;
+use metalbot_core::domain::error_kind::{ErrorClass, HostError};
 use metalbot_core::domain::host::Host;
 use metalbot_core::domain::workflow::Check;
 
@@ -14,22 +14,14 @@ use metalbot_core::domain::workflow::Check;
 const LOOKS: u32 = 2;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Why a host does not pass.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Unfit {
-    pub kind: ErrorKind,
-    /// For operators.
-    pub message: String,
-}
-
-/// Whether the host passes the check.
-pub async fn check(check: Check, host: &Host, bmc: &dyn Bmc) -> Result<(), Unfit> {
+/// Runs one check on a host. The error says why the host does not pass it.
+pub async fn check(check: Check, host: &Host, bmc: &dyn Bmc) -> Result<(), HostError> {
     match check {
         Check::BmcConsole => bmc_console(host, bmc).await,
     }
 }
 
-async fn bmc_console(host: &Host, bmc: &dyn Bmc) -> Result<(), Unfit> {
+async fn bmc_console(host: &Host, bmc: &dyn Bmc) -> Result<(), HostError> {
     let mut looks = 1;
     loop {
         match bmc.power(host).await {
@@ -38,12 +30,7 @@ async fn bmc_console(host: &Host, bmc: &dyn Bmc) -> Result<(), Unfit> {
                 looks += 1;
                 tokio::time::sleep(PAUSE).await;
             }
-            Err(error) => return Err(unfit(&error)),
+            Err(error) => return Err(HostError::new(error.kind(), error.to_string())),
         }
     }
-}
-
-fn unfit(error: &BmcError) -> Unfit {
-    // A BMC's own words may hold what PostgreSQL cannot store.
-    Unfit { kind: error.kind(), message: error.to_string().replace('\0', "") }
 }

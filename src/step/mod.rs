@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::bmc::{Bmc, BmcError, Permit};
-use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
+use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind, HostError};
 use metalbot_core::domain::host::Host;
 use metalbot_core::domain::workflow::{PlannedStep, StepAction};
 
@@ -15,17 +15,17 @@ mod identify;
 mod power;
 mod wait_power;
 
-/// What a step works on.
+/// Host that a step works on, and the means.
 #[derive(Clone, Copy)]
 pub struct StepContext<'a> {
     pub host: &'a Host,
     pub bmc: &'a dyn Bmc,
     pub permit: &'a Permit,
-    /// When all attempts of the step must be over.
+    /// Time at which all attempts of the step must be over.
     pub deadline: Instant,
 }
 
-/// What the host's real state says about an act whose outcome nobody saw.
+/// Verdict of the host's real state on an act whose outcome nobody saw.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Probe {
     /// It happened, or need not happen any more.
@@ -38,20 +38,26 @@ pub enum Probe {
     Undecidable,
 }
 
-/// Why a step failed.
+/// Error of a step.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StepError {
-    /// What may be done next; it may say more than the kind alone does.
+    /// Class: what may be done next. It may say more than the kind alone does.
     pub class: ErrorClass,
     pub kind: ErrorKind,
-    /// For operators.
+    /// Message for operators.
     pub message: String,
 }
 
 impl From<BmcError> for StepError {
     fn from(error: BmcError) -> Self {
         StepError { class: error.class(), kind: error.kind(), message: error.to_string() }
+    }
+}
+
+impl From<StepError> for HostError {
+    fn from(error: StepError) -> Self {
+        HostError::new(error.kind, error.message)
     }
 }
 
@@ -65,7 +71,7 @@ pub trait Step: Send + Sync {
     async fn probe(&self, cx: StepContext<'_>) -> Result<Probe, StepError>;
 }
 
-/// The step that a plan asks for.
+/// Returns the step that a plan asks for.
 pub fn of(planned: &PlannedStep) -> Box<dyn Step> {
     match planned.action {
         StepAction::Power { to } => Box::new(power::SetPower { to }),

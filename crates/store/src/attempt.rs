@@ -10,6 +10,7 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use super::{audit, batch, caps, card};
+use metalbot_core::domain::error_kind::HostError;
 use metalbot_core::domain::ids::{BatchId, Epoch, JobId};
 use metalbot_core::domain::job::JobState;
 use metalbot_core::domain::principal::Actor;
@@ -54,8 +55,8 @@ pub struct OutcomeRow {
     pub outcome: AttemptOutcome,
     /// Whether the host was, or may have been, touched by now.
     pub acted: bool,
-    /// Name of the kind and message, when it did not succeed.
-    pub error: Option<(String, String)>,
+    /// `None` when it succeeded.
+    pub error: Option<HostError>,
     /// `Running` while there is more to do; `Pending` when the job was taken back.
     pub job_state: JobState,
     /// The step to do next.
@@ -118,10 +119,11 @@ pub async fn write_outcomes(
     let jobs: Vec<i64> = outcomes.iter().map(|o| o.job.0).collect();
     let epochs: Vec<i64> = outcomes.iter().map(|o| o.epoch.0).collect();
     let results: Vec<String> = outcomes.iter().map(|o| o.outcome.as_str().to_owned()).collect();
+    let failed = || outcomes.iter().map(|o| o.error.as_ref());
     let kinds: Vec<Option<String>> =
-        outcomes.iter().map(|o| o.error.as_ref().map(|(kind, _)| kind.clone())).collect();
+        failed().map(|error| error.map(|error| error.kind.to_string())).collect();
     let errors: Vec<Option<String>> =
-        outcomes.iter().map(|o| o.error.as_ref().map(|(_, text)| text.clone())).collect();
+        failed().map(|error| error.map(|error| error.message.clone())).collect();
     let states: Vec<String> = outcomes.iter().map(|o| o.job_state.as_str().to_owned()).collect();
     let steps: Vec<i32> = outcomes.iter().map(|o| i32::try_from(o.step).unwrap_or(0)).collect();
     let ended: Vec<bool> = outcomes.iter().map(|o| o.job_state.is_ended()).collect();

@@ -9,6 +9,7 @@ use super::batch::Batch;
 use super::lock::ClaimLock;
 use super::{audit, card, corrupt};
 use metalbot_core::domain::batch::BatchState;
+use metalbot_core::domain::error_kind::HostError;
 use metalbot_core::domain::host::{Host, HostName};
 use metalbot_core::domain::ids::{BatchId, JobId};
 use metalbot_core::domain::job::{JobEvent, JobState, next};
@@ -97,26 +98,25 @@ pub async fn apply(
     Ok(changed)
 }
 
-/// Takes hosts that did not pass the checks out of a batch: host, kind of trouble, error.
+/// Takes hosts that did not pass the checks out of a batch, each with the error of its check.
 pub async fn leave_out(
     tx: &mut PgTransaction<'_>,
     batch: BatchId,
-    unfit: &[(&HostName, &str, &str)],
+    unfit: &[(HostName, HostError)],
     actor: &Actor,
 ) -> sqlx::Result<()> {
-    let hosts: Vec<HostName> = unfit.iter().map(|(host, ..)| (*host).clone()).collect();
+    let hosts: Vec<HostName> = unfit.iter().map(|(host, _)| host.clone()).collect();
     apply(tx, batch, JobEvent::Skip, Some(&hosts), actor).await?;
-    let column = |of: fn(&(&HostName, &str, &str)) -> String| -> Vec<String> {
-        unfit.iter().map(of).collect()
-    };
+    let kinds: Vec<String> = unfit.iter().map(|(_, error)| error.kind.to_string()).collect();
+    let messages: Vec<String> = unfit.iter().map(|(_, error)| error.message.clone()).collect();
     sqlx::query!(
         "update job set error_kind = found.kind, error = found.error
          from unnest($2::text[], $3::text[], $4::text[]) as found (host, kind, error)
          where job.batch_id = $1 and job.host = found.host",
         batch.0,
-        &column(|(host, ..)| host.to_string()),
-        &column(|(_, kind, _)| (*kind).to_owned()),
-        &column(|(.., error)| (*error).to_owned())
+        &hosts.iter().map(HostName::to_string).collect::<Vec<String>>(),
+        &kinds,
+        &messages
     )
     .execute(&mut **tx)
     .await?;

@@ -8,9 +8,9 @@ use sqlx::PgPool;
 
 use super::task_lease::interval;
 use super::{audit, corrupt};
+use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_core::domain::host::{BmcEndpoint, HostName};
 use metalbot_core::domain::ids::{BatchId, Epoch, JobId};
-use metalbot_core::domain::job::NO_PERMIT;
 use metalbot_core::domain::principal::Actor;
 
 /// A job that this worker may work on until the lease ends.
@@ -95,7 +95,7 @@ pub async fn take(
            where attempt.job_id = any($1)
            group by attempt.job_id"#,
         &ids,
-        NO_PERMIT
+        ErrorKind::NoPermit.as_str()
     )
     .fetch_all(&mut *tx)
     .await?
@@ -183,6 +183,7 @@ pub async fn give_up(pool: &PgPool, worker: &str) -> sqlx::Result<u64> {
 mod tests {
     use super::*;
     use crate::attempt::{AttemptOutcome, Intent, OutcomeRow, write_intents, write_outcomes};
+    use metalbot_core::domain::error_kind::HostError;
     use metalbot_core::domain::job::JobState;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -324,7 +325,7 @@ mod tests {
         let back = OutcomeRow {
             outcome: AttemptOutcome::Failed,
             acted: false,
-            error: Some((NO_PERMIT.into(), "stopped".into())),
+            error: Some(HostError::new(ErrorKind::NoPermit, "stopped")),
             job_state: JobState::Pending,
             step: 0,
             ..success(&leased, attempt)
@@ -352,7 +353,7 @@ mod tests {
             let failed = OutcomeRow {
                 outcome: AttemptOutcome::Failed,
                 acted,
-                error: Some(("bmc_unreachable".into(), "silent".into())),
+                error: Some(HostError::new(ErrorKind::BmcUnreachable, "silent")),
                 job_state: JobState::Running,
                 step: 0,
                 ..success(&leased, attempt)

@@ -10,6 +10,8 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{Executor, PgConnection, PgPool};
 use time::OffsetDateTime;
 
+use metalbot_core::domain::error_kind::ErrorKind;
+
 pub mod account;
 pub mod app_home;
 pub mod attempt;
@@ -69,6 +71,12 @@ pub fn connect_lazy(url: &str, max_connections: u32) -> sqlx::Result<PgPool> {
 /// The database's time, which is everybody's: that of the transaction's start.
 pub async fn now(conn: &mut PgConnection) -> sqlx::Result<OffsetDateTime> {
     sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(conn).await
+}
+
+/// Kind of a stored error: [`ErrorKind::Unspecified`] where none is stored, or one that only a newer
+/// version knows.
+fn error_kind(stored: Option<&str>) -> ErrorKind {
+    stored.and_then(|name| name.parse().ok()).unwrap_or(ErrorKind::Unspecified)
 }
 
 /// A row that this version of the code cannot read, as an error of the driver.

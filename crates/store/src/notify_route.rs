@@ -7,7 +7,7 @@ use sqlx::{PgConnection, PgTransaction};
 
 use super::batch::Batch;
 use super::task_lease::interval;
-use super::{corrupt, job, outbox, preference, view};
+use super::{corrupt, error_kind, job, outbox, preference, view};
 use metalbot_core::domain::event::{Event, EventBody};
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::job::JobState;
@@ -84,7 +84,7 @@ pub async fn failures(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result
     let mut new: Vec<Failure> = Vec::new();
     for row in rows {
         let quarantined = row.state == JobState::Quarantined.as_str();
-        let kind = row.error_kind.unwrap_or_else(|| "unknown".into());
+        let kind = error_kind(row.error_kind.as_deref());
         let host = row.host.parse().map_err(corrupt)?;
         match new.iter_mut().find(|one| one.kind == kind && one.quarantined == quarantined) {
             Some(one) => one.hosts.push(host),
@@ -96,7 +96,7 @@ pub async fn failures(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result
             }),
         }
     }
-    new.sort_by(|one, other| (&one.kind, one.quarantined).cmp(&(&other.kind, other.quarantined)));
+    new.sort_by_key(|one| (one.kind, one.quarantined));
     let told = sqlx::query_scalar!(
         "update batch set failure_notice_count = failure_notice_count + 1,
              next_failure_notice_at = now() + $2::interval

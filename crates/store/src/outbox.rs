@@ -6,9 +6,11 @@ use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool, PgTransaction};
 
+use super::error_kind;
 use super::notifier::{Topic, notify};
 use super::relay_scope::RelayScope;
 use super::task_lease::interval;
+use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_core::domain::event::{Event, EventBody};
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::notice::{Audience, Notice};
@@ -39,7 +41,7 @@ pub struct Thread {
 pub struct PendingTicket {
     pub id: i64,
     pub batch: BatchId,
-    pub error_kind: String,
+    pub error_kind: ErrorKind,
     pub attempts: i32,
 }
 
@@ -94,14 +96,14 @@ pub async fn ticket(
     conn: &mut PgConnection,
     key: &str,
     batch: BatchId,
-    error_kind: &str,
+    error_kind: ErrorKind,
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into outbox (kind, key, batch_id, body) values ('ticket', $1, $2, $3)
          on conflict do nothing",
         key,
         batch.0,
-        Value::from(error_kind)
+        Value::from(error_kind.as_str())
     )
     .execute(&mut *conn)
     .await?;
@@ -172,7 +174,7 @@ pub async fn due_tickets(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<Pendin
         .map(|row| PendingTicket {
             id: row.id,
             batch: BatchId(row.batch_id),
-            error_kind: row.body.0,
+            error_kind: error_kind(Some(&row.body.0)),
             attempts: row.attempts,
         })
         .collect())

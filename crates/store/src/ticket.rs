@@ -11,8 +11,9 @@ use time::OffsetDateTime;
 
 use super::notifier::{Topic, notify};
 use super::task_lease::interval;
-use super::{card, corrupt};
+use super::{card, corrupt, error_kind};
 use metalbot_core::domain::common_cause::Shared;
+use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::{BatchId, JobId, TicketId};
 use metalbot_core::domain::ticket_view::TicketView;
@@ -41,7 +42,7 @@ pub struct NewTicket<'a> {
     pub fingerprint: &'a str,
     /// The first batch that failed for it.
     pub batch: BatchId,
-    pub error_kind: &'a str,
+    pub error_kind: ErrorKind,
     pub target: &'a Target,
     /// The rule that chose the target, for people.
     pub rule: &'a str,
@@ -54,7 +55,7 @@ pub struct NewTicket<'a> {
 pub struct NewHost<'a> {
     pub job: JobId,
     pub source: &'a Source,
-    pub error_kind: &'a str,
+    pub error_kind: ErrorKind,
     pub error: &'a str,
 }
 
@@ -120,7 +121,7 @@ pub async fn insert(
          returning id",
         new.fingerprint,
         new.batch.0,
-        new.error_kind,
+        new.error_kind.as_str(),
         Json(new.target) as _,
         new.rule,
         new.signature,
@@ -142,7 +143,7 @@ pub async fn add_hosts(
     let jobs: Vec<i64> = hosts.iter().map(|host| host.job.0).collect();
     let sources: Vec<Value> =
         hosts.iter().map(|host| serde_json::to_value(host.source).unwrap_or_default()).collect();
-    let kinds: Vec<String> = hosts.iter().map(|host| host.error_kind.to_owned()).collect();
+    let kinds: Vec<String> = hosts.iter().map(|host| host.error_kind.to_string()).collect();
     let errors: Vec<String> = hosts.iter().map(|host| host.error.to_owned()).collect();
     let added = sqlx::query!(
         "insert into ticket_host (ticket_id, job_id, batch_id, source, error_kind, error)
@@ -293,7 +294,7 @@ pub async fn views(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<Vec<
                 .then(|| row.last_error.unwrap_or_default()),
             key: row.jira_key.unwrap_or_default(),
             url: row.url.unwrap_or_default(),
-            kind: row.error_kind,
+            kind: error_kind(Some(&row.error_kind)),
             status: row.status,
             assignee: row.assignee,
             refused: row.refused,
@@ -312,7 +313,7 @@ pub struct TicketLine {
     pub url: Option<String>,
     pub site: String,
     pub project: String,
-    pub error_kind: String,
+    pub error_kind: ErrorKind,
     pub status: Option<String>,
     pub assignee: Option<String>,
     /// Why it waits or is refused.
@@ -360,7 +361,7 @@ pub async fn list(
             url: row.url,
             site,
             project,
-            error_kind: row.error_kind,
+            error_kind: error_kind(Some(&row.error_kind)),
             status: row.status,
             assignee: row.assignee,
             reason: row.last_error,

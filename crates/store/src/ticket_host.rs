@@ -4,19 +4,22 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgTransaction};
 use time::OffsetDateTime;
 
-use super::corrupt;
+use super::{corrupt, error_kind};
+use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_core::domain::host::{BmcIdentity, HostName};
 use metalbot_core::domain::ids::{BatchId, JobId, TicketId};
 use metalbot_core::domain::triage::{HostFailure, Source};
 use metalbot_core::domain::workflow::Plan;
 
-/// The hosts of a batch that failed or did not pass its checks: all of them, or those that failed in
-/// one way and are on no ticket yet.
+/// Hosts of a batch that failed or did not pass its checks: all of them, or those with one kind of
+/// error that are on no ticket yet. A stored kind that this version does not know is
+/// [`ErrorKind::Unspecified`], as everywhere.
 pub async fn failed_jobs(
     conn: &mut PgConnection,
     batch: BatchId,
-    new_of_kind: Option<&str>,
+    new_of_kind: Option<ErrorKind>,
 ) -> sqlx::Result<Vec<(JobId, HostFailure)>> {
+    let known: Vec<String> = ErrorKind::ALL.iter().map(ErrorKind::to_string).collect();
     let rows = sqlx::query!(
         r#"select job.id, host, owner, datacenter, rack, sku, error_kind, error, step,
                   job.state = 'skipped' as "left_out!", batch.action,
@@ -24,11 +27,14 @@ pub async fn failed_jobs(
            from job join batch on batch.id = batch_id left join bmc_identity using (host)
            where batch_id = $1
              and (job.state in ('failed', 'quarantined') or job.state = 'skipped' and error is not null)
-             and ($2::text is null or error_kind = $2
+             and ($2::text is null
+                  or case when error_kind = any($3) then error_kind else $4 end = $2
                   and not exists (select from ticket_host where job_id = job.id))
            order by host"#,
         batch.0,
-        new_of_kind
+        new_of_kind.map(ErrorKind::as_str),
+        &known,
+        ErrorKind::Unspecified.as_str()
     )
     .fetch_all(conn)
     .await?;
@@ -44,7 +50,7 @@ pub async fn failed_jobs(
                 usual: Default::default(),
                 action: row.action,
                 source: source(&row.plan, row.left_out, row.step),
-                kind: row.error_kind.unwrap_or_else(|| "unknown".into()),
+                kind: error_kind(row.error_kind.as_deref()),
                 error: row.error.unwrap_or_default(),
             };
             Ok((JobId(row.id), failure))
@@ -119,7 +125,7 @@ pub async fn hosts(conn: &mut PgConnection, ticket: TicketId) -> sqlx::Result<Ve
                 usual: Default::default(),
                 action: row.action,
                 source: row.source.0,
-                kind: row.error_kind,
+                kind: error_kind(Some(&row.error_kind)),
                 error: row.error,
             },
             attempts: row.attempts,

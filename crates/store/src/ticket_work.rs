@@ -9,9 +9,11 @@ use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{PgPool, PgTransaction};
 
+use super::error_kind;
 use super::relay_scope::RelayScope;
 use super::task_lease::interval;
 use super::ticket::{TicketTransition, touch_cards};
+use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_core::domain::ids::{BatchId, TicketId};
 use metalbot_core::domain::triage::Target;
 
@@ -21,7 +23,7 @@ pub struct Work {
     pub id: TicketId,
     pub fingerprint: String,
     pub batch: BatchId,
-    pub error_kind: String,
+    pub error_kind: ErrorKind,
     pub target: Target,
     pub key: Option<String>,
     pub url: Option<String>,
@@ -77,7 +79,7 @@ pub async fn due(pool: &PgPool, share: &RelayScope, at_most: i64) -> sqlx::Resul
             id: TicketId(row.id),
             fingerprint: row.fingerprint,
             batch: BatchId(row.batch_id),
-            error_kind: row.error_kind,
+            error_kind: error_kind(Some(&row.error_kind)),
             target: row.target.0,
             key: row.jira_key,
             url: row.url,

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use sqlx::PgConnection;
 
 use super::batch::{self, Batch};
-use super::{corrupt, decision, host_wont_fix, job, ticket};
+use super::{corrupt, decision, error_kind, host_wont_fix, job, ticket};
 use metalbot_core::domain::approval::Verdict;
 use metalbot_core::domain::batch::BatchState;
+use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::job::JobState;
@@ -146,12 +147,12 @@ async fn by_kind(
     )
     .fetch_all(conn)
     .await?;
-    let mut failures: BTreeMap<(String, bool), Failure> = BTreeMap::new();
+    let mut failures: BTreeMap<(ErrorKind, bool), Failure> = BTreeMap::new();
     for row in rows {
         let quarantined = row.state == JobState::Quarantined.as_str();
-        let kind = row.error_kind.unwrap_or_else(|| "unknown".into());
+        let kind = error_kind(row.error_kind.as_deref());
         failures
-            .entry((kind.clone(), quarantined))
+            .entry((kind, quarantined))
             .or_insert_with(|| Failure {
                 kind,
                 error: row.error.unwrap_or_default(),

@@ -142,6 +142,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::error_kind::ErrorKind;
     use crate::domain::host::fold;
     use crate::domain::triage::Source;
 
@@ -156,7 +157,7 @@ mod tests {
             usual: Default::default(),
             action: "reboot".into(),
             source: Source::Check { name: "c".into() },
-            kind: "k".into(),
+            kind: ErrorKind::PowerState,
             error: "e".into(),
         }
     }

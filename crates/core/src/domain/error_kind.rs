@@ -1,4 +1,4 @@
-//! What can go wrong with a host, by a name that never changes.
+//! Kinds of errors of a host, each by a name that never changes.
 //!
 //! The names stand in the database, in routes of tickets, in templates and in metrics. Invariants:
 //! an error is an [`ErrorKind`] from where it is seen to where it is shown; it becomes text in
@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What may be done after an error.
+/// Class of an error: what may be done after it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ErrorClass {
     /// Nothing happened; the same request may be repeated.
@@ -22,7 +22,11 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
-    /// As the configuration's routes and the metrics' label `outcome` write it.
+    /// Every class once.
+    pub const ALL: &[ErrorClass] =
+        &[ErrorClass::Transient, ErrorClass::Rejected, ErrorClass::Unknown];
+
+    /// Name, as the configuration's routes and the metrics' label `outcome` write it.
     pub fn as_str(self) -> &'static str {
         match self {
             ErrorClass::Transient => "transient",
@@ -77,6 +81,24 @@ pub enum ErrorKind {
     UnknownHost,
 }
 
+/// Error of one host, as it is stored and shown.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct HostError {
+    pub kind: ErrorKind,
+    /// Message for operators; it never holds a secret.
+    pub message: String,
+}
+
+impl HostError {
+    /// Makes one of a message that may be a BMC's own. A NUL, which PostgreSQL cannot store, is
+    /// left out.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let message: String = message.into();
+        HostError { kind, message: message.replace('\0', "") }
+    }
+}
+
 /// Text that is no [`ErrorKind`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0:?} is not the name of a kind of error")]
@@ -103,7 +125,7 @@ impl ErrorKind {
         ErrorKind::UnknownHost,
     ];
 
-    /// The stable name. It is stored and routed by: never change one.
+    /// Stable name. It is stored and routed by: never change one.
     pub fn as_str(self) -> &'static str {
         match self {
             ErrorKind::BmcBusy => "bmc_busy",
@@ -125,9 +147,8 @@ impl ErrorKind {
         }
     }
 
-    /// What may be done after it, as far as the kind alone tells. What is known of the host besides
-    /// may change it: an unknown outcome of an act that can be seen not to have happened is
-    /// transient.
+    /// Class, as far as the kind alone says. What is known of the host besides may change it: an
+    /// unknown outcome of an act that can be seen not to have happened is transient.
     pub fn class(self) -> ErrorClass {
         match self {
             ErrorKind::BmcBusy
@@ -148,11 +169,45 @@ impl ErrorKind {
             }
         }
     }
+
+    /// Whether the host's BMC can be expected to answer after such an error, so that its event log
+    /// is worth reading.
+    pub fn bmc_answers(self) -> bool {
+        match self {
+            ErrorKind::BmcBusy
+            | ErrorKind::BmcCipher
+            | ErrorKind::BmcCredentials
+            | ErrorKind::BmcPrivilege
+            | ErrorKind::BmcUnreachable
+            | ErrorKind::InventoryChanged
+            | ErrorKind::Misconfigured
+            | ErrorKind::UnknownHost => false,
+            ErrorKind::BmcProtocol
+            | ErrorKind::BmcRefused
+            | ErrorKind::BootDevice
+            | ErrorKind::JournalRefused
+            | ErrorKind::NoPermit
+            | ErrorKind::OutcomeUnknown
+            | ErrorKind::PowerState
+            | ErrorKind::Unspecified => true,
+        }
+    }
+
+    /// Kinds whose names are near a word, such as a misspelt one; the nearest first.
+    pub fn near(word: &str) -> Vec<ErrorKind> {
+        let slips = 1.max(word.chars().count() / 3);
+        let distance = |kind: &ErrorKind| strsim::osa_distance(&word.to_lowercase(), kind.as_str());
+        let mut found: Vec<(usize, ErrorKind)> =
+            ErrorKind::ALL.iter().map(|kind| (distance(kind), *kind)).collect();
+        found.retain(|(distance, _)| *distance <= slips);
+        found.sort();
+        found.into_iter().map(|(_, kind)| kind).take(3).collect()
+    }
 }
 
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.pad(self.as_str())
     }
 }
 
@@ -212,6 +267,19 @@ mod tests {
     }
 
     #[test]
+    fn a_misspelt_name_has_near_ones() {
+        assert_eq!(ErrorKind::near("bmc_unreachabel"), [ErrorKind::BmcUnreachable]);
+        assert_eq!(ErrorKind::near("Power-State")[0], ErrorKind::PowerState);
+        assert_eq!(ErrorKind::near("disk"), []);
+    }
+
+    #[test]
+    fn a_message_has_nothing_that_cannot_be_stored() {
+        let error = HostError::new(ErrorKind::BmcProtocol, "it says \0a\0");
+        assert_eq!(error.to_string(), "it says a");
+    }
+
+    #[test]
     fn a_class_by_the_kind() {
         let of_class = |class| {
             let kinds = ErrorKind::ALL.iter().filter(|kind| kind.class() == class);
@@ -222,7 +290,7 @@ mod tests {
             "bmc_busy bmc_protocol bmc_unreachable no_permit"
         );
         assert_eq!(of_class(ErrorClass::Unknown), "journal_refused outcome_unknown unknown");
-        let classes = [ErrorClass::Transient, ErrorClass::Rejected, ErrorClass::Unknown];
-        assert_eq!(classes.map(|class| class.to_string()), ["transient", "rejected", "unknown"]);
+        let classes: Vec<&str> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
+        assert_eq!(classes, ["transient", "rejected", "unknown"]);
     }
 }

@@ -100,6 +100,15 @@ pub struct UsualBmc {
     pub firmware: bool,
 }
 
+/// The fleet as the inventory knows it now. Every call may see a newer inventory than the one before.
+pub trait Hosts: Send + Sync {
+    /// The host of this name; `None` where the inventory has none.
+    fn host(&self, name: &HostName) -> Option<Host>;
+
+    /// Names of all hosts, sorted.
+    fn names(&self) -> Vec<HostName>;
+}
+
 /// Where the hosts are looked up while a command is read.
 pub trait HostSource: Send + Sync {
     fn contains(&self, host: &HostName) -> bool;

@@ -25,9 +25,6 @@ pub enum JobState {
     Skipped,
 }
 
-/// Kind of the error of an attempt that did nothing to its host: it was not to be made any more.
-pub const NO_PERMIT: &str = "no_permit";
-
 /// What happened to a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum JobEvent {

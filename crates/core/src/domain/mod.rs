@@ -6,6 +6,7 @@
 pub mod approval;
 pub mod batch;
 pub mod caps;
+pub mod channel_access;
 pub mod common_cause;
 pub mod error_kind;
 pub mod event;
@@ -19,6 +20,7 @@ pub mod notice_digest;
 pub mod notify;
 pub mod origin;
 pub mod overlap;
+pub mod people;
 pub mod preview;
 pub mod principal;
 pub mod reply;

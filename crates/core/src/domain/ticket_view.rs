@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::error_kind::ErrorKind;
 use super::host::HostName;
 
 /// A triage ticket as people see it.
@@ -10,7 +11,7 @@ pub struct TicketView {
     /// Empty while it waits to be filed.
     pub key: String,
     pub url: String,
-    pub kind: String,
+    pub kind: ErrorKind,
     /// Jira's own word, such as `In Progress`.
     #[serde(default)]
     pub status: Option<String>,

@@ -1,4 +1,4 @@
-//! Which ticket a failure becomes: the failure's facts, the rules that route it, and what a second
+//! Triage: which ticket a failure becomes, by the failure's facts, the rules that route it, and what a second
 //! failure does to a ticket that is there.
 //!
 //! Invariant: every failure has a route, because the last one takes everything.
@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::error_kind::{ErrorClass, ErrorKind};
 use super::host::{BmcIdentity, HostName, UsualBmc};
 use super::human_duration;
 
@@ -27,9 +28,8 @@ pub struct HostFailure {
     /// Name of the action, such as `reboot`.
     pub action: String,
     pub source: Source,
-    /// Stable name of the kind of error, such as `bmc_unreachable`.
-    pub kind: String,
-    /// The error in words.
+    pub kind: ErrorKind,
+    /// Message of the error.
     pub error: String,
 }
 
@@ -52,16 +52,6 @@ impl fmt::Display for Source {
     }
 }
 
-/// Class of an error by its kind, in the words of the configuration: `transient` (it may work the
-/// next time), `rejected` (it will not), `unknown` (nobody saw the outcome).
-pub fn class_of(kind: &str) -> &'static str {
-    match kind {
-        "bmc_unreachable" | "bmc_busy" | "bmc_protocol" | "no_permit" => "transient",
-        "outcome_unknown" => "unknown",
-        _ => "rejected",
-    }
-}
-
 /// Words that a value has to match, one of them; `*` in a word stands for any text.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Patterns(Vec<String>);
@@ -69,6 +59,13 @@ pub struct Patterns(Vec<String>);
 impl Patterns {
     pub fn match_any(&self, text: &str) -> bool {
         self.0.iter().any(|pattern| glob(pattern, text))
+    }
+
+    /// The first pattern that matches none of these names.
+    fn matching_none(&self, names: &[&str]) -> Option<&str> {
+        let matches_none =
+            |pattern: &&String| !names.iter().any(|name| glob(pattern.as_str(), name));
+        self.0.iter().find(matches_none).map(String::as_str)
     }
 
     /// Whether whatever `other` matches is certainly matched by this, too.
@@ -114,6 +111,35 @@ impl<'de> Deserialize<'de> for Patterns {
     }
 }
 
+/// Reads patterns for the names of kinds. One that matches none is an error that names the near
+/// ones.
+fn kinds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Patterns>, D::Error> {
+    let names: Vec<&str> = ErrorKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    let patterns = Patterns::deserialize(from)?;
+    if let Some(word) = patterns.matching_none(&names) {
+        let near = ErrorKind::near(&word.replace('*', ""));
+        let near: Vec<&str> = near.into_iter().map(ErrorKind::as_str).collect();
+        return Err(D::Error::custom(match near.is_empty() {
+            true => format!("{word:?} is no kind of error; there is {}", names.join(", ")),
+            false => format!("{word:?} is no kind of error; did you mean {}?", near.join(" or ")),
+        }));
+    }
+    Ok(Some(patterns))
+}
+
+/// Reads patterns for the names of classes. One that matches none is an error.
+fn classes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Patterns>, D::Error> {
+    let names: Vec<&str> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
+    let patterns = Patterns::deserialize(from)?;
+    match patterns.matching_none(&names) {
+        Some(word) => {
+            let known = names.join(", ");
+            Err(D::Error::custom(format!("{word:?} is no class of errors; there is {known}")))
+        }
+        None => Ok(Some(patterns)),
+    }
+}
+
 /// Whether `*` in the pattern can stand for something so that it is the text.
 fn glob(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
@@ -141,8 +167,11 @@ pub struct RouteRule {
     pub step: Option<Patterns>,
     /// Name of the check that failed before anything was tried.
     pub check: Option<Patterns>,
-    /// See [`class_of`].
+    /// Names of [`ErrorClass`].
+    #[serde(deserialize_with = "classes")]
     pub class: Option<Patterns>,
+    /// Names of [`ErrorKind`].
+    #[serde(deserialize_with = "kinds")]
     pub kind: Option<Patterns>,
     pub datacenter: Option<Patterns>,
     pub rack: Option<Patterns>,
@@ -187,8 +216,8 @@ impl RouteRule {
                 ("action", _) => vec![&failure.action],
                 ("step", Source::Step { run, title }) => vec![run, title],
                 ("check", Source::Check { name }) => vec![name],
-                ("class", _) => vec![class_of(&failure.kind)],
-                ("kind", _) => vec![&failure.kind],
+                ("class", _) => vec![failure.kind.class().as_str()],
+                ("kind", _) => vec![failure.kind.as_str()],
                 ("datacenter", _) => vec![&failure.datacenter],
                 ("rack", _) => vec![&failure.rack],
                 ("sku", _) => vec![&failure.sku],
@@ -436,7 +465,7 @@ mod tests {
             usual: UsualBmc::default(),
             action: "reboot".into(),
             source: Source::Step { run: "power".into(), title: "cut the power".into() },
-            kind: "bmc_unreachable".into(),
+            kind: ErrorKind::BmcUnreachable,
             error: "the BMC at 10.0.0.7 does not answer".into(),
         }
     }
@@ -493,7 +522,7 @@ mod tests {
     #[test]
     fn the_first_rule_that_matches_takes_it_and_the_default_takes_the_rest() {
         let routes = routes(
-            "[[route]]\nname = \"network\"\nkind = [\"net_*\", \"bmc_unreachable\"]\ndatacenter = \"ams*\"\nproject = \"NET\"
+            "[[route]]\nname = \"network\"\nkind = [\"power_*\", \"bmc_unreachable\"]\ndatacenter = \"ams*\"\nproject = \"NET\"
              [[route]]\nstep = \"power\"\nclass = \"transient\"\nproject = \"HW\"\nissue_type = \"Bug\"\nlabels = [\"dc\"]\nfields = { customfield_1 = { value = \"x\" } }
              [[route]]\nstep = \"cut the power\"\nproject = \"LATE\"",
         );
@@ -506,7 +535,7 @@ mod tests {
         let away = HostFailure { datacenter: "ams2".into(), ..failure() };
         assert_eq!(routes.route(&away).rule, "network");
         assert_eq!(routes.route(&away).target.project, "NET");
-        let late = HostFailure { kind: "power_state".into(), ..failure() };
+        let late = HostFailure { kind: ErrorKind::PowerState, ..failure() };
         assert_eq!(routes.route(&late).target.project, "LATE");
         let check = HostFailure { source: Source::Check { name: "bmc_console".into() }, ..late };
         let routed = routes.route(&check);
@@ -531,22 +560,30 @@ mod tests {
             [(2, 1)]
         );
         assert_eq!(
-            found("[[route]]\nkind = \"*\"\n[[route]]\nkind = \"a\"\nsku = \"c\""),
+            found("[[route]]\nkind = \"*\"\n[[route]]\nkind = \"bmc_busy\"\nsku = \"c\""),
             [(1, 0)]
         );
         assert_eq!(
-            found("[[route]]\nkind = [\"a\", \"b\"]\n[[route]]\nkind = \"a\"\nsku = \"c\""),
+            found("[[route]]\nkind = [\"bmc_busy\", \"boot_device\"]\n[[route]]\nkind = \"bmc_busy\"\nsku = \"c\""),
             [(1, 0)]
         );
-        assert_eq!(found("[[route]]\nkind = \"a\"\nsku = \"c\"\n[[route]]\nkind = \"a\""), []);
+        assert_eq!(found("[[route]]\nkind = \"bmc_busy\"\nsku = \"c\"\n[[route]]\nkind = \"bmc_busy\""), []);
         // A rule with a condition on steps does not take checks.
-        assert_eq!(found("[[route]]\nstep = \"*\"\n[[route]]\nkind = \"a\""), []);
+        assert_eq!(found("[[route]]\nstep = \"*\"\n[[route]]\nkind = \"bmc_busy\""), []);
     }
 
     #[test]
     fn wrong_rules_are_refused() {
         for wrong in ["kind = []", "kind = \"\"", "kind = 1", "colour = \"x\"", "rack = [1]"] {
             assert!(toml::from_str::<RouteRule>(wrong).is_err(), "{wrong}");
+        }
+        for (wrong, expected) in [
+            ("kind = \"bmc_bsy\"", "\"bmc_bsy\" is no kind of error; did you mean bmc_busy?"),
+            ("kind = [\"bmc_*\", \"net_*\"]", "\"net_*\" is no kind of error; there is bmc_busy, "),
+            ("class = \"fatal\"", "\"fatal\" is no class of errors; there is transient, "),
+        ] {
+            let error = toml::from_str::<RouteRule>(wrong).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
         }
     }
 

@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 
 use super::approval::Requirement;
 use super::batch::BatchState;
+use super::error_kind::ErrorKind;
 use super::host::HostName;
 use super::ids::BatchId;
 use super::job::JobState;
@@ -15,8 +16,7 @@ use super::waiting::Waiting;
 /// Hosts of a batch that failed in the same way.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Failure {
-    /// Stable name of the kind, see `BmcError::kind`.
-    pub kind: String,
+    pub kind: ErrorKind,
     /// The last error of the first of the hosts.
     pub error: String,
     pub hosts: Vec<HostName>,
