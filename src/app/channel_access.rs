@@ -3,6 +3,7 @@
 
 use sqlx::{PgConnection, PgPool};
 
+use metalbot_core::domain::channel_access::ChannelAccess;
 use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_store::channel_access;
 
@@ -10,26 +11,18 @@ use super::App;
 
 pub use metalbot_store::channel_access::opened;
 
-/// Whether people see in a channel what Metalbot says there.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Access {
-    Open,
-    /// They do not; what has to be done first, in words for people.
-    Closed(String),
-    /// The platform must say first.
-    Unknown,
-}
-
-/// What is known of a channel without asking its platform.
+/// Returns what is known of a channel without asking its platform. A channel of a platform that
+/// cannot be asked counts as open.
 pub(super) async fn access(
     conn: &mut PgConnection,
     app: &App,
     at: &ChatLocation,
-) -> sqlx::Result<Access> {
-    Ok(match channel_access::closed(conn, at).await? {
-        Some(Some(why)) => Access::Closed(why),
-        None if app.platforms.contains_key(at.platform.as_str()) => Access::Unknown,
-        Some(None) | None => Access::Open,
+) -> sqlx::Result<ChannelAccess> {
+    Ok(match channel_access::access(conn, at).await? {
+        ChannelAccess::Unknown if !app.platforms.contains_key(at.platform.as_str()) => {
+            ChannelAccess::Open
+        }
+        known => known,
     })
 }
 
@@ -38,8 +31,10 @@ pub(super) async fn access(
 /// and the submitter is told when it does not.
 pub async fn ask(pool: &PgPool, app: &App, at: &ChatLocation) -> sqlx::Result<Option<String>> {
     let mut conn = pool.acquire().await?;
-    if let Some(known) = channel_access::closed(&mut conn, at).await? {
-        return Ok(known);
+    match channel_access::access(&mut conn, at).await? {
+        ChannelAccess::Open => return Ok(None),
+        ChannelAccess::Closed { what_to_do } => return Ok(Some(what_to_do)),
+        ChannelAccess::Unknown => {}
     }
     drop(conn);
     let Some(platform) = app.platforms.get(at.platform.as_str()) else { return Ok(None) };

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, PgPool};
 use super::{App, PlatformError};
 use metalbot_core::domain::inbound::{ChatLocation, PlatformUser};
 use metalbot_core::domain::principal::Principal;
-use metalbot_store::account;
+use metalbot_store::account::{self, AccountEmail};
 
 /// What is known of a user without asking the platform.
 pub(super) enum Identity {
@@ -29,10 +29,11 @@ pub(super) async fn person(
         return Ok(Identity::Nobody);
     }
     Ok(match account::email(conn, user).await? {
-        None => Identity::AskPlatform,
-        Some(email) => email
-            .and_then(|email| directory.by_email(&email))
-            .map_or(Identity::Nobody, Identity::Person),
+        AccountEmail::Unknown => Identity::AskPlatform,
+        AccountEmail::Missing => Identity::Nobody,
+        AccountEmail::Verified(email) => {
+            directory.by_email(&email).map_or(Identity::Nobody, Identity::Person)
+        }
     })
 }
 

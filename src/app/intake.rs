@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use metalbot_core::command::{Command, ThreadReply};
+use metalbot_core::domain::channel_access::ChannelAccess;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::inbound::{ChatLocation, Inbound, InboundBody, PlatformUser};
 use metalbot_core::domain::notice::{Audience, Notice};
@@ -23,7 +24,7 @@ use metalbot_store::inbox::Delivery;
 use metalbot_store::notifier::Topic;
 use metalbot_store::{self as store, account, card, inbox, outbox};
 
-use super::channel_access::{self, Access};
+use super::channel_access;
 use super::error::{Conflict, Error};
 use super::execute::execute;
 use super::identify::{Identity, person};
@@ -230,9 +231,9 @@ async fn work_on(
     }
     if request.needs_card() {
         match channel_access::access(tx, app, &inbound.location).await? {
-            Access::Open => {}
-            Access::Unknown => return Ok(Worked::AskChannel(inbound.location)),
-            Access::Closed(why) => {
+            ChannelAccess::Open => {}
+            ChannelAccess::Unknown => return Ok(Worked::AskChannel(inbound.location)),
+            ChannelAccess::Closed { what_to_do: why } => {
                 let error = Error::Conflict(Conflict::ChannelClosed(why));
                 answer(tx, &inbound, Reply::Error(error.reply(None))).await?;
                 return Ok(Worked::Done);

@@ -125,11 +125,12 @@ mod tests {
             ("[[route]]\nlabels = [\"a b\"]", "route.0.labels: "),
             ("[[route]]\nfields = { summary = \"x\" }", "route.0.fields: summary"),
             (
-                "[[route]]\nproject = \"A\"\n[[route]]\nkind = \"x\"",
+                "[[route]]\nproject = \"A\"\n[[route]]\nkind = \"bmc_busy\"",
                 "route.1: never reached: route.0",
             ),
             ("[[route]]\ncolour = \"red\"", "route.0.colour: unknown key"),
             ("[[route]]\nkind = []", "route.0.kind: it matches nothing"),
+            ("[[route]]\nkind = \"bmc_buzy\"", "route.0.kind: \"bmc_buzy\" is no kind of error"),
             ("[tickets]\nafter_reopen = \"maybe\"", "tickets.after_reopen: expected one of"),
             ("[tickets]\noperators = \"console/nowhere\"", "tickets.operators: "),
             ("[tickets]\noperators = \"metal\"", "tickets.operators: "),
@@ -138,10 +139,10 @@ mod tests {
             let error = with(&format!("{JIRA}{rest}")).expect_err(expected);
             assert!(error.contains(&format!("m.toml: {expected}")), "{error}\n{expected}");
         }
-        let error = with("[[route]]\nkind = \"x\"").unwrap_err();
+        let error = with("[[route]]\nkind = \"bmc_busy\"").unwrap_err();
         assert!(error.contains("route: there is no section [jira]"), "{error}");
         assert!(
-            with(&format!("{JIRA}[[route]]\nkind = \"x\"\nsite = \"hw\"\nproject = \"HW\""))
+            with(&format!("{JIRA}[[route]]\nkind = \"bmc_busy\"\nsite = \"hw\"\nproject = \"HW\""))
                 .is_ok()
         );
         assert!(with(&format!("{JIRA}[tickets]\noperators = \"slack/C1\"")).is_ok());

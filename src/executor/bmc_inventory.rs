@@ -35,12 +35,7 @@ pub struct Survey {
 
 impl Survey {
     /// Makes a survey in which each host is asked once in `every`.
-    pub fn new(
-        pool: PgPool,
-        bmc: Arc<dyn Bmc>,
-        hosts: Arc<dyn Hosts>,
-        every: Duration,
-    ) -> Survey {
+    pub fn new(pool: PgPool, bmc: Arc<dyn Bmc>, hosts: Arc<dyn Hosts>, every: Duration) -> Survey {
         Survey { pool, bmc, hosts, every, under_way: Mutex::default() }
     }
 
@@ -79,7 +74,9 @@ impl Survey {
             Ok(Err(error)) => {
                 tracing::debug!(host = %name, %error, "a BMC refuses to say its vendor and firmware")
             }
-            Err(_) => tracing::debug!(host = %name, "a BMC does not answer in time when asked for its vendor and firmware"),
+            Err(_) => {
+                tracing::debug!(host = %name, "a BMC does not answer in time when asked for its vendor and firmware")
+            }
         }
         (name, None)
     }

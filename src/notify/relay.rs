@@ -15,6 +15,7 @@ use crate::chat::{Chat, ChatError, Message};
 use crate::failpoint::{Point, reach};
 use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_core::domain::notice::{Audience, Notice};
+use metalbot_core::domain::people::People;
 use metalbot_store::card::DirtyCard;
 use metalbot_store::notice_digest::RateLimit;
 use metalbot_store::outbox::PendingNotice;
@@ -36,12 +37,6 @@ const MOST_CLOSED: i32 = 24 * 60;
 /// before, and platforms allow about one message a second.
 const RATE_LIMIT: RateLimit = RateLimit { most: 20, window: Duration::from_secs(60) };
 
-/// Finds the platform's id of a person by login and platform.
-pub type FindAccount = Arc<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
-
-/// Finds the address of a person by login.
-pub type FindEmail = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
-
 /// What the relay works with.
 #[derive(Clone)]
 pub struct NoticeRelay {
@@ -49,10 +44,9 @@ pub struct NoticeRelay {
     pub platform: &'static str,
     pub chat: Arc<dyn Chat>,
     /// What goes to the platform, and perhaps what goes nowhere.
-    pub share: RelayScope,
+    pub scope: RelayScope,
     pub templates: Arc<ChatTemplates>,
-    pub find_account: FindAccount,
-    pub find_email: FindEmail,
+    pub people: Arc<dyn People>,
     /// Where the console is, for a platform whose people are not there.
     pub console: Option<String>,
 }
@@ -60,9 +54,9 @@ pub struct NoticeRelay {
 impl NoticeRelay {
     /// Sends what is due; `true` when there may be more.
     pub async fn run_once(self: Arc<Self>) -> anyhow::Result<bool> {
-        notice_digest::thin_out(&self.pool, &self.share, RATE_LIMIT).await?;
-        let cards = store::card::dirty(&self.pool, &self.share, PAGE).await?;
-        let notices = outbox::due_notices(&self.pool, &self.share, PAGE).await?;
+        notice_digest::thin_out(&self.pool, &self.scope, RATE_LIMIT).await?;
+        let cards = store::card::dirty(&self.pool, &self.scope, PAGE).await?;
+        let notices = outbox::due_notices(&self.pool, &self.scope, PAGE).await?;
         let any = !cards.is_empty() || !notices.is_empty();
         let this = &*self;
         let cards = cards.into_iter().map(|card| async move {
@@ -193,8 +187,8 @@ impl NoticeRelay {
             (Audience::Only { location, user }, _) => (location.clone(), Some(user.as_str())),
             (Audience::Person { login, near }, _) => {
                 let chat = self.chat(&near.platform)?;
-                let mut user = (self.find_account)(login, &near.platform);
-                if let (None, Some(email)) = (&user, (self.find_email)(login)) {
+                let mut user = self.people.account(login, &near.platform);
+                if let (None, Some(email)) = (&user, self.people.email(login)) {
                     user = chat.user_by_email(near, &email).await?;
                 }
                 let Some(user) = user else {

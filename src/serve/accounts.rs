@@ -8,19 +8,7 @@ use sqlx::PgPool;
 use crate::app::{App, identify};
 use crate::chat::slack;
 use crate::chat::slack::chat::{Called, FindCalled};
-use crate::identity::DirectoryHandle;
-use crate::notify::relay::{FindAccount, FindEmail};
 use metalbot_core::domain::inbound::ChatLocation;
-
-/// Accounts that the directory names.
-pub fn find_account(directory: DirectoryHandle) -> FindAccount {
-    Arc::new(move |login, platform| directory.current().account(login, platform).map(str::to_owned))
-}
-
-/// Addresses by which a platform may know somebody.
-pub fn find_email(directory: DirectoryHandle) -> FindEmail {
-    Arc::new(move |login| directory.current().email(login).map(str::to_owned))
-}
 
 /// For mentions in Slack: a group by the configuration, or else a person.
 pub fn find_called(pool: &PgPool, app: &Arc<App>) -> FindCalled {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::service::{EVERY_SECOND, Loaded, Service};
+use super::slack as slack_parts;
 use super::ticketing::ticket_tasks;
-use super::{accounts, slack as slack_parts};
 use crate::app::{App, approver_reminders, console_message, decide};
 use crate::bmc::Bmc;
 use crate::chat::Chat;
@@ -104,10 +104,9 @@ impl Service {
             pool: self.pool.clone(),
             platform,
             chat,
-            share,
+            scope: share,
             templates: Arc::clone(&loaded.chat_templates),
-            find_account: accounts::find_account(loaded.directory.clone()),
-            find_email: accounts::find_email(loaded.directory.clone()),
+            people: Arc::new(loaded.directory.clone()),
             console: page,
         });
         let name = format!("notices:{platform}");

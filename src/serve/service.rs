@@ -26,7 +26,7 @@ use crate::chat::slack::web_api::WebApi;
 use crate::config::Config;
 use crate::executor::bmc_inventory::{self, Survey};
 use crate::executor::checker::{self, Checker};
-use crate::executor::{self, Executor, FindHost, rollout, worker};
+use crate::executor::{self, Executor, rollout, worker};
 use crate::identity::{DirectoryHandle, password};
 use crate::inventory::Inventory;
 use crate::notify::render::ChatTemplates;
@@ -37,6 +37,7 @@ use crate::telemetry;
 use crate::ticket::render::TicketTemplates;
 use crate::web::{self, ConsoleOptions, ConsoleState, FindCard};
 use metalbot_core::command::{self, Catalog, CommandLimits};
+use metalbot_core::domain::host::Hosts;
 use metalbot_store::notifier::Topic;
 use metalbot_store::{self as store, task_lease};
 use secrecy::SecretString;
@@ -174,12 +175,11 @@ impl Service {
     }
 
     fn start_worker(&mut self, config: &Config, loaded: &Loaded, bmc: &Arc<dyn Bmc>) {
-        let inventory = Arc::clone(&loaded.inventory);
-        let find_host: FindHost = Arc::new(move |name| inventory.current().get(name).cloned());
+        let hosts: Arc<dyn Hosts> = Arc::clone(&loaded.inventory) as _;
         let checker = Arc::new(Checker {
             pool: self.pool.clone(),
             bmc: Arc::clone(bmc),
-            find_host: Arc::clone(&find_host),
+            hosts: Arc::clone(&hosts),
             approvals: config.approval.clone(),
         });
         self.start_task("checks", checker::PERIOD, Some(Topic::Work), move |lease| {
@@ -188,7 +188,7 @@ impl Service {
         let executor = Executor {
             pool: self.pool.clone(),
             bmc: Arc::clone(bmc),
-            find_host,
+            hosts: Arc::clone(&hosts),
             worker: self.owner.clone(),
             limits: executor::WorkerLimits {
                 max_in_flight: config.executor.max_in_flight as usize,
@@ -198,12 +198,8 @@ impl Service {
             log_reading: Default::default(),
         };
         if !config.executor.survey.is_zero() {
-            let inventory = Arc::clone(&loaded.inventory);
-            let names = move || inventory.current().hosts().map(|host| host.name.clone()).collect();
-            let (pool, find_host) = (self.pool.clone(), Arc::clone(&executor.find_host));
             let every = config.executor.survey;
-            let survey =
-                Arc::new(Survey::new(pool, Arc::clone(bmc), find_host, Box::new(names), every));
+            let survey = Arc::new(Survey::new(self.pool.clone(), Arc::clone(bmc), hosts, every));
             self.start_task("survey", bmc_inventory::PERIOD, None, move |_| {
                 Arc::clone(&survey).run_once()
             });

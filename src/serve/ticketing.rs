@@ -9,11 +9,13 @@ use crate::bmc::Bmc;
 use crate::config::Config;
 use crate::preflight::check;
 use crate::ticket::assign::TicketAssigner;
-use crate::ticket::people::{ConcernedPerson, FindConcerned};
 use crate::ticket::poll::TicketPoller;
-use crate::ticket::relay::{FindHost, TicketRelay};
+use crate::ticket::relay::TicketRelay;
 use crate::ticket::resolve::TicketResolver;
 use crate::ticket::verify::HostVerifier;
+use metalbot_core::domain::error_kind::{ErrorKind, HostError};
+use metalbot_core::domain::host::Hosts;
+use metalbot_core::domain::people::People;
 use metalbot_core::domain::workflow::Check;
 use metalbot_jira::Site;
 use metalbot_store::relay_scope::RelayScope;
@@ -35,44 +37,37 @@ pub(super) fn ticket_tasks(
 ) -> anyhow::Result<Option<TicketTasks>> {
     let Some((jira, routes)) = config.jira.as_ref().zip(config.routes()) else { return Ok(None) };
     let sites = jira.sites().into_iter().map(Site::new).collect::<Result<Vec<_>, _>>()?;
-    let (directory, inventory) = (loaded.directory.clone(), Arc::clone(&loaded.inventory));
-    let find_person: FindConcerned = Arc::new(move |login, site| {
-        let directory = directory.current();
-        ConcernedPerson {
-            name: directory.by_login(login).map_or_else(|| login.to_owned(), |who| who.name),
-            account: directory.jira_account(login, site).map(str::to_owned),
-        }
-    });
-    let find_host: FindHost = Arc::new(move |name| inventory.current().get(name).cloned());
+    let people: Arc<dyn People> = Arc::new(loaded.directory.clone());
+    let hosts: Arc<dyn Hosts> = Arc::clone(&loaded.inventory) as _;
     let pairs = sites.iter().map(|site| {
         let share = share(site, &sites, &routes.default.site);
         let relay = TicketRelay {
             pool: pool.clone(),
             site: site.clone(),
-            share: share.clone(),
+            scope: share.clone(),
             default: routes.default.clone(),
             policy: config.tickets.clone(),
             templates: Arc::clone(&loaded.ticket_templates),
-            find_person: Arc::clone(&find_person),
-            find_host: Arc::clone(&find_host),
+            people: Arc::clone(&people),
+            hosts: Arc::clone(&hosts),
             public_url: config.public_url(),
             accounts: Default::default(),
         };
         let (site, policy) = (site.clone(), config.tickets.clone());
-        (relay, TicketPoller { pool: pool.clone(), site, share, policy })
+        (relay, TicketPoller { pool: pool.clone(), site, scope: share, policy })
     });
     let pairs = pairs.collect();
-    let (bmc, find_host) = (Arc::clone(bmc), Arc::clone(&find_host));
+    let bmc = Arc::clone(bmc);
     let rechecks = HostVerifier {
         pool: pool.clone(),
         check_host: Arc::new(move |name| {
-            let (bmc, host) = (Arc::clone(&bmc), find_host(&name));
+            let (bmc, host) = (Arc::clone(&bmc), hosts.host(&name));
             Box::pin(async move {
                 let Some(host) = host else {
-                    return Err(format!("{name} is not in the inventory any more"));
+                    let message = format!("{name} is not in the inventory any more");
+                    return Err(HostError::new(ErrorKind::UnknownHost, message));
                 };
-                let looked = check(Check::BmcConsole, &host, bmc.as_ref()).await;
-                looked.map_err(|unfit| unfit.message)
+                check(Check::BmcConsole, &host, bmc.as_ref()).await
             })
         }),
     };

@@ -1,5 +1,5 @@
 //! Decides which ticket each failure belongs to: by its route, its signature, and what its host
-//! shares with others. Writes our own books only; Jira is not asked.
+//! shares with others. Writes the database only; Jira is not asked.
 //!
 //! Invariant: one transaction at a time places failures, so that replicas which see a hundred
 //! failures of one cause at the same moment still make one ticket.
@@ -8,7 +8,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, PgPool, PgTransaction};
@@ -29,10 +28,10 @@ use metalbot_store::outbox::PendingTicket;
 use metalbot_store::ticket::{self, KnownTicket, NewHost, NewTicket, TicketTransition};
 use metalbot_store::{self as store, audit, card, host_wont_fix, outbox, ticket_host};
 
-/// How often failures are looked for when nobody rings.
+/// Period of the task when nothing wakes it.
 pub const PERIOD: Duration = Duration::from_secs(1);
 
-/// What the task works with.
+/// Parts of the task.
 #[derive(Clone, Debug)]
 pub struct TicketAssigner {
     pub pool: PgPool,
@@ -40,7 +39,7 @@ pub struct TicketAssigner {
     pub policy: TicketPolicy,
 }
 
-/// Failures that are the same, and where they go.
+/// Failures with the same signature, and their target.
 pub struct Group {
     pub routed: Routed,
     pub signature: String,
@@ -53,7 +52,7 @@ pub struct Placement {
     pub act: TicketUpdate,
     /// The ticket that is there; `None` for [`TicketUpdate::New`].
     pub ticket: Option<KnownTicket>,
-    /// What all hosts of the ticket have in common then.
+    /// Common property of all hosts that are on the ticket then.
     pub shared: Option<Shared>,
     pub failures: Vec<HostFailure>,
 }
@@ -64,7 +63,7 @@ pub struct Candidate {
     pub hosts: Vec<HostFailure>,
 }
 
-/// Puts failures of one batch that are the same, and go the same way, together.
+/// Groups failures of one batch by their signature.
 pub fn group(routes: &Routes, failures: Vec<HostFailure>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for failure in failures {
@@ -125,8 +124,8 @@ pub fn match_ticket(
     placements
 }
 
-/// Whether other hosts than its own belong to the ticket when they share what its hosts share. What
-/// is over, or will not be mended, says nothing of a rack's other hosts.
+/// Whether hosts that are not on the ticket belong to it when they share what its hosts share. A
+/// ticket that is closed for good says nothing of a rack's other hosts.
 fn attracts(policy: &TicketPolicy, known: &KnownTicket) -> bool {
     matches!(policy.act(known.standing), TicketUpdate::Join | TicketUpdate::Reopen)
 }
@@ -146,8 +145,8 @@ fn join(
     let mut left = Vec::new();
     for found in cluster(others) {
         let all = together(&together(hosts, mine), &found.failures);
-        let strangers = known.shared.is_none() && found.shared.is_none();
-        match common(&all).is_some() || strangers {
+        let nothing_shared = known.shared.is_none() && found.shared.is_none();
+        match common(&all).is_some() || nothing_shared {
             true => mine.extend(found.failures),
             false => left.extend(found.failures),
         }
@@ -187,9 +186,9 @@ impl TicketAssigner {
         let due = outbox::due_tickets(&self.pool, 100).await?;
         for pending in &due {
             if let Err(error) = self.place(pending).await {
-                // One that this version cannot read must not hold up the others.
-                let (batch, error) = (pending.batch, format!("{error:#}"));
-                tracing::error!(%batch, error, "failures could not be put on a ticket");
+                // One that this version cannot read must not delay the others.
+                let (batch, error) = (pending.batch, error.to_string());
+                tracing::error!(%batch, error, "failures of a batch cannot be put on a ticket");
                 let wait = outbox::wait_after(pending.attempts, super::relay::LONGEST_WAIT);
                 outbox::postpone(&self.pool, pending.id, wait, &error).await?;
             }
@@ -197,15 +196,15 @@ impl TicketAssigner {
         Ok(!due.is_empty())
     }
 
-    async fn place(&self, pending: &PendingTicket) -> anyhow::Result<()> {
+    async fn place(&self, pending: &PendingTicket) -> sqlx::Result<()> {
         let mut tx = self.pool.begin().await?;
         ticket::lock(&mut tx).await?;
         if !outbox::take(&mut tx, pending.id).await? {
             return Ok(());
         }
         let batch = store::batch::get(&mut tx, pending.batch).await?;
-        let batch = batch.context("failures of a batch that is gone")?;
-        let kind = &pending.error_kind;
+        let batch = batch.ok_or(sqlx::Error::RowNotFound)?;
+        let kind = pending.error_kind;
         let failed = ticket_host::failed_jobs(&mut tx, pending.batch, Some(kind)).await?;
         let jobs: HashMap<HostName, JobId> =
             failed.iter().map(|(job, failure)| (failure.host.clone(), *job)).collect();
@@ -237,8 +236,7 @@ impl TicketAssigner {
         }
         card::touch(&mut tx, batch.id).await?;
         outbox::sent(&mut tx, pending.id).await?;
-        tx.commit().await?;
-        Ok(())
+        tx.commit().await
     }
 }
 
@@ -246,7 +244,7 @@ fn new_host<'a>(jobs: &HashMap<HostName, JobId>, failure: &'a HostFailure) -> Ne
     NewHost {
         job: jobs[&failure.host],
         source: &failure.source,
-        error_kind: &failure.kind,
+        error_kind: failure.kind,
         error: &failure.error,
     }
 }
@@ -268,7 +266,7 @@ async fn add(
     known: &KnownTicket,
     placement: &Placement,
     new: &[NewHost<'_>],
-) -> anyhow::Result<()> {
+) -> sqlx::Result<()> {
     if ticket::add_hosts(tx, known.id, batch.id, new).await? == 0 {
         return Ok(());
     }
@@ -285,7 +283,7 @@ async fn add(
     let detail = json!({ "ticket": known.id, "act": placement.act, "hosts": hosts });
     let actor = Actor::system("tickets");
     audit::record(&mut *tx, &actor, "ticket.joined", Some(batch.id), detail).await?;
-    // One that is not filed yet is told of when it is, to all of its batches.
+    // For a ticket that is not filed yet all of its batches are notified when it is.
     let Some((key, url)) = &known.filed else { return Ok(()) };
     let error = placement.failures.first().map(|one| one.error.clone()).unwrap_or_default();
     if placement.act != TicketUpdate::Nothing {
@@ -306,5 +304,5 @@ async fn add(
         update: placement.act,
     };
     let key = format!("ticket:{}:again:{}", known.id, batch.id.0);
-    Ok(outbox::event(tx, &key, batch.id, body).await?)
+    outbox::event(tx, &key, batch.id, body).await
 }

@@ -1,4 +1,4 @@
-//! What a comment is about. It is worded when it is sent, by `templates/tickets/`.
+//! Facts of a comment on a ticket. It is rendered when it is sent, by `templates/tickets/`.
 
 use serde::{Deserialize, Serialize};
 use sqlx::PgTransaction;
@@ -7,7 +7,7 @@ use metalbot_core::domain::host::{HostName, fold};
 use metalbot_core::domain::ids::{BatchId, TicketId};
 use metalbot_store::ticket;
 
-/// The serialised `kind` names its template.
+/// Comment that waits to be sent; its serialised `kind` names its template.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Comment {
@@ -18,7 +18,7 @@ pub enum Comment {
 }
 
 impl Comment {
-    /// What it says, apart from in which batch: two that say the same are one.
+    /// Text that is the same for two comments that differ in their batch alone: they are one comment.
     fn facts(&self) -> String {
         match self {
             Comment::Again { hosts, action, error, .. } => {

@@ -1,11 +1,12 @@
-//! Says which ticket each failed host of a batch is on or would get, and why. Asks only our books:
-//! it works while Jira is away.
+//! Explains which ticket each failed host of a batch is on or would get. Reads the database only: it
+//! works while Jira is away.
 
 use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::assign::{Placement, candidates, distinctive, group, match_ticket};
 use metalbot_core::domain::common_cause::Shared;
+use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::triage::{
@@ -14,21 +15,21 @@ use metalbot_core::domain::triage::{
 use metalbot_store::ticket_host::failed_jobs;
 use metalbot_store::{bmc_identity, ticket};
 
-/// Hosts that go one way together.
+/// Hosts of a batch with the same error and the same ticket.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explained {
     pub hosts: Vec<HostName>,
-    pub error_kind: String,
-    /// The last error of the first of the hosts.
+    pub error_kind: ErrorKind,
+    /// Last error of the first of the hosts.
     pub error: String,
     /// The rule that takes them by today's configuration, and the conditions that they meet.
     pub rule: String,
     pub because: Vec<String>,
-    /// Where a new ticket would go.
+    /// Target of a new ticket.
     pub target: Target,
     pub signature: String,
     pub shared: Option<Shared>,
-    /// What became of them, or would.
+    /// Ticket that they are on, or would get.
     pub ticket: ExplainedTicket,
 }
 
@@ -59,7 +60,7 @@ pub async fn explain(
                 for (routed, hosts) in by_rule(routes, hosts) {
                     let Some(first) = hosts.first() else { continue };
                     explained.push(Explained {
-                        error_kind: first.kind.clone(),
+                        error_kind: first.kind,
                         error: first.error.clone(),
                         hosts: hosts.iter().map(|one| one.host.clone()).collect(),
                         rule: routed.rule,
@@ -98,7 +99,7 @@ pub async fn explain(
     Ok(explained)
 }
 
-/// Two rules may send failures the same way, onto one ticket.
+/// Splits hosts by the rule that takes them: two rules may have one target.
 fn by_rule(routes: &Routes, hosts: Vec<HostFailure>) -> Vec<(Routed, Vec<HostFailure>)> {
     let mut parts: Vec<(Routed, Vec<HostFailure>)> = Vec::new();
     for host in hosts {

@@ -1,4 +1,4 @@
-//! Collects what a ticket says, from our books, the directory and the inventory.
+//! Collects the facts of a ticket from the database, the directory and the inventory.
 
 use std::collections::HashSet;
 
@@ -7,21 +7,21 @@ use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
 
 use super::comment::Comment;
-use super::people::People;
+use super::people::Concerned;
 use super::relay::TicketRelay;
 use super::render::{
     AgainContext, BatchLink, ResolvedContext, TicketBatch, TicketContext, TicketEvents, TicketHost,
-    TicketPerson,
+    TicketPerson, TicketTemplateError,
 };
 use metalbot_core::domain::common_cause::Shared;
 use metalbot_core::domain::host::fold;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_store::batch::Batch;
-use metalbot_store::ticket_host::{HurtHost, concerned, hosts};
+use metalbot_store::ticket_host::{FailedHost, concerned, hosts};
 use metalbot_store::ticket_work::Work;
 use metalbot_store::{self as store, ticket, view};
 
-/// Batches that a ticket tells of; of those before it only names the people.
+/// Batches that a ticket lists; of those before it only names the people.
 const BATCHES: usize = 20;
 /// People of earlier batches who are named.
 const PEOPLE: usize = 50;
@@ -31,19 +31,19 @@ const TABLE: usize = 60;
 const LOGS: usize = 5;
 const LOG_LINES: usize = 8;
 
-/// What our books know of a ticket.
+/// Facts of a ticket from the database.
 pub struct TicketFacts {
-    /// With those who approved them. The newest first, and not all.
+    /// Batches with their approvers. The newest first, and at most [`BATCHES`].
     pub batches: Vec<(Batch, Vec<String>)>,
     pub more_batches: usize,
-    /// Of all the people concerned: who asked and who approved, each once.
+    /// Logins of all people concerned: submitters and approvers, each once.
     pub logins: Vec<String>,
-    pub hosts: Vec<HurtHost>,
+    pub hosts: Vec<FailedHost>,
     pub shared: Option<Shared>,
 }
 
 impl TicketFacts {
-    pub async fn read(conn: &mut PgConnection, work: &Work) -> anyhow::Result<TicketFacts> {
+    pub async fn read(conn: &mut PgConnection, work: &Work) -> sqlx::Result<TicketFacts> {
         let ids = ticket::batches(&mut *conn, work.id).await?;
         let mut batches = Vec::new();
         for id in ids.iter().rev().take(BATCHES) {
@@ -59,19 +59,19 @@ impl TicketFacts {
         Ok(TicketFacts { batches, more_batches, logins, hosts, shared })
     }
 
-    /// The last of the errors.
-    pub fn newest(&self) -> Option<&HurtHost> {
+    /// The host that failed last.
+    pub fn newest(&self) -> Option<&FailedHost> {
         self.hosts.iter().max_by_key(|host| (host.batch, std::cmp::Reverse(&host.failure.host)))
     }
 }
 
 impl TicketRelay {
-    /// What the ticket says. `rejected_fields` tells what Jira did not take.
+    /// Context of the ticket's template. `rejected_fields` are those that Jira did not take.
     pub(super) fn context(
         &self,
         work: &Work,
         facts: &TicketFacts,
-        people: &People,
+        people: &Concerned,
         rejected_fields: Option<&str>,
     ) -> TicketContext {
         let person = |login: &String| {
@@ -102,7 +102,7 @@ impl TicketRelay {
             batches: batches.collect(),
             more_batches: facts.more_batches,
             more_people: more_people.take(PEOPLE).map(person).collect(),
-            error_kind: work.error_kind.clone(),
+            error_kind: work.error_kind,
             error: newest.map(|failure| failure.error.clone()).unwrap_or_default(),
             source: newest.map(|failure| failure.source.to_string()).unwrap_or_default(),
             shared: facts
@@ -127,9 +127,9 @@ impl TicketRelay {
         }
     }
 
-    fn row(&self, host: &HurtHost) -> TicketHost {
+    fn row(&self, host: &FailedHost) -> TicketHost {
         let failure = &host.failure;
-        let known = (self.find_host)(&failure.host);
+        let known = self.hosts.host(&failure.host);
         TicketHost {
             name: failure.host.to_string(),
             datacenter: failure.datacenter.clone(),
@@ -147,8 +147,12 @@ impl TicketRelay {
         format!("{}/batches/{}", self.public_url, batch.0)
     }
 
-    /// The words of a comment.
-    pub(super) fn comment(&self, comment: &Comment, people: &People) -> anyhow::Result<String> {
+    /// Renders a comment.
+    pub(super) fn comment(
+        &self,
+        comment: &Comment,
+        people: &Concerned,
+    ) -> Result<String, TicketTemplateError> {
         Ok(match comment {
             Comment::Again { batch, action, submitter, hosts, error } => {
                 let unknown = || TicketPerson { name: submitter.clone(), account: None };

@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Context;
 use serde_json::{Map, Value};
 
 use super::facts::TicketFacts;
-use super::people::People;
-use super::relay::{RelayError, TicketRelay};
+use super::people::Concerned;
+use super::relay::{RelayError, TicketProblem, TicketRelay};
 use super::render::TicketPerson;
 use crate::failpoint::{Point, reach};
 use crate::runtime::task::TaskLease;
@@ -17,37 +16,37 @@ use metalbot_core::domain::triage::Target;
 use metalbot_jira::{Body, Issue, JiraError, NewIssue};
 use metalbot_store::ticket_work::{self, Work};
 
-/// How often a ticket in doubt is looked for.
+/// Wait before a ticket in doubt is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A ticket that Jira has.
 pub(super) struct Filed {
     pub issue: Issue,
-    /// The version of our ticket that it shows; 0 when that is not known.
+    /// Version of our ticket that it shows; 0 when that is not known.
     pub rendered_version: i64,
-    /// What Jira did not take, with its reasons.
+    /// Fields that Jira did not take, with its reasons.
     pub rejected_fields: Option<String>,
 }
 
-/// How much of a ticket is asked for.
+/// Extent of a ticket that Jira is asked to take.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Extent {
     Full,
     /// Without the fields that Jira named.
     Without(Vec<String>),
-    /// What every ticket has; people are named and not mentioned.
+    /// Only what every ticket has; people are named and not mentioned.
     Least,
     /// The least, in the project of the default route.
     LeastElsewhere,
 }
 
 impl TicketRelay {
-    /// Finds the ticket or creates it. `None`: somebody else has done so.
+    /// Finds the ticket or creates it. `None`: another process has done so.
     pub(super) async fn file(
         &self,
         work: &Work,
         facts: &TicketFacts,
-        people: &People,
+        people: &Concerned,
         lease: &TaskLease,
     ) -> Result<Option<Filed>, RelayError> {
         let label = format!("metalbot-{}", work.fingerprint);
@@ -70,7 +69,7 @@ impl TicketRelay {
                 return Ok(None);
             }
             if !lease.holds() {
-                return Err(RelayError::TurnLost);
+                return Err(RelayError::LeaseLost);
             }
             reach(Point::TicketBeforeCreate);
             let created = self.site.create(&new).await;
@@ -93,7 +92,7 @@ impl TicketRelay {
                 false => self.next_extent(work, &extent, &new, field_errors),
             };
             let Some(next) = next else { return Err(error.into()) };
-            tracing::warn!(ticket = work.fingerprint, %error, ?next, "Jira wants less of a ticket");
+            tracing::warn!(ticket = work.fingerprint, %error, ?next, "Jira refuses a part of a ticket: it is filed with less");
             let said = error.to_string();
             let said = said.strip_prefix("Jira refused it: ").unwrap_or(&said).to_owned();
             if !refusals.contains(&said) {
@@ -103,7 +102,7 @@ impl TicketRelay {
         }
     }
 
-    /// What to ask for after a refusal; `None` when there is nothing less.
+    /// Extent to ask for after a refusal; `None` when there is nothing less.
     fn next_extent(
         &self,
         work: &Work,
@@ -129,7 +128,7 @@ impl TicketRelay {
         &self,
         work: &Work,
         facts: &TicketFacts,
-        people: &People,
+        people: &Concerned,
         label: &str,
         extent: &Extent,
         rejected_fields: Option<&str>,
@@ -140,7 +139,7 @@ impl TicketRelay {
             _ => &work.target,
         };
         let least = matches!(extent, Extent::Least | Extent::LeastElsewhere);
-        let named: People = people
+        let named: Concerned = people
             .iter()
             .map(|(login, who)| {
                 let account = who.account.clone().filter(|_| !least);
@@ -148,7 +147,7 @@ impl TicketRelay {
             })
             .collect();
         let context = self.context(work, facts, &named, rejected_fields);
-        let text = self.templates.failure(&context).context("ticket template")?;
+        let text = self.templates.failure(&context).map_err(TicketProblem::from)?;
         let new = NewIssue {
             project: target.project.clone(),
             issue_type: target.issue_type.clone(),
@@ -179,11 +178,11 @@ impl TicketRelay {
             priority: target.priority.clone().filter(|_| !without("priority")),
             assignee: target.assignee.clone().filter(|_| !without("assignee")),
             fields: fields
-                .map(|(field, value)| {
-                    let value = serde_json::from_str::<Value>(value).context("a custom field")?;
-                    Ok((field.clone(), value))
+                .map(|(field, value)| match serde_json::from_str::<Value>(value) {
+                    Ok(value) => Ok((field.clone(), value)),
+                    Err(cause) => Err(TicketProblem::Field { field: field.clone(), cause }),
                 })
-                .collect::<anyhow::Result<_>>()?,
+                .collect::<Result<_, _>>()?,
             ..new
         })
     }

@@ -1,8 +1,8 @@
-//! From failed hosts to the right team's Jira queue and back.
+//! Triage tickets: from failed hosts to the right team's Jira queue and back.
 //!
-//! [`place`] decides which ticket a failure belongs to, in our own books; [`relay`] writes tickets
-//! to Jira; [`sync`] reads what became of them; [`recheck`] looks at the hosts of those that are
-//! done, and [`mending`] finds the hosts that have succeeded since. [`explain`] says what the rules
+//! [`assign`] decides which ticket a failure belongs to and writes that to the database; [`relay`]
+//! writes tickets to Jira; [`poll`] reads their states; [`verify`] checks the hosts of those that are
+//! done, and [`resolve`] finds the hosts that have succeeded since. [`explain`] says what the rules
 //! would do.
 
 mod comment;

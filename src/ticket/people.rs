@@ -1,7 +1,8 @@
-//! The people whom a ticket concerns: who they are in Jira, so that they are mentioned and watch it.
+//! The people whom a ticket concerns, by their accounts in Jira, so that they are mentioned and watch
+//! it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,24 +12,13 @@ use super::render::TicketPerson;
 use metalbot_jira::{JiraError, Site};
 use metalbot_store::ticket_work::{self, Work};
 
-/// How long it is believed what Jira said of an account.
-const BELIEVED: Duration = Duration::from_secs(600);
+/// Time for which Jira's answer about an account holds.
+const ANSWER_HOLDS: Duration = Duration::from_secs(600);
 
-/// What a ticket needs to know of a person.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ConcernedPerson {
-    pub name: String,
-    /// Account at the site, where the directory knows one.
-    pub account: Option<String>,
-}
+/// People concerned by login, as they are named and, where Jira knows them, tagged.
+pub type Concerned = BTreeMap<String, TicketPerson>;
 
-/// Looks a person up by login and Jira site; a person who has left is still named.
-pub type FindConcerned = Arc<dyn Fn(&str, &str) -> ConcernedPerson + Send + Sync>;
-
-/// The people concerned by login, as they are named and, where Jira knows them, tagged.
-pub type People = BTreeMap<String, TicketPerson>;
-
-/// What a site has said of accounts a while ago.
+/// Recent answers of a site about accounts.
 #[derive(Debug, Default)]
 pub struct Accounts(Mutex<HashMap<String, (Instant, bool)>>);
 
@@ -36,7 +26,7 @@ impl Accounts {
     async fn knows(&self, site: &Site, account: &str) -> Result<bool, JiraError> {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let said = lock().get(account).copied();
-        if let Some((_, known)) = said.filter(|(when, _)| when.elapsed() < BELIEVED) {
+        if let Some((_, known)) = said.filter(|(when, _)| when.elapsed() < ANSWER_HOLDS) {
             return Ok(known);
         }
         let known = site.knows_account(account).await?;
@@ -46,25 +36,27 @@ impl Accounts {
 }
 
 impl TicketRelay {
-    /// The people of these logins, tagged where Jira knows their account. Those whom it does not
-    /// know are written down for operators.
-    pub(super) async fn people(
+    /// Finds the people of these logins, tagged where Jira knows their account. Those whom it does
+    /// not know are stored for operators. A person who has left the directory is named by login.
+    pub(super) async fn concerned(
         &self,
         work: &Work,
         logins: &[String],
-    ) -> Result<People, RelayError> {
-        let mut people = People::new();
+    ) -> Result<Concerned, RelayError> {
+        let mut people = Concerned::new();
         let mut unknown = Vec::new();
         let mut answers = true;
         for login in logins {
-            let ConcernedPerson { name, account } = (self.find_person)(login, self.site.name());
+            let found = self.people.by_login(login);
+            let name = found.map_or_else(|| login.clone(), |person| person.name);
+            let account = self.people.jira_account(login, self.site.name());
             let known = match &account {
                 None => false,
                 Some(account) if answers => match self.accounts.knows(&self.site, account).await {
                     Ok(known) => known,
-                    // Then it is as the directory says: a ticket does not wait for that.
+                    // The directory's account is used then: a ticket does not wait for that.
                     Err(error) => {
-                        tracing::warn!(account, %error, "cannot look a person up in Jira");
+                        tracing::warn!(account, %error, "a person's account cannot be looked up in Jira");
                         answers = matches!(error, JiraError::Rejected { .. });
                         true
                     }
@@ -77,19 +69,23 @@ impl TicketRelay {
             people.insert(login.clone(), TicketPerson { name, account: account.filter(|_| known) });
         }
         if unknown != work.unknown_accounts {
-            tracing::warn!(ticket = work.fingerprint, ?unknown, "not known in Jira");
+            tracing::warn!(
+                ticket = work.fingerprint,
+                ?unknown,
+                "Jira does not know some people whom a ticket concerns"
+            );
             ticket_work::set_unknown_accounts(&self.pool, work.id, &unknown).await?;
         }
         Ok(people)
     }
 
-    /// Makes the people watchers. The mention in the text has told them already, so that a failure
+    /// Makes the people watchers. They were notified by the mention in the text, so that a failure
     /// here delays nothing.
     pub(super) async fn watch(
         &self,
         work: &Work,
         key: &str,
-        people: &People,
+        people: &Concerned,
     ) -> Result<(), RelayError> {
         let mut watchers = work.watchers.clone();
         for account in people.values().filter_map(|who| who.account.as_ref()) {
@@ -99,7 +95,7 @@ impl TicketRelay {
             match self.site.add_watcher(key, account).await {
                 Ok(()) => watchers.push(account.clone()),
                 Err(error) => {
-                    tracing::warn!(ticket = key, account, %error, "cannot add a watcher");
+                    tracing::warn!(ticket = key, account, %error, "a watcher cannot be added to a ticket");
                     if !matches!(error, JiraError::Rejected { .. }) {
                         break;
                     }

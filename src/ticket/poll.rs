@@ -1,5 +1,5 @@
-//! Reads what became of the tickets of one site, and tells the people who wait for it: one that is
-//! done has its hosts looked at by [`super::verify`], one that nobody will mend marks them.
+//! Polls the states of the tickets of one site. The hosts of a ticket that is done are checked by
+//! [`super::verify`]; those of one that nobody will fix are marked, and their people notified.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use metalbot_core::domain::triage::{Standing, TicketPolicy, TicketUpdate};
 use metalbot_jira::{Category, IssueState, Site};
 use metalbot_store::relay_scope::RelayScope;
 use metalbot_store::ticket::TicketTransition;
-use metalbot_store::ticket_host::{self, HurtHost};
+use metalbot_store::ticket_host::{self, FailedHost};
 use metalbot_store::ticket_poll::{self, ClosedAs, PolledTicket};
 use metalbot_store::{self as store, card, host_wont_fix, outbox, ticket};
 
-/// How often it is seen whether something is due.
+/// Period of the task.
 pub const PERIOD: Duration = Duration::from_secs(1);
 /// Tickets asked about in one request.
 const PAGE: i64 = 50;
 
-/// What the task works with.
+/// Parts of the task for one site.
 #[derive(Clone)]
 pub struct TicketPoller {
     pub pool: PgPool,
     pub site: Site,
-    /// What is at the site, and perhaps what is nowhere.
-    pub share: RelayScope,
+    /// This site and perhaps those that are not configured.
+    pub scope: RelayScope,
     pub policy: TicketPolicy,
 }
 
@@ -38,7 +38,7 @@ impl TicketPoller {
     /// Reads one page of tickets; `true` when there are more.
     pub async fn run_once(self: Arc<Self>, lease: TaskLease) -> anyhow::Result<bool> {
         let (every, after) = (self.policy.look_every, self.policy.reopen);
-        let page = ticket_poll::due(&self.pool, &self.share, every, after, PAGE).await?;
+        let page = ticket_poll::due(&self.pool, &self.scope, every, after, PAGE).await?;
         let more = page.len() as i64 == PAGE;
         let ours = |seen: &PolledTicket| seen.site == self.site.name();
         let (page, lost): (Vec<PolledTicket>, Vec<PolledTicket>) = page.into_iter().partition(ours);
@@ -50,7 +50,7 @@ impl TicketPoller {
         let states = match self.site.states(&keys).await {
             Ok(states) => states,
             Err(error) => {
-                tracing::warn!(site = self.site.name(), %error, "cannot read the tickets' states");
+                tracing::warn!(site = self.site.name(), %error, "the states of tickets cannot be read from Jira");
                 self.skip(&page).await?;
                 return Ok(false);
             }
@@ -61,9 +61,8 @@ impl TicketPoller {
             }
             let state = states.iter().find(|state| state.key == before.key);
             if let Err(error) = self.saw(&before, state).await {
-                // One that this version cannot read must not hold up the others.
-                let error = format!("{error:#}");
-                tracing::error!(ticket = before.key, error, "cannot follow a ticket");
+                // One that this version cannot read must not delay the others.
+                tracing::error!(ticket = before.key, %error, "a ticket's state cannot be followed");
                 self.skip(&[before]).await?;
             }
         }
@@ -75,12 +74,12 @@ impl TicketPoller {
         ticket_poll::skip(&self.pool, &ids).await
     }
 
-    async fn saw(&self, before: &PolledTicket, state: Option<&IssueState>) -> anyhow::Result<()> {
+    async fn saw(&self, before: &PolledTicket, state: Option<&IssueState>) -> sqlx::Result<()> {
         let mut now = match state {
             Some(state) => self.seen(before, state),
             // A new one may not be in Jira's search yet.
             None if before.status.is_none() => {
-                return Ok(ticket_poll::skip(&self.pool, &[before.id]).await?);
+                return ticket_poll::skip(&self.pool, &[before.id]).await;
             }
             None => PolledTicket { closed_as: Some(ClosedAs::Gone), ..before.clone() },
         };
@@ -107,10 +106,9 @@ impl TicketPoller {
             _ => {}
         }
         if ends == Some(ClosedAs::Declined) {
-            self.tell_declined(&mut tx, &now, moment.unix_timestamp_nanos()).await?;
+            self.notify_declined(&mut tx, &now, moment.unix_timestamp_nanos()).await?;
         }
-        tx.commit().await?;
-        Ok(())
+        tx.commit().await
     }
 
     /// Whether a host has failed after somebody closed the ticket and before it was seen that they
@@ -148,12 +146,12 @@ impl TicketPoller {
         }
     }
 
-    async fn tell_declined(
+    async fn notify_declined(
         &self,
         tx: &mut PgTransaction<'_>,
         ticket: &PolledTicket,
         moment: i128,
-    ) -> anyhow::Result<()> {
+    ) -> sqlx::Result<()> {
         let resolution = ticket.resolution.clone().or_else(|| ticket.status.clone());
         let hosts = ticket_host::hosts(&mut *tx, ticket.id).await?;
         for (id, hosts) in unresolved(hosts) {
@@ -174,7 +172,7 @@ impl TicketPoller {
 }
 
 /// Hosts of a ticket that have not succeeded since, by the batch in which they failed last.
-pub(super) fn unresolved(hosts: Vec<HurtHost>) -> BTreeMap<BatchId, Vec<HostName>> {
+pub(super) fn unresolved(hosts: Vec<FailedHost>) -> BTreeMap<BatchId, Vec<HostName>> {
     let mut by_batch: BTreeMap<BatchId, Vec<HostName>> = BTreeMap::new();
     for host in hosts.into_iter().filter(|host| !host.resolved) {
         by_batch.entry(host.batch).or_default().push(host.failure.host);

@@ -1,8 +1,8 @@
 //! Writes tickets to one Jira site. Nothing else waits for Jira: while it is away tickets are late, and are
 //! filed once and in their order when it is back.
 //!
-//! Creating is not idempotent in Jira, and its search may lag behind. So a create is marked in our
-//! books before it is sent. One whose answer was lost, or that a dead process may have sent, is a
+//! Creating is not idempotent in Jira, and its search may lag behind. So a create is marked in the
+//! database before it is sent. One whose answer was lost, or that a dead process may have sent, is a
 //! doubt: the ticket's own label is searched for, again and again, until [`TicketPolicy::doubt`] is
 //! over; only then it is sent again. There is exactly one ticket, provided that Jira carries out a
 //! create and shows it in a search within that time. A comment of unknown outcome is not repeated:
@@ -13,20 +13,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
 use super::comment::Comment;
 use super::facts::TicketFacts;
 use super::filing::Filed;
-use super::people::{Accounts, FindConcerned, People};
-use super::render::TicketTemplates;
+use super::people::{Accounts, Concerned};
+use super::render::{TicketTemplateError, TicketTemplates};
 use crate::runtime::task::TaskLease;
 use metalbot_core::domain::event::{Event, EventBody};
-use metalbot_core::domain::host::{Host, HostName};
+use metalbot_core::domain::host::Hosts;
 use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_core::domain::notice::{Audience, Notice};
+use metalbot_core::domain::people::People;
 use metalbot_core::domain::principal::Actor;
 use metalbot_core::domain::triage::{Target, TicketPolicy};
 use metalbot_jira::{Body, Category, IssueChange, JiraError, Site};
@@ -35,57 +35,69 @@ use metalbot_store::ticket::TicketTransition;
 use metalbot_store::ticket_work::{self, Work};
 use metalbot_store::{audit, outbox, ticket, ticket_host};
 
-/// How often the relay looks when nobody wakes it.
+/// Period of the relay when nothing wakes it.
 pub const PERIOD: Duration = Duration::from_secs(1);
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// After a refusal: somebody may have mended Jira or the configuration.
+/// Wait after a refusal, in which somebody may correct Jira or the configuration.
 const REFUSED_WAIT: Duration = Duration::from_secs(3600);
 /// Tickets of one round.
 const PAGE: i64 = 20;
 
-/// Looks a host up in today's inventory.
-pub type FindHost = Arc<dyn Fn(&HostName) -> Option<Host> + Send + Sync>;
-
-/// What the relay works with.
+/// Parts of the relay to one site.
 pub struct TicketRelay {
     pub pool: PgPool,
     pub site: Site,
-    /// What goes to the site, and perhaps what goes nowhere.
-    pub share: RelayScope,
-    /// Where a ticket goes that cannot go where it should.
+    /// This site and perhaps those that are not configured.
+    pub scope: RelayScope,
+    /// Target of a ticket that its own target does not take.
     pub default: Target,
     pub policy: TicketPolicy,
     pub templates: Arc<TicketTemplates>,
-    pub find_person: FindConcerned,
-    pub find_host: FindHost,
-    /// Where people reach the console, without a trailing slash.
+    pub people: Arc<dyn People>,
+    pub hosts: Arc<dyn Hosts>,
+    /// Address of the console, without a trailing slash.
     pub public_url: String,
     pub accounts: Accounts,
 }
 
-/// Why a ticket is not as it should be yet.
+/// Reason why a ticket is not written yet.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RelayError {
     #[error(transparent)]
     Jira(#[from] JiraError),
-    /// A create may or may not have happened; it is looked for again after this time.
+    /// A create may or may not have happened; the ticket is looked for again after this time.
     #[error("it is not known whether Jira has filed the ticket; looking for it")]
     Doubt(Duration),
-    /// Another process may have the turn by now.
-    #[error("the turn was lost")]
-    TurnLost,
+    /// Another process may have the task's lease by now.
+    #[error("the lease of the task was lost")]
+    LeaseLost,
     #[error(transparent)]
     Database(sqlx::Error),
-    /// The ticket's own fault: it cannot be read or worded.
     #[error(transparent)]
-    Internal(#[from] anyhow::Error),
+    Ticket(#[from] TicketProblem),
+}
+
+/// Problem of one ticket, which delays no other: as it is stored and configured, it cannot be
+/// written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TicketProblem {
+    #[error("no Jira site {0:?} is configured")]
+    UnknownSite(String),
+    #[error("a stored ticket cannot be read: {0}")]
+    Unreadable(sqlx::Error),
+    #[error("a stored comment cannot be read: {0}")]
+    Comment(serde_json::Error),
+    #[error("the stored value of the field {field} cannot be read: {cause}")]
+    Field { field: String, cause: serde_json::Error },
+    #[error(transparent)]
+    Template(#[from] TicketTemplateError),
 }
 
 impl From<sqlx::Error> for RelayError {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
-                RelayError::Internal(error.into())
+                TicketProblem::Unreadable(error).into()
             }
             error => RelayError::Database(error),
         }
@@ -96,7 +108,7 @@ impl TicketRelay {
     /// Writes to Jira what is due; `true` when there may be more.
     pub async fn run_once(self: Arc<Self>, lease: TaskLease) -> anyhow::Result<bool> {
         let mut written = false;
-        for work in &ticket_work::due(&self.pool, &self.share, PAGE).await? {
+        for work in &ticket_work::due(&self.pool, &self.scope, PAGE).await? {
             if lease.is_last() {
                 return Ok(true);
             }
@@ -108,9 +120,10 @@ impl TicketRelay {
                         break;
                     }
                 }
-                // It holds up no other, and a person has to look.
-                Err(RelayError::Internal(error)) => self.stuck(work, &format!("{error:#}")).await?,
-                Err(RelayError::TurnLost) => return Ok(true),
+                Err(RelayError::Ticket(problem)) => {
+                    self.cannot_write(work, &problem.to_string()).await?;
+                }
+                Err(RelayError::LeaseLost) => return Ok(true),
                 Err(RelayError::Database(error)) => return Err(error.into()),
                 Err(RelayError::Jira(error)) => {
                     let wait = match &error {
@@ -132,7 +145,7 @@ impl TicketRelay {
     }
 
     async fn late(&self, work: &Work, wait: Duration, error: &str) -> sqlx::Result<()> {
-        tracing::warn!(ticket = work.fingerprint, error, "a ticket is late");
+        tracing::warn!(ticket = work.fingerprint, error, "a ticket is written later");
         ticket_work::postpone(&self.pool, work, wait, error).await
     }
 
@@ -140,10 +153,10 @@ impl TicketRelay {
     async fn write(&self, work: &Work, lease: &TaskLease) -> Result<(), RelayError> {
         let target = &work.target;
         if target.site != self.site.name() {
-            return Err(anyhow!("no Jira site {:?} is configured", target.site).into());
+            return Err(TicketProblem::UnknownSite(target.site.clone()).into());
         }
         let facts = TicketFacts::read(&mut *self.pool.acquire().await?, work).await?;
-        let people = self.people(work, &facts.logins).await?;
+        let people = self.concerned(work, &facts.logins).await?;
         let (key, rendered_version) = match &work.key {
             Some(key) => (key.clone(), work.rendered_version),
             None => {
@@ -170,10 +183,10 @@ impl TicketRelay {
         work: &Work,
         key: &str,
         facts: &TicketFacts,
-        people: &People,
+        people: &Concerned,
     ) -> Result<(), RelayError> {
         let context = self.context(work, facts, people, work.rejected_fields.as_deref());
-        let text = self.templates.failure(&context).context("ticket template")?;
+        let text = self.templates.failure(&context).map_err(TicketProblem::from)?;
         let change = IssueChange {
             summary: Some(text.summary),
             body: Some(Body::markdown(text.body)),
@@ -183,7 +196,7 @@ impl TicketRelay {
             Ok(()) => {}
             // Its comments may still be taken: a closed ticket is often kept from changes.
             Err(error @ JiraError::Rejected { .. }) if !error.is_about_access() => {
-                tracing::warn!(ticket = key, %error, "a ticket's text cannot be changed");
+                tracing::warn!(ticket = key, %error, "Jira refuses to change a ticket's text");
             }
             Err(error) => return Err(error.into()),
         }
@@ -195,7 +208,7 @@ impl TicketRelay {
         &self,
         work: &Work,
         key: &str,
-        people: &People,
+        people: &Concerned,
         lease: &TaskLease,
     ) -> Result<(), RelayError> {
         while let Some(pending) = ticket_work::next_comment(&self.pool, work.id).await? {
@@ -204,12 +217,13 @@ impl TicketRelay {
                 ticket_work::comment_done(&self.pool, pending.id).await?;
                 continue;
             }
-            let comment: Comment = serde_json::from_value(pending.body).context("a comment")?;
-            let text = self.comment(&comment, people)?;
+            let comment: Comment =
+                serde_json::from_value(pending.body).map_err(TicketProblem::Comment)?;
+            let text = self.comment(&comment, people).map_err(TicketProblem::from)?;
             ticket_work::comment_begins(&self.pool, pending.id).await?;
             if !lease.holds() {
                 ticket_work::comment_failed(&self.pool, pending.id).await?;
-                return Err(RelayError::TurnLost);
+                return Err(RelayError::LeaseLost);
             }
             match self.site.comment(key, &Body::markdown(text)).await {
                 Ok(()) | Err(JiraError::Unknown { .. }) => {}
@@ -253,23 +267,23 @@ impl TicketRelay {
             let problem =
                 format!("no transition of {key} {what} it: Jira offers none of {names:?}");
             let url = work.url.as_deref().unwrap_or_default();
-            self.tell_operators(work, Some((key, url)), &problem).await?;
+            self.notify_operators(work, Some((key, url)), &problem).await?;
         }
         ticket_work::transition_done(&self.pool, work.id).await?;
         Ok(())
     }
 
-    /// The ticket and the notices of it, together.
+    /// Stores that Jira has the ticket, and queues the notices of it, in one transaction.
     async fn remember(
         &self,
         work: &Work,
         facts: &TicketFacts,
-        people: &People,
+        people: &Concerned,
         filed: &Filed,
     ) -> Result<(), RelayError> {
         let issue = &filed.issue;
         let mut tx = self.pool.begin().await?;
-        // What was placed until now is told here; what comes later finds a ticket that is filed.
+        // Hosts that were assigned until now are named here; later ones find a ticket that is filed.
         ticket::lock(&mut tx).await?;
         let place = (&issue.key[..], &issue.url[..]);
         let rejected_fields = filed.rejected_fields.as_deref();
@@ -304,51 +318,51 @@ impl TicketRelay {
         tx.commit().await?;
         if let Some(rejected_fields) = &filed.rejected_fields {
             let problem = format!("Jira did not take all of it: {rejected_fields}");
-            self.tell_operators(work, Some(place), &problem).await?;
+            self.notify_operators(work, Some(place), &problem).await?;
         }
         Ok(())
     }
 
-    /// The ticket cannot be read or worded as things are: it is tried again from time to time.
-    async fn stuck(&self, work: &Work, error: &str) -> anyhow::Result<()> {
+    /// Postpones a ticket that cannot be read or rendered as it is stored and configured.
+    async fn cannot_write(&self, work: &Work, error: &str) -> sqlx::Result<()> {
         tracing::error!(ticket = work.fingerprint, error, "a ticket cannot be written");
         if work.key.is_some() {
-            return Ok(ticket_work::postpone(&self.pool, work, REFUSED_WAIT, error).await?);
+            return ticket_work::postpone(&self.pool, work, REFUSED_WAIT, error).await;
         }
         self.set_aside(work, REFUSED_WAIT, error).await
     }
 
-    /// Jira refuses the ticket for good: operators hear of it once.
-    async fn refused(&self, work: &Work, error: &JiraError) -> anyhow::Result<()> {
+    /// Postpones a ticket that Jira refuses; operators are notified once.
+    async fn refused(&self, work: &Work, error: &JiraError) -> sqlx::Result<()> {
         tracing::error!(ticket = work.fingerprint, %error, "Jira refuses a ticket");
         let wait = if error.is_about_access() { LONGEST_WAIT } else { REFUSED_WAIT };
         let error = error.to_string();
         if work.key.is_some() {
-            return Ok(ticket_work::postpone(&self.pool, work, wait, &error).await?);
+            return ticket_work::postpone(&self.pool, work, wait, &error).await;
         }
         self.set_aside(work, wait, &error).await
     }
 
-    /// Lets the tickets behind one that cannot be filed pass it.
-    async fn set_aside(&self, work: &Work, wait: Duration, error: &str) -> anyhow::Result<()> {
+    /// Marks a ticket that cannot be filed, so that later tickets are filed before it.
+    async fn set_aside(&self, work: &Work, wait: Duration, error: &str) -> sqlx::Result<()> {
         let mut tx = self.pool.begin().await?;
         ticket_work::refused(&mut tx, work.id, wait, error).await?;
         tx.commit().await?;
         match work.refused {
             true => Ok(()),
-            false => self.tell_operators(work, None, error).await,
+            false => self.notify_operators(work, None, error).await,
         }
     }
 
-    /// In the operators' channel, or else in the thread of the batch.
-    async fn tell_operators(
+    /// Queues a notice to the operators' channel, or else to the thread of the batch.
+    async fn notify_operators(
         &self,
         work: &Work,
         filed: Option<(&str, &str)>,
         problem: &str,
-    ) -> anyhow::Result<()> {
+    ) -> sqlx::Result<()> {
         let name = filed.map_or(&work.fingerprint[..], |(key, _)| key);
-        tracing::warn!(ticket = name, problem, "a ticket needs a look");
+        tracing::warn!(ticket = name, problem, "a ticket needs an operator");
         let body = EventBody::TicketBlocked {
             key: filed.map(|(key, _)| key.to_owned()),
             url: filed.map(|(_, url)| url.to_owned()),
@@ -364,7 +378,6 @@ impl TicketRelay {
         };
         let what = hex::encode(&Sha256::digest(problem)[..4]);
         let key = format!("ticket:{}:trouble:{}:{what}", work.fingerprint, work.version);
-        outbox::notice(&mut *self.pool.acquire().await?, &key, &audience, &notice).await?;
-        Ok(())
+        outbox::notice(&mut *self.pool.acquire().await?, &key, &audience, &notice).await
     }
 }

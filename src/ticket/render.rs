@@ -1,4 +1,4 @@
-//! Turns the facts of a failure into the words of a ticket, by the templates of
+//! Renders the text of a ticket from the facts of its failures, by the templates of
 //! `templates/tickets/`. They are compiled in; a site folder may override each of them.
 //!
 //! Invariant: in a `.md` template every value is escaped as it is written, without the template
@@ -11,6 +11,7 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Output, State, UndefinedBehavior, Value};
 use serde::Serialize;
 
+use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_jira as jira;
 
 const COMPILED_IN: [(&str, &str); 5] = [
@@ -21,30 +22,30 @@ const COMPILED_IN: [(&str, &str); 5] = [
     ("resolved.md", include_str!("../../templates/tickets/resolved.md")),
 ];
 
-/// What a ticket says.
+/// Context of a ticket's templates.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct TicketContext {
     /// Batches that failed for it, the newest first; there may have been more before.
     pub batches: Vec<TicketBatch>,
     pub more_batches: usize,
-    /// People whom only those concerned.
+    /// People whom only earlier batches concern.
     pub more_people: Vec<TicketPerson>,
-    /// Short stable name of the failure, such as `bmc_unreachable`. The advice goes by it.
-    pub error_kind: String,
-    /// Last error in words.
+    /// Kind of the failures. The advice goes by its name.
+    pub error_kind: ErrorKind,
+    /// Message of the last error.
     pub error: String,
     /// Title of the step that failed, or the check.
     pub source: String,
-    /// What all hosts have in common, such as `rack fra1/r11`.
+    /// Common property of all hosts, such as `rack fra1/r11`.
     pub shared: Option<String>,
     /// Hosts in folded form: `web[01-12,15]`.
     pub hosts_folded: String,
-    /// Those that have succeeded since, folded; empty when none has.
+    /// Hosts that have succeeded since, folded; empty when none has.
     pub resolved_folded: String,
-    /// How many hosts; `hosts` may hold fewer.
+    /// Number of hosts; `hosts` may hold fewer.
     pub host_count: usize,
     pub hosts: Vec<TicketHost>,
-    /// What BMCs have logged, of a few hosts.
+    /// Entries of the BMCs' event logs, of a few hosts.
     pub events: Vec<TicketEvents>,
     /// Fields that Jira refused, with its reasons.
     pub rejected_fields: Option<String>,
@@ -59,7 +60,7 @@ pub struct TicketBatch {
     pub id: String,
     /// Its page, which leads to its thread.
     pub url: String,
-    /// Where its thread is: `console #metal`.
+    /// Channel of its thread: `console #metal`.
     pub place: String,
     /// Name of the action, such as `reboot`.
     pub action: String,
@@ -86,11 +87,11 @@ pub struct TicketHost {
     pub sku: String,
     /// Address of the BMC.
     pub bmc: String,
-    /// What runs on it, with vendor and model; empty when it never said.
+    /// Firmware of the BMC, with vendor and model; empty when it never said.
     pub firmware: String,
     pub error: String,
     pub attempts: u32,
-    /// When: `23 Nov 14:02 to 14:05 UTC`; empty when nothing was tried.
+    /// Time of the attempts: `23 Nov 14:02 to 14:05 UTC`; empty when nothing was tried.
     pub tried: String,
 }
 
@@ -102,7 +103,7 @@ pub struct TicketEvents {
     pub lines: String,
 }
 
-/// The words of `Comment::Again`.
+/// Context of the template of `Comment::Again`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct AgainContext {
     pub batch: String,
@@ -113,7 +114,7 @@ pub struct AgainContext {
     pub error: String,
 }
 
-/// The words of `Comment::Resolved`.
+/// Context of the template of `Comment::Resolved`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ResolvedContext {
     pub batches: Vec<BatchLink>,
@@ -127,7 +128,7 @@ pub struct BatchLink {
     pub url: String,
 }
 
-/// Words of a ticket: a plain summary and a body in Markdown.
+/// Text of a ticket: a plain summary and a body in Markdown.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TicketText {
     pub summary: String,
@@ -261,7 +262,7 @@ fn example() -> TicketContext {
         }],
         more_batches: 0,
         more_people: Vec::new(),
-        error_kind: "bmc_unreachable".into(),
+        error_kind: ErrorKind::BmcUnreachable,
         error: "the BMC at 10.0.0.7 does not answer".into(),
         source: "cut the power".into(),
         shared: Some("rack fra1/r12".into()),
@@ -374,23 +375,12 @@ mod tests {
     fn every_kind_of_error_has_its_own_advice() {
         let templates = built_in();
         let mut seen = std::collections::BTreeSet::new();
-        for kind in [
-            "bmc_unreachable",
-            "bmc_credentials",
-            "bmc_privilege",
-            "bmc_cipher",
-            "bmc_busy",
-            "bmc_protocol",
-            "bmc_refused",
-            "power_state",
-            "outcome_unknown",
-            "misconfigured",
-            "other",
-        ] {
-            let context = TicketContext { error_kind: kind.into(), ..example() };
+        for kind in ErrorKind::ALL {
+            let context = TicketContext { error_kind: *kind, ..example() };
             let text = templates.failure(&context).unwrap().body;
-            let (_, advice) = text.split_once("### What to check\n- ").unwrap();
-            assert!(seen.insert(advice.to_owned()), "{kind}");
+            let (_, rest) = text.split_once("### What to check\n- ").expect(kind.as_str());
+            let (advice, _) = rest.split_once("\n\n").unwrap();
+            assert!(advice.len() > 40 && seen.insert(advice.to_owned()), "{kind}: {advice}");
         }
     }
 
@@ -423,7 +413,7 @@ mod tests {
             batches: vec![batch],
             more_batches: 1,
             more_people: vec![person()],
-            error_kind: text(),
+            error_kind: ErrorKind::Unspecified,
             error: text(),
             source: text(),
             shared: Some(text()),

@@ -1,5 +1,5 @@
-//! Finds hosts of tickets that have succeeded since: the ticket says so, and one whose hosts have
-//! all succeeded gets a closing comment, and is closed where the policy wants that.
+//! Finds hosts of tickets that have succeeded since they failed. The ticket's text says so; a ticket
+//! whose hosts have all succeeded gets a closing comment, and is closed where the policy wants that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use metalbot_core::domain::triage::TicketPolicy;
 use metalbot_store::ticket::TicketTransition;
 use metalbot_store::{host_wont_fix, ticket, ticket_host};
 
-/// How often such hosts are looked for: people do not wait for it.
+/// Period of the task. Nobody waits for it.
 pub const PERIOD: Duration = Duration::from_secs(5);
 
-/// What the task works with.
+/// Parts of the task.
 #[derive(Clone, Debug)]
 pub struct TicketResolver {
     pub pool: PgPool,
@@ -25,6 +25,7 @@ pub struct TicketResolver {
 }
 
 impl TicketResolver {
+    /// Resolves what has succeeded; `false`, since one round finds all.
     pub async fn run_once(self: Arc<Self>) -> anyhow::Result<bool> {
         let mut tx = self.pool.begin().await?;
         let mut by_ticket: BTreeMap<TicketId, Vec<(HostName, BatchId)>> = BTreeMap::new();
@@ -43,7 +44,7 @@ impl TicketResolver {
         tx: &mut PgTransaction<'_>,
         ticket: TicketId,
         found: Vec<(HostName, BatchId)>,
-    ) -> anyhow::Result<()> {
+    ) -> sqlx::Result<()> {
         let hosts: Vec<HostName> = found.iter().map(|(host, _)| host.clone()).collect();
         host_wont_fix::clear(&mut *tx, &hosts).await?;
         ticket::rewrite(&mut *tx, ticket).await?;

@@ -1,12 +1,12 @@
-//! What makes two failures the same: where they go, the step, the kind of error, and the error's
-//! words without what differs from host to host.
+//! Signature of a failure: two failures with the same one belong together. It is made of the target,
+//! the step, the kind of error, and the message without what differs from host to host.
 
 use sha2::{Digest, Sha256};
 
 use metalbot_core::domain::triage::{HostFailure, Source, Target};
 
-/// The error without the host's name, addresses and numbers: two hosts that failed in one way say
-/// the same. A code such as `0xd5` stays: it is the cause's name.
+/// Message without the host's name, addresses and numbers, so that it is the same for two hosts that
+/// failed in one way. A code such as `0xd5` stays: it is the cause's name.
 pub fn normalise(failure: &HostFailure) -> String {
     let name = failure.host.as_str();
     let short = name.split('.').next().unwrap_or(name);
@@ -24,16 +24,17 @@ pub fn normalise(failure: &HostFailure) -> String {
     words.join(" ")
 }
 
-/// Names all failures that are the same, as hexadecimal digits.
+/// Signature of a failure that goes to this target, as 32 hexadecimal digits.
 pub fn signature(failure: &HostFailure, target: &Target) -> String {
     let source = match &failure.source {
         Source::Step { run, title } => format!("step {run} {title}"),
         Source::Check { name } => format!("check {name}"),
     };
     let mut hash = Sha256::new();
-    let place = [&target.site, &target.project, &target.issue_type];
-    let cause = [&source, &failure.kind, &normalise(failure)];
-    for part in place.into_iter().chain(&target.components).chain(cause) {
+    let components = target.components.iter().map(String::as_str);
+    let place: [&str; 3] = [&target.site, &target.project, &target.issue_type];
+    let cause: [&str; 3] = [&source, failure.kind.as_str(), &normalise(failure)];
+    for part in place.into_iter().chain(components).chain(cause) {
         // With their lengths, so that no two lists of parts are one text.
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
@@ -94,6 +95,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use metalbot_core::domain::error_kind::ErrorKind;
 
     fn failure(host: &str, error: &str) -> HostFailure {
         HostFailure {
@@ -106,7 +108,7 @@ mod tests {
             usual: Default::default(),
             action: "reboot".into(),
             source: Source::Step { run: "power".into(), title: "cut the power".into() },
-            kind: "k".into(),
+            kind: ErrorKind::BmcRefused,
             error: error.into(),
         }
     }
@@ -153,7 +155,7 @@ mod tests {
         assert_ne!(signature(&one, &target()), signature(&one, &elsewhere));
         assert_eq!(signature(&one, &target()), signature(&one, &priority));
         for other in [
-            HostFailure { kind: "other".into(), ..one.clone() },
+            HostFailure { kind: ErrorKind::PowerState, ..one.clone() },
             HostFailure { error: "something else".into(), ..one.clone() },
             HostFailure { source: Source::Check { name: "power".into() }, ..one.clone() },
         ] {

@@ -1,5 +1,5 @@
-//! Looks at the hosts of tickets that somebody has closed as done, and tells the people who wait for
-//! them: which answer again and can be retried, and which do not.
+//! Verifies the hosts of tickets that somebody has closed as done, and notifies the people who wait
+//! for them: which hosts answer again and can be retried, and which do not.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,22 +11,25 @@ use sqlx::PgPool;
 
 use super::poll::{closed_key, unresolved};
 use crate::runtime::task::TaskLease;
+use metalbot_core::domain::error_kind::HostError;
 use metalbot_core::domain::event::EventBody;
 use metalbot_core::domain::host::HostName;
 use metalbot_store::ticket_poll::{self, TicketToVerify};
 use metalbot_store::{self as store, card, job, outbox, ticket_host};
 
-/// How often it is seen whether something is due.
+/// Period of the task.
 pub const PERIOD: Duration = Duration::from_secs(1);
 /// Tickets read at once.
 const PAGE: i64 = 20;
 /// Hosts looked at at the same time.
 const PARALLEL: usize = 64;
 
-/// Looks at a host without touching it: whether its BMC answers and tells the power state.
-pub type CheckHost = Arc<dyn Fn(HostName) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+/// Checks that a host's BMC answers with the power state. Never writes. The error says why the host
+/// does not pass.
+pub type CheckHost =
+    Arc<dyn Fn(HostName) -> BoxFuture<'static, Result<(), HostError>> + Send + Sync>;
 
-/// What the task works with.
+/// Parts of the task.
 #[derive(Clone)]
 pub struct HostVerifier {
     pub pool: PgPool,
@@ -42,14 +45,13 @@ impl HostVerifier {
                 return Ok(true);
             }
             if let Err(error) = self.verify(one).await {
-                let error = format!("{error:#}");
-                tracing::error!(ticket = one.key, error, "cannot tell how its hosts are");
+                tracing::error!(ticket = one.key, %error, "the hosts of a ticket cannot be verified");
             }
         }
         Ok(page.len() as i64 == PAGE)
     }
 
-    async fn verify(&self, one: &TicketToVerify) -> anyhow::Result<()> {
+    async fn verify(&self, one: &TicketToVerify) -> sqlx::Result<()> {
         let hosts = ticket_host::hosts(&mut *self.pool.acquire().await?, one.ticket).await?;
         let by_batch = unresolved(hosts);
         let problems = self.look_at(by_batch.values().flatten()).await;
@@ -61,7 +63,8 @@ impl HostVerifier {
             let Some(batch) = store::batch::get(&mut tx, id).await? else { continue };
             let (silent, answering): (Vec<_>, Vec<_>) =
                 hosts.into_iter().partition(|host| problems.contains_key(host));
-            let problem = silent.first().and_then(|host| problems.get(host)).cloned();
+            let problem = silent.first().and_then(|host| problems.get(host));
+            let problem = problem.map(|error| error.message.clone());
             let body = EventBody::TicketResolved {
                 submitter: batch.submitter,
                 key: one.key.clone(),
@@ -75,12 +78,14 @@ impl HostVerifier {
             outbox::event(&mut tx, &name, batch.id, body).await?;
             card::touch(&mut tx, batch.id).await?;
         }
-        tx.commit().await?;
-        Ok(())
+        tx.commit().await
     }
 
-    /// What each host's BMC says; nothing where it is well.
-    async fn look_at(&self, hosts: impl Iterator<Item = &HostName>) -> BTreeMap<HostName, String> {
+    /// Returns the errors of the hosts that do not pass the check.
+    async fn look_at(
+        &self,
+        hosts: impl Iterator<Item = &HostName>,
+    ) -> BTreeMap<HostName, HostError> {
         let looks = hosts.cloned().map(|host| async move {
             let problem = (self.check_host)(host.clone()).await.err()?;
             Some((host, problem))

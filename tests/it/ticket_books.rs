@@ -5,16 +5,20 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use metalbot::inventory::Inventory;
+use metalbot::runtime::hot_reload::HotReload;
 use metalbot::runtime::task::{TaskLease, TaskRunner, run_task};
 use metalbot::ticket::assign::TicketAssigner;
-use metalbot::ticket::people::ConcernedPerson;
 use metalbot::ticket::poll::TicketPoller;
 use metalbot::ticket::relay::TicketRelay;
 use metalbot::ticket::render::TicketTemplates;
 use metalbot::ticket::resolve::TicketResolver;
 use metalbot::ticket::verify::{CheckHost, HostVerifier};
+use metalbot_core::domain::error_kind::{ErrorKind, HostError};
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::people::People;
+use metalbot_core::domain::principal::Principal;
 use metalbot_core::domain::rollout::Rollout;
 use metalbot_core::domain::triage::{RouteRule, Routes, Target, TicketPolicy};
 use metalbot_core::domain::workflow::{Plan, PlannedStep, PowerTo, Risk, StepAction};
@@ -91,15 +95,12 @@ impl Books {
         TicketRelay {
             pool: self.pool.clone(),
             site: self.site(url),
-            share: RelayScope::AllBut(Vec::new()),
+            scope: RelayScope::AllBut(Vec::new()),
             default: self.routes.default.clone(),
             policy: self.policy.clone(),
             templates: Arc::new(TicketTemplates::load(None).unwrap()),
-            find_person: Arc::new(|login, _| ConcernedPerson {
-                name: login.to_uppercase(),
-                account: (login != "stranger").then(|| login.to_owned()),
-            }),
-            find_host: Arc::new(|_| None),
+            people: Arc::new(Everybody),
+            hosts: Arc::new(HotReload::fixed(Inventory::default())),
             public_url: "https://metalbot.example".into(),
             accounts: Default::default(),
         }
@@ -140,14 +141,14 @@ impl Books {
     /// A replica that reads; `well` says of each host whether its BMC answers.
     pub fn run_sync(&mut self, well: fn(&HostName) -> bool) {
         let check_host: CheckHost = Arc::new(move |host| {
-            let said = if well(&host) { Ok(()) } else { Err(format!("{host} does not answer")) };
+            let said = if well(&host) { Ok(()) } else { Err(silent(&host)) };
             Box::pin(async move { said })
         });
         let (pool, policy) = (self.pool.clone(), self.policy.clone());
         let rechecks = Arc::new(HostVerifier { pool: pool.clone(), check_host });
         let mending = Arc::new(TicketResolver { pool: pool.clone(), policy: policy.clone() });
-        let (site, share) = (self.site(&self.jira.url()), RelayScope::AllBut(Vec::new()));
-        let sync = Arc::new(TicketPoller { pool, site, share, policy });
+        let (site, scope) = (self.site(&self.jira.url()), RelayScope::AllBut(Vec::new()));
+        let sync = Arc::new(TicketPoller { pool, site, scope, policy });
         self.run("ticket_sync", move |lease| Arc::clone(&sync).run_once(lease));
         self.run("rechecks", move |lease| Arc::clone(&rechecks).run_once(lease));
         self.run("mending", move |_| Arc::clone(&mending).run_once());
@@ -217,7 +218,7 @@ impl Books {
         }
         if let Some((kind, _)) = failure {
             let key = format!("batch:{id}:failed:{kind}");
-            outbox::ticket(&mut tx, &key, BatchId(id), kind).await.unwrap();
+            outbox::ticket(&mut tx, &key, BatchId(id), kind.parse().unwrap()).await.unwrap();
         }
         tx.commit().await.unwrap();
         BatchId(id)
@@ -280,6 +281,32 @@ impl Books {
         self.pool.close().await;
         self.jira.stop().await;
     }
+}
+
+/// People whose names are their logins in capitals; Jira knows all of them but the stranger.
+struct Everybody;
+
+impl People for Everybody {
+    fn by_login(&self, login: &str) -> Option<Principal> {
+        let (login, name) = (login.to_owned(), login.to_uppercase());
+        Some(Principal { login, name, groups: Default::default() })
+    }
+
+    fn account(&self, _: &str, _: &str) -> Option<String> {
+        None
+    }
+
+    fn email(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn jira_account(&self, login: &str, _: &str) -> Option<String> {
+        (login != "stranger").then(|| login.to_owned())
+    }
+}
+
+fn silent(host: &HostName) -> HostError {
+    HostError::new(ErrorKind::BmcUnreachable, format!("{host} does not answer"))
 }
 
 fn toml_rule(text: &str) -> RouteRule {

@@ -54,10 +54,10 @@ pub async fn progress(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<(
 /// Cards that must be posted or may be edited now; new ones first, they answer a command.
 pub async fn dirty(
     pool: &PgPool,
-    share: &RelayScope,
+    scope: &RelayScope,
     at_most: i64,
 ) -> sqlx::Result<Vec<DirtyCard>> {
-    let (platforms, belongs) = share.parts();
+    let (platforms, belongs) = scope.parts();
     let rows = sqlx::query!(
         "select card.batch_id, batch.platform as \"platform!\", batch.channel as \"channel!\", card.message_id, card.version,
                 card.attempts

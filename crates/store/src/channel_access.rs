@@ -1,4 +1,5 @@
-//! What a platform says about its channels, kept for a while so that it need not be asked each time.
+//! Answers of platforms about their channels, kept for a while so that they need not be asked each
+//! time.
 
 use std::time::Duration;
 
@@ -6,33 +7,40 @@ use sqlx::{PgConnection, PgPool};
 
 use super::notifier::{Topic, notify};
 use super::task_lease::interval;
+use metalbot_core::domain::channel_access::ChannelAccess;
 use metalbot_core::domain::inbound::ChatLocation;
 
-/// How long a place is believed to be open. A card that it does not take after all is told of.
-const BELIEVED: Duration = Duration::from_secs(600);
-/// How long it is believed to be closed: somebody who was just told to invite us tries again soon.
-const DOUBTED: Duration = Duration::from_secs(5);
+/// Time for which an answer holds that a place is open. A card that it does not take after all is
+/// noticed by the relay.
+const OPEN_HOLDS: Duration = Duration::from_secs(600);
+/// Time for which an answer holds that it is closed: whoever was just asked to invite us tries again
+/// soon.
+const CLOSED_HOLDS: Duration = Duration::from_secs(5);
 
-/// Whether something said at the place is seen: `None` when the platform must be asked,
-/// `Some(Some(why))` when it is not.
-pub async fn closed(
+/// Returns what the platform said of the place, while that answer holds.
+pub async fn access(
     conn: &mut PgConnection,
     location: &ChatLocation,
-) -> sqlx::Result<Option<Option<String>>> {
-    sqlx::query_scalar!(
+) -> sqlx::Result<ChannelAccess> {
+    let answer = sqlx::query_scalar!(
         "select closed from channel_access
          where platform = $1 and channel = $2 and checked_at > now()
              - case when closed is null then $3::interval else $4::interval end",
         location.platform,
         location.channel,
-        interval(BELIEVED),
-        interval(DOUBTED)
+        interval(OPEN_HOLDS),
+        interval(CLOSED_HOLDS)
     )
     .fetch_optional(conn)
-    .await
+    .await?;
+    Ok(match answer {
+        None => ChannelAccess::Unknown,
+        Some(None) => ChannelAccess::Open,
+        Some(Some(what_to_do)) => ChannelAccess::Closed { what_to_do },
+    })
 }
 
-/// The platform was asked, or has shown it.
+/// Stores an answer of the platform; `closed` says what has to be done before the place is open.
 pub async fn remember(
     pool: &PgPool,
     location: &ChatLocation,
@@ -51,7 +59,7 @@ pub async fn remember(
     Ok(())
 }
 
-/// The place has been opened: what waits for it is due.
+/// Stores that the place has been opened, and makes due what waits for it.
 pub async fn opened(pool: &PgPool, location: &ChatLocation) -> sqlx::Result<()> {
     remember(pool, location, None).await?;
     let mut tx = pool.begin().await?;
@@ -90,18 +98,19 @@ mod tests {
         };
         let mut conn = pool.acquire().await.unwrap();
         let (open, shut) = (location("T1/C1"), location("T2/C1"));
-        assert_eq!(closed(&mut conn, &open).await.unwrap(), None);
+        assert_eq!(access(&mut conn, &open).await.unwrap(), ChannelAccess::Unknown);
         remember(&pool, &open, None).await.unwrap();
         remember(&pool, &shut, Some("invite it")).await.unwrap();
-        assert_eq!(closed(&mut conn, &open).await.unwrap(), Some(None));
-        assert_eq!(closed(&mut conn, &shut).await.unwrap(), Some(Some("invite it".into())));
+        assert_eq!(access(&mut conn, &open).await.unwrap(), ChannelAccess::Open);
+        let closed = ChannelAccess::Closed { what_to_do: "invite it".into() };
+        assert_eq!(access(&mut conn, &shut).await.unwrap(), closed);
         sqlx::query("update channel_access set checked_at = now() - interval '1 minute'")
             .execute(&pool)
             .await
             .unwrap();
-        assert_eq!(closed(&mut conn, &open).await.unwrap(), Some(None));
-        assert_eq!(closed(&mut conn, &shut).await.unwrap(), None);
+        assert_eq!(access(&mut conn, &open).await.unwrap(), ChannelAccess::Open);
+        assert_eq!(access(&mut conn, &shut).await.unwrap(), ChannelAccess::Unknown);
         opened(&pool, &shut).await.unwrap();
-        assert_eq!(closed(&mut conn, &shut).await.unwrap(), Some(None));
+        assert_eq!(access(&mut conn, &shut).await.unwrap(), ChannelAccess::Open);
     }
 }

@@ -16,17 +16,17 @@ use metalbot_core::domain::notice_digest::{RateDecision, digest, pace};
 /// Notices put into digests at once.
 const MOST_FOLDED: i64 = 1_000;
 
-/// How many messages of one ordering key may go out within a time.
+/// Most messages of one ordering key within a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RateLimit {
     pub most: u32,
     pub window: Duration,
 }
 
-/// Puts notices of ordering keys with too many into digests, or lets them wait until there is room.
-/// Returns how many digests were queued. One process at a time may run it for a share.
-pub async fn thin_out(pool: &PgPool, share: &RelayScope, room: RateLimit) -> sqlx::Result<usize> {
-    let (platforms, belongs) = share.parts();
+/// Puts notices of ordering keys with too many into digests, or lets them wait until the limit allows more.
+/// Returns how many digests were queued. One process at a time may run it for a scope.
+pub async fn thin_out(pool: &PgPool, scope: &RelayScope, limit: RateLimit) -> sqlx::Result<usize> {
+    let (platforms, belongs) = scope.parts();
     let crowded = sqlx::query!(
         r#"select waiting.ordering_key as "ordering_key!", waiting.count as "waiting!",
                   recent.count as "recent!"
@@ -41,8 +41,8 @@ pub async fn thin_out(pool: &PgPool, share: &RelayScope, room: RateLimit) -> sql
                            and sent_at > now() - $2::interval and digest_id is null) as recent
            where waiting.count + recent.count > $1
            order by waiting.ordering_key limit 100"#,
-        i64::from(room.most),
-        interval(room.window) as _,
+        i64::from(limit.most),
+        interval(limit.window) as _,
         &platforms,
         belongs
     )
@@ -51,7 +51,7 @@ pub async fn thin_out(pool: &PgPool, share: &RelayScope, room: RateLimit) -> sql
     let mut digests = 0;
     for row in crowded {
         let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
-        match pace(count(row.recent), count(row.waiting), room.most) {
+        match pace(count(row.recent), count(row.waiting), limit.most) {
             RateDecision::Each => {}
             RateDecision::Fold => match fold(pool, &row.ordering_key).await {
                 Ok(queued) => digests += queued,
@@ -62,7 +62,7 @@ pub async fn thin_out(pool: &PgPool, share: &RelayScope, room: RateLimit) -> sql
                 }
                 Err(error) => return Err(error),
             },
-            RateDecision::Hold => hold(pool, &row.ordering_key, room.window).await?,
+            RateDecision::Hold => hold(pool, &row.ordering_key, limit.window).await?,
         }
     }
     Ok(digests)
@@ -168,10 +168,10 @@ mod tests {
     }
 
     /// Sends what is due until nothing is; returns what was sent.
-    async fn send(pool: &PgPool, room: RateLimit) -> Vec<Notice> {
+    async fn send(pool: &PgPool, limit: RateLimit) -> Vec<Notice> {
         let mut sent = Vec::new();
         loop {
-            thin_out(pool, &slack(), room).await.unwrap();
+            thin_out(pool, &slack(), limit).await.unwrap();
             let due = outbox::due_notices(pool, &slack(), 100).await.unwrap();
             if due.is_empty() {
                 return sent;
@@ -197,12 +197,12 @@ mod tests {
 
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
     async fn a_storm_becomes_few_messages_in_order_and_nothing_is_lost(pool: PgPool) {
-        let room = RateLimit { most: 5, window: MINUTE };
+        let limit = RateLimit { most: 5, window: MINUTE };
         queue(&pool, 1..=3).await;
-        let first = send(&pool, room).await;
+        let first = send(&pool, limit).await;
         assert_eq!(first.iter().map(|n| batches(n).len()).collect::<Vec<_>>(), [1, 1, 1]);
         queue(&pool, 4..=500).await;
-        let storm = send(&pool, room).await;
+        let storm = send(&pool, limit).await;
         assert_eq!(storm.len(), 1, "{storm:?}");
         let told: Vec<i64> = first.iter().chain(&storm).flat_map(batches).collect();
         assert_eq!(told, (1..=500).collect::<Vec<i64>>());
@@ -213,11 +213,11 @@ mod tests {
         .await
         .unwrap();
         assert_eq!(in_digests, 497);
-        // One more fits, then the key has had its share and waits for the window to pass.
+        // One more fits, then the key waits for the window to pass.
         queue(&pool, 501..=501).await;
-        assert_eq!(send(&pool, room).await.len(), 1);
+        assert_eq!(send(&pool, limit).await.len(), 1);
         queue(&pool, 502..=510).await;
-        assert!(send(&pool, room).await.is_empty());
+        assert!(send(&pool, limit).await.is_empty());
         sqlx::query(
             "update outbox set sent_at = sent_at - interval '2 minutes',
                  due_at = due_at - interval '2 minutes'",
@@ -225,14 +225,14 @@ mod tests {
         .execute(&pool)
         .await
         .unwrap();
-        let late: Vec<i64> = send(&pool, room).await.iter().flat_map(batches).collect();
+        let late: Vec<i64> = send(&pool, limit).await.iter().flat_map(batches).collect();
         assert_eq!(late, (502..=510).collect::<Vec<i64>>());
         assert_eq!(outbox::backlog(&pool).await.unwrap(), 0);
     }
 
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
     async fn what_one_digest_cannot_hold_is_in_the_next(pool: PgPool) {
-        let room = RateLimit { most: 5, window: MINUTE };
+        let limit = RateLimit { most: 5, window: MINUTE };
         let mut conn = pool.acquire().await.unwrap();
         for number in 1..=100 {
             // Each of them is a line of its own.
@@ -251,7 +251,7 @@ mod tests {
             outbox::notice(&mut conn, &key, &to_alice(), &wave).await.unwrap();
         }
         drop(conn);
-        let sent = send(&pool, room).await;
+        let sent = send(&pool, limit).await;
         let parts: Vec<usize> = sent.iter().map(|notice| batches(notice).len()).collect();
         assert_eq!(parts, [40, 40, 20]);
         let told: Vec<i64> = sent.iter().flat_map(batches).collect();

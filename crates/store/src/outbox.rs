@@ -114,10 +114,10 @@ pub async fn ticket(
 /// waits, or whose thread waits for its card, is left out: the order within a key is kept.
 pub async fn due_notices(
     pool: &PgPool,
-    share: &RelayScope,
+    scope: &RelayScope,
     at_most: i64,
 ) -> sqlx::Result<Vec<PendingNotice>> {
-    let (platforms, belongs) = share.parts();
+    let (platforms, belongs) = scope.parts();
     let rows = sqlx::query!(
         r#"select o.id, o.key, o.attempts, o.audience as "audience!", o.body,
                   b.platform as "platform?", b.channel as "channel?", c.message_id as "message_id?"

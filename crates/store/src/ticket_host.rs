@@ -76,7 +76,7 @@ fn source(plan: &Plan, left_out: bool, step: i32) -> Source {
 
 /// A host of a ticket, with what a technician wants to know of it.
 #[derive(Clone, Debug)]
-pub struct HurtHost {
+pub struct FailedHost {
     pub batch: BatchId,
     pub failure: HostFailure,
     /// Attempts of all its steps, repeats included; none for a failure before anything was tried.
@@ -90,7 +90,7 @@ pub struct HurtHost {
 }
 
 /// The hosts of a ticket, each as it failed last.
-pub async fn hosts(conn: &mut PgConnection, ticket: TicketId) -> sqlx::Result<Vec<HurtHost>> {
+pub async fn hosts(conn: &mut PgConnection, ticket: TicketId) -> sqlx::Result<Vec<FailedHost>> {
     sqlx::query!(
         r#"select distinct on (job.host) job.host, job.owner, job.datacenter, job.rack, job.sku,
                   job.bmc_events, batch.action, failure.batch_id, failure.error_kind, failure.error,
@@ -113,7 +113,7 @@ pub async fn hosts(conn: &mut PgConnection, ticket: TicketId) -> sqlx::Result<Ve
     .await?
     .into_iter()
     .map(|row| {
-        Ok(HurtHost {
+        Ok(FailedHost {
             batch: BatchId(row.batch_id),
             failure: HostFailure {
                 host: row.host.parse().map_err(corrupt)?,

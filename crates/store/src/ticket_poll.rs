@@ -55,12 +55,12 @@ pub struct PolledTicket {
 /// person: it is polled ten times as rarely, for as long as `after_close`.
 pub async fn due(
     pool: &PgPool,
-    share: &RelayScope,
+    scope: &RelayScope,
     every: Duration,
     after_close: Duration,
     at_most: i64,
 ) -> sqlx::Result<Vec<PolledTicket>> {
-    let (sites, belongs) = share.parts();
+    let (sites, belongs) = scope.parts();
     let rows = sqlx::query!(
         r#"select id, target as "target: Json<Target>", jira_key as "key!", url as "url!", status,
                   resolution, assignee, closed_as, last_failed_at

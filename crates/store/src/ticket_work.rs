@@ -47,8 +47,8 @@ pub struct Work {
 /// Tickets whose time has come, oldest first. Those that wait for an older one of the same site to
 /// be filed are left out, so that tickets are filed in their order and a Jira that is away is asked
 /// for one of them at a time.
-pub async fn due(pool: &PgPool, share: &RelayScope, at_most: i64) -> sqlx::Result<Vec<Work>> {
-    let (sites, belongs) = share.parts();
+pub async fn due(pool: &PgPool, scope: &RelayScope, at_most: i64) -> sqlx::Result<Vec<Work>> {
+    let (sites, belongs) = scope.parts();
     let rows = sqlx::query!(
         r#"select id, fingerprint, batch_id, error_kind, target as "target: Json<Target>",
                   jira_key, url, version, rendered_version, attempts,

@@ -564,10 +564,15 @@ mod tests {
             [(1, 0)]
         );
         assert_eq!(
-            found("[[route]]\nkind = [\"bmc_busy\", \"boot_device\"]\n[[route]]\nkind = \"bmc_busy\"\nsku = \"c\""),
+            found(
+                "[[route]]\nkind = [\"bmc_busy\", \"boot_device\"]\n[[route]]\nkind = \"bmc_busy\"\nsku = \"c\""
+            ),
             [(1, 0)]
         );
-        assert_eq!(found("[[route]]\nkind = \"bmc_busy\"\nsku = \"c\"\n[[route]]\nkind = \"bmc_busy\""), []);
+        assert_eq!(
+            found("[[route]]\nkind = \"bmc_busy\"\nsku = \"c\"\n[[route]]\nkind = \"bmc_busy\""),
+            []
+        );
         // A rule with a condition on steps does not take checks.
         assert_eq!(found("[[route]]\nstep = \"*\"\n[[route]]\nkind = \"bmc_busy\""), []);
     }
