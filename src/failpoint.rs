@@ -1,21 +1,21 @@
-//! Places where a test lets the process die, to prove that nothing is lost there.
+//! Fail-points: where a test lets the process die, to prove that nothing is lost there.
 //!
 //! Only a build with the cargo feature `failpoints` has them; in any other build [`reach`] is
 //! empty. There `METALBOT_FAILPOINT=job.after_act` ends the process where that point is first
 //! reached, and `job.after_act*3` where it is reached for the third time: at once, as `kill -9`
 //! would, with nothing closed and nothing written.
 //!
-//! Invariant: every await of a job's life that follows or precedes something durable, and every
-//! moment of a relay between the other side's having something and our knowing it, has its point.
+//! Invariant: every await of a job that follows or precedes something durable, and every moment of a
+//! relay between the other side's having something and our storing that, has its point.
 
-/// Where a process can be made to die.
+/// Point at which a process can be made to die.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Point {
     /// A delivery's effects are written, and not committed.
     InboxBeforeCommit,
-    /// It is committed, and nobody was woken.
+    /// A delivery's effects are committed, and nobody was woken.
     InboxAfterCommit,
-    /// All hosts of a batch were looked at, and nothing that follows is committed.
+    /// All hosts of a batch were checked, and nothing that follows is committed.
     CheckerBeforeCommit,
     /// A round of the rollout is written, and not committed.
     RolloutBeforeCommit,
@@ -105,7 +105,7 @@ impl Point {
     }
 }
 
-/// Nothing happens in a build without fail-points.
+/// Does nothing in a build without fail-points.
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn reach(_: Point) {}

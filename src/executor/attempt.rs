@@ -1,4 +1,4 @@
-//! The life of one leased job: intent, act, outcome, step by step.
+//! Run of one leased job: intent, act, outcome, step by step.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use metalbot_store::lease::Leased;
 /// First wait between two attempts of a step; doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// Probes of an act whose outcome is unknown, before it is given up as undecidable.
+/// Probes of an act whose outcome is unknown, before it counts as undecidable.
 const PROBES: u32 = 3;
 
 /// Works on a job until it ends, its lease is lost, or `stop` asks for a hand-over.
@@ -47,12 +47,14 @@ pub async fn run_job(
     };
     match worked {
         Ok(()) => {}
-        Err(Stale) => tracing::warn!(host = %name, "the lease is over: this worker leaves the job"),
+        Err(Stale) => {
+            tracing::warn!(host = %name, "the lease of a job is lost: this worker stops working on it")
+        }
     }
 }
 
-/// The host, if its BMC is where it was when the batch was asked for: the people who approved meant
-/// that machine, and the name may be another's by now.
+/// Returns the host, if its BMC is the one that the batch was submitted for: the people who approved
+/// meant that machine, and the name may be another's by now.
 fn approved_host(executor: &Executor, leased: &Leased) -> Result<Host, StepError> {
     let rejected = |kind, message| StepError { class: ErrorClass::Rejected, kind, message };
     let name = &leased.host;
@@ -73,7 +75,7 @@ fn approved_host(executor: &Executor, leased: &Leased) -> Result<Host, StepError
     Ok(host)
 }
 
-/// What follows an attempt.
+/// Continuation after an attempt.
 enum Then {
     NextStep,
     Again,
@@ -127,7 +129,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// One attempt, or the settling of one that a dead worker left behind.
+    /// Makes one attempt, or settles one that a dead worker left behind.
     async fn attempt(
         &mut self,
         planned: &PlannedStep,
@@ -192,8 +194,8 @@ impl<'a> Run<'a> {
                 self.hand_back(Some(id)).await?;
                 Ok(Then::End)
             }
-            // The lease ended on the way, and nothing was done: whoever has the job now, or next,
-            // need not ask the host.
+            // The lease ended meanwhile, and nothing was done: whoever has the job now, or next, need
+            // not probe the host.
             Err(error) if error.kind == ErrorKind::NoPermit => {
                 let error = Some(error.into());
                 let (state, step) = (JobState::Running, self.leased.step);

@@ -1,9 +1,9 @@
-//! Looks at the hosts of new batches before anybody is asked to approve. Hosts that do not pass are
-//! left out, with a ticket for each kind of trouble; the batch goes on with the others, or is
-//! refused when none is left.
+//! Checks the hosts of new batches before anybody is asked to approve. Hosts that do not pass are
+//! left out, with a ticket for each kind of error; the batch goes on with the others, or is refused
+//! when none is left.
 //!
-//! Invariant: nothing is written before all hosts of a batch were looked at, and then everything in
-//! one transaction. A process that dies in between leaves a batch that the next one looks at anew.
+//! Invariant: nothing is written before all hosts of a batch were checked, and then everything in
+//! one transaction. A process that dies in between leaves a batch that the next one checks again.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,17 +26,17 @@ use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::principal::Actor;
 use metalbot_core::domain::view::Failure;
 use metalbot_core::domain::workflow::{Check, Plan, digest};
-use metalbot_store::batch::Batch;
+use metalbot_store::batch::{ApplyError, Batch};
 use metalbot_store::{self as store, card, job, outbox, view};
 
-/// How often new batches are looked for.
+/// Period of the task when nothing wakes it.
 pub const PERIOD: Duration = Duration::from_millis(500);
-/// Wait before a batch that could not be looked at is tried again.
+/// Wait before a batch that could not be checked is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
-/// Hosts of one batch looked at at the same time.
+/// Hosts of one batch that are checked at the same time.
 const PARALLEL: usize = 512;
 
-/// What the checker works with.
+/// Parts of the task.
 #[derive(Clone)]
 pub struct Checker {
     pub pool: PgPool,
@@ -46,8 +46,8 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Works on all batches that wait, and on those that come meanwhile: a batch of ten thousand
-    /// silent BMCs must not hold up one of three hosts.
+    /// Checks all batches that wait, and those that come meanwhile: a batch of ten thousand silent
+    /// BMCs must not delay one of three hosts.
     pub async fn run_once(self: Arc<Self>, lease: TaskLease) -> anyhow::Result<bool> {
         let mut known: HashSet<BatchId> = HashSet::new();
         let mut under_way = FuturesUnordered::new();
@@ -55,7 +55,7 @@ impl Checker {
         while !lease.is_last() {
             for id in store::batch::checking(&mut *self.pool.acquire().await?).await? {
                 if known.insert(id) {
-                    under_way.push(async move { (id, this.look_at_for_once(id).await) });
+                    under_way.push(async move { (id, this.check_or_wait(id).await) });
                 }
             }
             if under_way.is_empty() {
@@ -69,25 +69,26 @@ impl Checker {
         Ok(false)
     }
 
-    /// One that fails for a reason of ours is looked at again after a while, and holds up no other.
-    async fn look_at_for_once(&self, id: BatchId) {
-        if let Err(error) = self.look_at(id).await {
-            tracing::error!(batch = %id, error = format!("{error:#}"), "cannot be checked");
+    /// Checks one batch. One that fails for a reason of ours is checked again after a while, and
+    /// delays no other.
+    async fn check_or_wait(&self, id: BatchId) {
+        if let Err(error) = self.check_batch(id).await {
+            tracing::error!(batch = %id, %error, "the hosts of a batch cannot be checked");
             tokio::time::sleep(AGAIN).await;
         }
     }
 
-    async fn look_at(&self, id: BatchId) -> anyhow::Result<()> {
+    async fn check_batch(&self, id: BatchId) -> Result<(), ApplyError> {
         let mut conn = self.pool.acquire().await?;
         let Some(batch) = store::batch::get(&mut conn, id).await? else { return Ok(()) };
         let hosts = job::hosts(&mut conn, id).await?;
         drop(conn);
         let checks: Vec<Check> = batch.plan.checks.iter().copied().collect();
-        let looks = hosts.into_iter().map(|(host, _)| async {
-            let found = self.look_at_host(&checks, &host).await;
+        let checked = hosts.into_iter().map(|(host, _)| async {
+            let found = self.check_host(&checks, &host).await;
             found.err().map(|unfit| (host, unfit))
         });
-        let unfit: Vec<(HostName, HostError)> = stream::iter(looks)
+        let unfit: Vec<(HostName, HostError)> = stream::iter(checked)
             .buffer_unordered(PARALLEL)
             .filter_map(|found| async { found })
             .collect()
@@ -99,7 +100,7 @@ impl Checker {
         Ok(())
     }
 
-    async fn look_at_host(&self, checks: &[Check], name: &HostName) -> Result<(), HostError> {
+    async fn check_host(&self, checks: &[Check], name: &HostName) -> Result<(), HostError> {
         let Some(host) = self.hosts.host(name) else {
             let message = format!("{name} is not in the inventory any more");
             return Err(HostError::new(ErrorKind::UnknownHost, message));
@@ -110,13 +111,13 @@ impl Checker {
         Ok(())
     }
 
-    /// What follows from the looks, unless somebody cancelled the batch meanwhile.
+    /// Writes what follows from the checks, unless somebody cancelled the batch meanwhile.
     async fn conclude(
         &self,
         tx: &mut PgTransaction<'_>,
         id: BatchId,
         unfit: &[(HostName, HostError)],
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), ApplyError> {
         let actor = Actor::system("checks");
         let Some(mut batch) = store::batch::lock(tx, id).await? else { return Ok(()) };
         if batch.state != BatchState::Checking {
@@ -141,16 +142,16 @@ impl Checker {
             store::batch::pass_checks(tx, &mut batch, &needed, &actor).await?;
         }
         let failures = view::left_out(tx, id).await?;
-        tell(tx, &batch, failures, left.len()).await
+        Ok(notify_left_out(tx, &batch, failures, left.len()).await?)
     }
 }
 
-async fn tell(
+async fn notify_left_out(
     tx: &mut PgTransaction<'_>,
     batch: &Batch,
     failures: Vec<Failure>,
     left: usize,
-) -> anyhow::Result<()> {
+) -> sqlx::Result<()> {
     if failures.is_empty() {
         return Ok(());
     }
@@ -164,5 +165,5 @@ async fn tell(
         passed: u32::try_from(left).unwrap_or(u32::MAX),
     };
     let key = format!("batch:{}:checked", batch.id.0);
-    Ok(outbox::event(tx, &key, batch.id, body).await?)
+    outbox::event(tx, &key, batch.id, body).await
 }

@@ -2,8 +2,8 @@
 //!
 //! A write that meets a database that is away is repeated until it is back. That is safe: rows are
 //! written only for jobs whose epoch still stands, and a caller that hears [`Stale`] does not act.
-//! A row that the database refuses for what it is holds up no other: its job is quarantined, or
-//! else left to whoever leases it next.
+//! A row that the database refuses for its values delays no other: its job is quarantined, or else
+//! left to whoever leases it next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,10 @@ use metalbot_store::attempt::{AttemptOutcome, Intent, OutcomeRow, write_intents,
 
 /// Rows of one statement at most.
 const GROUP: usize = 500;
-/// How long a row waits for others to go with it.
+/// Time for which a row waits for others to be written with it.
 const GATHER: Duration = Duration::from_millis(5);
 /// A write that takes longer is given up, with its connection, and repeated.
-const SILENCE: Duration = Duration::from_secs(10);
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Wait before a failed write is repeated.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -33,7 +33,7 @@ const RETRY: Duration = Duration::from_millis(500);
 #[error("the lease of this job is lost")]
 pub struct Stale;
 
-/// The way to the journal for the jobs of one worker.
+/// Handle of the journal for the jobs of one worker.
 #[derive(Clone, Debug)]
 pub struct Journal {
     intents: mpsc::Sender<Entry<Intent, i64>>,
@@ -181,19 +181,22 @@ where
     F: Future<Output = sqlx::Result<Vec<Result<R, Stale>>>>,
 {
     loop {
-        match tokio::time::timeout(SILENCE, write(rows.to_vec())).await {
+        match tokio::time::timeout(WRITE_LIMIT, write(rows.to_vec())).await {
             Ok(Err(error)) if !is_refusal(&error) => {
-                tracing::warn!(%error, rows = rows.len(), "the journal cannot be written");
+                tracing::warn!(%error, rows = rows.len(), "the journal cannot be written: it is written again");
             }
             Ok(written_or_refused) => return written_or_refused,
-            Err(_) => tracing::warn!(rows = rows.len(), "the journal's database is silent"),
+            Err(_) => tracing::warn!(
+                rows = rows.len(),
+                "the database does not answer: the journal is written again"
+            ),
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-/// Whether the same rows would be refused again, by their values or by the schema. Anything else is
-/// a database that is away, busy, starting, read-only for a moment, or short of something.
+/// Returns whether the same rows would be refused again, by their values or by the schema. Any other
+/// error is of a database that is away, busy, starting, read-only for a moment, or short of something.
 fn is_refusal(error: &sqlx::Error) -> bool {
     match error {
         // Classes of SQLSTATE, PostgreSQL's appendix A: feature not supported, data exception,

@@ -1,4 +1,4 @@
-//! Taking a job back from a task that has not touched its host.
+//! Recall: takes a job back from a task that has not touched its host.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -8,7 +8,7 @@ const UNTOUCHED: u8 = 0;
 const TOUCHED: u8 = 1;
 const TAKEN_BACK: u8 = 2;
 
-/// Settles between a task that is about to act on its host and a person who stops the batch: one of
+/// Decision between a task that is about to act on its host and a person who stops the batch: one of
 /// them is first. A host that was touched is finished; one that was not is left alone.
 #[derive(Debug)]
 pub struct Recall {
@@ -32,7 +32,8 @@ impl Recall {
         self.asked.is_cancelled()
     }
 
-    /// Called right before each act. `true`: the act may be done, and the host counts as touched.
+    /// Marks the host as touched, right before each act. `false`: the job was taken back, and the act
+    /// must not be done.
     pub fn touch(&self) -> bool {
         self.settle(TOUCHED)
     }
@@ -45,7 +46,7 @@ impl Recall {
         self.state.load(Ordering::SeqCst) == TAKEN_BACK
     }
 
-    /// What may have been done turned out not to have happened.
+    /// Marks the host as untouched: what may have been done turned out not to have happened.
     pub fn deny_touch(&self) {
         let _ = self.state.compare_exchange(TOUCHED, UNTOUCHED, Ordering::SeqCst, Ordering::SeqCst);
     }
@@ -58,7 +59,7 @@ impl Recall {
         }
     }
 
-    /// Whether what was still open is now, or was already, settled as `this`.
+    /// Settles what is still open as `this`; `false` when it was settled otherwise before.
     fn settle(&self, this: u8) -> bool {
         match self.state.compare_exchange(UNTOUCHED, this, Ordering::SeqCst, Ordering::SeqCst) {
             Ok(_) => true,

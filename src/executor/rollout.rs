@@ -1,4 +1,4 @@
-//! Conducts batches: starts approved ones, opens wave after wave, pauses at the failure budget, and
+//! Rollout of batches: starts approved ones, opens wave after wave, pauses at the failure budget, and
 //! folds a batch into its final state when its last job has ended.
 //!
 //! Every decision is made under the batch's row lock from what the tables then say, so any replica
@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use sqlx::{PgPool, PgTransaction};
 
 use crate::failpoint::{Point, reach};
@@ -20,30 +19,31 @@ use metalbot_core::domain::notify::NoticeTopic;
 use metalbot_core::domain::principal::Actor;
 use metalbot_core::domain::rollout::{Next, Start, WavePause};
 use metalbot_core::domain::workflow::Risk;
-use metalbot_store::batch::Batch;
+use metalbot_store::batch::{ApplyError, Batch};
 use metalbot_store::notifier::{Topic, notify};
 use metalbot_store::{self as store, card, job, notify_route, outbox, view};
 
-/// How long a round may wait for others to finish before it looks again.
+/// Period of the task when nothing wakes it.
 pub const PERIOD: Duration = Duration::from_millis(500);
 
-/// Looks at every batch that needs to be reconciled. `true`: something changed, so look again.
+/// Advances every batch that needs to be reconciled; `true` when something changed, so that there may
+/// be more to do.
 pub async fn conduct(pool: &PgPool, caps: &Caps) -> anyhow::Result<bool> {
     let ids = store::batch::needing_reconcile(&mut *pool.acquire().await?).await?;
     let mut changed = false;
     for id in ids {
-        match look_at(pool, caps, id).await {
+        match reconcile(pool, caps, id).await {
             Ok(moved) => changed |= moved,
-            // One that this version cannot read must not hold up the others.
-            Err(error) => tracing::error!(batch = %id, error = format!("{error:#}"), "stuck"),
+            // One that this version cannot read must not delay the others.
+            Err(error) => tracing::error!(batch = %id, %error, "a batch cannot be advanced"),
         }
     }
     Ok(changed)
 }
 
-async fn look_at(pool: &PgPool, caps: &Caps, id: BatchId) -> anyhow::Result<bool> {
+async fn reconcile(pool: &PgPool, caps: &Caps, id: BatchId) -> Result<bool, ApplyError> {
     let mut tx = pool.begin().await?;
-    let mut batch = store::batch::lock(&mut tx, id).await?.context("it is gone")?;
+    let mut batch = store::batch::lock(&mut tx, id).await?.ok_or(sqlx::Error::RowNotFound)?;
     store::batch::mark_reconciled(&mut tx, id).await?;
     let moved = advance(&mut tx, caps, &mut batch).await?;
     if moved {
@@ -61,7 +61,7 @@ async fn advance(
     tx: &mut PgTransaction<'_>,
     caps: &Caps,
     batch: &mut Batch,
-) -> anyhow::Result<bool> {
+) -> Result<bool, ApplyError> {
     let actor = Actor::system("rollout");
     if batch.state == BatchState::Scheduled && !start(tx, batch, &actor).await? {
         return Ok(false);
@@ -80,7 +80,7 @@ async fn advance(
         // Hosts that were at work when it was cancelled have been finished; some may have failed.
         BatchState::Cancelled if counts.queued + counts.running == 0 => {
             if batch.started_at.is_some() {
-                tell_the_end(tx, batch).await?;
+                notify_end(tx, batch).await?;
             }
             return Ok(false);
         }
@@ -93,7 +93,7 @@ async fn advance(
         }
         (_, BatchState::Paused) | (Next::Wait, _) => Ok(false),
         (Next::Queue(_), _) if batch.until().is_some() => Ok(false),
-        (Next::Queue(room), _) => queue(tx, caps, batch, room).await,
+        (Next::Queue(at_most), _) => Ok(queue(tx, caps, batch, at_most).await?),
         (Next::NextWave, _) => {
             next_wave(tx, batch, &actor).await?;
             Ok(true)
@@ -116,7 +116,7 @@ async fn start(
     tx: &mut PgTransaction<'_>,
     batch: &mut Batch,
     actor: &Actor,
-) -> anyhow::Result<bool> {
+) -> Result<bool, ApplyError> {
     if let Some(until) = batch.until() {
         let hosts = job::hosts(tx, batch.id).await?.into_iter().map(|(host, _)| host).collect();
         let body = EventBody::Scheduled {
@@ -154,7 +154,7 @@ async fn next_wave(
     tx: &mut PgTransaction<'_>,
     batch: &mut Batch,
     actor: &Actor,
-) -> anyhow::Result<()> {
+) -> Result<(), ApplyError> {
     let wait = match batch.plan.rollout.wave_pause {
         Some(WavePause::Seconds(seconds)) => Some(Duration::from_secs(seconds)),
         Some(WavePause::Manual) | None => None,
@@ -176,7 +176,7 @@ async fn pause(
     actor: &Actor,
     why: &str,
     cause: PauseCause,
-) -> anyhow::Result<()> {
+) -> Result<(), ApplyError> {
     store::batch::apply(tx, batch, BatchEvent::Pause, actor, Some(why)).await?;
     job::apply(tx, batch.id, JobEvent::Unqueue, None, actor).await?;
     let (id, pause_number) = (batch.id, batch.pause_count);
@@ -185,17 +185,17 @@ async fn pause(
     Ok(())
 }
 
-/// Lets hosts start, as many as there is room for and the caps allow.
+/// Queues jobs, at most this many and as many as the caps allow; `false` when none was queued.
 async fn queue(
     tx: &mut PgTransaction<'_>,
     caps: &Caps,
     batch: &Batch,
-    room: u32,
-) -> anyhow::Result<bool> {
+    at_most: u32,
+) -> sqlx::Result<bool> {
     let capped = caps.any() && batch.plan.risk > Risk::Harmless;
     let down = if capped { store::caps::down(tx).await? } else { Vec::new() };
     let caps = if capped { *caps } else { Caps::default() };
-    let fit = caps.fit(&down, store::caps::waiting(tx, batch.id, batch.wave).await?, room);
+    let fit = caps.fit(&down, store::caps::waiting(tx, batch.id, batch.wave).await?, at_most);
     store::batch::set_blocked_by(tx, batch.id, fit.blocked_by.as_deref()).await?;
     if fit.start.is_empty() {
         return Ok(false);
@@ -206,12 +206,12 @@ async fn queue(
     Ok(true)
 }
 
-/// The final state, with its notice and tickets in the same transaction.
+/// Gives a batch its final state, with its notice and tickets in the same transaction.
 async fn finish(
     tx: &mut PgTransaction<'_>,
     batch: &mut Batch,
     actor: &Actor,
-) -> anyhow::Result<()> {
+) -> Result<(), ApplyError> {
     let counts = job::state_counts(tx, batch.id).await?;
     let verdict = match counts.succeeded {
         all if all == counts.total() => BatchResult::AllSucceeded,
@@ -220,11 +220,11 @@ async fn finish(
     };
     store::batch::apply(tx, batch, BatchEvent::Finish(verdict), actor, None).await?;
     reach(Point::RolloutWhileFolding);
-    tell_the_end(tx, batch).await
+    Ok(notify_end(tx, batch).await?)
 }
 
-/// The notice and the tickets; told once however often it is asked.
-async fn tell_the_end(tx: &mut PgTransaction<'_>, batch: &Batch) -> anyhow::Result<()> {
+/// Queues the notice of the end and the tickets, once however often it is called.
+async fn notify_end(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result<()> {
     let counts = job::state_counts(tx, batch.id).await?;
     metrics::counter!(telemetry::BATCHES_ENDED, "state" => batch.state.as_str()).increment(1);
     let failures = view::failures(tx, batch.id).await?;
@@ -241,31 +241,32 @@ async fn tell_the_end(tx: &mut PgTransaction<'_>, batch: &Batch) -> anyhow::Resu
         seconds: took.map_or(0, |took| took.whole_seconds().unsigned_abs()),
         failures,
     };
-    notify_route::tell(tx, batch, NoticeTopic::Complete, &key, body).await?;
-    Ok(())
+    notify_route::tell(tx, batch, NoticeTopic::Complete, &key, body).await
 }
 
-/// Tells of failures of batches that go on: many hosts in one notice. Returns whether there were any.
+/// Queues notices of failures of batches that go on, many hosts in one. Returns whether there were
+/// any.
 pub async fn tell_failures(pool: &PgPool) -> anyhow::Result<bool> {
     let failing = notify_route::failing(&mut *pool.acquire().await?).await?;
-    let mut told = false;
+    let mut any = false;
     for id in failing {
-        match tell_failures_of(pool, id).await {
-            Ok(()) => told = true,
-            // One that this version cannot read must not hold up the others.
-            Err(error) => tracing::error!(batch = %id, error = format!("{error:#}"), "stuck"),
+        match notify_failures_of(pool, id).await {
+            Ok(()) => any = true,
+            // One that this version cannot read must not delay the others.
+            Err(error) => {
+                tracing::error!(batch = %id, %error, "failures of a batch cannot be notified");
+            }
         }
     }
-    Ok(told)
+    Ok(any)
 }
 
-async fn tell_failures_of(pool: &PgPool, id: BatchId) -> anyhow::Result<()> {
+async fn notify_failures_of(pool: &PgPool, id: BatchId) -> sqlx::Result<()> {
     let mut tx = pool.begin().await?;
-    let batch = store::batch::lock(&mut tx, id).await?.context("it is gone")?;
-    // Between the look and the lock it may have ended: its end tells of all.
+    let batch = store::batch::lock(&mut tx, id).await?.ok_or(sqlx::Error::RowNotFound)?;
+    // It may have ended before it was locked: the notice of its end names all failures.
     if matches!(batch.state, BatchState::Running | BatchState::Paused) {
         notify_route::failures(&mut tx, &batch).await?;
     }
-    tx.commit().await?;
-    Ok(())
+    tx.commit().await
 }

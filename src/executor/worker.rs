@@ -22,10 +22,10 @@ use metalbot_core::domain::workflow::Plan;
 use metalbot_store::notifier::Topic;
 use metalbot_store::{batch, lease};
 
-/// How long the worker sleeps when nobody wakes it.
+/// Period of the worker when nothing wakes it.
 const POLL: Duration = Duration::from_millis(500);
-/// How long the worker waits for further jobs to end before it leases anew: a lease costs the
-/// database as much as some ten jobs do.
+/// Wait for further jobs to end before new ones are leased: a lease costs the database as much as
+/// some ten jobs do.
 const GATHER: Duration = Duration::from_millis(25);
 /// Plans kept in memory; more than this many running batches read theirs again.
 const PLANS: usize = 256;
@@ -40,7 +40,8 @@ struct Mine {
     lost: CancellationToken,
 }
 
-/// Takes the lease off the list when its task ends in any way: a lease without a task must end.
+/// Guard that removes the lease from the list when its task ends in any way: a lease without a task
+/// must end.
 struct Entry {
     leases: Leases,
     job: JobId,
@@ -77,21 +78,21 @@ pub async fn run_worker(executor: Executor, notifier: Arc<Notifier>, stop: Cance
     while !stop.is_cancelled() {
         let notified = notifier.topic(Topic::Work).notified();
         if let Err(error) = recall_stopped(&executor.pool, &leases).await {
-            tracing::warn!(%error, "cannot see whether batches were stopped");
+            tracing::warn!(%error, "stopped batches cannot be read from the database");
         }
-        let room = executor.limits.max_in_flight.saturating_sub(tasks.len());
-        if room > 0
+        let free = executor.limits.max_in_flight.saturating_sub(tasks.len());
+        if free > 0
             && let Err(error) =
-                start_jobs(&executor, &journal, &leases, &mut plans, &mut tasks, room, &stop).await
+                start_jobs(&executor, &journal, &leases, &mut plans, &mut tasks, free, &stop).await
         {
-            tracing::warn!(%error, "cannot lease jobs");
+            tracing::warn!(%error, "jobs cannot be leased from the database");
         }
         metrics::gauge!(telemetry::JOBS_RUNNING).set(tasks.len() as f64);
         tokio::select! {
             _ = tokio::time::timeout(POLL, notified) => {}
             Some(ended) = tasks.join_next() => {
                 report(ended);
-                // Jobs that end together make room for one lease of many.
+                // Jobs that end together are followed by one lease of many.
                 tokio::time::sleep(GATHER).await;
                 while let Some(ended) = tasks.try_join_next() {
                     report(ended);
@@ -108,12 +109,15 @@ pub async fn run_worker(executor: Executor, notifier: Arc<Notifier>, stop: Cance
     let late = drained.await.is_err();
     heart.abort();
     if late {
-        tracing::warn!(jobs = tasks.len(), "steps are still running: handing their jobs over");
+        tracing::warn!(
+            jobs = tasks.len(),
+            "steps are still running at the end of the drain: their jobs are handed over"
+        );
         lock(&leases).values().for_each(Mine::lose);
         tasks.shutdown().await;
     }
     match lease::give_up(&executor.pool, &executor.worker).await {
-        Ok(jobs) => tracing::info!(jobs, "handed jobs over"),
+        Ok(jobs) => tracing::info!(jobs, "jobs were handed over to other workers"),
         Err(error) => tracing::warn!(%error, "jobs were not handed over: their leases will end"),
     }
 }
@@ -133,12 +137,12 @@ async fn start_jobs(
     leases: &Leases,
     plans: &mut HashMap<BatchId, Arc<Plan>>,
     tasks: &mut JoinSet<()>,
-    room: usize,
+    at_most: usize,
     stop: &CancellationToken,
 ) -> sqlx::Result<()> {
     let asked = Instant::now();
     let limits = executor.limits;
-    let leased = lease::take(&executor.pool, &executor.worker, room, limits.lease).await?;
+    let leased = lease::take(&executor.pool, &executor.worker, at_most, limits.lease).await?;
     if !leased.is_empty() {
         reach(Point::LeaseTaken);
     }
@@ -147,7 +151,7 @@ async fn start_jobs(
             Ok(plan) => plan,
             Err(error) => {
                 // Its lease runs out, and a worker that can read the plan takes it.
-                tracing::error!(batch = %leased.batch, %error, "the plan cannot be read");
+                tracing::error!(batch = %leased.batch, %error, "the plan of a batch cannot be read: its job is left to another worker");
                 continue;
             }
         };
@@ -173,14 +177,14 @@ async fn start_jobs(
             let _entry = entry;
             tokio::select! {
                 () = work => {}
-                () = lost.cancelled() => tracing::warn!(%job, "lost the lease of a running job"),
+                () = lost.cancelled() => tracing::warn!(%job, "the lease of a running job is lost: its task is ended"),
             }
         });
     }
     Ok(())
 }
 
-/// Asks for the jobs of batches back that do not run any more.
+/// Recalls the jobs of batches that do not run any more.
 async fn recall_stopped(pool: &PgPool, leases: &Leases) -> sqlx::Result<()> {
     let open = |mine: &&Mine| !mine.recall.is_asked();
     let batches: BTreeSet<BatchId> =
@@ -228,7 +232,7 @@ async fn run_heartbeat(executor: Executor, leases: Leases) {
         let beat = lease::heartbeat(&executor.pool, &executor.worker, &jobs, limits.lease);
         // A connection that has gone silent must not cost all leases.
         match tokio::time::timeout(limits.lease / 3, beat).await {
-            Err(_) => tracing::warn!("leases were not extended: the database is silent"),
+            Err(_) => tracing::warn!("leases were not extended: the database does not answer"),
             Ok(Ok(kept)) => {
                 let kept: HashSet<JobId> = kept.into_iter().collect();
                 let leases = lock(&leases);

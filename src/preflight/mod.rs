@@ -1,5 +1,5 @@
-//! Looks at a host before anybody is asked to approve work on it, so that what cannot succeed is
-//! not begun.
+//! Preflight checks of a host before anybody is asked to approve work on it, so that what cannot
+//! succeed is not begun.
 //!
 //! Invariant: a check never writes, so that it can be repeated at any time by anybody.
 

@@ -32,7 +32,7 @@ impl Step for WaitPower {
                 Ok(state) => StepError {
                     class: ErrorClass::Rejected,
                     kind: ErrorKind::PowerState,
-                    message: format!("the host is still {} at the deadline", word(state)),
+                    message: format!("the host is still {} at the deadline", name(state)),
                 },
                 // Some BMCs restart or lie for a while after a power command.
                 Err(error) if error.class() == ErrorClass::Transient => error.into(),
@@ -55,7 +55,7 @@ impl Step for WaitPower {
     }
 }
 
-fn word(state: Power) -> &'static str {
+fn name(state: Power) -> &'static str {
     match state {
         Power::On => "on",
         Power::Off => "off",

@@ -1,4 +1,4 @@
-//! Atlassian Document Format: what a body becomes on Jira Cloud.
+//! Atlassian Document Format, the form of a body on Jira Cloud.
 //!
 //! Text in ADF is data, not markup, so nothing in it can act. What has to be right is the structure:
 //! Cloud refuses a whole ticket for a node where it may not stand.
@@ -24,7 +24,7 @@ pub(super) fn document(blocks: Vec<Block>) -> Value {
     fit(blocks, draw, |document| document.to_string().encode_utf16().count())
 }
 
-/// Whether it can be an account id of Cloud.
+/// Returns whether the text can be an account id of Cloud.
 pub(super) fn is_account(id: &str) -> bool {
     (1..=128).contains(&id.len())
         && id.chars().all(|c| c.is_ascii_alphanumeric() || ":-_".contains(c))
@@ -101,7 +101,7 @@ fn item(blocks: &[Block]) -> Value {
     json!({ "type": "listItem", "content": content })
 }
 
-/// What a block says, as paragraphs.
+/// Text of a block, as paragraphs.
 fn paragraphs(block: &Block, out: &mut Vec<Value>) {
     match block {
         Block::Heading(_, text) | Block::Paragraph(text) => out.push(paragraph(text)),

@@ -79,7 +79,7 @@ pub fn link(text: &str, url: &str) -> String {
     }
 }
 
-/// Fixed width; plain where Markdown has no way to say it, and nothing where there is no text.
+/// Text of fixed width; plain where Markdown cannot express it, and nothing where there is no text.
 pub fn mono(text: &str) -> String {
     let text: String = text.chars().filter_map(visible).collect();
     let text = text.trim();
@@ -120,7 +120,7 @@ pub(super) fn push_reference(out: &mut String, c: char) {
     write!(out, "&#{};", u32::from(c)).expect("writing to a String cannot fail");
 }
 
-/// What a body is made of.
+/// Part of a body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Block {
     /// Level 1 to 6.
@@ -141,7 +141,7 @@ pub(super) enum Block {
     Rule,
 }
 
-/// What a line is made of.
+/// Part of a line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Inline {
     Text(String, Style),
@@ -265,7 +265,7 @@ impl<'a> Reader<'a> {
                         self.styled(&Style { link, ..style.clone() }, out);
                     }
                 },
-                // An image's words; a picture cannot be fetched from anywhere.
+                // An image's alternative text; a picture cannot be fetched from anywhere.
                 _ => self.styled(style, out),
             },
             _ => {}
@@ -328,7 +328,7 @@ fn decode(text: &str) -> String {
     String::from_utf8(bytes).unwrap_or_default()
 }
 
-/// What `draw` makes of the blocks, or of as much of their beginning as `size` finds no longer than
+/// Result of `draw` for the blocks, or for as much of their beginning as `size` finds no longer than
 /// [`MAX_TEXT`], with a note. Only text is cut: rows, mentions and links stay whole.
 pub(super) fn fit<T>(
     blocks: Vec<Block>,

@@ -1,4 +1,4 @@
-//! What may be sent to Jira as an address, key or label, and how texts are cut to what it takes.
+//! Checks of addresses, keys and labels before they are sent to Jira, and cuts of texts to its limits.
 
 use reqwest::Url;
 

@@ -13,7 +13,7 @@ use super::wire::Wire;
 
 /// Most issues that `bulkfetch` takes.
 const PAGE: usize = 100;
-/// Pages of a search for a label that one ticket or a few bear.
+/// Pages of a search for a label that one ticket or a few have.
 const MOST_PAGES: usize = 20;
 
 #[derive(Deserialize)]
@@ -31,7 +31,7 @@ struct Page {
 struct Fetched {
     #[serde(default)]
     issues: Vec<FoundIssue>,
-    /// What could not be read just now; what is not there is not listed at all.
+    /// Issues that could not be read just now; those that do not exist are not listed at all.
     #[serde(default)]
     issue_errors: Vec<Value>,
 }

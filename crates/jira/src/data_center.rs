@@ -4,7 +4,7 @@
 //! redirects. That crate does not look at the status of an answer, needs every field of its model
 //! (an issue whose reporter is gone has none), and Jira refuses a whole page for one ticket that
 //! was deleted. So a ticket that it does not bring is asked for by itself, where all of that is
-//! told apart: what it brings is used, what it does not bring means nothing.
+//! distinguished: what it brings is used, what it does not bring means nothing.
 
 use jira_query::{JiraInstance, Pagination};
 use serde::Deserialize;

@@ -1,4 +1,4 @@
-//! What can go wrong between us and Jira, and what an answer means by its status.
+//! Errors between us and Jira, and the meaning of an answer's status.
 //!
 //! Invariant: every error says by its variant whether a write may have happened. Messages are for
 //! operators; none holds the token.
@@ -15,7 +15,7 @@ use super::check::{cut, one_line};
 /// Longest detail that an error keeps, in UTF-16 units.
 const MAX_DETAIL: usize = 1000;
 
-/// Why a call failed.
+/// Error of a call; the variant is its class.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum JiraError {
     /// Nothing was written; the same call may be repeated, after the given time where Jira said so.
@@ -24,20 +24,20 @@ pub enum JiraError {
     /// Jira understood and refuses, or we would not ask; repeating cannot help.
     #[error("{}", refusal(*.status, .messages, .field_errors))]
     Rejected {
-        /// Of the answer; 401 also where Jira answered as it does to a stranger. `None` when
-        /// nothing was sent.
+        /// Status of the answer; 401 also where Jira answered as it does to an anonymous caller.
+        /// `None` when nothing was sent.
         status: Option<u16>,
         messages: Vec<String>,
-        /// What Jira says about single fields, by the field's id, such as `priority`.
+        /// Messages about single fields, by the field's id, such as `priority`.
         field_errors: BTreeMap<String, String>,
     },
-    /// It may or may not have been written: look before repeating.
+    /// A write may or may not have happened: look before repeating.
     #[error("it is unknown whether Jira did it: {detail}")]
     Unknown { detail: String },
 }
 
 impl JiraError {
-    /// How long Jira asked us to wait.
+    /// Wait that Jira asked for.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             JiraError::Transient { retry_after, .. } => *retry_after,
@@ -45,15 +45,15 @@ impl JiraError {
         }
     }
 
-    /// Whether the site turns us away whatever we ask: a token that ended, a person that has to
-    /// solve a CAPTCHA, an address that leads elsewhere. The request itself may be right, and goes
-    /// through when an operator has mended this.
+    /// Returns whether the site refuses us whatever we ask: a token that ended, a person that has to
+    /// solve a CAPTCHA, an address that leads elsewhere. The request itself may be right, and succeeds
+    /// when an operator has corrected this.
     pub fn is_about_access(&self) -> bool {
         let JiraError::Rejected { status: Some(status), .. } = self else { return false };
         matches!(status, 300..=399 | 401 | 403 | 407)
     }
 
-    /// What we would not even ask.
+    /// Error of a request that is not even sent.
     pub(super) fn wrong(message: impl Into<String>) -> Self {
         let messages = vec![message.into()];
         JiraError::Rejected { status: None, messages, field_errors: BTreeMap::new() }
@@ -117,24 +117,24 @@ impl fmt::Display for Status {
     }
 }
 
-/// Whether a call leaves the world the same when it is repeated.
+/// Effect of a call that is repeated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
     Repeatable,
     Once,
 }
 
-/// What came back.
+/// Answer of the site.
 pub(super) struct Answer {
     pub status: StatusCode,
     pub retry_after: Option<Duration>,
-    /// Jira took us for a stranger. Cloud does so with status 200 and empty results.
-    pub stranger: bool,
-    /// Why the body cannot be used, where it cannot: it broke off, was too long, or is a page.
+    /// Set when Jira took us for an anonymous caller. Cloud does so with status 200 and empty results.
+    pub anonymous: bool,
+    /// Body, or the reason why it cannot be used: it broke off, was too long, or is a page.
     pub body: Result<Vec<u8>, &'static str>,
 }
 
-/// What a request without an answer means.
+/// Error of a request without an answer.
 pub(super) fn unsent(error: &reqwest::Error, effect: Effect) -> JiraError {
     let detail = cause(error);
     if error.is_builder() {
@@ -146,13 +146,13 @@ pub(super) fn unsent(error: &reqwest::Error, effect: Effect) -> JiraError {
     }
 }
 
-/// What an answer means: its body, or an error.
+/// Returns the body of an answer, or the error that it means.
 pub(super) fn judge(answer: Answer, effect: Effect) -> Result<Vec<u8>, JiraError> {
-    let Answer { status, retry_after, stranger, body } = answer;
+    let Answer { status, retry_after, anonymous, body } = answer;
     // A write that was done is done, whoever we were.
     let done = status.is_success() && effect == Effect::Once;
-    if stranger && !done && !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS {
-        let hint = "Jira did not accept the token and answered as to a stranger";
+    if anonymous && !done && !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS {
+        let hint = "Jira did not accept the token and answered as to an anonymous caller";
         return Err(JiraError::rejected(StatusCode::UNAUTHORIZED.as_u16(), vec![hint.into()]));
     }
     if status.is_success() {

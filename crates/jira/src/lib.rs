@@ -1,5 +1,5 @@
-//! A client for one Jira site, Data Center (REST version 2) or Cloud (REST version 3). What it
-//! writes is the same for both; how it is said is the dialect's affair.
+//! A client for one Jira site, Data Center (REST version 2) or Cloud (REST version 3). The
+//! calls are the same for both; each dialect has its own form of them.
 //!
 //! Invariant: creating an issue and commenting are not idempotent, so every error says by its
 //! variant whether it may have happened.
@@ -34,7 +34,7 @@ use error::Effect;
 use secrecy::SecretString;
 use wire::Wire;
 
-/// Which of the two Jiras a site is.
+/// Kind of Jira.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dialect {
@@ -45,7 +45,7 @@ pub enum Dialect {
     Cloud,
 }
 
-/// As whom we come.
+/// Credentials for a site.
 #[derive(Clone, Debug)]
 pub enum Auth {
     /// A personal access token of Data Center.
@@ -54,10 +54,10 @@ pub enum Auth {
     Basic { user: String, password: SecretString },
 }
 
-/// Which Jira, as whom.
+/// Settings of one site.
 #[derive(Clone, Debug)]
 pub struct SiteSettings {
-    /// By which routes call it.
+    /// Name by which routes call it.
     pub name: String,
     /// Base address, with a path prefix where Jira has one: `https://host/jira/`.
     pub url: String,
@@ -72,7 +72,7 @@ pub struct SiteSettings {
 pub struct NewIssue {
     /// Project key, such as `OPS`.
     pub project: String,
-    /// By name, such as `Incident`.
+    /// Name, such as `Incident`.
     pub issue_type: String,
     /// Plain text in one line; cut to [`MAX_SUMMARY`].
     pub summary: String,
@@ -90,7 +90,7 @@ pub struct NewIssue {
     pub fields: Map<String, Value>,
 }
 
-/// What [`Site::update`] changes; the rest stays as it is.
+/// Change that [`Site::update`] makes; the rest stays as it is.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct IssueChange {
     pub summary: Option<String>,
@@ -156,7 +156,7 @@ impl Site {
         Ok(Site { name: settings.name, dialect: settings.dialect, wire })
     }
 
-    /// By which routes call it.
+    /// Name by which routes call it.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -264,7 +264,7 @@ impl Site {
         self.wire.write(Method::POST, &path, &account, Effect::Repeatable).await.map(drop)
     }
 
-    /// Whether the account exists and is active, so that a mention of it reaches somebody.
+    /// Returns whether the account exists and is active, so that a mention of it reaches somebody.
     pub async fn knows_account(&self, account: &str) -> Result<bool, JiraError> {
         let (fits, key) = match self.dialect {
             Dialect::DataCenter => (wiki::is_account(account), "username"),

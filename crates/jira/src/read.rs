@@ -1,4 +1,4 @@
-//! What we read of tickets: their state, and which of them bears a label.
+//! Reading of tickets: their states, and which of them has a label.
 
 use serde::Deserialize;
 use time::OffsetDateTime;
@@ -11,11 +11,11 @@ use super::wire::Wire;
 /// Fields that [`FoundIssue::state`] needs.
 pub(super) const STATE_FIELDS: [&str; 4] = ["status", "resolution", "resolutiondate", "assignee"];
 
-/// Where a ticket stands. Names are the site's own, which may be in any language; the category is
+/// State of a ticket. Names are the site's own, which may be in any language; the category is
 /// not.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IssueState {
-    /// As it was asked for.
+    /// Key as it was asked for.
     pub key: String,
     /// Its key now, where it was moved to another project.
     pub moved_to: Option<String>,
@@ -24,13 +24,13 @@ pub struct IssueState {
     pub category: Category,
     /// Such as `Done` or `Won't Fix`; `None` while unresolved.
     pub resolution: Option<String>,
-    /// When it got its resolution, by Jira's clock.
+    /// Time of its resolution, by Jira's clock.
     pub resolved_at: Option<OffsetDateTime>,
     /// Name for people.
     pub assignee: Option<String>,
 }
 
-/// What a status means, in whatever workflow.
+/// Category of a status, the same in every workflow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Category {
     /// Nobody has begun; also where the site gives no category.
@@ -97,7 +97,7 @@ impl FoundIssue {
         let Some(status) = self.fields.status else {
             return Err(JiraError::Transient {
                 retry_after: None,
-                detail: format!("Jira does not tell the status of {asked}"),
+                detail: format!("Jira does not say the status of {asked}"),
             });
         };
         let category = status.status_category.map_or(Category::New, |one| Category::of(&one.key));

@@ -1,4 +1,4 @@
-//! Jira Data Center's wiki text: what a body becomes there.
+//! Wiki text, the form of a body on Jira Data Center.
 //!
 //! Invariant: text of a body holds no marker that Jira would act on. Characters that could be one
 //! become numeric character references, which Jira's renderer passes through to the browser without
@@ -79,7 +79,7 @@ fn draw_list(numbered: bool, items: &[Vec<Block>], outer: &str, out: &mut Vec<St
     }
 }
 
-/// What a block says, without what cannot stand inside an item.
+/// Text of a block, without what cannot stand inside an item.
 fn lines_of(block: &Block, out: &mut Vec<String>) {
     match block {
         Block::Heading(_, text) | Block::Paragraph(text) => out.push(line(text, " ")),
@@ -180,7 +180,7 @@ fn mention(account: &str, name: &str) -> String {
     if is_account(account) { format!("[~{account}]") } else { escape(name) }
 }
 
-/// Whether the address can stand in a link without ending it.
+/// Returns whether the address can stand in a link without ending it.
 fn is_linkable(url: &str) -> bool {
     let unsafe_in_link = |c: char| {
         c.is_whitespace() || c.is_control() || !c.is_ascii() || r#"|[]{}\^"<>!*"#.contains(c)
@@ -188,7 +188,7 @@ fn is_linkable(url: &str) -> bool {
     is_web(url) && !url.contains(unsafe_in_link)
 }
 
-/// Whether Jira would read the name as one account in a mention.
+/// Returns whether Jira would read the name as one account in a mention.
 pub(super) fn is_account(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 255
@@ -196,7 +196,7 @@ pub(super) fn is_account(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-@+".contains(c))
 }
 
-/// Whether the character means nothing to Jira at this place. `head` is the line up to it.
+/// Returns whether the character has no meaning for Jira at this place. `head` is the line up to it.
 fn is_plain(c: char, before: Option<char>, after: Option<char>, head: &[char]) -> bool {
     let word = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     let digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());

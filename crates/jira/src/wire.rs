@@ -24,12 +24,12 @@ pub const MAX_BODY: usize = 1 << 20;
 /// Longest wait that a `Retry-After` header can ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// The way to one site. Cheap to clone.
+/// HTTP client of one site. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Wire {
     http: Client,
     base: Url,
-    /// What no error may show: the token, and the form in which it is sent.
+    /// Secrets that no error may show: the token, and the form in which it is sent.
     hidden: Vec<SecretString>,
 }
 
@@ -117,7 +117,7 @@ impl Wire {
         result.map_err(|error| self.redact(error))
     }
 
-    /// Foreign texts may repeat our token.
+    /// Removes our token from an error: foreign texts may repeat it.
     fn redact(&self, error: JiraError) -> JiraError {
         error.rewrite(|text| {
             let secrets =
@@ -140,8 +140,8 @@ async fn receive(mut response: Response) -> Answer {
     let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
     let retry_after =
         text(RETRY_AFTER).and_then(|v| parse_retry_after(v, OffsetDateTime::now_utc()));
-    // Jira's authentication (Seraph) tells here what it does not tell by the status.
-    let stranger = headers
+    // Jira's authentication (Seraph) says here what it does not say by the status.
+    let anonymous = headers
         .get("x-seraph-loginreason")
         .and_then(|reason| reason.to_str().ok())
         .is_some_and(|reason| {
@@ -166,7 +166,7 @@ async fn receive(mut response: Response) -> Answer {
             Err(_) => break Err("the answer broke off"),
         }
     };
-    Answer { status, retry_after, stranger, body }
+    Answer { status, retry_after, anonymous, body }
 }
 
 /// Seconds or an HTTP date, RFC 9110 section 10.2.3.

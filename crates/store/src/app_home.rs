@@ -14,13 +14,13 @@ use metalbot_core::domain::ids::BatchId;
 pub struct DueHome {
     pub platform_user_id: String,
     /// The row of the audit up to which the page will show everything: the newest, or the one
-    /// before while rows with lower numbers may still come from transactions that are under way.
+    /// before while rows with lower numbers may still come from open transactions.
     pub settled: i64,
     pub digest: Option<Vec<u8>>,
     pub attempts: i32,
 }
 
-/// A person looks at their page: it is shown at once, and kept up to date for a while.
+/// Marks a page as opened by its person: it is rendered at once, and kept up to date for a while.
 pub async fn opened(pool: &PgPool, platform: &str, platform_user_id: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into app_home (platform, platform_user_id) values ($1, $2)
@@ -54,7 +54,7 @@ pub async fn due(pool: &PgPool, platform: &str, kept: Duration) -> sqlx::Result<
     .await
 }
 
-/// The page shows everything up to this row of the audit; the next time waits for `pause`.
+/// Stores that the page shows everything up to this row of the audit; the next time waits for `pause`.
 pub async fn rendered(
     pool: &PgPool,
     platform: &str,
@@ -77,7 +77,7 @@ pub async fn rendered(
     Ok(())
 }
 
-/// The platform did not take the page; it is tried again after a while.
+/// Stores that the platform did not take the page; it is sent again after a while.
 pub async fn postpone(
     pool: &PgPool,
     platform: &str,
@@ -134,7 +134,7 @@ pub async fn waiting(
     .filter_map(|row| match serde_json::from_value(row.requirements) {
         Ok(needs) => Some(Ok((BatchId(row.id), row.submitter, needs))),
         Err(error) => {
-            tracing::error!(batch = row.id, %error, "it is on nobody's page");
+            tracing::error!(batch = row.id, %error, "a batch that waits for approval cannot be shown on the pages of its approvers");
             None
         }
     })

@@ -15,7 +15,7 @@ use metalbot_core::domain::ids::{BatchId, Epoch, JobId};
 use metalbot_core::domain::job::JobState;
 use metalbot_core::domain::principal::Actor;
 
-/// What is about to be done to a host.
+/// Intent: one try of a step that is about to begin.
 #[derive(Clone, Copy, Debug)]
 pub struct Intent {
     pub job: JobId,
@@ -23,11 +23,11 @@ pub struct Intent {
     pub step: usize,
     /// 1 for the first try of the step.
     pub try_number: u32,
-    /// Nothing was done to the host before: it is left alone unless the batch runs.
+    /// Set while nothing was done to the host: the intent is refused unless the batch runs.
     pub untouched: bool,
 }
 
-/// How an attempt ended.
+/// Outcome of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AttemptOutcome {
     Succeeded,
@@ -45,23 +45,23 @@ impl AttemptOutcome {
     }
 }
 
-/// How an attempt ended, and where its job stands then.
+/// Outcome of an attempt, with the state of its job afterwards.
 #[derive(Clone, Debug)]
 pub struct OutcomeRow {
-    /// `None`: none was begun, and only the job moves.
+    /// `None`: no attempt was begun, and only the job changes.
     pub attempt: Option<i64>,
     pub job: JobId,
     pub epoch: Epoch,
     pub outcome: AttemptOutcome,
-    /// Whether the host was, or may have been, touched by now.
+    /// Set once the host was, or may have been, touched.
     pub acted: bool,
     /// `None` when it succeeded.
     pub error: Option<HostError>,
     /// `Running` while there is more to do; `Pending` when the job was taken back.
     pub job_state: JobState,
-    /// The step to do next.
+    /// Index of the step to do next.
     pub step: usize,
-    /// The job failed in the middle, and its host may be down.
+    /// Set when the job failed in the middle, so that its host may be down.
     pub maybe_down: bool,
 }
 
@@ -76,7 +76,7 @@ pub async fn write_intents(
     let steps: Vec<i32> = intents.iter().map(|i| i32::try_from(i.step).unwrap_or(0)).collect();
     let tries: Vec<i32> = intents.iter().map(|intent| intent.try_number.cast_signed()).collect();
     let untouched: Vec<bool> = intents.iter().map(|intent| intent.untouched).collect();
-    // The share lock keeps a takeover waiting until the intent is there for it to see. Whoever locks
+    // The lock for share keeps a takeover waiting until the intent is there for it to see. Whoever locks
     // several jobs locks them in the order of their numbers. The same intent written again, after
     // the answer of a commit was lost, is the first one.
     let written = sqlx::query!(
@@ -107,7 +107,7 @@ pub async fn write_intents(
     Ok(written.into_iter().map(|row| (JobId(row.job_id), row.id)).collect())
 }
 
-/// Writes outcomes and moves the jobs on; returns the jobs that were still ours. Wakes nobody: where
+/// Writes outcomes and changes the jobs; returns the jobs that were still ours. Wakes nobody: where
 /// hundreds of jobs end in a second, a NOTIFY in each transaction would make all commits wait for
 /// each other ([`super::notifier::Notifier::jobs_ended`]).
 pub async fn write_outcomes(
@@ -187,10 +187,10 @@ pub async fn write_outcomes(
         caps::are_up(&mut tx, &succeeded).await?;
     }
     let mut changed = Vec::new();
-    for (what, told) in [("job.ended", true), ("job.recalled", false)] {
+    for (what, ended) in [("job.ended", true), ("job.recalled", false)] {
         let rows: Vec<_> = written
             .iter()
-            .filter(|row| row.released && row.ended == told)
+            .filter(|row| row.released && row.ended == ended)
             .map(|row| {
                 let detail = json!({ "host": row.host, "state": row.state, "error": row.error });
                 (BatchId(row.batch_id), detail)

@@ -138,7 +138,7 @@ pub async fn seal(tx: &mut PgTransaction<'_>, at_most: i64) -> sqlx::Result<usiz
     Ok(rows.len())
 }
 
-/// What a check of the whole chain found.
+/// Result of a check of the whole chain.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChainReport {
     pub sealed: u64,

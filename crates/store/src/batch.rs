@@ -38,33 +38,33 @@ pub struct Batch {
     /// Index of the wave whose hosts may start.
     pub wave: i32,
     pub failures_excused: i32,
-    /// Somebody resumed although hosts had failed in the batch before: they count no more until they
-    /// fail anew.
+    /// Set when somebody resumed although hosts had failed in the batch before: they count no more
+    /// until they fail again.
     pub failed_previously_excused: bool,
-    /// What keeps hosts from starting although it is their turn, for people.
+    /// Reason why no further hosts start although it is their turn, for people.
     pub blocked_by: Option<String>,
-    /// How often it was paused so far.
+    /// Number of pauses so far.
     pub pause_count: i32,
-    /// While it is scheduled: when it starts. While it runs: when the open wave may begin.
+    /// Time at which a scheduled batch starts, or the open wave of a running one may begin.
     pub not_before: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
     pub expires_at: Option<OffsetDateTime>,
     pub started_at: Option<OffsetDateTime>,
     pub finished_at: Option<OffsetDateTime>,
-    /// Its approval did not come in time, by the database's clock.
+    /// Set when its approval did not come in time, by the database's clock.
     pub overdue: bool,
-    /// The database's time when this was read.
+    /// Database's time when this was read.
     pub now: OffsetDateTime,
 }
 
 impl Batch {
-    /// What it waits for by the clock, if that is still to come.
+    /// Time that it waits for, if that is still to come.
     pub fn until(&self) -> Option<OffsetDateTime> {
         self.not_before.filter(|until| *until > self.now)
     }
 }
 
-/// What a submission brings.
+/// Batch to be stored.
 #[derive(Clone, Debug)]
 pub struct NewBatch<'a> {
     pub plan: &'a Plan,
@@ -78,7 +78,7 @@ pub struct NewBatch<'a> {
     pub retry_of: Option<BatchId>,
 }
 
-/// Why a change of state did not happen.
+/// Error of a change of state; nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     #[error(transparent)]
@@ -262,7 +262,7 @@ pub async fn apply(
     batch.finished_at = row.finished_at;
     let detail = json!({ "from": before, "to": after, "reason": reason });
     audit::record(&mut *tx, actor, "batch.state", Some(batch.id), detail).await?;
-    // A refusal is told to its submitter alone.
+    // Only its submitter is notified of a refusal.
     if after != BatchState::Refused {
         card::touch(&mut *tx, batch.id).await?;
     }
@@ -285,7 +285,7 @@ pub async fn pass_checks(
     apply(tx, batch, BatchEvent::AskApproval, actor, None).await
 }
 
-/// Batches whose hosts wait to be looked at, oldest first.
+/// Batches whose hosts wait to be checked, oldest first.
 pub async fn checking(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
     sqlx::query_scalar!("select id from batch where state = 'checking' order by id")
         .fetch_all(conn)
@@ -293,7 +293,7 @@ pub async fn checking(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
         .map(|ids| ids.into_iter().map(BatchId).collect())
 }
 
-/// Starts the clock of an approval, which stops at the latest when the batch must start.
+/// Sets the time at which the approval expires: at the latest when the batch must start.
 async fn set_expiry(
     tx: &mut PgTransaction<'_>,
     batch: &mut Batch,
@@ -330,7 +330,7 @@ pub async fn open_next_wave(
     card::touch(&mut *tx, batch.id).await
 }
 
-/// The time that a locked batch waited for has come.
+/// Stores that the time has come for which a locked batch waited.
 pub async fn end_wait(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> sqlx::Result<()> {
     sqlx::query!("update batch set not_before = null where id = $1", batch.id.0)
         .execute(&mut **tx)
@@ -339,7 +339,7 @@ pub async fn end_wait(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> sqlx::Re
     card::touch(&mut *tx, batch.id).await
 }
 
-/// An operator goes on in spite of this many failures, and of what had failed before. Touches no job:
+/// Stores that an operator goes on in spite of this many failures, and of earlier ones. Changes no job:
 /// the journal locks jobs before their batch.
 pub async fn excuse_failures(
     tx: &mut PgTransaction<'_>,
@@ -369,7 +369,7 @@ pub async fn needing_reconcile(conn: &mut PgConnection) -> sqlx::Result<Vec<Batc
                union
                select id, started_at from batch
                where not_before <= now() and state in ('scheduled', 'running')) found
-           -- New ones first; of those that want room under the same cap each is first in turn.
+           -- New ones first; of those that wait for the same cap each is first in turn.
            order by started_at is not null, random() limit 1000"#
     )
     .fetch_all(conn)
@@ -377,15 +377,15 @@ pub async fn needing_reconcile(conn: &mut PgConnection) -> sqlx::Result<Vec<Batc
     Ok(ids.into_iter().map(BatchId).collect())
 }
 
-/// Has the task rollout look at these batches. A batch that is marked already is written all the
-/// same: its row lock makes sure that a round which has just looked, and has not seen what the caller
+/// Marks batches for the task rollout. A batch that is marked already is written all the
+/// same: its row lock makes sure that a round which has just read it, and has not seen what the caller
 /// did, is followed by another.
 pub async fn request_reconcile(conn: &mut PgConnection, ids: &[BatchId]) -> sqlx::Result<()> {
     mark_needs_reconcile(conn, ids).await?;
     notify(conn, Topic::Work).await
 }
 
-/// As [`request_reconcile`], and wakes nobody.
+/// Marks batches as [`request_reconcile`] does, and wakes nobody.
 pub async fn mark_needs_reconcile(conn: &mut PgConnection, ids: &[BatchId]) -> sqlx::Result<()> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
     sqlx::query!(
@@ -398,7 +398,7 @@ pub async fn mark_needs_reconcile(conn: &mut PgConnection, ids: &[BatchId]) -> s
     Ok(())
 }
 
-/// Which of these batches do not run now.
+/// Returns those of these batches that do not run now.
 pub async fn stopped(
     pool: &PgPool,
     batches: &BTreeSet<BatchId>,
@@ -411,7 +411,7 @@ pub async fn stopped(
     Ok(stopped.into_iter().map(BatchId).collect())
 }
 
-/// What keeps hosts of a locked batch from starting, for people; `None` when nothing does.
+/// Stores why no further hosts of a locked batch start, for people; `None` when they do.
 pub async fn set_blocked_by(
     tx: &mut PgTransaction<'_>,
     id: BatchId,
@@ -430,7 +430,7 @@ pub async fn set_blocked_by(
     Ok(())
 }
 
-/// The task rollout has looked at a locked batch; what changes from now on marks it anew.
+/// Takes the mark of the task rollout from a locked batch; later changes mark it again.
 pub async fn mark_reconciled(tx: &mut PgTransaction<'_>, id: BatchId) -> sqlx::Result<()> {
     sqlx::query!("update batch set needs_reconcile = false where id = $1", id.0)
         .execute(&mut **tx)

@@ -1,4 +1,4 @@
-//! Who each BMC says it is, from the last time that it answered.
+//! Vendor and firmware of each BMC, by its last answer.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use sqlx::{PgConnection, PgPool};
 use super::task_lease::interval;
 use metalbot_core::domain::host::{BmcIdentity, HostName, UsualBmc};
 
-/// How soon a BMC that has never answered is asked again.
-const STRANGERS: Duration = Duration::from_secs(3600);
+/// Wait before a BMC that has never answered is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(3600);
 
-/// Which of these hosts' BMCs have not been asked within this time, in the order given.
+/// Returns the hosts whose BMCs have not been asked within this time, in the order given.
 pub async fn due(
     pool: &PgPool,
     hosts: &[HostName],
@@ -23,7 +23,7 @@ pub async fn due(
              and asked_at > now() - case when vendor = '' then $3::interval else $2::interval end",
         &names,
         interval(within) as _,
-        interval(within.min(STRANGERS)) as _
+        interval(within.min(ASK_AGAIN)) as _
     )
     .fetch_all(pool)
     .await?
@@ -32,7 +32,7 @@ pub async fn due(
     Ok(hosts.iter().filter(|host| !asked.contains(host.as_str())).cloned().collect())
 }
 
-/// Keeps what BMCs have said. One that did not answer stays who it was.
+/// Stores answers of BMCs. `None`: a BMC did not answer, and its last answer stays.
 pub async fn keep(pool: &PgPool, answers: &[(HostName, Option<BmcIdentity>)]) -> sqlx::Result<()> {
     let hosts: Vec<String> = answers.iter().map(|(host, _)| host.as_str().to_owned()).collect();
     let part = |part: fn(&BmcIdentity) -> &String| -> Vec<Option<String>> {
@@ -56,7 +56,8 @@ pub async fn keep(pool: &PgPool, answers: &[(HostName, Option<BmcIdentity>)]) ->
     Ok(())
 }
 
-/// What more than half of the fleet's BMCs are: that hosts have it in common says nothing.
+/// Vendors and firmwares of more than half of the fleet's BMCs: that hosts have them in common says
+/// nothing.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Usual {
     vendors: Vec<String>,

@@ -1,4 +1,4 @@
-//! What the caps count: hosts that are down, and hosts that wait to go.
+//! Counts for the caps: hosts that are down, and hosts that wait to start.
 
 use sqlx::PgTransaction;
 
@@ -7,7 +7,7 @@ use metalbot_core::domain::caps::FailureDomain;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::{BatchId, JobId};
 
-/// The lock of the caps, in the key space of the fleet's lock (`store::lock`).
+/// Advisory lock of the caps, in the key space of the fleet's lock (`store::lock`).
 const CAPS: (i32, i32) = (0x4d42, 2);
 
 struct Row {
@@ -29,7 +29,7 @@ impl TryFrom<Row> for (JobId, FailureDomain) {
     }
 }
 
-/// Pending jobs of the waves so far, in the order of their numbers, and where their hosts count.
+/// Pending jobs of the waves so far, in the order of their numbers, with the places of their hosts.
 pub async fn waiting(
     tx: &mut PgTransaction<'_>,
     batch: BatchId,
@@ -49,8 +49,8 @@ pub async fn waiting(
     .collect()
 }
 
-/// Where hosts are, or are about to be, down: queued and running jobs of all batches that are not
-/// harmless, quarantined ones, of whose hosts nobody knows how they are, and those that failed in the
+/// Places of hosts that are, or are about to be, down: queued and running jobs of all batches that are not
+/// harmless, quarantined ones, whose hosts are in an unknown state, and those that failed in the
 /// middle. Takes the lock that lets one process at a time count and queue.
 pub async fn down(tx: &mut PgTransaction<'_>) -> sqlx::Result<Vec<FailureDomain>> {
     let (class, lock) = CAPS;
@@ -89,7 +89,7 @@ pub async fn let_go(
     .collect()
 }
 
-/// The hosts of these jobs have succeeded at something: where it was not harmless, they are up.
+/// Counts the hosts of these jobs, which have succeeded, as up again, unless the action was harmless.
 pub async fn are_up(tx: &mut PgTransaction<'_>, jobs: &[i64]) -> sqlx::Result<()> {
     sqlx::query!(
         "update job set maybe_down = false

@@ -18,13 +18,13 @@ pub struct DirtyCard {
     pub platform: String,
     pub channel: String,
     pub message_id: Option<String>,
-    /// Goes up with every change.
+    /// Version, raised by every change.
     pub version: i64,
     pub attempts: i32,
 }
 
 impl DirtyCard {
-    /// Where it belongs.
+    /// Channel that it belongs to.
     pub fn location(&self) -> ChatLocation {
         let (platform, channel) = (self.platform.clone(), self.channel.clone());
         ChatLocation::channel(platform, channel)
@@ -38,7 +38,7 @@ pub async fn touch(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<()> 
     notify(conn, Topic::Outbox).await
 }
 
-/// As [`touch`], for a change that can wait until the relay looks by itself.
+/// Marks the card as [`touch`] does, for a change that can wait until the relay polls.
 pub async fn progress(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into card (batch_id)
@@ -85,7 +85,7 @@ pub async fn dirty(
         .collect())
 }
 
-/// The platform shows this version of the card; the next edit waits for `pause`.
+/// Stores that the platform shows this version of the card; the next edit waits for `pause`.
 pub async fn rendered(
     pool: &PgPool,
     batch: BatchId,
@@ -107,7 +107,7 @@ pub async fn rendered(
     Ok(())
 }
 
-/// The platform did not take the card; it is tried again after a while.
+/// Stores that the platform did not take the card; it is sent again after `wait`.
 pub async fn postpone(
     pool: &PgPool,
     batch: BatchId,
@@ -126,7 +126,7 @@ pub async fn postpone(
     Ok(())
 }
 
-/// It is not the card's turn yet; nothing has failed.
+/// Postpones a card whose turn has not come; nothing has failed.
 pub async fn defer(pool: &PgPool, batch: BatchId, wait: Duration) -> sqlx::Result<()> {
     sqlx::query!(
         "update card set due_at = now() + $2 where batch_id = $1",
@@ -138,7 +138,7 @@ pub async fn defer(pool: &PgPool, batch: BatchId, wait: Duration) -> sqlx::Resul
     Ok(())
 }
 
-/// The platform will never show the card.
+/// Stores that the platform will never show the card.
 pub async fn refused(pool: &PgPool, batch: BatchId, error: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "update card set refused_at = now(), last_error = $2 where batch_id = $1",
@@ -166,8 +166,8 @@ pub async fn message_of(
     Ok(row.map(|row| (row.platform, row.channel, row.message_id)))
 }
 
-/// Whether the batch's card is on its way to this channel: people may see it, and act on it, a
-/// moment before its message is known here.
+/// Returns whether the batch's card is being sent to this channel: people may see it, and act on it,
+/// a moment before its message is known here.
 pub async fn is_on_its_way(
     conn: &mut PgConnection,
     batch: BatchId,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: whatever changes how a message looks (its text, its reactions, the number of its
 //! replies) raises its `rev` and announces its id on the channel `console_message`, in the same
-//! transaction. So a reader can tell an older picture of a message from a newer one.
+//! transaction. So a reader can distinguish an older view of a message from a newer one.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub const NOTIFY_CHANNEL: &str = "console_message";
 #[derive(Clone, PartialEq, Debug)]
 pub struct ConsoleMessage {
     pub id: i64,
-    /// Goes up with every change.
+    /// Version, raised by every change.
     pub rev: i64,
     pub channel: String,
     pub thread: Option<i64>,
@@ -34,7 +34,7 @@ pub struct ConsoleMessage {
     pub key: String,
     pub created_at: OffsetDateTime,
     pub edited_at: Option<OffsetDateTime>,
-    /// In the order in which they first appeared.
+    /// Reactions in the order in which they first appeared.
     pub reactions: Json<Vec<MessageReaction>>,
     /// Number of replies by the one person who may see them; `""` counts those for everybody.
     pub replies: Json<BTreeMap<String, i64>>,
@@ -58,7 +58,7 @@ impl ConsoleMessage {
     }
 }
 
-/// A message to be written.
+/// Message to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct NewMessage<'a> {
     pub channel: &'a str,
@@ -71,7 +71,7 @@ pub struct NewMessage<'a> {
     pub key: &'a str,
 }
 
-/// Where a message stands.
+/// Channel and thread of a message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MessagePosition {
     pub channel: String,
@@ -177,7 +177,7 @@ pub async fn react(
     Ok(changed)
 }
 
-/// Where a message stands, if it exists and this person may see it.
+/// Channel and thread of a message, if it exists and this person may see it.
 pub async fn visible(
     conn: &mut PgConnection,
     id: i64,

@@ -1,4 +1,4 @@
-//! What was seen a moment ago, shared by all replicas.
+//! Keys that were seen a moment ago, shared by all replicas.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::task_lease::interval;
 
-/// Whether the key is seen for the first time within the window; from now on it was seen. Two
+/// Marks the key as seen; `true` when it was not seen within the window before. Two
 /// replicas that ask at once wait for each other.
 pub async fn first(conn: &mut PgConnection, key: &str, window: Duration) -> sqlx::Result<bool> {
     let rows = sqlx::query!(
@@ -22,7 +22,7 @@ pub async fn first(conn: &mut PgConnection, key: &str, window: Duration) -> sqlx
     Ok(rows == 1)
 }
 
-/// Forgets what was seen longer ago than this. Returns how much.
+/// Deletes keys that were seen longer ago than this. Returns how many.
 pub async fn forget(pool: &PgPool, older: Duration) -> sqlx::Result<u64> {
     let rows =
         sqlx::query!("delete from dedup_key where seen_at < now() - $1::interval", interval(older))

@@ -1,9 +1,9 @@
-//! Forms that people looked at and have not sent yet.
+//! Forms that people have opened and not sent yet.
 
 use serde_json::Value;
 use sqlx::PgConnection;
 
-/// Keeps a draft, and forgets those of other days.
+/// Stores a draft, and deletes those of other days.
 pub async fn put(
     conn: &mut PgConnection,
     key: &str,

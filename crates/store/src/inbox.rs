@@ -16,10 +16,10 @@ pub struct Delivery {
     pub id: i64,
     pub platform: String,
     pub body: Value,
-    /// How often it was tried before.
+    /// Number of tries before.
     pub attempts: i32,
     pub received_at: OffsetDateTime,
-    /// How long ago that was.
+    /// Time since it was received.
     pub age: Duration,
 }
 
@@ -50,7 +50,7 @@ pub async fn accept(
 }
 
 /// The oldest delivery that nobody else works on and that no earlier one of its sender precedes,
-/// locked until the transaction ends: who approves and then takes it back must not be heard in the
+/// locked until the transaction ends: an approval and its withdrawal must not be worked on in the
 /// other order.
 pub async fn take(tx: &mut PgTransaction<'_>) -> sqlx::Result<Option<Delivery>> {
     let row = sqlx::query!(
@@ -75,7 +75,7 @@ pub async fn take(tx: &mut PgTransaction<'_>) -> sqlx::Result<Option<Delivery>> 
     }))
 }
 
-/// Lets nobody take the delivery for a while.
+/// Keeps everybody from taking the delivery for a while.
 pub async fn leave_alone(conn: &mut PgConnection, id: i64, wait: Duration) -> sqlx::Result<()> {
     sqlx::query!("update inbox set due_at = now() + $2 where id = $1", id, interval(wait))
         .execute(conn)
@@ -83,14 +83,14 @@ pub async fn leave_alone(conn: &mut PgConnection, id: i64, wait: Duration) -> sq
     Ok(())
 }
 
-/// The delivery may be taken again.
+/// Lets the delivery be taken again.
 pub async fn go_on(pool: &PgPool, id: i64) -> sqlx::Result<()> {
     sqlx::query!("update inbox set due_at = now() where id = $1", id).execute(pool).await?;
     Ok(())
 }
 
-/// The delivery's effects are in this transaction. The address for its answer is a secret, and is
-/// kept only for an answer that is on its way.
+/// Stores that the delivery's effects are in this transaction. The address for its answer is a
+/// secret, and is kept only for an answer that is still to be sent.
 pub async fn done(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
     sqlx::query!(
         "update inbox set done_at = now(), last_error = null,
@@ -105,7 +105,7 @@ pub async fn done(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The delivery could not be worked on; it is tried again after a while.
+/// Stores that the delivery could not be worked on; it is tried again after a while.
 pub async fn postpone(pool: &PgPool, id: i64, wait: Duration, error: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "update inbox set attempts = attempts + 1, due_at = now() + $2, last_error = $3
@@ -119,7 +119,8 @@ pub async fn postpone(pool: &PgPool, id: i64, wait: Duration, error: &str) -> sq
     Ok(())
 }
 
-/// The delivery can never be worked on. It stays in the table, with its error, for an operator.
+/// Stores that the delivery can never be worked on. It stays in the table, with its error, for an
+/// operator.
 pub async fn give_up(pool: &PgPool, id: i64, error: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "update inbox set done_at = now(), last_error = $2, body = body #- '{payload,response_url}'
@@ -132,8 +133,8 @@ pub async fn give_up(pool: &PgPool, id: i64, error: &str) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The delivery means nothing that we know. It stays in the table as it came, with the reason, for
-/// an operator; nobody waits for it.
+/// Stores that the delivery is of no known kind. It stays in the table as it came, with the reason,
+/// for an operator; nobody waits for it.
 pub async fn unreadable(conn: &mut PgConnection, id: i64, why: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "update inbox set done_at = now(), last_error = $2, body = body #- '{payload,response_url}'
@@ -146,7 +147,7 @@ pub async fn unreadable(conn: &mut PgConnection, id: i64, why: &str) -> sqlx::Re
     Ok(())
 }
 
-/// What a delivery says where an answer to it can be sent, if it came within `good`.
+/// Address at which a delivery is answered, if it came within `good`.
 pub async fn response_url(
     pool: &PgPool,
     platform: &str,
@@ -165,7 +166,7 @@ pub async fn response_url(
     .await
 }
 
-/// The address for an answer to a delivery is not needed any more.
+/// Deletes the address for an answer to a delivery.
 pub async fn forget_response_url(
     pool: &PgPool,
     platform: &str,
@@ -182,7 +183,7 @@ pub async fn forget_response_url(
     Ok(())
 }
 
-/// How many deliveries wait.
+/// Number of deliveries that wait.
 pub async fn backlog(pool: &PgPool) -> sqlx::Result<i64> {
     sqlx::query_scalar!(r#"select count(*) as "count!" from inbox where done_at is null"#)
         .fetch_one(pool)

@@ -123,7 +123,7 @@ pub async fn leave_out(
     Ok(())
 }
 
-/// Deals the hosts that are left in a batch out to its waves anew: a canary that was taken out of the
+/// Assigns the hosts that are left in a batch to its waves again: a canary that was taken out of the
 /// batch has a successor.
 pub async fn cut_waves(
     tx: &mut PgTransaction<'_>,
@@ -191,7 +191,7 @@ pub async fn hosts_in(
     .collect()
 }
 
-/// Jobs of these hosts that an operator may let go: batch and owner by host.
+/// Jobs of these hosts that an operator may release: batch and owner by host.
 pub async fn releasable(
     conn: &mut PgConnection,
     hosts: &[HostName],
@@ -209,7 +209,7 @@ pub async fn releasable(
     .collect()
 }
 
-/// How each job of a batch stands, with its last error, by host.
+/// States of a batch's jobs, each with its last error, by host.
 pub async fn ends(
     conn: &mut PgConnection,
     batch: BatchId,
@@ -288,7 +288,7 @@ pub async fn rollout_counts(conn: &mut PgConnection, batch: &Batch) -> sqlx::Res
 }
 
 /// Marks the hosts of a starting batch that failed in the batch before, unless that is the
-/// batch which this one retries. A success at what is harmless, such as a lamp, mends nothing.
+/// batch which this one retries. A success of a harmless action, such as a lamp, does not count.
 pub async fn mark_failed_previously(
     tx: &mut PgTransaction<'_>,
     batch: BatchId,
@@ -348,7 +348,7 @@ pub async fn history(
     Ok(history)
 }
 
-/// Keeps what the BMC's log said when a job failed; one that was released meanwhile keeps nothing.
+/// Stores the entries of the BMC's event log when a job failed, unless it was released meanwhile.
 pub async fn keep_bmc_events(pool: &PgPool, job: JobId, events: &[String]) -> sqlx::Result<()> {
     sqlx::query!(
         "update job set bmc_events = $2 where id = $1 and state in ('failed', 'quarantined')",
@@ -360,7 +360,7 @@ pub async fn keep_bmc_events(pool: &PgPool, job: JobId, events: &[String]) -> sq
     Ok(())
 }
 
-/// Whether a retry of the batch would take up one of these hosts.
+/// Returns whether a retry of the batch would take one of these hosts.
 pub async fn any_failed(
     conn: &mut PgConnection,
     batch: BatchId,

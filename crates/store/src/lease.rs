@@ -24,15 +24,15 @@ pub struct Leased {
     pub step: usize,
     /// Tries of that step that are in the journal.
     pub tries: u32,
-    /// Something was, or may have been, done to the host, not counting the open attempt.
+    /// Set when something was, or may have been, done to the host, not counting the open attempt.
     pub touched: bool,
-    /// Where its BMC was when the batch was asked for.
+    /// Address of its BMC when the batch was submitted.
     pub bmc: BmcEndpoint,
     /// An attempt whose worker wrote the intent and never the outcome.
     pub open_attempt: Option<i64>,
 }
 
-/// What the journal says of a job that was leased before.
+/// Summary of the journal of a job that was leased before.
 #[derive(Clone, Copy, Default)]
 struct Tried {
     touched: bool,
@@ -42,7 +42,7 @@ struct Tried {
 
 /// Leases up to `at_most` jobs: running ones whose worker's lease ran out, then queued ones of
 /// running batches, one of each batch in turn, so that a huge batch does not starve a small one. Where
-/// there is room for some batches only, chance decides which, for any order would be a privilege.
+/// the limit allows jobs of some batches only, chance decides which: any order would prefer some.
 pub async fn take(
     pool: &PgPool,
     worker: &str,
@@ -165,8 +165,9 @@ pub async fn heartbeat(
     Ok(kept.into_iter().map(JobId).collect())
 }
 
-/// Lets other workers have this process's jobs at once: it stops in order. A job with an act under
-/// way is not given up: the act may still be on its way to the BMC, and its lease must run out.
+/// Ends the leases of this process's jobs, which stops in order, so that other workers take them at
+/// once. A job with an open attempt is not given up: its act may still reach the BMC, and its lease
+/// must run out.
 pub async fn give_up(pool: &PgPool, worker: &str) -> sqlx::Result<u64> {
     let given = sqlx::query!(
         "update job set lease_until = now() - interval '1 second'
@@ -230,7 +231,7 @@ mod tests {
         assert!(take_one(&pool, "b", LONG).await.is_none());
         let attempt = write_intents(&pool, "a", &[intent(&old)]).await.unwrap()[&old.job];
         let given = give_up(&pool, "a").await.unwrap();
-        assert_eq!(given, 0, "the act may be on its way: the lease has to run out");
+        assert_eq!(given, 0, "the act may still reach the BMC: the lease has to run out");
         let ended = "update job set lease_until = now() - interval '1 second'";
         sqlx::query(ended).execute(&pool).await.unwrap();
 

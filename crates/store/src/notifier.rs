@@ -1,12 +1,12 @@
-//! Tells loops of all processes that there is work, by `NOTIFY`. A notification carries nothing and
-//! may be lost: loops also look by themselves from time to time.
+//! Notifies the loops of all processes of work, by `NOTIFY`. A notification carries nothing and
+//! may be lost: loops also poll.
 
 use sqlx::PgConnection;
 
-/// The channel of `LISTEN` and `NOTIFY`; the payload is a [`Topic`].
+/// Channel of `LISTEN` and `NOTIFY`; the payload is a [`Topic`].
 pub const CHANNEL: &str = "metalbot";
 
-/// What there is work for.
+/// Kind of work that a notification is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Topic {
     /// A delivery waits in the inbox.
@@ -18,7 +18,7 @@ pub enum Topic {
 }
 
 impl Topic {
-    /// The payload of a notification.
+    /// Payload of a notification.
     pub fn as_str(self) -> &'static str {
         match self {
             Topic::Inbox => "inbox",
@@ -27,7 +27,7 @@ impl Topic {
         }
     }
 
-    /// The topic of a payload; `None` for one that this version does not know.
+    /// Topic of a payload; `None` for one that this version does not know.
     pub fn parse(payload: &str) -> Option<Topic> {
         [Topic::Inbox, Topic::Outbox, Topic::Work].into_iter().find(|t| t.as_str() == payload)
     }

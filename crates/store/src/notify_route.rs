@@ -1,5 +1,5 @@
-//! Telling of a batch's course: in its thread as its channel wants it, and to its submitter as they
-//! want it. Whoever changes a batch calls this in the same transaction.
+//! Notices about the progress of a batch: in its thread by the setting of its channel, and to its
+//! submitter by their preferences. Whoever changes a batch calls this in the same transaction.
 
 use std::time::Duration;
 
@@ -16,15 +16,15 @@ use metalbot_core::domain::notify::{NoticeTopic, route};
 use metalbot_core::domain::rollout::WavePause;
 use metalbot_core::domain::view::Failure;
 
-/// How long failures are collected before the first notice about them.
+/// Time for which failures are collected before the first notice about them.
 const COLLECT: Duration = Duration::from_secs(2);
 /// Least time between two notices about failures of one batch.
 const PAUSE: Duration = Duration::from_secs(30);
-/// Most notices about failures of one batch; its end tells of all.
+/// Most notices about failures of one batch; the notice of its end names all.
 const MOST: i32 = 10;
 
-/// Queues an event for the batch's thread and for its submitter, as they prefer. Of a batch that is
-/// announced nowhere nobody is told: whoever asked for it looks at it where they asked.
+/// Queues an event for the batch's thread and for its submitter, as they prefer. Nobody is notified
+/// of a batch without a channel: its submitter sees it where it was submitted.
 pub async fn tell(
     tx: &mut PgTransaction<'_>,
     batch: &Batch,
@@ -35,21 +35,21 @@ pub async fn tell(
     let Some(near) = batch.announced.clone() else { return Ok(()) };
     let setting = preference::channel(&mut *tx, &near).await?;
     let who = preference::of(&mut *tx, &batch.submitter).await?;
-    let way = route(topic, &batch.plan.action, &setting, &who);
+    let route = route(topic, &batch.plan.action, &setting, &who);
     let event = Event::new(batch.id, body);
     let notice = |mention| Notice::Event { event: event.clone(), mention };
-    if way.thread {
+    if route.thread {
         let thread = Audience::Thread { batch: batch.id };
-        outbox::notice(&mut *tx, key, &thread, &notice(way.named)).await?;
+        outbox::notice(&mut *tx, key, &thread, &notice(route.named)).await?;
     }
-    if way.direct {
+    if route.direct {
         let person = Audience::Person { login: batch.submitter.clone(), near };
         outbox::notice(&mut *tx, &format!("{key}:dm"), &person, &notice(true)).await?;
     }
     Ok(())
 }
 
-/// Batches that go on and have failures of which it is time to tell.
+/// Batches that go on and have failures for which a notice is due.
 pub async fn failing(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
     let ids = sqlx::query_scalar!(
         "select id from batch
@@ -67,7 +67,7 @@ pub async fn failing(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
     Ok(ids.into_iter().map(BatchId).collect())
 }
 
-/// Tells of all failures of a locked batch that were not told yet, in one notice.
+/// Queues one notice of all failures of a locked batch that were in no notice yet.
 pub async fn failures(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result<()> {
     let rows = sqlx::query!(
         "update job set failure_notified = true
@@ -97,7 +97,7 @@ pub async fn failures(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result
         }
     }
     new.sort_by_key(|one| (one.kind, one.quarantined));
-    let told = sqlx::query_scalar!(
+    let number = sqlx::query_scalar!(
         "update batch set failure_notice_count = failure_notice_count + 1,
              next_failure_notice_at = now() + $2::interval
          where id = $1 returning failure_notice_count",
@@ -107,7 +107,7 @@ pub async fn failures(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result
     .fetch_one(&mut **tx)
     .await?;
     let counts = job::state_counts(&mut *tx, batch.id).await?;
-    let key = format!("batch:{}:failing:{told}", batch.id.0);
+    let key = format!("batch:{}:failing:{number}", batch.id.0);
     let body = EventBody::JobsFailed {
         submitter: batch.submitter.clone(),
         failures: new,
@@ -117,7 +117,7 @@ pub async fn failures(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result
     tell(tx, batch, NoticeTopic::Failures, &key, body).await
 }
 
-/// Tells that a wave of a locked batch is done and when the next one begins.
+/// Queues the notice that a wave of a locked batch is done and when the next one begins.
 pub async fn wave(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result<()> {
     let waves = view::waves(&mut *tx, batch.id).await?;
     let counts = job::state_counts(&mut *tx, batch.id).await?;

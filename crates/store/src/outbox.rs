@@ -1,4 +1,4 @@
-//! What must leave: notices and tickets, written in the transaction that they tell of.
+//! Outbox: notices and tickets that are to be sent, written in the transaction that they are about.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ use metalbot_core::domain::notice::{Audience, Notice};
 pub struct PendingNotice {
     pub id: i64,
     pub key: String,
-    /// As stored: a notice of a newer version cannot be read by an older one.
+    /// Audience as stored: a notice of a newer version cannot be read by an older one.
     pub audience: serde_json::Result<Audience>,
     pub notice: serde_json::Result<Notice>,
     pub attempts: i32,
-    /// Where the batch's card is, for notices of its thread; its message may not be posted yet.
+    /// Thread of the batch's card, for notices of its thread; its message may not be posted yet.
     pub thread: Option<Thread>,
 }
 
@@ -36,7 +36,7 @@ pub struct Thread {
     pub message_id: Option<String>,
 }
 
-/// Failures of one kind that no ticket is for yet.
+/// Failures of one kind that are on no ticket yet.
 #[derive(Debug)]
 pub struct PendingTicket {
     pub id: i64,
@@ -91,7 +91,7 @@ pub async fn event(
     notice(conn, key, &audience, &Notice::event(Event::new(batch, body))).await
 }
 
-/// Queues one kind of failure of a batch, to be put on a ticket. `key` makes it recognisable.
+/// Queues the failures of one kind of a batch, to be put on a ticket. `key` makes it recognisable.
 pub async fn ticket(
     conn: &mut PgConnection,
     key: &str,
@@ -180,7 +180,7 @@ pub async fn due_tickets(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<Pendin
         .collect())
 }
 
-/// Locks a row that waits until the transaction ends; `false` when it waits no more.
+/// Locks a row that waits to be sent until the transaction ends; `false` when it waits no more.
 pub async fn take(tx: &mut PgTransaction<'_>, id: i64) -> sqlx::Result<bool> {
     let row = sqlx::query!(
         "select id from outbox where id = $1 and sent_at is null and refused_at is null for update",
@@ -191,7 +191,7 @@ pub async fn take(tx: &mut PgTransaction<'_>, id: i64) -> sqlx::Result<bool> {
     Ok(row.is_some())
 }
 
-/// The other side has it, and with a digest all that is in it.
+/// Stores that the other side has it, and with a digest all that is in it.
 pub async fn sent(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
     sqlx::query!(
         "update outbox set sent_at = now(), last_error = null
@@ -203,7 +203,7 @@ pub async fn sent(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The other side did not take it now.
+/// Stores that the other side did not take it now; it is sent again after `wait`.
 pub async fn postpone(pool: &PgPool, id: i64, wait: Duration, error: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "update outbox set attempts = attempts + 1, due_at = now() + $2, last_error = $3
@@ -217,7 +217,7 @@ pub async fn postpone(pool: &PgPool, id: i64, wait: Duration, error: &str) -> sq
     Ok(())
 }
 
-/// It is not its turn yet; nothing has failed.
+/// Postpones a row whose turn has not come; nothing has failed.
 pub async fn defer(pool: &PgPool, id: i64, wait: Duration) -> sqlx::Result<()> {
     sqlx::query!("update outbox set due_at = now() + $2 where id = $1", id, interval(wait))
         .execute(pool)
@@ -225,7 +225,7 @@ pub async fn defer(pool: &PgPool, id: i64, wait: Duration) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The other side will never take it.
+/// Stores that the other side will never take it.
 pub async fn refused(pool: &PgPool, id: i64, error: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "update outbox set attempts = attempts + 1, refused_at = now(), last_error = $2
@@ -238,12 +238,12 @@ pub async fn refused(pool: &PgPool, id: i64, error: &str) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// How long to wait after this many failed tries: 1 s, 2 s, 4 s ... up to `longest`.
+/// Wait after this many failed tries: 1 s, 2 s, 4 s ... up to `longest`.
 pub fn wait_after(attempts: i32, longest: Duration) -> Duration {
     Duration::from_secs(1 << attempts.clamp(0, 16)).min(longest)
 }
 
-/// How many rows wait to be sent.
+/// Number of rows that wait to be sent.
 pub async fn backlog(pool: &PgPool) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
         r#"select count(*) as "count!" from outbox where sent_at is null and refused_at is null"#

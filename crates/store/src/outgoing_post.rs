@@ -1,21 +1,21 @@
 //! Posts to platforms that cannot recognise a key of ours: written before the post, so that a
-//! process that dies in its middle leaves a doubt and not a second message.
+//! process that dies during the post leaves a mark and not a second message.
 
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
-/// What is known of a post when it is about to be made.
+/// State of a post that is about to be made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Begun {
-    /// Nobody has tried.
+    /// No process has tried.
     Now,
-    /// Somebody tried at that time, and its outcome is not known.
+    /// A process tried at that time, and the outcome is not known.
     Before(OffsetDateTime),
-    /// It was posted as this message.
+    /// Posted as this message.
     Posted(String),
 }
 
-/// Writes down that the post is about to be made.
+/// Stores that the post is about to be made.
 pub async fn begin(pool: &PgPool, platform: &str, key: &str) -> sqlx::Result<Begun> {
     let row = sqlx::query!(
         r#"insert into outgoing_post (platform, key) values ($1, $2)
@@ -33,7 +33,7 @@ pub async fn begin(pool: &PgPool, platform: &str, key: &str) -> sqlx::Result<Beg
     })
 }
 
-/// It was posted as this message.
+/// Stores that it was posted as this message.
 pub async fn posted(
     pool: &PgPool,
     platform: &str,
@@ -52,7 +52,7 @@ pub async fn posted(
     Ok(())
 }
 
-/// It was certainly not posted.
+/// Stores that it was certainly not posted.
 pub async fn refused(pool: &PgPool, platform: &str, key: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "delete from outgoing_post where platform = $1 and key = $2 and message_id is null",

@@ -1,4 +1,4 @@
-//! What a waiting batch will do, when that changes.
+//! Changes to the plan of a waiting batch.
 
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgTransaction};
@@ -10,7 +10,7 @@ use metalbot_core::domain::approval::Requirement;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::workflow::Digest;
 
-/// Replaces what a waiting batch will do, after hosts were taken out of it.
+/// Replaces the plan of a waiting batch, after hosts were taken out of it.
 pub async fn change(
     tx: &mut PgTransaction<'_>,
     batch: &mut Batch,
@@ -32,8 +32,8 @@ pub async fn change(
     card::touch(&mut *tx, batch.id).await
 }
 
-/// Whether what was said of a batch at this time was said of another plan. Platforms number what
-/// happens within a second rather than time it.
+/// Returns whether a message about a batch from this time was about another plan. Platforms number
+/// what happens within a second rather than time it.
 pub async fn changed_since(
     conn: &mut PgConnection,
     id: BatchId,

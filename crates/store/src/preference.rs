@@ -1,4 +1,4 @@
-//! What people and channels prefer to be told; see `domain::notify`.
+//! Preferences of people and channels for notices; see `domain::notify`.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::corrupt;
 use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_core::domain::notify::{ChannelSetting, Preferences};
 
-/// What a person prefers; the default until they chose.
+/// Preferences of a person; the default until they chose.
 pub async fn of(conn: &mut PgConnection, login: &str) -> sqlx::Result<Preferences> {
     let row = sqlx::query!(
         "select complete, failures, waves, approvals, digest from preference where login = $1",
@@ -26,7 +26,7 @@ pub async fn of(conn: &mut PgConnection, login: &str) -> sqlx::Result<Preference
     })
 }
 
-/// Remembers what a person prefers.
+/// Stores the preferences of a person.
 pub async fn set(conn: &mut PgConnection, login: &str, who: &Preferences) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into preference (login, complete, failures, waves, approvals, digest)
@@ -53,7 +53,7 @@ pub async fn told_of_approvals(conn: &mut PgConnection) -> sqlx::Result<Vec<Stri
         .await
 }
 
-/// What a channel is told; the default until somebody chose.
+/// Setting of a channel; the default until somebody chose.
 pub async fn channel(conn: &mut PgConnection, at: &ChatLocation) -> sqlx::Result<ChannelSetting> {
     let row = sqlx::query!(
         "select actions, verbosity from channel_setting where platform = $1 and channel = $2",
@@ -69,7 +69,7 @@ pub async fn channel(conn: &mut PgConnection, at: &ChatLocation) -> sqlx::Result
     })
 }
 
-/// Remembers what a channel is told.
+/// Stores the setting of a channel.
 pub async fn set_channel(
     conn: &mut PgConnection,
     at: &ChatLocation,

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use metalbot_core::domain::ids::BatchId;
 
-/// Remembers a reaction of a person. `false`: something later is known of it, and nothing changed.
+/// Stores a reaction of a person. `false`: a later change of it is stored, and nothing changed.
 pub async fn put(
     conn: &mut PgConnection,
     batch: BatchId,
@@ -32,8 +32,7 @@ pub async fn put(
     Ok(put.rows_affected() == 1)
 }
 
-/// Takes a reaction of a person away. `false`: it did not stand for anything, or was put there again
-/// later.
+/// Removes a reaction of a person. `false`: it was not there, or was put there again later.
 pub async fn take(
     conn: &mut PgConnection,
     batch: BatchId,
@@ -58,7 +57,7 @@ pub async fn take(
     Ok(stood && taken.rows_affected() == 1)
 }
 
-/// Forgets all reactions on a card: they were for another plan.
+/// Deletes all reactions on a card: they were for another plan.
 pub async fn forget(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<()> {
     sqlx::query!(
         "update card_reaction set standing = false,
@@ -71,7 +70,7 @@ pub async fn forget(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<()>
     Ok(())
 }
 
-/// Whether the person has any of these reactions on the card.
+/// Returns whether the person has any of these reactions on the card.
 pub async fn stands(
     conn: &mut PgConnection,
     batch: BatchId,

@@ -1,4 +1,4 @@
-//! Forgets what was delivered and sent long ago. What was decided and done is kept: batches, jobs,
+//! Deletes what was delivered and sent long ago. What was decided and done is kept: batches, jobs,
 //! attempts, decisions and the audit are the history of the fleet.
 
 use std::time::Duration;

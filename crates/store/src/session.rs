@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
 
-/// Opens a session for a login and sweeps out what has expired.
+/// Opens a session for a login and deletes those that have expired.
 pub async fn open(
     pool: &PgPool,
     token_hash: &[u8; 32],
@@ -27,7 +27,7 @@ pub async fn open(
     Ok(())
 }
 
-/// Whose session this is, while it lasts.
+/// Login of a session that has not expired.
 pub async fn login_of(pool: &PgPool, token_hash: &[u8; 32]) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar!(
         "select login from session where token_hash = $1 and expires_at > now()",
@@ -42,8 +42,8 @@ pub async fn close(pool: &PgPool, token_hash: &[u8; 32]) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Counts an attempt under a key before its outcome is known. `false`: too many failed, come back
-/// later; nothing was counted.
+/// Counts an attempt under a key before its outcome is known. `false`: too many failed within the
+/// last time, and nothing was counted.
 ///
 /// The first `free` attempts cost nothing; each further one doubles a wait that begins at 5 s and
 /// ends at 15 min. An hour of quiet forgets all.
@@ -66,13 +66,13 @@ pub async fn count_attempt(pool: &PgPool, key: &str, free: i32) -> sqlx::Result<
     Ok(counted.rows_affected() == 1)
 }
 
-/// The attempt succeeded: its key starts from nothing.
+/// Resets a key after an attempt that succeeded.
 pub async fn forgive(pool: &PgPool, key: &str) -> sqlx::Result<()> {
     sqlx::query!("delete from login_attempt where key = $1", key).execute(pool).await?;
     Ok(())
 }
 
-/// The attempt succeeded: it does not count, but earlier failures under the key still do.
+/// Takes back an attempt that succeeded; earlier failures under the key still count.
 pub async fn uncount(pool: &PgPool, key: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "update login_attempt set failures = greatest(failures - 1, 0), blocked_until = '-infinity'

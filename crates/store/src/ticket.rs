@@ -1,6 +1,6 @@
-//! Triage tickets in our own books: the truth about which exist and what they are for. A ticket is
-//! there before Jira has it; [`super::ticket_work`] is what is to be written to Jira,
-//! [`super::ticket_poll`] what Jira says.
+//! Triage tickets: the truth about which exist and which failures they are for. A ticket is stored
+//! before Jira has it; [`super::ticket_work`] holds what is to be written to Jira,
+//! [`super::ticket_poll`] what was read from it.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use metalbot_core::domain::ids::{BatchId, JobId, TicketId};
 use metalbot_core::domain::ticket_view::TicketView;
 use metalbot_core::domain::triage::{Source, Standing, Target};
 
-/// The lock of those who decide which failure belongs to which ticket, in the key space of the
+/// Advisory lock of whoever decides which failure belongs to which ticket, in the key space of the
 /// fleet's lock (`store::lock`).
 const PLACING: (i32, i32) = (0x4d42, 3);
 
@@ -31,20 +31,20 @@ pub struct KnownTicket {
     pub filed: Option<(String, String)>,
     pub shared: Option<Shared>,
     pub standing: Standing,
-    /// How long ago a host failed for it.
+    /// Time since a host of it failed last.
     pub quiet_for: Duration,
 }
 
 /// A ticket to be filed.
 #[derive(Clone, Debug)]
 pub struct NewTicket<'a> {
-    /// Names it in Jira, too.
+    /// Name of the ticket, in Jira's labels, too.
     pub fingerprint: &'a str,
-    /// The first batch that failed for it.
+    /// First batch with a failure for it.
     pub batch: BatchId,
     pub error_kind: ErrorKind,
     pub target: &'a Target,
-    /// The rule that chose the target, for people.
+    /// Rule that chose the target, for people.
     pub rule: &'a str,
     pub signature: &'a str,
     pub shared: Option<&'a Shared>,
@@ -109,7 +109,7 @@ pub async fn of_signature(
         .collect())
 }
 
-/// Opens a ticket in our books. `None`: one with this fingerprint is there.
+/// Stores a new ticket. `None`: one with this fingerprint is there.
 pub async fn insert(
     tx: &mut PgTransaction<'_>,
     new: &NewTicket<'_>,
@@ -163,7 +163,7 @@ pub async fn add_hosts(
     Ok(added.rows_affected())
 }
 
-/// Says that the ticket is for more than Jira knows: it is written again as soon as possible.
+/// Marks a ticket that is for more failures than Jira knows: it is written again as soon as possible.
 pub async fn grow(
     tx: &mut PgTransaction<'_>,
     ticket: TicketId,
@@ -181,7 +181,7 @@ pub async fn grow(
     notify(tx, Topic::Outbox).await
 }
 
-/// Says that Jira no longer shows all that is known of the ticket.
+/// Marks a ticket of which Jira no longer shows all that is known.
 pub async fn rewrite(tx: &mut PgTransaction<'_>, ticket: TicketId) -> sqlx::Result<()> {
     sqlx::query!("update ticket set version = version + 1 where id = $1", ticket.0)
         .execute(&mut **tx)
@@ -213,7 +213,7 @@ pub async fn comment(
     Ok(true)
 }
 
-/// Where a ticket is to be moved in its workflow.
+/// State to which a ticket is to be moved in its workflow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TicketTransition {
     Open,
@@ -266,7 +266,7 @@ pub async fn batches(conn: &mut PgConnection, ticket: TicketId) -> sqlx::Result<
     Ok(ids.into_iter().map(BatchId).collect())
 }
 
-/// Shows the cards of the ticket's batches anew.
+/// Marks the cards of the ticket's batches as out of date.
 pub async fn touch_cards(conn: &mut PgConnection, ticket: TicketId) -> sqlx::Result<()> {
     for batch in batches(&mut *conn, ticket).await? {
         card::touch(&mut *conn, batch).await?;
@@ -289,7 +289,7 @@ pub async fn views(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<Vec<
     Ok(rows
         .into_iter()
         .map(|row| TicketView {
-            // One that is filed at the first try, a moment from now, need not be announced.
+            // One that is filed at the first try, a moment from now, need not be shown.
             waits: (row.jira_key.is_none() && (row.refused || row.attempts > 0))
                 .then(|| row.last_error.unwrap_or_default()),
             key: row.jira_key.unwrap_or_default(),
@@ -303,7 +303,7 @@ pub async fn views(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<Vec<
         .collect())
 }
 
-/// How a ticket stands, for `metalbot tickets list`.
+/// One line of `metalbot tickets list`.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct TicketLine {
     pub fingerprint: String,
@@ -316,9 +316,9 @@ pub struct TicketLine {
     pub error_kind: ErrorKind,
     pub status: Option<String>,
     pub assignee: Option<String>,
-    /// Why it waits or is refused.
+    /// Reason why it waits or is refused.
     pub reason: Option<String>,
-    /// What Jira did not take of it.
+    /// Fields that Jira did not take, with its reasons.
     pub rejected_fields: Option<String>,
     /// Logins of people concerned whom Jira does not know.
     pub unknown_accounts: Vec<String>,
@@ -375,7 +375,7 @@ pub async fn list(
     .collect()
 }
 
-/// How many tickets there are, for metrics.
+/// Numbers of tickets, for metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TicketCounts {
     pub waiting: i64,
@@ -385,6 +385,7 @@ pub struct TicketCounts {
     pub unknown_accounts: i64,
 }
 
+/// Counts tickets that are not closed.
 pub async fn counts(pool: &PgPool) -> sqlx::Result<TicketCounts> {
     sqlx::query_as!(
         TicketCounts,
@@ -398,7 +399,7 @@ pub async fn counts(pool: &PgPool) -> sqlx::Result<TicketCounts> {
     .await
 }
 
-/// What the ticket's hosts have in common.
+/// Common property of the ticket's hosts.
 pub async fn shared(conn: &mut PgConnection, ticket: TicketId) -> sqlx::Result<Option<Shared>> {
     let shared = sqlx::query_scalar!(
         r#"select shared as "shared: Json<Shared>" from ticket where id = $1"#,
@@ -409,7 +410,7 @@ pub async fn shared(conn: &mut PgConnection, ticket: TicketId) -> sqlx::Result<O
     Ok(shared.map(|shared| shared.0))
 }
 
-/// Whether the ticket is open, as far as we have seen.
+/// Returns whether the ticket is open, by the last poll.
 pub async fn is_open(conn: &mut PgConnection, ticket: TicketId) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select closed_as is null as "open!" from ticket where id = $1"#,
@@ -419,7 +420,7 @@ pub async fn is_open(conn: &mut PgConnection, ticket: TicketId) -> sqlx::Result<
     .await
 }
 
-/// The ticket that each of a batch's hosts is on, with its state in the words of [`list`].
+/// Tickets of a batch's hosts, each with its state as [`list`] names it.
 pub async fn of_batch_hosts(
     conn: &mut PgConnection,
     batch: BatchId,

@@ -74,7 +74,7 @@ fn source(plan: &Plan, left_out: bool, step: i32) -> Source {
     }
 }
 
-/// A host of a ticket, with what a technician wants to know of it.
+/// Host of a ticket, with the facts that a technician needs.
 #[derive(Clone, Debug)]
 pub struct FailedHost {
     pub batch: BatchId,
@@ -85,7 +85,7 @@ pub struct FailedHost {
     pub last_try: Option<OffsetDateTime>,
     /// Last entries of the BMC's own log, oldest first.
     pub bmc_events: Vec<String>,
-    /// Has succeeded since.
+    /// Set when it has succeeded since.
     pub resolved: bool,
 }
 
@@ -183,8 +183,8 @@ pub async fn of_batch(
     .collect()
 }
 
-/// Writes down which hosts of filed tickets of the last 90 days have succeeded in the same action
-/// since they failed; returns each with its ticket and the batch in which it did.
+/// Stores which hosts of filed tickets of the last 90 days have succeeded in the same action since
+/// they failed; returns each with its ticket and the batch in which it did.
 pub async fn find_resolved(
     tx: &mut PgTransaction<'_>,
 ) -> sqlx::Result<Vec<(TicketId, HostName, BatchId)>> {
@@ -216,7 +216,7 @@ pub async fn find_resolved(
         .collect()
 }
 
-/// Whether every host of the ticket has succeeded since.
+/// Returns whether every host of the ticket has succeeded since.
 pub async fn all_resolved(conn: &mut PgConnection, ticket: TicketId) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select bool_and(resolved_at is not null) as "all!" from ticket_host where ticket_id = $1"#,

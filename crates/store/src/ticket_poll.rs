@@ -1,4 +1,4 @@
-//! What Jira says about the tickets that are filed.
+//! States of filed tickets, as they were read from Jira.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::task_lease::interval;
 use metalbot_core::domain::ids::TicketId;
 use metalbot_core::domain::triage::Target;
 
-/// How a ticket was closed.
+/// Way in which a ticket was closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ClosedAs {
     Done,
@@ -94,7 +94,7 @@ pub async fn due(
         .collect())
 }
 
-/// Nothing could be learned of these now; they are polled again in their time.
+/// Postpones tickets whose state could not be read now to their next turn.
 pub async fn skip(pool: &PgPool, ids: &[TicketId]) -> sqlx::Result<()> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
     sqlx::query!("update ticket set polled_at = now() where id = any($1)", &ids)
@@ -103,8 +103,8 @@ pub async fn skip(pool: &PgPool, ids: &[TicketId]) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Writes down what was seen; returns the moment, which names what follows from it. `None`: somebody
-/// has written something else since `before` was read.
+/// Stores what was read; returns the time, which names the notices of it. `None`: something else was
+/// stored since `before` was read.
 pub async fn saw(
     tx: &mut PgTransaction<'_>,
     before: &PolledTicket,
@@ -138,11 +138,11 @@ pub struct TicketToVerify {
     pub ticket: TicketId,
     pub key: String,
     pub url: String,
-    /// When it was found to be done.
+    /// Time at which it was found to be done.
     pub since: OffsetDateTime,
 }
 
-/// Tickets whose hosts are to be looked at, the longest waiting first.
+/// Tickets whose hosts are to be verified, the longest waiting first.
 pub async fn to_verify(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<TicketToVerify>> {
     let rows = sqlx::query!(
         r#"select id, jira_key as "key!", url as "url!", verify_at as "since!" from ticket
@@ -163,7 +163,7 @@ pub async fn to_verify(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<TicketTo
         .collect())
 }
 
-/// The ticket's hosts have been looked at. `false`: meanwhile somebody has opened it again.
+/// Stores that the ticket's hosts have been verified. `false`: meanwhile somebody has opened it again.
 pub async fn verified(tx: &mut PgTransaction<'_>, one: &TicketToVerify) -> sqlx::Result<bool> {
     let done = sqlx::query!(
         "update ticket set verify_at = null where id = $1 and verify_at = $2",

@@ -1,7 +1,7 @@
-//! What is to be written to Jira, and how far that has come.
+//! Work on tickets: what is to be written to Jira, and how far that has come.
 //!
 //! Invariant: what cannot be repeated, a create and a comment, is marked before it is sent, so that
-//! a process that dies leaves a doubt and not a gap in the books.
+//! a process that dies leaves a mark and not a gap.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_core::domain::ids::{BatchId, TicketId};
 use metalbot_core::domain::triage::Target;
 
-/// A ticket with something to write.
+/// Ticket with something to write.
 #[derive(Clone, Debug)]
 pub struct Work {
     pub id: TicketId,
@@ -28,19 +28,19 @@ pub struct Work {
     pub key: Option<String>,
     pub url: Option<String>,
     pub version: i64,
-    /// The version that Jira shows; 0 where it is not known.
+    /// Version that Jira shows; 0 where it is not known.
     pub rendered_version: i64,
     pub attempts: i32,
     pub refused: bool,
-    /// How long ago a create was sent whose outcome was not seen.
+    /// Time since a create was sent whose outcome was not seen.
     pub doubt: Option<Duration>,
-    /// What Jira did not take of it.
+    /// Fields that Jira did not take, with its reasons.
     pub rejected_fields: Option<String>,
     /// Logins of people concerned whom Jira does not know.
     pub unknown_accounts: Vec<String>,
-    /// Accounts that watch it because we said so.
+    /// Accounts that watch it because we added them.
     pub watchers: Vec<String>,
-    /// Where it is to be moved in its workflow.
+    /// State to which it is to be moved in its workflow.
     pub pending_transition: Option<TicketTransition>,
 }
 
@@ -96,7 +96,7 @@ pub async fn due(pool: &PgPool, scope: &RelayScope, at_most: i64) -> sqlx::Resul
         .collect())
 }
 
-/// A create is about to be sent. `false`: the ticket has been filed meanwhile.
+/// Stores that a create is about to be sent. `false`: the ticket has been filed meanwhile.
 pub async fn create_begins(pool: &PgPool, id: TicketId) -> sqlx::Result<bool> {
     let marked = sqlx::query!(
         "update ticket set create_sent_at = now() where id = $1 and jira_key is null",
@@ -107,7 +107,7 @@ pub async fn create_begins(pool: &PgPool, id: TicketId) -> sqlx::Result<bool> {
     Ok(marked.rows_affected() == 1)
 }
 
-/// Nothing was created: there is no doubt.
+/// Stores that nothing was created.
 pub async fn create_failed(pool: &PgPool, id: TicketId) -> sqlx::Result<()> {
     sqlx::query!("update ticket set create_sent_at = null where id = $1", id.0)
         .execute(pool)
@@ -115,7 +115,7 @@ pub async fn create_failed(pool: &PgPool, id: TicketId) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Jira has the ticket, as its `version` says. `false`: it was known before.
+/// Stores that Jira has the ticket in this version. `false`: it was known before.
 pub async fn created(
     tx: &mut PgTransaction<'_>,
     id: TicketId,
@@ -138,7 +138,7 @@ pub async fn created(
     Ok(filed.rows_affected() == 1)
 }
 
-/// Jira shows this version of the ticket.
+/// Stores that Jira shows this version of the ticket.
 pub async fn rendered(pool: &PgPool, id: TicketId, version: i64) -> sqlx::Result<()> {
     sqlx::query!(
         "update ticket set rendered_version = greatest(rendered_version, $2), attempts = 0,
@@ -152,7 +152,7 @@ pub async fn rendered(pool: &PgPool, id: TicketId, version: i64) -> sqlx::Result
     Ok(())
 }
 
-/// People concerned whom Jira does not know.
+/// Stores the people concerned whom Jira does not know.
 pub async fn set_unknown_accounts(
     pool: &PgPool,
     id: TicketId,
@@ -164,7 +164,7 @@ pub async fn set_unknown_accounts(
     Ok(())
 }
 
-/// The transition was made, or cannot be made.
+/// Stores that the transition was made, or cannot be made.
 pub async fn transition_done(pool: &PgPool, id: TicketId) -> sqlx::Result<()> {
     sqlx::query!(
         "update ticket set pending_transition = null, polled_at = '-infinity' where id = $1",
@@ -175,7 +175,7 @@ pub async fn transition_done(pool: &PgPool, id: TicketId) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Accounts that watch it now because we said so.
+/// Stores the accounts that watch it now because we added them.
 pub async fn set_watchers(pool: &PgPool, id: TicketId, accounts: &[String]) -> sqlx::Result<()> {
     sqlx::query!("update ticket set watchers = $2 where id = $1", id.0, accounts)
         .execute(pool)
@@ -188,7 +188,7 @@ pub async fn set_watchers(pool: &PgPool, id: TicketId, accounts: &[String]) -> s
 pub struct PendingComment {
     pub id: i64,
     pub body: Value,
-    /// It was sent, and nobody saw what became of it.
+    /// Set when it was sent and its outcome is not known.
     pub tried: bool,
 }
 
@@ -204,7 +204,7 @@ pub async fn next_comment(pool: &PgPool, id: TicketId) -> sqlx::Result<Option<Pe
     .await
 }
 
-/// A comment is about to be sent.
+/// Stores that a comment is about to be sent.
 pub async fn comment_begins(pool: &PgPool, comment: i64) -> sqlx::Result<()> {
     sqlx::query!("update ticket_comment set tried_at = now() where id = $1", comment)
         .execute(pool)
@@ -212,7 +212,7 @@ pub async fn comment_begins(pool: &PgPool, comment: i64) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Nothing was written: it is sent later.
+/// Stores that the comment was not written; it is sent later.
 pub async fn comment_failed(pool: &PgPool, comment: i64) -> sqlx::Result<()> {
     sqlx::query!("update ticket_comment set tried_at = null where id = $1", comment)
         .execute(pool)
@@ -220,7 +220,7 @@ pub async fn comment_failed(pool: &PgPool, comment: i64) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The comment is made, or never will be.
+/// Stores that the comment was written, or never will be.
 pub async fn comment_done(pool: &PgPool, comment: i64) -> sqlx::Result<()> {
     sqlx::query!("update ticket_comment set sent_at = now() where id = $1", comment)
         .execute(pool)
@@ -228,7 +228,8 @@ pub async fn comment_done(pool: &PgPool, comment: i64) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Jira did not take it now. The cards say so as soon as a ticket that people wait for is late.
+/// Postpones a ticket that Jira did not take now. The cards show it as soon as a ticket that people
+/// wait for is late.
 pub async fn postpone(pool: &PgPool, work: &Work, wait: Duration, error: &str) -> sqlx::Result<()> {
     let mut tx = pool.begin().await?;
     sqlx::query!(
@@ -246,8 +247,8 @@ pub async fn postpone(pool: &PgPool, work: &Work, wait: Duration, error: &str) -
     tx.commit().await
 }
 
-/// Jira refuses the ticket. It is tried again after a long while: somebody may have mended Jira or
-/// the configuration.
+/// Stores that Jira refuses the ticket. It is sent again after `wait`: somebody may have corrected
+/// Jira or the configuration.
 pub async fn refused(
     tx: &mut PgTransaction<'_>,
     id: TicketId,

@@ -14,7 +14,7 @@ use super::lex::{self, Word};
 use super::spec::Catalog;
 use super::verbs::Verb;
 use crate::domain::notify::{
-    ChannelChange, DeliveryPreference, NoticeTopic, PreferenceChange, Verbosity,
+    ActionChoice, ChannelChange, DeliveryPreference, NoticeTopic, PreferenceChange, Verbosity,
 };
 
 /// A request about notices.
@@ -126,14 +126,10 @@ fn one_of<T: std::str::FromStr>(
     value.parse().map_err(|_| bad(value, key, column, expected))
 }
 
-/// `None` is all.
-fn actions(
-    value: &str,
-    catalog: &Catalog,
-    column: usize,
-) -> Result<Option<BTreeSet<String>>, CommandError> {
+/// Reads `all`, or names of actions with commas between them.
+fn actions(value: &str, catalog: &Catalog, column: usize) -> Result<ActionChoice, CommandError> {
     if ["all", "*"].contains(&value) {
-        return Ok(None);
+        return Ok(ActionChoice::All);
     }
     let mut actions = BTreeSet::new();
     for name in value.split(',').map(|name| normal_key(name.trim())) {
@@ -146,7 +142,7 @@ fn actions(
         }
         actions.insert(name);
     }
-    Ok(Some(actions))
+    Ok(ActionChoice::Only(actions))
 }
 
 #[cfg(test)]
@@ -182,7 +178,7 @@ mod tests {
                 PreferenceChange::Digest(false),
             ]))
         );
-        let actions = Some(["power-off".to_owned(), "reboot".to_owned()].into());
+        let actions = ActionChoice::Only(["power-off".to_owned(), "reboot".to_owned()].into());
         assert_eq!(
             read("notify HERE actions=reboot,Power_Off verbosity=failures"),
             Ok(Notify::Here(ChannelChange {
@@ -190,7 +186,7 @@ mod tests {
                 verbosity: Some(Verbosity::Failures)
             }))
         );
-        let all = ChannelChange { actions: Some(None), verbosity: None };
+        let all = ChannelChange { actions: Some(ActionChoice::All), verbosity: None };
         assert_eq!(read("notify here actions=all"), Ok(Notify::Here(all)));
     }
 

@@ -193,16 +193,26 @@ impl Default for ChannelSetting {
 /// What somebody asked to change about a channel; what is not named stays.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ChannelChange {
-    /// `Some(None)` is all actions.
-    pub actions: Option<Option<BTreeSet<String>>>,
+    pub actions: Option<ActionChoice>,
     pub verbosity: Option<Verbosity>,
+}
+
+/// Actions whose progress a channel wants to see.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ActionChoice {
+    All,
+    Only(BTreeSet<String>),
 }
 
 impl ChannelSetting {
     /// With the changes that somebody asked for.
     pub fn changed(self, change: ChannelChange) -> ChannelSetting {
         ChannelSetting {
-            actions: change.actions.unwrap_or(self.actions),
+            actions: match change.actions {
+                Some(ActionChoice::All) => None,
+                Some(ActionChoice::Only(actions)) => Some(actions),
+                None => self.actions,
+            },
             verbosity: change.verbosity.unwrap_or(self.verbosity),
         }
     }

@@ -68,19 +68,32 @@ fn rule(kind: &str) -> Option<Rule> {
     })
 }
 
-/// The first mistake of a document, with its place.
-pub fn check(document: &Value) -> Result<(), String> {
+/// First mistake of a document.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct DocumentError {
+    /// Path of the node from `doc`, such as `doc/0:paragraph`.
+    pub place: String,
+    pub problem: String,
+}
+
+/// Checks a document against the format. The error is its first mistake.
+pub fn check(document: &Value) -> Result<(), DocumentError> {
     if document["type"] != "doc" || document["version"] != 1 {
-        return Err("it is no document of version 1".into());
+        return mistake("doc", "it is no document of version 1");
     }
     if !document["content"].is_array() {
-        return Err("doc: content is missing".into());
+        return mistake("doc", "content is missing");
     }
     check_node(document, "doc")
 }
 
-fn check_node(node: &Value, place: &str) -> Result<(), String> {
-    let wrong = |why: &str| Err(format!("{place}: {why}"));
+fn mistake(place: &str, problem: &str) -> Result<(), DocumentError> {
+    Err(DocumentError { place: place.to_owned(), problem: problem.to_owned() })
+}
+
+fn check_node(node: &Value, place: &str) -> Result<(), DocumentError> {
+    let wrong = |why: &str| mistake(place, why);
     let Some(object) = node.as_object() else { return wrong("not an object") };
     let kind = node["type"].as_str().unwrap_or_default();
     let Some(rule) = rule(kind) else { return wrong("unknown type") };
@@ -142,9 +155,9 @@ fn check_node(node: &Value, place: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn check_text(node: &Value, place: &str) -> Result<(), String> {
+fn check_text(node: &Value, place: &str) -> Result<(), DocumentError> {
     if node["text"].as_str().is_none_or(str::is_empty) {
-        return Err(format!("{place}: text is empty"));
+        return mistake(place, "text is empty");
     }
     let marks = node["marks"].as_array().map_or(&[][..], Vec::as_slice);
     let kinds: Vec<&str> = marks.iter().map(|mark| mark["type"].as_str().unwrap_or("")).collect();
@@ -157,7 +170,7 @@ fn check_text(node: &Value, place: &str) -> Result<(), String> {
         let twice = kinds[..at].contains(&kinds[at]);
         let alone = kinds[at] == "code" && kinds.iter().any(|k| *k != "code" && *k != "link");
         if !fits || twice || alone {
-            return Err(format!("{place}: mark {} may not be there", kinds[at]));
+            return mistake(place, &format!("mark {} may not be there", kinds[at]));
         }
     }
     Ok(())
@@ -272,7 +285,7 @@ mod tests {
             (doc(json!({ "type": "paragraph", "content": [], "style": "x" })), "style may not"),
         ] {
             let said = check(&wrong).expect_err(why);
-            assert!(said.contains(why), "{said} / {why}");
+            assert!(said.to_string().contains(why), "{said} / {why}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
-use super::adf;
+use super::adf::{self, DocumentError};
 use super::world::{SimDialect, SimJiraSite, Ticket};
 
 /// Errors by field, as Jira words them.
@@ -86,26 +86,31 @@ pub(super) fn changed(site: &SimJiraSite, ticket: &Ticket, body: &Value) -> Resu
     if errors.is_empty() { Ok(ticket) } else { Err(errors) }
 }
 
-/// A description or comment as it is kept, if it is one.
-pub(super) fn body_text(site: &SimJiraSite, value: &Value) -> Result<String, String> {
-    const TOO_LONG: &str =
-        "The entered text is too long. It exceeds the allowed limit of 32,767 characters.";
+/// Reason why a value is no description or comment, in Jira's own words.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("Operation value must be a string")]
+    NotText,
+    #[error(
+        "Operation value must be an Atlassian Document (see the REST documentation): INVALID_INPUT {0}"
+    )]
+    Document(#[from] DocumentError),
+    #[error("The entered text is too long. It exceeds the allowed limit of 32,767 characters.")]
+    TooLong,
+}
+
+/// Text of a description or comment, as it is stored.
+pub(super) fn body_text(site: &SimJiraSite, value: &Value) -> Result<String, BodyError> {
     let kept = match (site.dialect, value) {
         (SimDialect::DataCenter, Value::String(text)) => text.clone(),
-        (SimDialect::DataCenter, _) => return Err("Operation value must be a string".into()),
+        (SimDialect::DataCenter, _) => return Err(BodyError::NotText),
         (SimDialect::Cloud, document) => {
-            adf::check(document).map_err(|why| {
-                format!(
-                    "Operation value must be an Atlassian \
-                                                        Document (see the REST documentation): \
-                                                        INVALID_INPUT {why}"
-                )
-            })?;
+            adf::check(document)?;
             document.to_string()
         }
     };
     match kept.encode_utf16().count() > MAX_TEXT {
-        true => Err(TOO_LONG.into()),
+        true => Err(BodyError::TooLong),
         false => Ok(kept),
     }
 }
@@ -120,7 +125,7 @@ fn set(site: &SimJiraSite, ticket: &mut Ticket, field: &str, value: &Value, erro
         "description" if value.is_null() => ticket.description = String::new(),
         "description" => match body_text(site, value) {
             Ok(text) => ticket.description = text,
-            Err(why) => wrong(why),
+            Err(error) => wrong(error.to_string()),
         },
         "labels" => match serde_json::from_value::<Vec<String>>(value.clone()) {
             Ok(labels) => {

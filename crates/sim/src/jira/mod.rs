@@ -31,7 +31,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use adf::check as check_document;
+pub use adf::{DocumentError, check as check_document};
 use world::JiraWorld;
 pub use world::{SimDialect, SimJiraSite, Status, Ticket, Transition};
 

@@ -106,7 +106,7 @@ pub(super) async fn add_comment(
             return wrong(&vec![("comment".into(), "Comment body can not be empty!".into())]);
         }
         Ok(text) => text,
-        Err(why) => return wrong(&vec![("comment".into(), why)]),
+        Err(error) => return wrong(&vec![("comment".into(), error.to_string())]),
     };
     match world.find_mut(&key) {
         Some(ticket) => {
