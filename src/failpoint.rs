@@ -26,14 +26,14 @@ pub enum Point {
     /// Jobs are leased, and no task works on them.
     LeaseTaken,
     JobBeforeIntent,
-    /// An intent is durable, and its job does not know yet.
+    /// An intent is durable, and its job has no answer yet.
     JournalIntentWritten,
     /// A job may act, and has not.
     JobAfterIntent,
     /// The BMC has acted, and nothing is written.
     JobAfterAct,
     JournalBeforeOutcome,
-    /// An outcome is durable, and its job does not know yet.
+    /// An outcome is durable, and its job has no answer yet.
     JournalOutcomeWritten,
     /// Between two steps, or after the last.
     JobAfterOutcome,
@@ -45,7 +45,7 @@ pub enum Point {
     /// A notice is in chat, and waits in the outbox still.
     NoticeAfterPost,
     TicketBeforeCreate,
-    /// A ticket is in Jira, and we know no ticket.
+    /// A ticket is in Jira, and its key is not stored.
     TicketAfterCreate,
     /// Rows of the audit are in the chain, and not committed.
     SealBeforeCommit,

@@ -67,7 +67,7 @@ fn approved_host(executor: &Executor, leased: &Leased) -> Result<Host, StepError
             ErrorKind::InventoryChanged,
             format!(
                 "the BMC of {name} was {} with credentials {} when this was asked for, and is {} \
-                 with credentials {} now: look at the host, then ask anew",
+                 with credentials {} now: look at the host, then submit the batch again",
                 then.address, then.credentials, host.bmc.address, host.bmc.credentials
             ),
         ));

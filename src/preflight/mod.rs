@@ -10,7 +10,7 @@ use metalbot_core::domain::error_kind::{ErrorClass, HostError};
 use metalbot_core::domain::host::Host;
 use metalbot_core::domain::workflow::Check;
 
-/// Looks at a host whose BMC does not answer; a second look costs little beside a false alarm.
+/// Tries at a host whose BMC does not answer; a second one costs little beside a false alarm.
 const LOOKS: u32 = 2;
 const PAUSE: Duration = Duration::from_secs(1);
 

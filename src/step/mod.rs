@@ -28,13 +28,13 @@ pub struct StepContext<'a> {
 /// Verdict of the host's real state on an act whose outcome nobody saw.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Probe {
-    /// It happened, or need not happen any more.
+    /// Happened, or need not happen any more.
     Done,
-    /// It did not happen.
+    /// Did not happen.
     NotDone,
-    /// It may have happened, and may safely happen again.
+    /// May have happened, and may safely happen again.
     Repeatable,
-    /// The host's state cannot tell. Only a person may decide.
+    /// Cannot be seen in the host's state: only a person may decide.
     Undecidable,
 }
 

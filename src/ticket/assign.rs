@@ -124,13 +124,13 @@ pub fn match_ticket(
     placements
 }
 
-/// Whether hosts that are not on the ticket belong to it when they share what its hosts share. A
+/// Returns whether hosts that are not on the ticket belong to it when they share what its hosts share. A
 /// ticket that is closed for good says nothing of a rack's other hosts.
 fn attracts(policy: &TicketPolicy, known: &KnownTicket) -> bool {
     matches!(policy.act(known.standing), TicketUpdate::Join | TicketUpdate::Reopen)
 }
 
-/// Whether failures so close in time may have the ticket's cause although they lie a little off.
+/// Returns whether failures so close in time may have the ticket's cause although they lie a little off.
 fn is_recent(policy: &TicketPolicy, known: &KnownTicket) -> bool {
     known.standing == Standing::Open && known.quiet_for <= policy.window
 }

@@ -111,7 +111,7 @@ impl TicketPoller {
         tx.commit().await
     }
 
-    /// Whether a host has failed after somebody closed the ticket and before it was seen that they
+    /// Returns whether a host has failed after somebody closed the ticket and before it was seen that they
     /// did: it was put onto a ticket that was thought to be open. By Jira's clock and ours.
     fn failed_again(&self, before: &PolledTicket, state: Option<&IssueState>) -> bool {
         let closed_at = state.and_then(|state| state.resolved_at);

@@ -354,7 +354,7 @@ mod tests {
         priority\: it is gone
 
         ----
-        Filed by Metalbot. When the hosts are mended, `/metal retry 42` runs them again.
+        Filed by Metalbot. When the hosts are repaired, `/metal retry 42` runs them again.
         "#);
     }
 

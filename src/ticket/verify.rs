@@ -21,7 +21,7 @@ use metalbot_store::{self as store, card, job, outbox, ticket_host};
 pub const PERIOD: Duration = Duration::from_secs(1);
 /// Tickets read at once.
 const PAGE: i64 = 20;
-/// Hosts looked at at the same time.
+/// Hosts that are checked at the same time.
 const PARALLEL: usize = 64;
 
 /// Checks that a host's BMC answers with the power state. Never writes. The error says why the host
@@ -37,7 +37,7 @@ pub struct HostVerifier {
 }
 
 impl HostVerifier {
-    /// Looks at the hosts of one page of tickets; `true` when there are more.
+    /// Verifies the hosts of one page of tickets; `true` when there are more.
     pub async fn run_once(self: Arc<Self>, lease: TaskLease) -> anyhow::Result<bool> {
         let page = ticket_poll::to_verify(&self.pool, PAGE).await?;
         for one in &page {
@@ -54,7 +54,7 @@ impl HostVerifier {
     async fn verify(&self, one: &TicketToVerify) -> sqlx::Result<()> {
         let hosts = ticket_host::hosts(&mut *self.pool.acquire().await?, one.ticket).await?;
         let by_batch = unresolved(hosts);
-        let problems = self.look_at(by_batch.values().flatten()).await;
+        let problems = self.check_all(by_batch.values().flatten()).await;
         let mut tx = self.pool.begin().await?;
         if !ticket_poll::verified(&mut tx, one).await? {
             return Ok(());
@@ -82,15 +82,15 @@ impl HostVerifier {
     }
 
     /// Returns the errors of the hosts that do not pass the check.
-    async fn look_at(
+    async fn check_all(
         &self,
         hosts: impl Iterator<Item = &HostName>,
     ) -> BTreeMap<HostName, HostError> {
-        let looks = hosts.cloned().map(|host| async move {
+        let checks = hosts.cloned().map(|host| async move {
             let problem = (self.check_host)(host.clone()).await.err()?;
             Some((host, problem))
         });
-        stream::iter(looks)
+        stream::iter(checks)
             .buffer_unordered(PARALLEL)
             .filter_map(|found| async { found })
             .collect()

@@ -357,7 +357,7 @@ pub async fn excuse_failures(
     Ok(())
 }
 
-/// Batches of which something changed since the task rollout last looked, those that a cap blocks,
+/// Batches that changed since the last round of the task rollout, those that a cap blocks,
 /// and those whose time has come; new ones first.
 pub async fn needing_reconcile(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
     let ids = sqlx::query_scalar!(

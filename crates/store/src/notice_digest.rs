@@ -55,7 +55,7 @@ pub async fn thin_out(pool: &PgPool, scope: &RelayScope, limit: RateLimit) -> sq
             RateDecision::Each => {}
             RateDecision::Fold => match fold(pool, &row.ordering_key).await {
                 Ok(queued) => digests += queued,
-                // What this version cannot read must not hold up other ordering keys.
+                // What this version cannot read must not delay other ordering keys.
                 Err(error @ (sqlx::Error::Decode(_) | sqlx::Error::Protocol(_))) => {
                     let key = row.ordering_key;
                     tracing::error!(ordering_key = key, %error, "notices cannot become a digest");

@@ -225,3 +225,58 @@ pub async fn all_resolved(conn: &mut PgConnection, ticket: TicketId) -> sqlx::Re
     .fetch_one(conn)
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::PgPool;
+
+    use super::*;
+    use metalbot_core::domain::rollout::Rollout;
+    use metalbot_core::domain::workflow::Risk;
+
+    fn plan() -> Plan {
+        Plan {
+            action: "reboot".into(),
+            risk: Risk::Disruptive,
+            params: Default::default(),
+            at_default: Default::default(),
+            checks: Default::default(),
+            steps: Vec::new(),
+            rollout: Rollout::default(),
+        }
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn failures_of_an_unknown_kind_are_found_as_unspecified(pool: PgPool) {
+        sqlx::query(
+            "insert into batch (action, risk, plan, digest, submitter, state, requirements,
+                 platform, channel)
+             values ('reboot', 'disruptive', $1, sha256(''), 'alice', 'failed', '[]', 'console',
+                 'metal')",
+        )
+        .bind(Json(plan()))
+        .execute(&pool)
+        .await
+        .unwrap();
+        sqlx::raw_sql(
+            "insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
+                 bmc_credentials, wave, state, error_kind, error)
+             select 1, host, 'web', 'fra1', 'r1', 's1', '10.0.0.1', 'default', 0, 'failed', kind, 'e'
+             from (values ('web01', 'of_a_newer_version'), ('web02', null), ('web03', 'bmc_busy'))
+                 as failed (host, kind)",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        let mut conn = pool.acquire().await.unwrap();
+        let mut found = async |kind: Option<ErrorKind>| -> Vec<(String, ErrorKind)> {
+            let failed = failed_jobs(&mut conn, BatchId(1), kind).await.unwrap();
+            failed.into_iter().map(|(_, one)| (one.host.to_string(), one.kind)).collect()
+        };
+        let unspecified = ["web01", "web02"].map(|host| (host.to_owned(), ErrorKind::Unspecified));
+        assert_eq!(found(Some(ErrorKind::Unspecified)).await, unspecified);
+        let busy = [("web03".to_owned(), ErrorKind::BmcBusy)];
+        assert_eq!(found(Some(ErrorKind::BmcBusy)).await, busy);
+        assert_eq!(found(None).await.len(), 3);
+    }
+}

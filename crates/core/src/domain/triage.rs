@@ -23,7 +23,7 @@ pub struct HostFailure {
     pub rack: String,
     pub sku: String,
     pub bmc: BmcIdentity,
-    /// What of that most of the fleet has, by the time it is looked at.
+    /// Parts of that which most of the fleet has now.
     pub usual: UsualBmc,
     /// Name of the action, such as `reboot`.
     pub action: String,
@@ -33,13 +33,13 @@ pub struct HostFailure {
     pub error: String,
 }
 
-/// Where a failure was seen.
+/// Step or check in which a failure was seen.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// A step that was tried: what `run` calls it, and its title for people.
     Step { run: String, title: String },
-    /// A look at the host before anything is tried on it.
+    /// A preflight check of the host.
     Check { name: String },
 }
 
@@ -163,7 +163,7 @@ pub struct RouteRule {
     pub name: Option<String>,
 
     pub action: Option<Patterns>,
-    /// What `run` calls the step, or its title.
+    /// Name of the step in `run`, or its title.
     pub step: Option<Patterns>,
     /// Name of the check that failed before anything was tried.
     pub check: Option<Patterns>,
@@ -341,7 +341,7 @@ impl Routes {
     }
 }
 
-/// What a failure does that a ticket is there for already, when the ticket is not open any more.
+/// Reaction to a failure whose ticket is not open any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Afterwards {
@@ -360,28 +360,28 @@ pub struct TicketPolicy {
     /// Failures of different batches that are this close in time may have one cause.
     #[serde(with = "human_duration")]
     pub window: Duration,
-    /// How long after its end a ticket is opened again rather than followed by another one.
+    /// Time after its end in which a ticket is opened again rather than followed by another one.
     #[serde(with = "human_duration")]
     pub reopen: Duration,
-    /// What happens later than that.
+    /// Reaction to a failure later than that.
     pub after_reopen: Afterwards,
-    /// What happens when the ticket was closed as not to be mended.
+    /// Reaction to a failure whose ticket was closed as one that nobody will fix.
     pub after_wont_fix: Afterwards,
-    /// Resolutions that mean so.
+    /// Resolutions that mean that nobody will fix it.
     pub wont_fix: Vec<String>,
     /// Transitions that open a closed ticket; the first that Jira offers is taken.
     pub reopen_by: Vec<String>,
     /// Transitions that close a ticket whose hosts have succeeded since; none: it stays open.
     pub close_by: Vec<String>,
-    /// How often the state of open tickets is read.
+    /// Period in which the states of open tickets are read.
     #[serde(with = "human_duration")]
     pub look_every: Duration,
-    /// How long after a lost answer a ticket may still turn up in a search; only then is it filed
-    /// again.
+    /// Time after a lost answer in which the ticket may still appear in a search; only then is it
+    /// filed again.
     #[serde(with = "human_duration")]
     pub doubt: Duration,
-    /// Where operators hear of tickets that need them, as `platform/channel`; without it, in the
-    /// batch's thread.
+    /// Channel in which operators are notified of tickets that need them, as `platform/channel`;
+    /// without it, the batch's thread.
     pub operators: Option<String>,
 }
 
@@ -404,20 +404,20 @@ impl Default for TicketPolicy {
     }
 }
 
-/// How a ticket stands when another failure comes that it is for.
+/// State of a ticket when another failure of its signature comes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
     /// It waits to be filed, or is open.
     Open,
-    /// Mended, so long ago.
+    /// Done, so long ago.
     Done { since: Duration },
-    /// Not to be mended.
+    /// Closed as one that nobody will fix.
     Declined,
     /// Jira does not have it any more.
     Gone,
 }
 
-/// What to do with a ticket that is there.
+/// Change that a failure makes to the tickets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TicketUpdate {
