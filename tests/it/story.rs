@@ -820,7 +820,7 @@ async fn each_kind_of_failure_gets_one_ticket_that_tags_who_asked() {
 
     ----
 
-    Filed by Metalbot. When the hosts are mended, {{/metal retry 1}} runs them again.
+    Filed by Metalbot. When the hosts are repaired, {{/metal retry 1}} runs them again.
     ");
     let both = |text: &str| text.contains("OPS-1 (Open)") && text.contains("OPS-2 (Open)");
     let card = t.card_when(1, |card| both(&card.text)).await;
