@@ -378,7 +378,7 @@ mod tests {
         for kind in ErrorKind::ALL {
             let context = TicketContext { error_kind: *kind, ..example() };
             let text = templates.failure(&context).unwrap().body;
-            let (_, rest) = text.split_once("### What to check\n- ").expect(kind.as_str());
+            let (_, rest) = text.split_once("### What to check\n- ").unwrap();
             let (advice, _) = rest.split_once("\n\n").unwrap();
             assert!(advice.len() > 40 && seen.insert(advice.to_owned()), "{kind}: {advice}");
         }

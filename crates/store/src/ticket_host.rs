@@ -250,9 +250,9 @@ mod tests {
     async fn failures_of_an_unknown_kind_are_found_as_unspecified(pool: PgPool) {
         sqlx::query(
             "insert into batch (action, risk, plan, digest, submitter, state, requirements,
-                 platform, channel)
-             values ('reboot', 'disruptive', $1, sha256(''), 'alice', 'failed', '[]', 'console',
-                 'metal')",
+                 origin, platform, channel)
+             values ('reboot', 'disruptive', $1, sha256(''), 'alice', 'failed', '[]',
+                 jsonb_build_object('origin', 'reclaim'), 'console', 'metal')",
         )
         .bind(Json(plan()))
         .execute(&pool)
