@@ -119,7 +119,7 @@ fn written(catalog: &Catalog, url: Option<&str>) -> Value {
 pub(super) async fn check(file: &Path) -> anyhow::Result<ExitCode> {
     let config = Config::load(file)?;
     let slack = config.slack.as_ref().context("the configuration has no section [slack]")?;
-    let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
+    let client = reqwest::Client::builder().use_rustls_tls().timeout(PATIENCE).build()?;
     let api = slack.api_url.trim_end_matches('/');
     let ask = async |method: &str, token: &str| -> anyhow::Result<(Option<String>, Value)> {
         let sent = client.post(format!("{api}/{method}")).bearer_auth(token).send().await;

@@ -237,7 +237,7 @@ fn value(on: &SeenMessage, label: &str) -> anyhow::Result<String> {
 
 fn client() -> anyhow::Result<Client> {
     let never = reqwest::redirect::Policy::none();
-    Ok(Client::builder().redirect(never).timeout(Duration::from_secs(10)).no_proxy().build()?)
+    Ok(Client::builder().use_rustls_tls().redirect(never).timeout(Duration::from_secs(10)).no_proxy().build()?)
 }
 
 fn cookie_of(answer: &reqwest::Response) -> anyhow::Result<String> {

@@ -266,7 +266,7 @@ impl WebApi {
         if let Some(client) = self.other.get() {
             return Ok(client);
         }
-        let new = reqwest::Client::builder().redirect(Policy::none()).build();
+        let new = reqwest::Client::builder().use_rustls_tls().redirect(Policy::none()).build();
         let why = |error: reqwest::Error| error.without_url().to_string();
         let new = new.map_err(|error| ApiError::Later { wait: None, why: why(error) })?;
         Ok(self.other.get_or_init(|| new))

@@ -120,7 +120,7 @@ async fn over_http(
     let (stamp, signature) = sign(&body, now());
     // Not before there is something to send: it reads the system's certificates.
     let client = world.client.get_or_init(|| {
-        let client = reqwest::Client::builder().no_proxy().build();
+        let client = reqwest::Client::builder().use_rustls_tls().no_proxy().build();
         client.expect("the system's certificates can be read")
     });
     let mut request = client
