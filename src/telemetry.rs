@@ -36,6 +36,10 @@ pub const INBOX_WAITING: &str = "metalbot_inbox_waiting";
 pub const INBOX_UNREADABLE: &str = "metalbot_inbox_unreadable_total";
 /// Notices and tickets that wait to be sent.
 pub const OUTBOX_WAITING: &str = "metalbot_outbox_waiting";
+/// Seconds since a background task last had a round, in any process; label `task`.
+pub const TASK_AGE: &str = "metalbot_task_last_round_age_seconds";
+/// Rounds of background tasks that failed in this process; label `task`.
+pub const TASK_FAILURES: &str = "metalbot_task_failures_total";
 /// Triage tickets that have not ended; label `state`: `waiting` for Jira, `refused` by it, `open`.
 pub const TICKETS: &str = "metalbot_tickets";
 /// People concerned by open tickets whom Jira does not know.
@@ -94,6 +98,8 @@ pub fn install() -> Result<PrometheusHandle, TelemetryError> {
     describe_gauge!(INBOX_WAITING, "Deliveries that wait for an answer");
     describe_counter!(INBOX_UNREADABLE, "Deliveries that could not be read; they are kept");
     describe_gauge!(OUTBOX_WAITING, "Notices and tickets that wait to be sent");
+    describe_gauge!(TASK_AGE, "Time since a background task last had a round, in any process");
+    describe_counter!(TASK_FAILURES, "Rounds of background tasks that failed in this process");
     describe_gauge!(TICKETS, "Triage tickets that have not ended, by state");
     describe_gauge!(
         TICKETS_UNKNOWN_ACCOUNTS,

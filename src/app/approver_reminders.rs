@@ -13,7 +13,7 @@ use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_core::domain::notice::{Audience, Notice};
-use metalbot_core::domain::notify::Call;
+use metalbot_core::domain::notify::ApproverMention;
 use metalbot_core::domain::view::ApprovalView;
 use metalbot_store::batch::Batch;
 use metalbot_store::{self as store, outbox, preference, view};
@@ -74,8 +74,8 @@ impl Reminder<'_> {
     async fn send(&self, tx: &mut PgTransaction<'_>, app: &App) -> Result<(), Error> {
         let from: BTreeSet<String> =
             self.lacking.iter().flat_map(|part| part.from.iter().cloned()).collect();
-        let calls: Vec<&Call> = app
-            .calls
+        let calls: Vec<&ApproverMention> = app
+            .approver_mentions
             .iter()
             .filter(|call| call.platform == self.home.platform && from.contains(&call.group))
             .collect();
@@ -109,7 +109,7 @@ impl Reminder<'_> {
         &self,
         tx: &mut PgTransaction<'_>,
         from: &BTreeSet<String>,
-        calls: &[&Call],
+        calls: &[&ApproverMention],
     ) -> Result<(), Error> {
         let mentioned: Vec<String> = calls
             .iter()
@@ -125,7 +125,11 @@ impl Reminder<'_> {
     }
 
     /// In channels of the groups' own.
-    async fn in_channels(&self, tx: &mut PgTransaction<'_>, calls: &[&Call]) -> Result<(), Error> {
+    async fn in_channels(
+        &self,
+        tx: &mut PgTransaction<'_>,
+        calls: &[&ApproverMention],
+    ) -> Result<(), Error> {
         let channels: BTreeSet<&String> =
             calls.iter().filter_map(|call| call.channel.as_ref()).collect();
         for channel in channels.into_iter().filter(|channel| **channel != self.home.channel) {

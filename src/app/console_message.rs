@@ -15,13 +15,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::intake::DecodeError;
-use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::inbound::{ChatLocation, Inbound, InboundBody, PlatformUser};
 use metalbot_store as store;
 pub use metalbot_store::console_message::{ConsoleMessage, MessageReaction};
 
 /// The platform's name in [`Place`] and [`PlatformUser`].
 pub const PLATFORM: &str = "console";
+/// The author of the bot's messages.
+pub const BOT: &str = "metalbot";
 /// Longest message of a person, in bytes of UTF-8.
 pub const MAX_TEXT: usize = 16 * 1024;
 /// Most messages that one list shows.
@@ -281,17 +282,6 @@ pub async fn newest(
     channel: &str,
 ) -> Result<Option<i64>, ConsoleError> {
     Ok(store::console_message::heads(pool, channel, login, 1).await?.pop())
-}
-
-/// The channel and the message of a batch's card, if it is in a channel of the console.
-pub async fn card_of(
-    pool: &PgPool,
-    batch: BatchId,
-) -> Result<Option<(String, String)>, ConsoleError> {
-    let found = store::card::message_of(pool, batch).await?;
-    Ok(found
-        .filter(|(platform, ..)| platform == PLATFORM)
-        .map(|(_, channel, message)| (channel, message)))
 }
 
 /// Something that open consoles must hear of.

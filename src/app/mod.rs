@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use metalbot_core::command::{Catalog, CommandLimits};
 use metalbot_core::domain::approval::ApprovalRule;
-use metalbot_core::domain::notify::Call;
+use metalbot_core::domain::notify::ApproverMention;
 
 use crate::identity::DirectoryHandle;
 use crate::identity::authz::Policy;
@@ -21,6 +21,7 @@ pub mod admin_power;
 pub mod app_home;
 pub mod approver_reminders;
 pub mod channel_access;
+pub mod completion;
 pub mod console_message;
 pub mod context;
 pub mod control;
@@ -53,8 +54,8 @@ pub struct App {
     pub approvals: Vec<ApprovalRule>,
     pub limits: CommandLimits,
     pub reactions: Reactions,
-    /// How groups are mentioned when they must act.
-    pub calls: Vec<Call>,
+    /// How owner groups are mentioned when they must approve.
+    pub approver_mentions: Vec<ApproverMention>,
     /// Time before the expiry of an approval at which those who must act are reminded.
     pub remind_before: Duration,
     /// The platforms that vouch for their users' addresses, by name.

@@ -1,13 +1,14 @@
 //! Questions. Nothing here writes.
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 
 use super::error::{Conflict, NotFound};
 use super::{App, Error};
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_core::domain::view::{BatchLine, BatchView, HostView};
-use metalbot_store::{host_wont_fix, job, view};
+use metalbot_store::{card, host_wont_fix, job, view};
 
 /// Lines of `/metal list`.
 const LISTED: i64 = 15;
@@ -15,6 +16,23 @@ const LISTED: i64 = 15;
 const HISTORY: i64 = 5;
 /// Hosts that one `/metal status host` tells of.
 const HOSTS: usize = 20;
+
+/// The message that shows a batch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CardAddress {
+    pub location: ChatLocation,
+    /// The platform's own id of the message.
+    pub message: String,
+}
+
+/// The card of a batch; `None` when none was posted.
+pub async fn card(pool: &PgPool, batch: BatchId) -> sqlx::Result<Option<CardAddress>> {
+    let found = card::message_of(pool, batch).await?;
+    Ok(found.map(|(platform, channel, message)| CardAddress {
+        location: ChatLocation::channel(platform, channel),
+        message,
+    }))
+}
 
 /// A batch as it stands now.
 pub async fn batch(conn: &mut PgConnection, id: BatchId) -> Result<BatchView, Error> {

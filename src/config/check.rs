@@ -73,8 +73,8 @@ impl Config {
                 }
             }
         }
-        for (index, call) in self.chat.call.iter().enumerate() {
-            known(format!("chat.call.{index}.group"), &call.group);
+        for (index, mention) in self.chat.approver_mention.iter().enumerate() {
+            known(format!("chat.approver_mention.{index}.group"), &mention.group);
         }
         for owner in owners {
             known("inventory: owner of hosts".into(), owner);
@@ -112,8 +112,8 @@ impl Config {
         // A lease is renewed a few times before it ends; shorter ones would end under load.
         let seconds = Duration::from_secs;
         let durations = [
-            ("database.keep", self.database.keep, seconds(86_400)),
-            ("executor.lease", self.executor.lease, seconds(2)),
+            ("database.retention", self.database.retention, seconds(86_400)),
+            ("executor.lease_duration", self.executor.lease_duration, seconds(2)),
             ("ipmi.timeout", self.ipmi.timeout, Duration::from_millis(10)),
         ];
         for (key, _, least) in durations.into_iter().filter(|(_, value, least)| value < least) {
@@ -133,17 +133,21 @@ impl Config {
             problems.push(format!("log.filter: {error}"));
         }
         problems.extend(self.check_channels());
-        for (index, call) in self.chat.call.iter().enumerate() {
+        for (index, mention) in self.chat.approver_mention.iter().enumerate() {
             let channels = &self.console.channels;
-            match &call.channel {
-                None if call.mention.is_none() => {
-                    problems.push(format!("chat.call.{index}: give mention, channel or both"));
+            match &mention.channel {
+                None if mention.mention.is_none() => {
+                    problems.push(format!(
+                        "chat.approver_mention.{index}: give mention, channel or both"
+                    ));
                 }
                 Some(name)
-                    if call.platform == "console"
+                    if mention.platform == "console"
                         && !channels.iter().any(|channel| channel.name == *name) =>
                 {
-                    problems.push(format!("chat.call.{index}.channel: there is no {name:?}"));
+                    problems.push(format!(
+                        "chat.approver_mention.{index}.channel: there is no {name:?}"
+                    ));
                 }
                 _ => {}
             }

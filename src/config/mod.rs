@@ -27,9 +27,9 @@ use crate::telemetry::LogFormat;
 use metalbot_core::domain::approval::ApprovalRule;
 use metalbot_core::domain::caps::Caps;
 use metalbot_core::domain::human_duration;
-use metalbot_core::domain::notify::Call;
+use metalbot_core::domain::notify::ApproverMention;
 use metalbot_core::domain::time_zone::Zone;
-use metalbot_core::domain::triage::{RouteRule, TicketPolicy};
+use metalbot_core::domain::triage::TicketPolicy;
 use secrecy::SecretString;
 
 pub use jira::{JiraConfig, JiraSite};
@@ -94,9 +94,6 @@ pub struct Config {
     pub slack: Option<SlackConfig>,
     /// Without it no tickets are filed.
     pub jira: Option<JiraConfig>,
-    /// Where failures go; the first match holds, and `[jira]` itself takes the rest.
-    #[serde(default)]
-    pub route: Vec<RouteRule>,
     #[serde(default)]
     pub tickets: TicketPolicy,
     #[serde(default)]
@@ -122,13 +119,13 @@ pub struct DatabaseConfig {
     pub max_connections: u32,
     /// How long deliveries and notices are kept that are done with. Batches and the audit stay.
     #[serde(with = "human_duration")]
-    pub keep: Duration,
+    pub retention: Duration,
 }
 
 impl Default for DatabaseConfig {
     fn default() -> Self {
-        let keep = Duration::from_secs(90 * 86_400);
-        DatabaseConfig { url: None, url_file: None, url_env: None, max_connections: 20, keep }
+        let retention = Duration::from_secs(90 * 86_400);
+        DatabaseConfig { url: None, url_file: None, url_env: None, max_connections: 20, retention }
     }
 }
 
@@ -227,20 +224,23 @@ pub struct ExecutorConfig {
     pub max_in_flight: u32,
     /// How long a silent worker keeps its jobs.
     #[serde(with = "human_duration")]
-    pub lease: Duration,
+    pub lease_duration: Duration,
     /// How long a stopping worker may finish its steps.
     #[serde(with = "human_duration")]
-    pub drain: Duration,
+    pub drain_timeout: Duration,
     /// Each BMC is asked once in this time who it is; 0s: never.
     #[serde(with = "human_duration")]
-    pub survey: Duration,
+    pub bmc_inventory_interval: Duration,
 }
 
 impl Default for ExecutorConfig {
     fn default() -> Self {
-        let half_a_minute = Duration::from_secs(30);
-        let survey = Duration::from_secs(86_400);
-        ExecutorConfig { max_in_flight: 1024, lease: half_a_minute, drain: half_a_minute, survey }
+        ExecutorConfig {
+            max_in_flight: 1024,
+            lease_duration: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(30),
+            bmc_inventory_interval: Duration::from_secs(86_400),
+        }
     }
 }
 
@@ -297,8 +297,8 @@ pub struct ChatConfig {
     /// How long before the expiry of an approval those who must act are reminded.
     #[serde(with = "human_duration")]
     pub remind_before: Duration,
-    /// How groups are called when they must act.
-    pub call: Vec<Call>,
+    /// How owner groups are mentioned when they must approve.
+    pub approver_mention: Vec<ApproverMention>,
 }
 
 impl Default for ChatConfig {
@@ -307,7 +307,7 @@ impl Default for ChatConfig {
             approve_reactions: vec!["white_check_mark".into(), "+1".into()],
             reject_reactions: vec!["x".into()],
             remind_before: Duration::from_secs(15 * 60),
-            call: Vec::new(),
+            approver_mention: Vec::new(),
         }
     }
 }

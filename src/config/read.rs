@@ -142,7 +142,7 @@ fn resolve(config: &mut Config, base: &Path, env: &Environment) -> Vec<String> {
             problems.push(format!("{key}: missing; give {key}, {key}_file or {key}_env"))
         }
         Ok(secret) => *into = secret,
-        Err(problem) => problems.push(problem),
+        Err(error) => problems.push(error.to_string()),
     };
     for (name, one) in &mut config.credentials {
         let source = SecretSource {
@@ -197,6 +197,21 @@ fn resolve(config: &mut Config, base: &Path, env: &Environment) -> Vec<String> {
     problems
 }
 
+/// Why a secret cannot be had. `key` is its name in the configuration.
+#[derive(Debug, thiserror::Error)]
+enum SecretError {
+    #[error("{key}: cannot read the systemd credential: {cause}")]
+    Credential { key: String, cause: std::io::Error },
+    #[error("{key}_file: cannot read {}: {cause}", .file.display())]
+    File { key: String, file: PathBuf, cause: std::io::Error },
+    #[error("{key}_env: the variable {variable} is not set")]
+    NotSet { key: String, variable: String },
+    #[error("{key}: give only one of {key}, {key}_file and {key}_env")]
+    Ambiguous { key: String },
+    #[error("{key}: the secret is empty")]
+    Empty { key: String },
+}
+
 /// The three ways to give a secret: itself, a file that holds it, a variable that holds it. Where
 /// none is used, a systemd credential of the key's name counts (systemd.exec(5), LoadCredential=).
 struct SecretSource<'a> {
@@ -212,34 +227,33 @@ impl SecretSource<'_> {
         key: &str,
         base: &Path,
         env: &Environment,
-    ) -> Result<Option<SecretString>, String> {
+    ) -> Result<Option<SecretString>, SecretError> {
+        let key = || key.to_owned();
         let text = match (self.given, self.file, self.env) {
             (None, None, None) => match env.get("CREDENTIALS_DIRECTORY") {
                 None => return Ok(None),
-                Some(folder) => match fs::read_to_string(Path::new(folder).join(key)) {
+                Some(folder) => match fs::read_to_string(Path::new(folder).join(key())) {
                     Ok(text) => without_line_end(&text),
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                    Err(error) => {
-                        return Err(format!("{key}: cannot read the systemd credential: {error}"));
-                    }
+                    Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                    Err(cause) => return Err(SecretError::Credential { key: key(), cause }),
                 },
             },
             (Some(secret), None, None) => secret,
             (None, Some(file), None) => {
                 let file = base.join(file);
-                let text = fs::read_to_string(&file).map_err(|error| {
-                    format!("{key}_file: cannot read {}: {error}", file.display())
-                })?;
-                without_line_end(&text)
+                match fs::read_to_string(&file) {
+                    Ok(text) => without_line_end(&text),
+                    Err(cause) => return Err(SecretError::File { key: key(), file, cause }),
+                }
             }
             (None, None, Some(name)) => match env.get(name) {
                 Some(text) => SecretString::from(text.as_str()),
-                None => return Err(format!("{key}_env: the variable {name} is not set")),
+                None => return Err(SecretError::NotSet { key: key(), variable: name.clone() }),
             },
-            _ => return Err(format!("{key}: give only one of {key}, {key}_file and {key}_env")),
+            _ => return Err(SecretError::Ambiguous { key: key() }),
         };
         match text.expose_secret().is_empty() {
-            true => Err(format!("{key}: the secret is empty")),
+            true => Err(SecretError::Empty { key: key() }),
             false => Ok(Some(text)),
         }
     }
@@ -280,7 +294,7 @@ mod tests {
         assert!(config.allow.is_empty() && config.approval.is_empty() && config.jira.is_none());
         assert!(config.policy().allow.is_empty() && config.policy().admins.is_empty());
         assert_eq!(config.limits.max_hosts, 10_000);
-        assert_eq!(config.executor.lease, Duration::from_secs(30));
+        assert_eq!(config.executor.lease_duration, Duration::from_secs(30));
         assert!(config.database.url().is_none());
         assert!(!config.secure_cookies());
         assert!(with("http.listen = \"0.0.0.0:80\"").unwrap().secure_cookies());
@@ -325,8 +339,14 @@ mod tests {
             ("[http]\nlissten = 1", "http.lissten: unknown key; known here: listen, public_url"),
             ("[http]\nlisten = 8080", "http.listen: found a whole number, expected socket address"),
             ("[http]\nlisten = \"here\"", "http.listen: invalid socket address"),
-            ("[executor]\nlease = 30", "executor.lease: found a whole number, expected a string"),
-            ("[executor]\nlease = \"soon\"", "executor.lease: \"soon\" is not a duration"),
+            (
+                "[executor]\nlease_duration = 30",
+                "executor.lease_duration: found a whole number, expected a string",
+            ),
+            (
+                "[executor]\nlease_duration = \"soon\"",
+                "executor.lease_duration: \"soon\" is not a duration",
+            ),
             ("[limits]\nmax_hosts = -1", "limits.max_hosts: found a whole number, expected u32"),
             ("[limits]\nmax_hosts = \"all\"", "limits.max_hosts: found text, expected u32"),
             ("[log]\nformat = \"xml\"", "log.format: expected one of text, json"),
@@ -368,8 +388,8 @@ mod tests {
     fn values_that_cannot_work_are_refused() {
         for (rest, expected) in [
             ("executor.max_in_flight = 0", "executor.max_in_flight: must be at least 1"),
-            ("executor.lease = \"1s\"", "executor.lease: must be at least 2s"),
-            ("database.keep = \"1h\"", "database.keep: must be at least 1day"),
+            ("executor.lease_duration = \"1s\"", "executor.lease_duration: must be at least 2s"),
+            ("database.retention = \"1h\"", "database.retention: must be at least 1day"),
             ("database.max_connections = 0", "database.max_connections: must be at least 1"),
             ("limits.max_hosts = 0", "limits.max_hosts: must be at least 1"),
             ("http.public_url = \"metal\"", "http.public_url: must begin with http"),
@@ -537,7 +557,10 @@ mod tests {
             (format!("{:?}", full.chat), format!("{:?}", config.chat)),
             (format!("{:?}", full.log), format!("{:?}", config.log)),
             (
-                format!("{:?}", TicketPolicy { operators: None, ..full.tickets }),
+                format!(
+                    "{:?}",
+                    TicketPolicy { operators: None, route: Vec::new(), ..full.tickets }
+                ),
                 format!("{:?}", config.tickets),
             ),
         ] {
@@ -560,12 +583,14 @@ mod tests {
             list.map(str::to_owned).collect::<Vec<_>>()
         };
         let mut missing = Vec::new();
-        for section in known("").into_iter().chain(["jira.site.hardware".into()]) {
+        for section in
+            known("").into_iter().chain(["jira.site.hardware".into(), "tickets.route".into()])
+        {
             if section == "state_dir" {
                 continue;
             }
             let (header, heading) = match section.as_str() {
-                "allow" | "approval" | "route" => {
+                "allow" | "approval" | "tickets.route" => {
                     (format!("[{section}]"), format!("[[{section}]]"))
                 }
                 "credentials" => ("credentials.default".into(), "[credentials.default]".into()),
@@ -584,7 +609,8 @@ mod tests {
                 }
             }
             for key in known(&header) {
-                let tables = EXAMPLE.contains(&format!("#[{section}.{key}."));
+                let tables = EXAMPLE.contains(&format!("#[{section}.{key}."))
+                    || EXAMPLE.contains(&format!("#[[{section}.{key}]]"));
                 if !keys.contains(&key.as_str()) && !tables {
                     missing.push(format!("{heading} {key}"));
                 }

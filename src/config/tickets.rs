@@ -1,4 +1,4 @@
-//! `[tickets]` and `[[route]]`: what the rules of triage mean together with `[jira]`.
+//! `[tickets]` and `[[tickets.route]]`: what the rules of triage mean together with `[jira]`.
 
 use super::Config;
 use super::jira::DEFAULT_SITE;
@@ -19,26 +19,26 @@ impl Config {
             assignee: None,
             fields: Default::default(),
         };
-        Some(Routes { rules: self.route.clone(), default })
+        Some(Routes { rules: self.tickets.route.clone(), default })
     }
 
     /// What cannot work although each key is right by itself.
     pub(super) fn ticket_problems(&self) -> Vec<String> {
         let mut problems = self.operator_problems();
         let Some(jira) = &self.jira else {
-            if !self.route.is_empty() {
-                problems.push("route: there is no section [jira] to route to".into());
+            if !self.tickets.route.is_empty() {
+                problems.push("tickets.route: there is no section [jira] to route to".into());
             }
             return problems;
         };
-        if self.tickets.doubt <= jira.longest_timeout() {
+        if self.tickets.create_confirm_timeout <= jira.longest_timeout() {
             let why = "a create may be under way for as long as a site's timeout";
-            problems.push(format!("tickets.doubt: too short; {why}"));
+            problems.push(format!("tickets.create_confirm_timeout: too short; {why}"));
         }
         let sites: Vec<&str> =
             std::iter::once(DEFAULT_SITE).chain(jira.site.keys().map(String::as_str)).collect();
-        for (index, rule) in self.route.iter().enumerate() {
-            let key = |name: &str| format!("route.{index}.{name}");
+        for (index, rule) in self.tickets.route.iter().enumerate() {
+            let key = |name: &str| format!("tickets.route.{index}.{name}");
             if let Some(site) = &rule.site {
                 if !sites.contains(&site.as_str()) {
                     let known = sites.join(", ");
@@ -64,9 +64,9 @@ impl Config {
                 }
             }
         }
-        for (index, earlier) in Routes::unreachable(&self.route) {
+        for (index, earlier) in Routes::unreachable(&self.tickets.route) {
             problems.push(format!(
-                "route.{index}: never reached: route.{earlier} takes all that it would"
+                "tickets.route.{index}: never reached: tickets.route.{earlier} takes all that it would"
             ));
         }
         problems
@@ -117,33 +117,41 @@ mod tests {
     fn routes_that_cannot_work_are_refused() {
         for (rest, expected) in [
             (
-                "[[route]]\nsite = \"nowhere\"",
-                "route.0.site: \"nowhere\" is no site; there is default, hw",
+                "[[tickets.route]]\nsite = \"nowhere\"",
+                "tickets.route.0.site: \"nowhere\" is no site; there is default, hw",
             ),
-            ("[[route]]\nsite = \"hw\"", "route.0.project: missing"),
-            ("[[route]]\nproject = \"ops\"", "route.0.project: "),
-            ("[[route]]\nlabels = [\"a b\"]", "route.0.labels: "),
-            ("[[route]]\nfields = { summary = \"x\" }", "route.0.fields: summary"),
+            ("[[tickets.route]]\nsite = \"hw\"", "tickets.route.0.project: missing"),
+            ("[[tickets.route]]\nproject = \"ops\"", "tickets.route.0.project: "),
+            ("[[tickets.route]]\nlabels = [\"a b\"]", "tickets.route.0.labels: "),
+            ("[[tickets.route]]\nfields = { summary = \"x\" }", "tickets.route.0.fields: summary"),
             (
-                "[[route]]\nproject = \"A\"\n[[route]]\nkind = \"bmc_busy\"",
-                "route.1: never reached: route.0",
+                "[[tickets.route]]\nproject = \"A\"\n[[tickets.route]]\nkind = \"bmc_busy\"",
+                "tickets.route.1: never reached: tickets.route.0",
             ),
-            ("[[route]]\ncolour = \"red\"", "route.0.colour: unknown key"),
-            ("[[route]]\nkind = []", "route.0.kind: it matches nothing"),
-            ("[[route]]\nkind = \"bmc_buzy\"", "route.0.kind: \"bmc_buzy\" is no kind of error"),
+            ("[[tickets.route]]\ncolour = \"red\"", "tickets.route.0.colour: unknown key"),
+            ("[[tickets.route]]\nkind = []", "tickets.route.0.kind: it matches nothing"),
+            (
+                "[[tickets.route]]\nkind = \"bmc_buzy\"",
+                "tickets.route.0.kind: \"bmc_buzy\" is no kind of error",
+            ),
             ("[tickets]\nafter_reopen = \"maybe\"", "tickets.after_reopen: expected one of"),
             ("[tickets]\noperators = \"console/nowhere\"", "tickets.operators: "),
             ("[tickets]\noperators = \"metal\"", "tickets.operators: "),
-            ("[tickets]\ndoubt = \"5s\"", "tickets.doubt: too short"),
+            (
+                "[tickets]\ncreate_confirm_timeout = \"5s\"",
+                "tickets.create_confirm_timeout: too short",
+            ),
         ] {
             let error = with(&format!("{JIRA}{rest}")).expect_err(expected);
             assert!(error.contains(&format!("m.toml: {expected}")), "{error}\n{expected}");
         }
-        let error = with("[[route]]\nkind = \"bmc_busy\"").unwrap_err();
-        assert!(error.contains("route: there is no section [jira]"), "{error}");
+        let error = with("[[tickets.route]]\nkind = \"bmc_busy\"").unwrap_err();
+        assert!(error.contains("tickets.route: there is no section [jira]"), "{error}");
         assert!(
-            with(&format!("{JIRA}[[route]]\nkind = \"bmc_busy\"\nsite = \"hw\"\nproject = \"HW\""))
-                .is_ok()
+            with(&format!(
+                "{JIRA}[[tickets.route]]\nkind = \"bmc_busy\"\nsite = \"hw\"\nproject = \"HW\""
+            ))
+            .is_ok()
         );
         assert!(with(&format!("{JIRA}[tickets]\noperators = \"slack/C1\"")).is_ok());
     }

@@ -14,12 +14,20 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Zone, D:
     find(&name).map_err(serde::de::Error::custom)
 }
 
-/// The zone, or what is wrong with its name and what would be right.
-fn find(name: &str) -> Result<Zone, String> {
+/// A name that is no zone's, and what would be right.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("there is no time zone {name:?}: {hint}")]
+struct NoSuchZone {
+    name: String,
+    hint: String,
+}
+
+/// The zone of a name.
+fn find(name: &str) -> Result<Zone, NoSuchZone> {
     // What jiff finds in any spelling is written in the one that people know.
     match TimeZone::get(name) {
         Ok(zone) if zone.iana_name().is_some() => Ok(zone.into()),
-        _ => Err(format!("there is no time zone {name:?}: {}", hint(name))),
+        _ => Err(NoSuchZone { name: name.to_owned(), hint: hint(name) }),
     }
 }
 
@@ -60,7 +68,7 @@ mod tests {
             ("+01:00", example),
         ] {
             let problem = format!("there is no time zone {name:?}: {hint}");
-            assert_eq!(find(name), Err(problem));
+            assert_eq!(find(name).unwrap_err().to_string(), problem);
         }
     }
 }

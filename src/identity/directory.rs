@@ -11,7 +11,7 @@
 //! groups = ["sre"]
 //! email = "alice@example.org"          # binds accounts of platforms that have verified it
 //! accounts = { slack = "T12/U34" }     # platform = user id; `console` is always the login, and
-//!                                      # `shell` is the user of the machine (`metalbot bmc power`)
+//!                                      # `shell` is the user of the machine (`metalbot operator bmc power`)
 //! jira = "aarcher"                     # tagged in tickets; of several Jiras by their names:
 //!                                      # jira = { default = "aarcher", hardware = "5b10a2" }
 //! disabled = false                     # true: nobody

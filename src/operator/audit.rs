@@ -1,39 +1,31 @@
-//! `metalbot audit verify`.
+//! `metalbot operator audit verify`.
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::config::Config;
-use crate::runtime::database::Database;
-use metalbot_store as store;
+use serde_json::json;
 
-pub(super) async fn verify(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    let config = Config::load(file)?;
-    let database = Database::open(&config).await?;
-    let pool = store::connect_lazy(&database.url, 2)?;
-    let mut conn = pool.acquire().await?;
-    let report = store::audit::verify(&mut conn).await?;
+use super::database::OpenDatabase;
+use super::output::print;
+use metalbot_store::audit::{self, ChainReport};
+
+pub(super) async fn verify(file: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
+    let database = OpenDatabase::open(file).await?;
+    let mut conn = database.pool.acquire().await?;
+    let report = audit::verify(&mut conn).await?;
     drop(conn);
-    pool.close().await;
     database.close().await?;
-    if json {
-        println!(
-            "{}",
-            serde_json::json!({
-                "sealed": report.sealed,
-                "unsealed": report.unsealed,
-                "head": report.head,
-                "broken": report.broken,
-            })
-        );
-    } else {
-        match &report.broken {
-            None => println!(
-                "The audit is whole: {} rows sealed, {} not yet. Head: {}",
-                report.sealed, report.unsealed, report.head
-            ),
-            Some(what) => println!("The audit is BROKEN after {} rows: {what}.", report.sealed),
+    let ChainReport { sealed, unsealed, head, broken } = &report;
+    let said = match broken {
+        _ if as_json => {
+            json!({ "sealed": sealed, "unsealed": unsealed, "head": head, "broken": broken })
+                .to_string()
         }
-    }
-    Ok(if report.broken.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        None => {
+            format!("The audit is whole: {sealed} rows sealed, {unsealed} not yet. Head: {head}")
+        }
+        Some(what) => format!("The audit is BROKEN after {sealed} rows: {what}."),
+    };
+    print(&said)?;
+    Ok(if broken.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -2,8 +2,11 @@
 
 mod audit;
 mod bmc;
-mod check;
+mod check_config;
+mod database;
+mod hash_password;
 mod migrate;
+mod output;
 mod slack;
 mod tickets;
 
@@ -120,7 +123,7 @@ pub struct ConfigFile {
 pub async fn run(command: OperatorCommand) -> anyhow::Result<ExitCode> {
     match command {
         OperatorCommand::Migrate { config } => migrate::migrate(&config.config).await,
-        OperatorCommand::CheckConfig { config } => check::check(&config.config),
+        OperatorCommand::CheckConfig { config } => check_config::check(&config.config),
         OperatorCommand::Bmc { command } => bmc::run(command).await,
         OperatorCommand::Audit { command: AuditCommand::Verify { config, json } } => {
             audit::verify(&config.config, json).await
@@ -137,6 +140,6 @@ pub async fn run(command: OperatorCommand) -> anyhow::Result<ExitCode> {
         OperatorCommand::Slack { command: SlackCommand::Check { config } } => {
             slack::check(&config.config).await
         }
-        OperatorCommand::HashPassword => check::hash_password(),
+        OperatorCommand::HashPassword => hash_password::hash_password(),
     }
 }

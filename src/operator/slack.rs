@@ -1,4 +1,4 @@
-//! `metalbot slack`: the manifest of the app, and whether the tokens can do what it needs.
+//! `metalbot operator slack`: the manifest of the app, and whether the tokens can do what it needs.
 //!
 //! Invariant: the manifest is derived from the actions and from [`SCOPES`], and the check holds the
 //! tokens against the same list.
@@ -12,6 +12,7 @@ use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
+use super::output::print;
 use crate::chat::slack::forms::SHORTCUT;
 use crate::config::{Config, SlackMode};
 use metalbot_core::command::Catalog;
@@ -64,7 +65,7 @@ pub(super) fn manifest(
         Mode::Socket => None,
         Mode::Http => Some(url.context("--url is missing")?),
     };
-    println!("{}", serde_json::to_string_pretty(&written(&catalog, url))?);
+    print(&serde_json::to_string_pretty(&written(&catalog, url))?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -143,7 +144,7 @@ pub(super) async fn check(file: &Path) -> anyhow::Result<ExitCode> {
             ));
             continue;
         }
-        println!("{name}: fine, {} in {}", shown(&said["user"]), shown(&said["team"]));
+        print(&format!("{name}: fine, {} in {}", shown(&said["user"]), shown(&said["team"])))?;
         let org = said["is_enterprise_install"] == true;
         let own = &said[if org { "enterprise_id" } else { "team_id" }];
         if team.is_some_and(|team| own != team) {
@@ -155,7 +156,7 @@ pub(super) async fn check(file: &Path) -> anyhow::Result<ExitCode> {
         (SlackMode::Socket, Some(token)) => {
             let (_, said) = ask("apps.connections.open", token.expose_secret()).await?;
             if said["ok"] == true {
-                println!("app token: fine, Socket Mode can be opened");
+                print("app token: fine, Socket Mode can be opened")?;
             } else {
                 wrong.push(format!(
                     "app token: Slack says {}. Make one with the scope connections:write at {APPS}, \
@@ -166,14 +167,14 @@ pub(super) async fn check(file: &Path) -> anyhow::Result<ExitCode> {
         }
         (SlackMode::Socket, None) => wrong.push("app token: missing".into()),
         (SlackMode::Http, _) => {
-            println!("mode http: the signing secret is checked by Slack's first request");
+            print("mode http: the signing secret is checked by Slack's first request")?;
         }
     }
     for problem in &wrong {
-        println!("{problem}");
+        print(problem)?;
     }
     ensure!(wrong.is_empty(), "{} to be mended", count(wrong.len()));
-    println!("all is there");
+    print("all is there")?;
     Ok(ExitCode::SUCCESS)
 }
 

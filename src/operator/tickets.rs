@@ -1,17 +1,16 @@
-//! `metalbot tickets`: what waits for Jira, and which rule sends a failure where.
+//! `metalbot operator tickets`: what waits for Jira, and which rule sends a failure where.
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use sqlx::{PgConnection, PgPool};
+use anyhow::{Context, ensure};
 
-use crate::config::Config;
-use crate::runtime::database::Database;
+use super::database::OpenDatabase;
+use super::output::print;
 use crate::ticket::explain::{self, Explained, ExplainedTicket};
 use metalbot_core::domain::host::fold;
 use metalbot_core::domain::ids::BatchId;
-use metalbot_core::domain::triage::TicketUpdate;
+use metalbot_core::domain::triage::{Routes, TicketUpdate};
 use metalbot_store::ticket::TicketLine;
 use metalbot_store::{self as store, ticket};
 
@@ -19,17 +18,14 @@ use metalbot_store::{self as store, ticket};
 const LISTED: i64 = 1000;
 
 pub(super) async fn list(file: &Path, all: bool, json: bool) -> anyhow::Result<ExitCode> {
-    let config = Config::load(file)?;
-    let (database, pool) = open(&config).await?;
-    let tickets = ticket::list(&mut *pool.acquire().await?, all, LISTED).await?;
-    close(database, pool).await?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&tickets)?);
-    } else if tickets.is_empty() {
-        println!("No ticket waits or is open.");
-    } else {
-        tickets.iter().for_each(|ticket| println!("{}", line(ticket)));
-    }
+    let database = OpenDatabase::open(file).await?;
+    let tickets = ticket::list(&mut *database.pool.acquire().await?, all, LISTED).await?;
+    database.close().await?;
+    print(&match tickets.is_empty() {
+        _ if json => serde_json::to_string_pretty(&tickets)?,
+        true => "No ticket waits or is open.".into(),
+        false => tickets.iter().map(line).collect::<Vec<_>>().join("\n"),
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -61,38 +57,30 @@ fn line(ticket: &TicketLine) -> String {
 }
 
 pub(super) async fn explain(file: &Path, batch: BatchId, json: bool) -> anyhow::Result<ExitCode> {
-    let config = Config::load(file)?;
-    let routes = config.routes().context("no tickets are filed: there is no section [jira]")?;
-    let (database, pool) = open(&config).await?;
-    let mut conn = pool.acquire().await?;
-    let found = explain_batch(&mut conn, &config, &routes, batch).await;
-    drop(conn);
-    close(database, pool).await?;
-    let Some(explained) = found? else {
-        eprintln!("there is no batch {batch}");
-        return Ok(ExitCode::FAILURE);
-    };
-    if json {
-        println!("{}", serde_json::to_string_pretty(&explained)?);
-    } else if explained.is_empty() {
-        println!("No host of {batch} has failed.");
-    } else {
-        let default = &routes.default.site;
-        explained.iter().for_each(|one| println!("{}", told(one, default)));
-    }
+    let database = OpenDatabase::open(file).await?;
+    let found = explain_batch(&database, batch).await;
+    database.close().await?;
+    let (routes, explained) = found?;
+    let default = &routes.default.site;
+    print(&match explained.is_empty() {
+        _ if json => serde_json::to_string_pretty(&explained)?,
+        true => format!("No host of {batch} has failed."),
+        false => explained.iter().map(|one| told(one, default)).collect::<Vec<_>>().join("\n"),
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn explain_batch(
-    conn: &mut PgConnection,
-    config: &Config,
-    routes: &metalbot_core::domain::triage::Routes,
+    database: &OpenDatabase,
     batch: BatchId,
-) -> anyhow::Result<Option<Vec<Explained>>> {
-    if store::batch::get(&mut *conn, batch).await?.is_none() {
-        return Ok(None);
-    }
-    Ok(Some(explain::explain(conn, routes, &config.tickets, batch).await?))
+) -> anyhow::Result<(Routes, Vec<Explained>)> {
+    let config = &database.config;
+    let routes = config.routes().context("no tickets are filed: there is no section [jira]")?;
+    let mut conn = database.pool.acquire().await?;
+    let known = store::batch::get(&mut conn, batch).await?.is_some();
+    ensure!(known, "there is no batch {batch}");
+    let explained = explain::explain(&mut conn, &routes, &config.tickets, batch).await?;
+    Ok((routes, explained))
 }
 
 fn told(one: &Explained, default_site: &str) -> String {
@@ -127,15 +115,4 @@ fn told(one: &Explained, default_site: &str) -> String {
         one.rule,
         one.target.name(default_site),
     )
-}
-
-async fn open(config: &Config) -> anyhow::Result<(Database, PgPool)> {
-    let database = Database::open(config).await?;
-    let pool = store::connect_lazy(&database.url, 2)?;
-    Ok((database, pool))
-}
-
-async fn close(database: Database, pool: PgPool) -> anyhow::Result<()> {
-    pool.close().await;
-    database.close().await
 }

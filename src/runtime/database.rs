@@ -1,10 +1,22 @@
 //! The database of a process: the configured one, or a private cluster.
 
-use anyhow::Context;
+use std::path::PathBuf;
+
 use secrecy::ExposeSecret;
 
-use super::private_postgres::PrivatePostgres;
+use super::private_postgres::{ClusterError, PrivatePostgres};
 use crate::config::Config;
+
+/// Why there is no database.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(
+        "no `metalbot serve` runs with the state folder {}: start it first", .state_dir.display()
+    )]
+    NotServing { state_dir: PathBuf },
+}
 
 /// A configured database, or a private cluster that lives as long as this value.
 pub struct Database {
@@ -14,7 +26,7 @@ pub struct Database {
 
 impl Database {
     /// Finds or starts the database.
-    pub async fn open(config: &Config) -> anyhow::Result<Database> {
+    pub async fn open(config: &Config) -> Result<Database, DatabaseError> {
         match config.database.url() {
             Some(url) => Ok(Database { url: url.expose_secret().to_owned(), cluster: None }),
             None => {
@@ -25,22 +37,18 @@ impl Database {
     }
 
     /// The database that `metalbot serve` works with. Starts none.
-    pub async fn of_service(config: &Config) -> anyhow::Result<Database> {
+    pub async fn of_service(config: &Config) -> Result<Database, DatabaseError> {
         if let Some(url) = config.database.url() {
             return Ok(Database { url: url.expose_secret().to_owned(), cluster: None });
         }
         let cluster = PrivatePostgres::join(&config.state_dir).await?;
-        let cluster = cluster.with_context(|| {
-            format!(
-                "no `metalbot serve` runs with the state folder {}: start it first",
-                config.state_dir.display()
-            )
-        })?;
+        let cluster = cluster
+            .ok_or_else(|| DatabaseError::NotServing { state_dir: config.state_dir.clone() })?;
         Ok(Database { url: cluster.url().to_owned(), cluster: Some(cluster) })
     }
 
     /// Stops what was started.
-    pub async fn close(self) -> anyhow::Result<()> {
+    pub async fn close(self) -> Result<(), DatabaseError> {
         match self.cluster {
             Some(cluster) => Ok(cluster.stop().await?),
             None => Ok(()),

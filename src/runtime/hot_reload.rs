@@ -1,5 +1,6 @@
 //! A file that is read again when it changes, while the process runs.
 
+use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -9,8 +10,10 @@ use crate::telemetry;
 
 /// What tells one version of a file from the next.
 type Stamp = Option<(SystemTime, u64)>;
-/// Reads a file; the error is for operators.
-type Load<T> = Box<dyn Fn(&Path) -> Result<T, String> + Send + Sync>;
+/// Why a file cannot be used; of whatever type its reader gives.
+type LoadError = Box<dyn Error + Send + Sync>;
+/// Reads a file.
+type Load<T> = Box<dyn Fn(&Path) -> Result<T, LoadError> + Send + Sync>;
 
 /// The newest version of a file that could be read.
 pub struct HotReload<T> {
@@ -23,14 +26,14 @@ pub struct HotReload<T> {
 
 impl<T> HotReload<T> {
     /// Reads the file, for [`HotReload::reload`] to read it again.
-    pub fn open<E: fmt::Display>(
+    pub fn open<E: Into<LoadError>>(
         file: &Path,
         load: impl Fn(&Path) -> Result<T, E> + Send + Sync + 'static,
     ) -> Result<Self, E> {
         // Before it is read: a change during the reading is a later version.
         let tried = Mutex::new(stamp(file));
         let current = RwLock::new(Arc::new(load(file)?));
-        let load: Load<T> = Box::new(move |file| load(file).map_err(|error| error.to_string()));
+        let load: Load<T> = Box::new(move |file| load(file).map_err(Into::into));
         Ok(HotReload { file: Some((file.into(), load)), current, tried })
     }
 
@@ -62,7 +65,7 @@ impl<T> HotReload<T> {
                 true
             }
             Err(error) => {
-                tracing::error!(error, "a changed file cannot be used; what was read before holds");
+                tracing::error!(%error, "a changed file cannot be used; what was read before holds");
                 metrics::counter!(telemetry::RELOADS_FAILED).increment(1);
                 false
             }

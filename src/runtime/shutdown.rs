@@ -1,10 +1,11 @@
 //! The signals that ask the process to stop.
 
-use anyhow::Context;
+use std::io;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Waits until the process is asked to stop.
-pub async fn stop_signal() -> anyhow::Result<&'static str> {
+pub async fn stop_signal() -> io::Result<&'static str> {
     Ok(StopSignals::listen()?.next().await)
 }
 
@@ -17,17 +18,19 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    pub fn listen() -> anyhow::Result<StopSignals> {
+    /// Listens to them from now on. Fails when the system refuses a handler.
+    pub fn listen() -> io::Result<StopSignals> {
         Ok(StopSignals {
-            term: signal(SignalKind::terminate()).context("SIGTERM")?,
-            interrupt: signal(SignalKind::interrupt()).context("SIGINT")?,
+            term: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
             hangup: match hangups_are_ignored() {
                 true => None,
-                false => Some(signal(SignalKind::hangup()).context("SIGHUP")?),
+                false => Some(signal(SignalKind::hangup())?),
             },
         })
     }
 
+    /// Waits for the next one and returns its name.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.term.recv() => "SIGTERM",

@@ -5,14 +5,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metalbot_core::domain::ids::Epoch;
-use metalbot_store::task_lease::claim_task;
+use metalbot_store::task_lease::{claim_task, record_round};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::telemetry::TASK_FAILURES;
+
 /// How long a lease lasts when its owner dies in the middle of a round.
 const LEASE: Duration = Duration::from_secs(2);
+
+/// Shortest time between two notes of a task's rounds in the database.
+const RECORD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a round may go on when the process stops.
 const LAST_ROUND: Duration = Duration::from_secs(20);
@@ -71,6 +76,7 @@ pub async fn run_task<F>(
 ) where
     F: Future<Output = anyhow::Result<bool>>,
 {
+    let mut rounds = Rounds { runner: &runner, name, recorded: None };
     while !runner.stop.is_cancelled() {
         let notified = async {
             match topic {
@@ -81,26 +87,7 @@ pub async fn run_task<F>(
         tokio::pin!(notified);
         // A notification that comes during the round must not be missed.
         let _ = futures_util::poll!(&mut notified);
-        let asked = Instant::now();
-        let again = match claim_task(&runner.pool, name, &runner.owner, LEASE).await {
-            Ok(Some(epoch)) => {
-                let lease = TaskLease::new(epoch, runner.stop.clone(), asked);
-                match keep_lease(&runner, name, &lease, run_once(lease.clone())).await {
-                    Ok(again) => again,
-                    Err(error) => {
-                        let error = format!("{error:#}");
-                        tracing::warn!(task = name, error, "background task failed");
-                        false
-                    }
-                }
-            }
-            Ok(None) => false,
-            Err(error) => {
-                tracing::warn!(task = name, %error, "cannot lease a background task");
-                false
-            }
-        };
-        if again {
+        if rounds.run(&mut run_once).await {
             continue;
         }
         tokio::select! {
@@ -110,30 +97,90 @@ pub async fn run_task<F>(
     }
 }
 
-/// Extends the lease for as long as the round goes on.
-async fn keep_lease(
-    runner: &TaskRunner,
-    name: &str,
-    lease: &TaskLease,
-    round: impl Future<Output = anyhow::Result<bool>>,
-) -> anyhow::Result<bool> {
-    let stopped = async {
-        runner.stop.cancelled().await;
-        tokio::time::sleep(LAST_ROUND).await;
-    };
-    tokio::pin!(round, stopped);
-    loop {
-        tokio::select! {
-            ended = &mut round => return ended,
-            () = &mut stopped => anyhow::bail!("the round took too long for a process that stops"),
-            () = tokio::time::sleep(LEASE / 3) => {}
-        }
+/// The rounds of one task in this process.
+struct Rounds<'a> {
+    runner: &'a TaskRunner,
+    name: &'a str,
+    /// When [`record_round`] was last called.
+    recorded: Option<Instant>,
+}
+
+impl Rounds<'_> {
+    /// Runs one round if the lease can be had; returns whether another one should follow at once.
+    async fn run<F>(&mut self, run_once: &mut impl FnMut(TaskLease) -> F) -> bool
+    where
+        F: Future<Output = anyhow::Result<bool>>,
+    {
         let asked = Instant::now();
-        match claim_task(&runner.pool, name, &runner.owner, LEASE).await {
-            Ok(Some(epoch)) if epoch == lease.epoch => lease.extend(asked),
-            Ok(_) => anyhow::bail!("another process took the lease"),
-            Err(error) if !lease.holds() => return Err(error.into()),
-            Err(error) => tracing::warn!(task = name, %error, "cannot extend a task's lease"),
+        let lease = match claim_task(&self.runner.pool, self.name, &self.runner.owner, LEASE).await
+        {
+            Ok(Some(epoch)) => TaskLease::new(epoch, self.runner.stop.clone(), asked),
+            Ok(None) => return false,
+            Err(error) => {
+                tracing::warn!(task = self.name, %error, "cannot lease a background task");
+                return false;
+            }
+        };
+        let round = run_once(lease.clone());
+        match self.keep_lease(&lease, round).await {
+            Ok(again) => {
+                self.record().await;
+                again
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(task = self.name, error, "background task failed");
+                metrics::counter!(TASK_FAILURES, "task" => self.name.to_owned()).increment(1);
+                false
+            }
+        }
+    }
+
+    /// Extends the lease for as long as the round goes on.
+    async fn keep_lease(
+        &mut self,
+        lease: &TaskLease,
+        round: impl Future<Output = anyhow::Result<bool>>,
+    ) -> anyhow::Result<bool> {
+        let TaskRunner { pool, owner, stop } = self.runner;
+        let stopped = async {
+            stop.cancelled().await;
+            tokio::time::sleep(LAST_ROUND).await;
+        };
+        tokio::pin!(round, stopped);
+        loop {
+            tokio::select! {
+                ended = &mut round => return ended,
+                () = &mut stopped => {
+                    anyhow::bail!("the round took too long for a process that stops")
+                }
+                () = tokio::time::sleep(LEASE / 3) => {}
+            }
+            let asked = Instant::now();
+            match claim_task(pool, self.name, owner, LEASE).await {
+                Ok(Some(epoch)) if epoch == lease.epoch => {
+                    lease.extend(asked);
+                    self.record().await;
+                }
+                Ok(_) => anyhow::bail!("another process took the lease"),
+                Err(error) if !lease.holds() => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(task = self.name, %error, "cannot extend a task's lease");
+                }
+            }
+        }
+    }
+
+    /// Notes in the database that the task has a round, at most once every [`RECORD_INTERVAL`].
+    async fn record(&mut self) {
+        if self.recorded.is_some_and(|at| at.elapsed() < RECORD_INTERVAL) {
+            return;
+        }
+        match record_round(&self.runner.pool, self.name).await {
+            Ok(()) => self.recorded = Some(Instant::now()),
+            Err(error) => {
+                tracing::debug!(task = self.name, %error, "cannot record a round of a task");
+            }
         }
     }
 }

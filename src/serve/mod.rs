@@ -1,30 +1,35 @@
 //! `metalbot serve`: the composition root. Only this module constructs what runs.
 
-mod accounts;
-mod relays;
+mod health;
+mod http;
+mod notices;
 pub mod roles;
 pub mod service;
+pub mod site;
 mod slack;
-mod ticketing;
+pub mod tasks;
+mod tickets;
+mod workers;
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use roles::Roles;
-use service::{Extras, Service};
+use service::{Service, StartOptions};
 
 use crate::config::Config;
 use crate::runtime::database::Database;
 use crate::runtime::shutdown::stop_signal;
 use crate::telemetry;
 
+/// Runs until a signal comes or a part breaks; the process ends with the code.
 pub async fn serve(file: &Path, roles: Roles) -> anyhow::Result<ExitCode> {
     let config = Config::load(file)?;
     telemetry::init(config.log.format, &config.log.filter)?;
     let metrics = telemetry::install()?;
     let database = Database::open(&config).await?;
-    let extras = Extras { metrics: Some(metrics), ..Extras::default() };
-    let mut service = Service::start(&config, &database.url, roles, extras).await?;
+    let options = StartOptions { metrics: Some(metrics), extension: None };
+    let mut service = Service::start(&config, &database.url, roles, options).await?;
     match service.address {
         Some(address) => tracing::info!(%address, ?roles, "metalbot serves"),
         None => tracing::info!(?roles, "metalbot works"),

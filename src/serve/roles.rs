@@ -2,6 +2,25 @@
 
 use std::str::FromStr;
 
+/// One part of the whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    Web,
+    Worker,
+    Relay,
+}
+
+impl Role {
+    /// As `--roles` names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Web => "web",
+            Role::Worker => "worker",
+            Role::Relay => "relay",
+        }
+    }
+}
+
 /// Roles of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Roles {
@@ -15,6 +34,14 @@ pub struct Roles {
 
 impl Roles {
     pub const ALL: Roles = Roles { web: true, worker: true, relay: true };
+
+    pub fn has(self, role: Role) -> bool {
+        match role {
+            Role::Web => self.web,
+            Role::Worker => self.worker,
+            Role::Relay => self.relay,
+        }
+    }
 }
 
 /// Text that names no roles.

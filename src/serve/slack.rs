@@ -1,4 +1,4 @@
-//! Composes Slack's door from a configuration.
+//! Composes what speaks with Slack.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,11 +8,10 @@ use anyhow::Context;
 use axum::Router;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use super::accounts::find_called;
-use crate::app::{App, ChatPlatform};
+use super::site::Site;
+use crate::app::ChatPlatform;
 use crate::chat::Chat;
 use crate::chat::slack::chat::SlackChat;
 use crate::chat::slack::forms::{ModalHandler, RenderNotice};
@@ -24,10 +23,7 @@ use crate::chat::slack::{self, http};
 use crate::config::{Config, SlackConfig, SlackMode};
 use crate::notify::card::card;
 use crate::notify::render::ChatTemplates;
-use crate::web::FindCard;
-use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_core::domain::reply::Reply;
-use metalbot_store as store;
 
 /// Between two tries to find out whose a token is.
 const LEARN_AGAIN: Duration = Duration::from_secs(30);
@@ -64,38 +60,20 @@ pub fn platforms(slack: Option<&Arc<WebApi>>) -> HashMap<&'static str, Arc<dyn C
 }
 
 /// Where messages to Slack go.
-pub fn chat(pool: &PgPool, api: &Arc<WebApi>, app: &Arc<App>) -> Arc<dyn Chat> {
-    Arc::new(SlackChat::new(pool.clone(), Arc::clone(api), find_called(pool, app)))
+pub(super) fn chat(site: &Site) -> Option<Arc<dyn Chat>> {
+    let api = Arc::clone(site.slack.as_ref()?);
+    Some(Arc::new(SlackChat::new(site.pool.clone(), api, Arc::clone(&site.app))))
 }
 
-/// Where the cards are that Slack shows.
-pub fn find_card(pool: &PgPool, api: Option<&Arc<WebApi>>, app: &Arc<App>) -> FindCard {
-    let chat = api.map(|api| chat(pool, api, app));
-    let pool = pool.clone();
-    Arc::new(move |batch| {
-        let (pool, chat) = (pool.clone(), chat.clone());
-        Box::pin(async move {
-            let card = store::card::message_of(&pool, batch).await.ok().flatten();
-            let (platform, channel, id) = card.filter(|(on, ..)| on == slack::PLATFORM)?;
-            chat?.link(&ChatLocation { platform, channel, thread: None }, &id).await.ok().flatten()
-        })
-    })
-}
-
-/// What keeps people's own pages up to date.
-pub fn homes(
-    pool: &PgPool,
-    api: &Arc<WebApi>,
-    app: &Arc<App>,
-    templates: &Arc<ChatTemplates>,
-) -> AppHomes {
-    AppHomes {
-        words: words(templates),
-        pool: pool.clone(),
-        app: Arc::clone(app),
-        api: Arc::clone(api),
+/// Keeps the bot's Home tab of each person up to date.
+pub(super) fn homes(site: &Site) -> Option<Arc<AppHomes>> {
+    Some(Arc::new(AppHomes {
+        words: words(&site.loaded.chat_templates),
+        pool: site.pool.clone(),
+        app: Arc::clone(&site.app),
+        api: Arc::clone(site.slack.as_ref()?),
         buttons: |batch| card(batch).buttons,
-    }
+    }))
 }
 
 /// Words an answer where somebody waits for it.
@@ -110,56 +88,37 @@ fn words(templates: &Arc<ChatTemplates>) -> RenderNotice {
     })
 }
 
-/// The way in of one process.
-pub struct Open {
-    /// Must be up for the process to be ready.
+/// How Slack's deliveries come into one process.
+pub(super) struct Ingest {
+    /// At least one must be up for the process to be ready.
     pub connections: Option<Connections>,
-    /// What Slack sends requests to.
-    pub pages: Router,
+    /// Routes that Slack sends requests to.
+    pub routes: Router,
     /// Ends when the process stops.
     pub running: BoxFuture<'static, ()>,
 }
 
-/// Opens the door in the configured mode; without Slack there is none.
-pub fn open(
-    config: &Config,
-    api: Option<Arc<WebApi>>,
-    app: &Arc<App>,
-    templates: &Arc<ChatTemplates>,
-    pool: &PgPool,
-    stop: &CancellationToken,
-) -> Open {
-    let stopped = stop.clone();
-    let idle = async move { stopped.cancelled().await };
-    let (Some(api), Some(section)) = (api, &config.slack) else {
-        return Open { connections: None, pages: Router::new(), running: idle.boxed() };
+/// Takes deliveries in the configured mode; none without Slack.
+pub(super) fn ingest(site: &Site, stop: &CancellationToken) -> Ingest {
+    let stopped = stop.clone().cancelled_owned();
+    let (Some(api), Some(section)) = (site.slack.clone(), &site.config.slack) else {
+        return Ingest { connections: None, routes: Router::new(), running: stopped.boxed() };
     };
     let learning = learn(Arc::clone(&api), stop.clone());
-    let desk = ModalHandler {
-        pool: pool.clone(),
-        app: Arc::clone(app),
-        api: Arc::clone(&api),
-        words: words(templates),
-    };
-    let door = SlackIngest { pool: pool.clone(), forms: desk.forms(), api: Arc::clone(&api) };
-    match (section.mode, section.signing_secret()) {
-        (SlackMode::Http, Some(secret)) => {
-            let running = async move {
-                tokio::join!(learning, idle);
-            }
-            .boxed();
-            Open { connections: None, pages: http::router(door, secret), running }
-        }
-        _ => {
-            let connections = Connections::default();
-            let socket = run_socket(api, door, connections.clone(), stop.clone());
-            let running = async move {
-                tokio::join!(learning, socket);
-            }
-            .boxed();
-            Open { connections: Some(connections), pages: Router::new(), running }
-        }
+    let (pool, app) = (site.pool.clone(), Arc::clone(&site.app));
+    let words = words(&site.loaded.chat_templates);
+    let modals = ModalHandler { pool: pool.clone(), app, api: Arc::clone(&api), words };
+    let deliveries = SlackIngest { pool, forms: modals.forms(), api: Arc::clone(&api) };
+    if let (SlackMode::Http, Some(secret)) = (section.mode, section.signing_secret()) {
+        let running = async move { tokio::join!(learning, stopped) };
+        let routes = http::router(deliveries, secret);
+        return Ingest { connections: None, routes, running: running.map(drop).boxed() };
     }
+    let connections = Connections::default();
+    let socket = run_socket(api, deliveries, connections.clone(), stop.clone());
+    let running = async move { tokio::join!(learning, socket) };
+    let connections = Some(connections);
+    Ingest { connections, routes: Router::new(), running: running.map(drop).boxed() }
 }
 
 /// Finds out whose the only token is, so that other installations are not taken for it.

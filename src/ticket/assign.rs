@@ -132,7 +132,7 @@ fn attracts(policy: &TicketPolicy, known: &KnownTicket) -> bool {
 
 /// Returns whether failures so close in time may have the ticket's cause although they lie a little off.
 fn is_recent(policy: &TicketPolicy, known: &KnownTicket) -> bool {
-    known.standing == Standing::Open && known.quiet_for <= policy.window
+    known.standing == Standing::Open && known.quiet_for <= policy.group_window
 }
 
 /// Moves to `mine` what shares something with all hosts of the ticket; returns the others.
@@ -167,7 +167,8 @@ pub async fn candidates(
 ) -> sqlx::Result<Vec<Candidate>> {
     let mut candidates = Vec::new();
     let hosts: Vec<&HostName> = group.failures.iter().map(|failure| &failure.host).collect();
-    let known = ticket::of_signature(&mut *conn, &group.signature, policy.reopen, &hosts).await?;
+    let known =
+        ticket::of_signature(&mut *conn, &group.signature, policy.reopen_within, &hosts).await?;
     for known in known {
         let by_shared = attracts(policy, &known) && known.shared.is_some();
         let hosts = match is_recent(policy, &known) || !by_shared {

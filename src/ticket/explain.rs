@@ -36,7 +36,7 @@ pub struct Explained {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum ExplainedTicket {
-    /// They are on a ticket; `state` is as in `metalbot tickets list`.
+    /// They are on a ticket; `state` is as in `metalbot operator tickets list`.
     Placed { state: String, key: Option<String>, url: Option<String> },
     /// They are on none yet, and would get this.
     Would { act: TicketUpdate, key: Option<String>, url: Option<String> },

@@ -54,7 +54,8 @@ impl TicketRelay {
             if let Some(issue) = self.site.find_by_label(&label).await? {
                 return Ok(Some(Filed { issue, rendered_version: 0, rejected_fields: None }));
             }
-            if let Some(left) = self.policy.doubt.checked_sub(doubt).filter(|left| !left.is_zero())
+            if let Some(left) =
+                self.policy.create_confirm_timeout.checked_sub(doubt).filter(|left| !left.is_zero())
             {
                 return Err(RelayError::Doubt(left.min(LOOK_AGAIN)));
             }

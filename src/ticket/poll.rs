@@ -37,7 +37,7 @@ pub struct TicketPoller {
 impl TicketPoller {
     /// Reads one page of tickets; `true` when there are more.
     pub async fn run_once(self: Arc<Self>, lease: TaskLease) -> anyhow::Result<bool> {
-        let (every, after) = (self.policy.look_every, self.policy.reopen);
+        let (every, after) = (self.policy.poll_interval, self.policy.reopen_within);
         let page = ticket_poll::due(&self.pool, &self.scope, every, after, PAGE).await?;
         let more = page.len() as i64 == PAGE;
         let ours = |seen: &PolledTicket| seen.site == self.site.name();

@@ -3,8 +3,8 @@
 //!
 //! Creating is not idempotent in Jira, and its search may lag behind. So a create is marked in the
 //! database before it is sent. One whose answer was lost, or that a dead process may have sent, is a
-//! doubt: the ticket's own label is searched for, again and again, until [`TicketPolicy::doubt`] is
-//! over; only then it is sent again. There is exactly one ticket, provided that Jira carries out a
+//! doubt: the ticket's own label is searched for, again and again, until
+//! [`TicketPolicy::create_confirm_timeout`] is over; only then it is sent again. There is exactly one ticket, provided that Jira carries out a
 //! create and shows it in a search within that time. A comment of unknown outcome is not repeated:
 //! the ticket's text says all that it says.
 //!

@@ -76,7 +76,7 @@ pub(super) async fn signed(
     let Some(login) = sessions::login_of(&state.options.pool, &token_hash).await? else {
         return Ok(None);
     };
-    let Some(who) = (state.options.principal)(&login) else {
+    let Some(who) = state.principal(&login) else {
         sessions::close(&state.options.pool, &token_hash).await?;
         return Ok(None);
     };

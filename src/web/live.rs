@@ -51,7 +51,7 @@ async fn run_stream(
         let event = tokio::select! {
             change = changes.recv() => match change {
                 Ok(LiveEvent::Changed(message)) => {
-                    let Some(view) = view::view(&message, &login, &state.options) else { continue };
+                    let Some(view) = view::view(&message, &login, state) else { continue };
                     match Event::default().event("message").json_data(view) {
                         Ok(event) => event,
                         Err(error) => {

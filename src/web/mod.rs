@@ -10,7 +10,7 @@
 //! GET  /                    the page (a visitor without a session is sent to sign in)
 //! GET  /login  POST /login  POST /logout
 //! GET  /console/assets/FILE
-//! GET  /console/state       { me, csrf, people, channels: [{ name, topic, last }] }
+//! GET  /console/state       { me, csrf, channels: [{ name, topic, last }] }
 //! GET  /console/messages    ?channel=NAME[&thread=ID] -> { messages: [View] }
 //! GET  /console/complete    ?text=&cursor= -> { items: [{ from, insert, label, help }] }
 //! GET  /console/events      server-sent events: message (a View), resync, ping, bye
@@ -34,7 +34,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use serde::Serialize;
 use sqlx::PgPool;
 
@@ -43,48 +42,16 @@ pub use login::{close_session, open_session};
 pub use problem::Problem;
 pub use routes::router;
 
+use crate::app::App;
 use crate::app::console_message::Live;
-use metalbot_core::domain::ids::BatchId;
+use crate::chat::Chat;
 use metalbot_core::domain::principal::Principal;
-
-/// The author of the bot's messages.
-pub const BOT: &str = "metalbot";
-
-/// One way to go on typing.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CompletionItem {
-    /// Byte offset in the text from which to the cursor `insert` replaces.
-    pub from: usize,
-    pub insert: String,
-    pub label: String,
-    pub help: String,
-}
-
-/// Finds the address of a batch's card on another platform.
-pub type FindCard = Arc<dyn Fn(BatchId) -> BoxFuture<'static, Option<String>> + Send + Sync>;
-
-/// Completes the text behind `/metal `; the number is the cursor's byte offset in it.
-pub type Completer = Arc<dyn Fn(&str, usize) -> Vec<CompletionItem> + Send + Sync>;
-/// A person of the directory by login, with today's groups.
-pub type FindPrincipal = Arc<dyn Fn(&str) -> Option<Principal> + Send + Sync>;
-/// Whether the password is that login's. May be slow: it is run where blocking is allowed. It
-/// should take as long for a login that does not exist.
-pub type VerifyPassword = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
 
 /// A channel of the console.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ChannelInfo {
     pub name: String,
     pub topic: String,
-}
-
-/// A person whom the demo's switch offers.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Person {
-    pub login: String,
-    pub name: String,
-    /// Shown under the name: `SRE`, `owns web`.
-    pub role: String,
 }
 
 /// What the console is made of.
@@ -94,14 +61,11 @@ pub struct ConsoleOptions {
     pub live: Live,
     /// The channels there are, in the order shown; at least one.
     pub channels: Vec<ChannelInfo>,
-    pub principal: FindPrincipal,
-    pub verify: VerifyPassword,
-    pub complete: Completer,
-    pub elsewhere: FindCard,
-    /// The demo's people, who can be switched between by `POST /demo/become`.
-    pub people: Option<Vec<Person>>,
-    /// Where a visitor without a session is sent: `/login`, or the demo's own entry.
-    pub sign_in: String,
+    pub app: Arc<App>,
+    /// The platform beside the console that shows cards, and its name in places.
+    pub chat: Option<(&'static str, Arc<dyn Chat>)>,
+    /// Path to which a visitor without a session is sent.
+    pub sign_in: &'static str,
     /// Served over TLS: cookies are `Secure` and named `__Host-`.
     pub secure: bool,
     pub session_lifetime: Duration,
@@ -117,6 +81,11 @@ pub struct ConsoleState {
 impl ConsoleState {
     pub fn new(options: ConsoleOptions) -> Self {
         ConsoleState { options: Arc::new(options), rate: Arc::default() }
+    }
+
+    /// A person of the directory by login, with today's groups.
+    fn principal(&self, login: &str) -> Option<Principal> {
+        self.options.app.directory.current().by_login(login)
     }
 }
 

@@ -13,7 +13,9 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use super::guard::{self, Signed, SignedChange};
 use super::problem::Problem;
 use super::{ConsoleState, assets, live, login, view};
+use crate::app::completion;
 use crate::app::console_message::{self, By, ConsoleError};
+use crate::app::query::{self, CardAddress};
 use metalbot_core::domain::ids::BatchId;
 
 /// Largest request body, in bytes.
@@ -56,7 +58,7 @@ pub fn router(state: ConsoleState) -> Router {
 async fn index(State(state): State<ConsoleState>, headers: HeaderMap) -> Result<Response, Problem> {
     Ok(match guard::signed(&headers, &state).await? {
         Some(_) => Html(assets::text("index.html")).into_response(),
-        None => Redirect::to(&state.options.sign_in).into_response(),
+        None => Redirect::to(state.options.sign_in).into_response(),
     })
 }
 
@@ -66,15 +68,21 @@ async fn batch(
     headers: HeaderMap,
     Path(id): Path<i64>,
 ) -> Result<Redirect, Problem> {
+    let card = query::card(&state.options.pool, BatchId(id)).await;
     // What another platform shows it guards itself, and its people need no password here.
-    if let Some(url) = (state.options.elsewhere)(BatchId(id)).await {
+    if let (Ok(Some(card)), Some((platform, chat))) = (&card, &state.options.chat)
+        && card.location.platform == *platform
+        && let Ok(Some(url)) = chat.link(&card.location, &card.message).await
+    {
         return Ok(Redirect::to(&url));
     }
     if guard::signed(&headers, &state).await?.is_none() {
-        return Ok(Redirect::to(&state.options.sign_in));
+        return Ok(Redirect::to(state.options.sign_in));
     }
-    match console_message::card_of(&state.options.pool, BatchId(id)).await? {
-        Some((channel, message)) => Ok(Redirect::to(&format!("/#/{channel}/{message}"))),
+    match card?.filter(|card| card.location.platform == console_message::PLATFORM) {
+        Some(CardAddress { location, message }) => {
+            Ok(Redirect::to(&format!("/#/{}/{message}", location.channel)))
+        }
         None => Err(ConsoleError::NoSuchMessage.into()),
     }
 }
@@ -96,7 +104,6 @@ async fn current_state(
     Ok(Json(json!({
         "me": signed.who,
         "csrf": signed.csrf,
-        "people": state.options.people,
         "channels": channels,
     })))
 }
@@ -117,7 +124,7 @@ async fn messages(
     let pool = &state.options.pool;
     let found = console_message::list(pool, login, &at.channel, at.thread.as_deref()).await?;
     let views: Vec<view::View> =
-        found.iter().filter_map(|message| view::view(message, login, &state.options)).collect();
+        found.iter().filter_map(|message| view::view(message, login, &state)).collect();
     Ok(Json(json!({ "messages": views })))
 }
 
@@ -133,44 +140,8 @@ async fn complete(
     _: Signed,
     Query(typed): Query<Typed>,
 ) -> Json<Value> {
-    const PREFIX: &str = "/metal ";
-    let text = typed.text.as_str();
-    let cursor = byte_offset(text, typed.cursor);
-    let before = &text[..cursor];
-    let items = if let (Some(behind), true) = (text.strip_prefix(PREFIX), cursor >= PREFIX.len()) {
-        (state.options.complete)(behind, cursor - PREFIX.len())
-            .into_iter()
-            .filter_map(|item| {
-                let from = utf16_offset(text, item.from.checked_add(PREFIX.len())?)?;
-                let (insert, label, help) = (item.insert, item.label, item.help);
-                Some(json!({ "from": from, "insert": insert, "label": label, "help": help }))
-            })
-            .collect()
-    } else if !before.is_empty() && PREFIX.starts_with(before) {
-        vec![json!({
-            "from": 0, "insert": PREFIX, "label": "/metal", "help": "a command to Metalbot",
-        })]
-    } else {
-        Vec::new()
-    };
+    let items = completion::complete(&state.options.app, &typed.text, typed.cursor);
     Json(json!({ "items": items }))
-}
-
-/// The byte offset of a UTF-16 offset; inside a character it is the character's start.
-fn byte_offset(text: &str, units: usize) -> usize {
-    let mut seen = 0;
-    for (at, char) in text.char_indices() {
-        seen += char.len_utf16();
-        if seen > units {
-            return at;
-        }
-    }
-    text.len()
-}
-
-/// The UTF-16 offset of a byte offset; `None` inside a character.
-fn utf16_offset(text: &str, at: usize) -> Option<usize> {
-    Some(text.get(..at)?.encode_utf16().count())
 }
 
 #[derive(Deserialize)]
@@ -252,21 +223,5 @@ fn channel_exists(state: &ConsoleState, name: &str) -> Result<(), ConsoleError> 
         Ok(())
     } else {
         Err(ConsoleError::NoSuchChannel)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn offsets_survive_characters_outside_the_basic_plane() {
-        let text = "a😀é";
-        for (units, bytes) in [(0, 0), (1, 1), (3, 5), (4, 7), (99, 7)] {
-            assert_eq!(byte_offset(text, units), bytes, "{units}");
-        }
-        assert_eq!(byte_offset(text, 2), 1);
-        assert_eq!(utf16_offset(text, 5), Some(3));
-        assert_eq!(utf16_offset(text, 3), None);
     }
 }

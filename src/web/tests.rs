@@ -1,27 +1,47 @@
 //! The console over HTTP, as a browser would use it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode, header, redirect};
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::app::console_message;
+use crate::chat::Message;
 use crate::chat::console::ConsoleChat;
-use crate::chat::{Chat as _, Message};
+use crate::config::Config;
+use crate::identity::password;
+use crate::serve::site::{app, load};
 use metalbot_core::domain::inbound::ChatLocation;
 
 struct Site {
     base: String,
     pool: PgPool,
-    /// Whether bob is still in the directory.
-    bob: Arc<AtomicBool>,
+    folder: TempDir,
     stop: CancellationToken,
+}
+
+/// People by login, each with the password `LOGIN-secret`. Hashing is slow on purpose: once is enough.
+static PEOPLE: LazyLock<[(&str, String); 2]> = LazyLock::new(|| {
+    ["alice", "bob"].map(|login| {
+        let secret = SecretString::from(format!("{login}-secret"));
+        let hash = password::hash(&secret).unwrap();
+        (login, format!("[[person]]\nlogin = {login:?}\nname = {login:?}\npassword = {hash:?}\n"))
+    })
+});
+
+/// Makes these the people of the directory.
+fn write_people(folder: &Path, logins: &[&str]) {
+    let chosen = PEOPLE.iter().filter(|(login, _)| logins.contains(login));
+    let text: String = chosen.map(|(_, person)| person.as_str()).collect();
+    std::fs::write(folder.join("people.toml"), text).unwrap();
 }
 
 impl Drop for Site {
@@ -33,28 +53,20 @@ impl Drop for Site {
 async fn site(pool: PgPool) -> Site {
     let stop = CancellationToken::new();
     let (live, _) = console_message::start_live(pool.clone(), stop.clone());
-    let bob = Arc::new(AtomicBool::new(true));
-    let bob_is_here = bob.clone();
+    let folder = tempfile::tempdir().unwrap();
+    write_people(folder.path(), &["alice", "bob"]);
+    let hosts = "name,owner,datacenter,rack,sku,bmc,credentials\n";
+    std::fs::write(folder.path().join("hosts.csv"), hosts).unwrap();
+    let toml = "directory.file = \"people.toml\"\ninventory.file = \"hosts.csv\"\n";
+    let config = Config::parse(toml, &folder.path().join("metalbot.toml")).unwrap();
+    let app = Arc::new(app(&config, &load(&config).unwrap(), None));
     let state = ConsoleState::new(ConsoleOptions {
         pool: pool.clone(),
         live,
         channels: vec![ChannelInfo { name: "metal".into(), topic: String::new() }],
-        principal: Arc::new(move |login| {
-            let known = login == "alice" || (login == "bob" && bob_is_here.load(Ordering::SeqCst));
-            known.then(|| Principal { login: login.into(), name: login.into(), groups: [].into() })
-        }),
-        verify: Arc::new(|login, password| password == format!("{login}-secret")),
-        elsewhere: Arc::new(|_| Box::pin(async { None })),
-        complete: Arc::new(|text, cursor| {
-            vec![CompletionItem {
-                from: cursor,
-                insert: text.len().to_string(),
-                label: text.into(),
-                help: String::new(),
-            }]
-        }),
-        people: None,
-        sign_in: "/login".into(),
+        app,
+        chat: None,
+        sign_in: "/login",
         secure: false,
         session_lifetime: Duration::from_secs(60),
     });
@@ -63,7 +75,7 @@ async fn site(pool: PgPool) -> Site {
     let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
     let stopped = stop.clone().cancelled_owned();
     tokio::spawn(async { axum::serve(listener, service).with_graceful_shutdown(stopped).await });
-    Site { base, pool, bob, stop }
+    Site { base, pool, folder, stop }
 }
 
 fn cookie_of(response: &Response) -> String {
@@ -176,9 +188,9 @@ async fn who_leaves_the_directory_is_signed_out(pool: PgPool) {
     let site = site(pool).await;
     let cookie = site.login("bob").await;
     assert_eq!(site.get(&cookie, "/console/state").await.status(), 200);
-    site.bob.store(false, Ordering::SeqCst);
+    write_people(site.folder.path(), &["alice"]);
     assert_eq!(site.get(&cookie, "/console/state").await.status(), 401);
-    site.bob.store(true, Ordering::SeqCst);
+    write_people(site.folder.path(), &["alice", "bob"]);
     assert_eq!(site.get(&cookie, "/console/state").await.status(), 401, "the session is gone");
 }
 
@@ -188,8 +200,7 @@ async fn the_stream_carries_what_one_may_see(pool: PgPool) {
     let cookie = site.login("bob").await;
     let mut stream = site.get(&cookie, "/console/events").await;
     let chat = ConsoleChat::new(site.pool.clone(), ["metal".to_owned()]);
-    let location =
-        ChatLocation { platform: "console".into(), channel: "metal".into(), thread: None };
+    let location = ChatLocation::channel("console", "metal");
     let message = |text: &str| Message { markdown: text.into(), card: None };
     // The listener may not stand yet; what is posted before it does is told by `resync`.
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -213,10 +224,10 @@ async fn the_stream_carries_what_one_may_see(pool: PgPool) {
 async fn completion_counts_like_a_browser(pool: PgPool) {
     let site = site(pool).await;
     let cookie = site.login("alice").await;
-    // `/metal 😀a` with the cursor at its end: 10 UTF-16 units, and 12 bytes.
-    let path = "/console/complete?text=%2Fmetal%20%F0%9F%98%80a&cursor=10";
+    // `/metal reboot reason=😀 mo` with the cursor at its end: 😀 is two UTF-16 units.
+    let path = "/console/complete?text=%2Fmetal%20reboot%20reason%3D%F0%9F%98%80%20mo&cursor=26";
     let items = &site.json(&cookie, path).await["items"];
-    assert_eq!((&items[0]["from"], &items[0]["insert"]), (&json!(10), &json!("5")));
+    assert_eq!((&items[0]["from"], &items[0]["insert"]), (&json!(24), &json!("mode=")));
     let items = &site.json(&cookie, "/console/complete?text=%2Fme&cursor=3").await["items"];
     assert_eq!(items[0]["insert"], "/metal ");
     let items = &site.json(&cookie, "/console/complete?text=hello&cursor=5").await["items"];

@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 
-use super::{BOT, ConsoleOptions, markdown};
-use crate::app::console_message::{ConsoleMessage, MessageReaction, command_in};
+use super::{ConsoleState, markdown};
+use crate::app::console_message::{BOT, ConsoleMessage, MessageReaction, command_in};
 
 /// One message as one person sees it.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -37,18 +37,14 @@ pub struct Author {
 }
 
 /// The message as `login` sees it; `None` when they may not.
-pub(super) fn view(
-    message: &ConsoleMessage,
-    login: &str,
-    options: &ConsoleOptions,
-) -> Option<View> {
+pub(super) fn view(message: &ConsoleMessage, login: &str, state: &ConsoleState) -> Option<View> {
     if !message.is_visible_to(login) {
         return None;
     }
     let name = if message.bot && message.author == BOT {
         "Metalbot".to_owned()
     } else {
-        (options.principal)(&message.author).map_or_else(|| message.author.clone(), |who| who.name)
+        state.principal(&message.author).map_or_else(|| message.author.clone(), |who| who.name)
     };
     let html = if message.bot {
         markdown::to_html(&message.body)

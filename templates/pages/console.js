@@ -3,6 +3,10 @@
 // Invariant: `messages` holds the newest revision of each message that the server has told of; the
 // page is drawn from it. A message never goes back to an older revision, whatever order answers and
 // events arrive in.
+//
+// Another script of the page takes part by two events of the document: it hears
+// `metalbot:signed-in` ({ login, name }) whenever the console has begun as somebody, and sends
+// `metalbot:session-changed` when it has changed the session of this browser.
 
 import { getMessages, getState, listen, newDelivery, post } from './api.js';
 import { avatar, el, plainText, refreshTimes, setChildren, setText } from './dom.js';
@@ -15,12 +19,13 @@ const $ = (id) => document.getElementById(id);
 const app = $('app');
 
 let me = { login: '', name: '' };
-let state = { channels: [], people: null };
+let state = { channels: [] };
 let channel = '';
 let thread = null;
 let stream = null;
 let lostTimer = 0;
 const messages = new Map();   // id -> message; pending ones under `pending-<delivery>`
+const names = new Map();      // login -> name, of everybody who was seen to write
 const unread = new Map();     // channel -> count
 const freshThreads = new Set();
 const loaded = new Set();     // channels and `channel/thread` fetched since the last (re)connection
@@ -30,7 +35,7 @@ const loaded = new Set();     // channels and `channel/thread` fetched since the
 const order = (a, b) => Boolean(a.pending) - Boolean(b.pending) || a.serial - b.serial;
 const heads = (name) => [...messages.values()].filter((m) => m.channel === name && !m.thread).sort(order);
 const repliesTo = (id) => [...messages.values()].filter((m) => m.thread === id).sort(order);
-const nameOf = (login) => state.people?.find((person) => person.login === login)?.name ?? login;
+const nameOf = (login) => names.get(login) ?? login;
 
 /** Takes a message in; false when it is known already in this revision or a newer one. */
 function upsert(message) {
@@ -38,6 +43,7 @@ function upsert(message) {
   if (known && known.rev >= message.rev) return false;
   message.serial = Number(message.id);
   messages.set(message.id, message);
+  names.set(message.author.login, message.author.name);
   if (message.delivery) messages.delete(`pending-${message.delivery}`);
   return true;
 }
@@ -96,16 +102,11 @@ function drawChannels() {
   document.title = `${total ? `(${total}) ` : ''}#${channel} · Metalbot`;
 }
 
-function drawPeople() {
+function drawMe() {
   $('me').replaceChildren(
     avatar(me.login, me.name),
-    el('span', { class: 'who' }, el('b', {}, me.name), el('small', {}, me.role ?? me.login)),
-    state.people ? '' : el('button', { type: 'button', class: 'icon-button', 'aria-label': 'Sign out', title: 'Sign out', onclick: signOut }, icon('leave')));
-  $('cast').hidden = !state.people;
-  $('cast-list').replaceChildren(...(state.people ?? []).map((person) => el('li', {}, el('button', {
-    type: 'button', 'data-login': person.login, 'aria-pressed': String(person.login === me.login),
-    onclick: () => become(person.login),
-  }, avatar(person.login, person.name), el('span', { class: 'who' }, el('b', {}, person.name), el('small', {}, person.role))))));
+    el('span', { class: 'who' }, el('b', {}, me.name), el('small', {}, me.login)),
+    el('button', { type: 'button', class: 'icon-button', 'aria-label': 'Sign out', title: 'Sign out', onclick: signOut }, icon('leave')));
 }
 
 function drawJump() {
@@ -236,17 +237,6 @@ async function say(text, toChannel, toThread, delivery = newDelivery()) {
   }
 }
 
-async function become(login) {
-  if (login === me.login) return;
-  try {
-    await post('/demo/become', { login });
-    await start();
-    announce(`You are ${me.name} now.`);
-  } catch (error) {
-    banner(error.message, 'problem');
-  }
-}
-
 async function signOut() {
   try { await post('/logout', {}); } finally { location.assign('/login'); }
 }
@@ -291,7 +281,7 @@ async function resync() {
     return;
   }
   if ($('banner').classList.contains('lost')) banner(null);
-  // Another window of this browser signed in as somebody else.
+  // The session of this browser is another one now, perhaps by another window.
   if (state.me.login !== me.login) { await start(); return; }
   loaded.clear();
   countUnread();
@@ -313,9 +303,11 @@ function countUnread() {
 async function start() {
   stream?.stop();
   state = await getState();
-  me = { ...state.me, role: state.people?.find((person) => person.login === state.me.login)?.role };
+  me = state.me;
   for (const map of [messages, unread, freshThreads, loaded]) map.clear();
-  drawPeople();
+  names.set(me.login, me.name);
+  drawMe();
+  document.dispatchEvent(new CustomEvent('metalbot:signed-in', { detail: { login: me.login, name: me.name } }));
   countUnread();
   channel = '';
   follow();
@@ -382,6 +374,7 @@ $('jump').addEventListener('click', () => { channelList.toEnd(); markRead(); });
 document.querySelector('.skip').addEventListener('click', (event) => { event.preventDefault(); channelComposer.box.focus(); });
 window.addEventListener('hashchange', follow);
 window.addEventListener('focus', markRead);
+document.addEventListener('metalbot:session-changed', resync);
 document.addEventListener('visibilitychange', () => { if (!document.hidden) { stream?.hurry(); markRead(); } });
 setInterval(refreshTimes, 20_000);
 

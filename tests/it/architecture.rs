@@ -177,6 +177,44 @@ fn every_file_says_what_it_is_for_and_is_short() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Every file below a folder, as `(path, text)`.
+fn texts(folder: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root().join(folder)).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{folder}/{}", entry.file_name().to_str().unwrap());
+        match entry.file_type().unwrap().is_dir() {
+            true => found.extend(texts(&path)),
+            false => found.push((path, fs::read_to_string(entry.path()).unwrap())),
+        }
+    }
+    found
+}
+
+/// Whether a line names what only the demo has: the demo itself, or making somebody another person.
+/// In prose things may become others.
+fn names_the_switch(line: &str) -> bool {
+    let names = |line: &str, word: &str| {
+        line.to_lowercase().split(|c: char| !c.is_alphanumeric()).any(|part| part == word)
+    };
+    let line = line.trim_start();
+    let is_prose = ["//", "--", "*", "<!--", "- "].iter().any(|start| line.starts_with(start));
+    names(line, "demo") || !is_prose && names(line, "become")
+}
+
+#[test]
+fn what_serves_contains_no_switch_between_people() {
+    let mut wrong = Vec::new();
+    for (path, text) in [texts("src"), texts("templates")].concat() {
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| names_the_switch(line)) {
+            wrong.push(format!("{path}:{}: {}", number + 1, line.trim()));
+        }
+    }
+    assert!(wrong.is_empty(), "the demo's own crate has these:\n{}", wrong.join("\n"));
+    assert!(names_the_switch("post('/demo/become')") && names_the_switch("fn become_one()"));
+    assert!(!names_the_switch("// rows become events") && !names_the_switch("democracy()"));
+}
+
 /// The kinds of notices as the source lists them, in snake case.
 fn kinds() -> Vec<String> {
     let source = fs::read_to_string(root().join("src/domain/notice.rs")).unwrap();

@@ -1,4 +1,4 @@
-//! `metalbot bmc` as a process of its own, beside `metalbot serve` and the rack; and what the BMC's
+//! `metalbot operator bmc` as a process of its own, beside `metalbot serve` and the rack; and what the BMC's
 //! log says when a host fails.
 
 use std::collections::BTreeSet;
@@ -33,7 +33,7 @@ fn alice_is_at_the_shell(world: &World) {
 #[tokio::test]
 async fn bmcs_are_asked_without_a_database_or_a_service() {
     let world = World::start(Setup::default()).await;
-    let status = world.metalbot(&["bmc", "status", "web[01-10]", "db01!web02"]).await;
+    let status = world.metalbot(&["operator", "bmc", "status", "web[01-10]", "db01!web02"]).await;
     assert_eq!(status.status.code(), Some(1), "two of them failed");
     insta::assert_snapshot!(said(&status).0, @r"
     HOSTS                     POWER  VENDOR  PRODUCT  FIRMWARE
@@ -41,17 +41,17 @@ async fn bmcs_are_asked_without_a_database_or_a_service() {
     web07                     the BMC does not answer
     web09                     the BMC refused the user name or password
     ");
-    let json = world.metalbot(&["bmc", "status", "web07,web08", "--json"]).await;
+    let json = world.metalbot(&["operator", "bmc", "status", "web07,web08", "--json"]).await;
     insta::assert_snapshot!(
         said(&json).0.trim(),
         @r#"{"hosts":[{"error":"the BMC does not answer","host":"web07","kind":"bmc_unreachable"},{"firmware":"9.08","host":"web08","power":"on","product":"0x0f02","vendor":"Lenovo"}]}"#
     );
-    let sel = world.metalbot(&["bmc", "sel", "web[01-02]", "--last", "3"]).await;
+    let sel = world.metalbot(&["operator", "bmc", "sel", "web[01-02]", "--last", "3"]).await;
     assert!(sel.status.success());
     assert_eq!(said(&sel).0, "web[01-02]: the log is empty\n");
-    let sensors = world.metalbot(&["bmc", "sensors", "web01"]).await;
+    let sensors = world.metalbot(&["operator", "bmc", "sensors", "web01"]).await;
     assert_eq!(said(&sensors).0, "web01: power unknown, inlet unknown\n");
-    let nobody = world.metalbot(&["bmc", "status", "web[41-42]"]).await;
+    let nobody = world.metalbot(&["operator", "bmc", "status", "web[41-42]"]).await;
     let (out, error) = said(&nobody);
     assert!(!nobody.status.success() && out.is_empty() && error.contains("web"), "{error}");
 }
@@ -60,7 +60,7 @@ async fn bmcs_are_asked_without_a_database_or_a_service() {
 async fn power_by_hand_is_for_administrators_and_takes_a_claim() {
     let world = World::start(Setup { broken: false, ..Setup::default() }).await;
     let power = async |args: &[&str]| {
-        let output = world.metalbot(&[&["bmc", "power"][..], args].concat()).await;
+        let output = world.metalbot(&[&["operator", "bmc", "power"][..], args].concat()).await;
         let (out, error) = said(&output);
         (output.status.success(), out, error)
     };
@@ -74,7 +74,7 @@ async fn power_by_hand_is_for_administrators_and_takes_a_claim() {
     let (done, _, why) = power(&["off", "web01"]).await;
     assert!(!done && why.contains("give --yes"), "{why}");
     let alone = world
-        .command(&["bmc", "power", "off", "web01", "--yes"])
+        .command(&["operator", "bmc", "power", "off", "web01", "--yes"])
         .env_remove("DATABASE_URL")
         .current_dir(world.folder())
         .output()
@@ -134,7 +134,7 @@ async fn power_by_hand_does_what_was_asked_for_and_no_more() {
         ("on", "web01", &["shutdown 1", "power 1"]),
         ("reset", "web02", &["reset 1"]),
     ] {
-        let output = world.metalbot(&["bmc", "power", to, host, "--yes"]).await;
+        let output = world.metalbot(&["operator", "bmc", "power", to, host, "--yes"]).await;
         let (out, error) = said(&output);
         assert!(output.status.success(), "{to}: {error}");
         assert_eq!(out, format!("{host}: done\n"), "{to}");
@@ -148,7 +148,7 @@ async fn power_by_hand_does_what_was_asked_for_and_no_more() {
 
 /// `bmc power` of a few hosts, running.
 fn start_power(world: &World, to: &str, hosts: &str) -> Child {
-    let mut command = world.command(&["bmc", "power", to, hosts, "--yes"]);
+    let mut command = world.command(&["operator", "bmc", "power", to, hosts, "--yes"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -178,7 +178,7 @@ async fn cycled_once_and_free(world: &World) {
         let cycles = world.cycles(&host);
         assert_eq!(cycles, (1, 1), "{host}:\n{}", world.history(&host).await);
     }
-    let again = world.metalbot(&["bmc", "power", "reset", "web[01-08]", "--yes"]).await;
+    let again = world.metalbot(&["operator", "bmc", "power", "reset", "web[01-08]", "--yes"]).await;
     assert_eq!(said(&again).0, "web[01-08]: done\n", "{}", said(&again).1);
 }
 
@@ -246,7 +246,7 @@ async fn what_nohup_starts_outlives_its_terminal() {
     let world = World::start(Setup { broken: false, ..Setup::default() }).await;
     alice_is_at_the_shell(&world);
     drop(world.serve().await);
-    let plain = world.command(&["bmc", "power", "off", "web01", "--yes"]);
+    let plain = world.command(&["operator", "bmc", "power", "off", "web01", "--yes"]);
     let mut nohup = Command::new("nohup");
     nohup.arg(plain.get_program()).args(plain.get_args()).stdin(Stdio::null());
     nohup.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -304,7 +304,7 @@ fn log_a_lost_power_supply(rack: &Rack, host: &str) {
 async fn every_bmc_of_the_fleet_is_asked_who_it_is() {
     let t = harness::World::builder()
         .rack()
-        .replace("[executor]", "[executor]\nsurvey = \"1s\"")
+        .replace("[executor]", "[executor]\nbmc_inventory_interval = \"1s\"")
         .start()
         .await;
     t.until_none(

@@ -14,8 +14,8 @@ use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use metalbot::serve::roles::Roles;
 use metalbot::serve::service::Service;
-use metalbot_demo::demo::extras;
 use metalbot_demo::site::SimSite;
+use metalbot_demo::switch;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _};
@@ -36,7 +36,8 @@ async fn a_batch_from_the_first_key_to_its_tickets() {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let site = SimSite::start(folder.path(), listen, SUBNET, false).await.unwrap();
     let database = Database::new().await;
-    let service = Service::start(&site.config, &database.url, Roles::ALL, extras()).await.unwrap();
+    let service =
+        Service::start(&site.config, &database.url, Roles::ALL, switch::options()).await.unwrap();
     let browser = Browser::start().await;
     let page = &browser.page;
     page.goto(&format!("http://{}", service.address.unwrap())).await.unwrap();

@@ -8,17 +8,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use insta::internals::SettingsBindDropGuard;
+use metalbot::app::App;
 use metalbot::bmc::Power;
 use metalbot::config::Config;
 use metalbot::serve::roles::Roles;
 use metalbot::serve::service::Service;
+use metalbot::serve::site;
 use metalbot_core::domain::host::HostName;
-use metalbot_demo::demo;
+use metalbot_demo::switch;
 use metalbot_sim::actor::SeenMessage;
 use metalbot_sim::fleet;
 use metalbot_sim::jira::{SimJira, Ticket};
@@ -137,7 +139,7 @@ impl Builder {
         std::fs::write(folder.path().join("hosts.csv"), hosts).unwrap();
         let config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
 
-        let service = Service::start(&config, &database_url, Roles::ALL, demo::extras()).await;
+        let service = Service::start(&config, &database_url, Roles::ALL, switch::options()).await;
         let service = service.unwrap_or_else(|error| panic!("{error:#}"));
         let base = format!("http://{}", service.address.expect("a web door"));
         match (&slack, self.slack) {
@@ -359,6 +361,12 @@ impl World {
         tickets
     }
 
+    /// What the use cases know here, without what only Slack tells.
+    pub fn app(&self) -> Arc<App> {
+        let loaded = site::load(&self.config).unwrap();
+        Arc::new(site::app(&self.config, &loaded, None))
+    }
+
     /// The simulated Slack.
     pub fn slack(&self) -> &SimSlack {
         self.slack.as_ref().expect("a world with Slack")
@@ -372,7 +380,7 @@ impl World {
     /// Starts another process beside the first.
     pub async fn replica(&self) -> Service {
         let started =
-            Service::start(&self.config, &self.database_url, Roles::ALL, demo::extras()).await;
+            Service::start(&self.config, &self.database_url, Roles::ALL, switch::options()).await;
         started.unwrap_or_else(|error| panic!("{error:#}"))
     }
 

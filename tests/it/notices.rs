@@ -193,7 +193,7 @@ async fn a_quiet_channel_hears_of_the_end_only() {
 
 #[tokio::test]
 async fn those_who_must_approve_are_called_once_and_reminded_once() {
-    let calls = "[[chat.call]]\ngroup = \"web-owners\"\nplatform = \"console\"\n\
+    let calls = "[[chat.approver_mention]]\ngroup = \"web-owners\"\nplatform = \"console\"\n\
                  mention = \"web-owners\"\nchannel = \"random\"\n";
     let rule =
         "quorum = 2\nfrom = [\"owner\", \"group:db-owners\", \"group:sre\"]\nexpires = \"12s\"\n";

@@ -12,7 +12,7 @@ use metalbot::app::console_message::{self, By};
 use metalbot::app::intake::{Decode, Decoders, work_on_next};
 use metalbot::app::{App, Reactions};
 use metalbot::config::Config;
-use metalbot::serve::service;
+use metalbot::serve::site;
 use metalbot_core::command::CommandLimits;
 use metalbot_core::domain::time_zone::Zone;
 use metalbot_sim::fleet;
@@ -64,7 +64,7 @@ impl Door {
         }
         std::fs::write(file("hosts.csv"), hosts).unwrap();
         let config = Config::load(&file("metalbot.toml")).unwrap();
-        let loaded = service::load(&config).unwrap();
+        let loaded = site::load(&config).unwrap();
         let app = App {
             platforms: HashMap::new(),
             catalog: loaded.catalog,
@@ -80,7 +80,7 @@ impl Door {
                 zone: Zone::default(),
             },
             reactions: Reactions { approve: vec![], reject: vec![] },
-            calls: Vec::new(),
+            approver_mentions: Vec::new(),
             remind_before: Duration::ZERO,
         };
         let decoders =

@@ -126,7 +126,7 @@ impl World {
         let jira = SimJira::start(listener, JIRA_TOKEN).unwrap();
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let toml = fleet::metalbot_toml(listen, &jira.url(), JIRA_TOKEN)
-            .replace("lease = \"5s\"", &format!("lease = \"{}\"", setup.lease));
+            .replace("lease_duration = \"5s\"", &format!("lease_duration = \"{}\"", setup.lease));
         assert!(toml.contains(setup.lease), "the site's configuration names its lease otherwise");
         let hosts = fleet::inventory_csv(&servers, rack.port());
         fs::write(folder.path().join("metalbot.toml"), toml).unwrap();

@@ -20,17 +20,17 @@ fn said(output: &Output) -> String {
 
 #[tokio::test]
 async fn the_manifest_is_json_for_either_way() {
-    let socket = metalbot(&["slack", "manifest"]).await;
+    let socket = metalbot(&["operator", "slack", "manifest"]).await;
     let manifest: Value = serde_json::from_slice(&socket.stdout).unwrap();
     assert_eq!(manifest["settings"]["socket_mode_enabled"], true);
     let scopes = manifest["oauth_config"]["scopes"]["bot"].as_array().unwrap();
     assert!(scopes.contains(&"files:read".into()), "{scopes:?}");
     let url = "https://metal.example.org";
-    let http = metalbot(&["slack", "manifest", "--mode", "http", "--url", url]).await;
+    let http = metalbot(&["operator", "slack", "manifest", "--mode", "http", "--url", url]).await;
     let manifest: Value = serde_json::from_slice(&http.stdout).unwrap();
     let sends_to = &manifest["settings"]["interactivity"]["request_url"];
     assert_eq!(sends_to, "https://metal.example.org/slack/events");
-    let without = metalbot(&["slack", "manifest", "--mode", "http"]).await;
+    let without = metalbot(&["operator", "slack", "manifest", "--mode", "http"]).await;
     assert!(!without.status.success() && said(&without).contains("--url"), "{}", said(&without));
 }
 
@@ -44,7 +44,7 @@ async fn the_check_says_what_is_missing_and_never_a_token() {
     let toml = fleet::metalbot_toml(listen, "http://127.0.0.1:9", "demo");
     std::fs::write(&file, format!("{toml}\n{}", slack.toml("socket"))).unwrap();
     let config = file.to_str().unwrap();
-    let check = async || metalbot(&["slack", "check", "--config", config]).await;
+    let check = async || metalbot(&["operator", "slack", "check", "--config", config]).await;
 
     let fine = check().await;
     assert!(fine.status.success(), "{}", said(&fine));
@@ -61,17 +61,4 @@ async fn the_check_says_what_is_missing_and_never_a_token() {
     assert!(!told.contains("xoxb-") || told.contains("(xoxb-...)"), "{told}");
     assert!(!told.contains("stand-in"), "{told}");
     slack.stop().await;
-}
-
-#[tokio::test]
-async fn a_second_demo_leaves_the_first_one_its_folder() {
-    let state = tempfile::tempdir().unwrap();
-    let theirs = state.path().join("script/postgres");
-    std::fs::create_dir_all(&theirs).unwrap();
-    let lock = std::fs::File::create(state.path().join("script.lock")).unwrap();
-    lock.lock().unwrap();
-    let second = metalbot(&["demo", "--script", "--state", state.path().to_str().unwrap()]).await;
-    let told = said(&second);
-    assert!(!second.status.success() && told.contains("--state FOLDER"), "{told}");
-    assert!(theirs.exists());
 }

@@ -19,7 +19,7 @@ fn chat(world: &World) -> SlackChat {
         app_token: None,
     };
     let api = Arc::new(WebApi::new(&settings).unwrap());
-    SlackChat::new(world.pool.clone(), api, Arc::new(|_, _| Box::pin(async { None })))
+    SlackChat::new(world.pool.clone(), api, world.app())
 }
 
 fn metal() -> ChatLocation {

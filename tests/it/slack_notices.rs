@@ -7,8 +7,7 @@ use super::slack_story::sees;
 
 #[tokio::test]
 async fn the_end_comes_by_direct_message_and_owners_are_called_by_their_group() {
-    let calls =
-        "[[chat.call]]\ngroup = \"web-owners\"\nplatform = \"slack\"\nmention = \"S0WEB\"\n";
+    let calls = "[[chat.approver_mention]]\ngroup = \"web-owners\"\nplatform = \"slack\"\nmention = \"S0WEB\"\n";
     let world = World::builder().rack().slack("socket").append(calls).start().await;
     let slack = world.slack();
     slack.slash("alice", METAL, "reboot web01 reason=\"<!channel> @bob\"").await.unwrap();

@@ -187,11 +187,8 @@ async fn a_text_that_is_too_long_comes_whole_as_a_file() {
         bots: Bots::One(SecretString::from(BOT_TOKEN)),
         app_token: None,
     };
-    let chat = SlackChat::new(
-        world.pool.clone(),
-        Arc::new(WebApi::new(&settings).unwrap()),
-        Arc::new(|_, _| Box::pin(async { None })),
-    );
+    let chat =
+        SlackChat::new(world.pool.clone(), Arc::new(WebApi::new(&settings).unwrap()), world.app());
     // Names that do not fold.
     let hosts: Vec<String> = (0..3_000).map(|n| format!("h{n}x{n}")).collect();
     let message = Message { markdown: format!("Hosts: `{}`", hosts.join(",")), card: None };

@@ -81,8 +81,8 @@ impl Books {
         };
         let rules = rules.iter().map(|rule| toml_rule(rule)).collect();
         let policy = TicketPolicy {
-            look_every: Duration::from_millis(200),
-            doubt: Duration::from_millis(500),
+            poll_interval: Duration::from_millis(200),
+            create_confirm_timeout: Duration::from_millis(500),
             ..TicketPolicy::default()
         };
         let routes = Routes { rules, default };

@@ -77,7 +77,7 @@ async fn hosts_join_a_ticket_by_what_they_share() {
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_far_apart_in_time_share_a_ticket_only_for_what_it_is_for() {
     let mut t = Books::start().await;
-    t.policy = TicketPolicy { window: Duration::ZERO, ..t.policy };
+    t.policy = TicketPolicy { group_window: Duration::ZERO, ..t.policy };
     t.run_relay();
     t.failed(&[in_rack("web01"), in_rack("web02")], "bmc_unreachable", SILENT).await;
     t.written().await;
@@ -143,7 +143,7 @@ async fn a_closed_ticket_is_opened_again_within_its_window() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_window_a_comment_is_enough_where_the_policy_says_so() {
     let (t, act) = again_after("Resolve", |policy| {
-        policy.reopen = Duration::ZERO;
+        policy.reopen_within = Duration::ZERO;
         policy.after_reopen = Afterwards::Comment;
     })
     .await;
@@ -167,7 +167,7 @@ async fn a_ticket_that_nobody_will_mend_is_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_window_there_is_a_new_ticket() {
     let mut t = Books::start().await;
-    t.policy = TicketPolicy { reopen: Duration::ZERO, ..t.policy };
+    t.policy = TicketPolicy { reopen_within: Duration::ZERO, ..t.policy };
     t.run_relay();
     t.run_sync(|_| true);
     t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
@@ -184,7 +184,7 @@ async fn after_the_window_there_is_a_new_ticket() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_and_a_late_search_still_make_one_ticket() {
     let mut t = Books::cloud().await;
-    t.policy = TicketPolicy { doubt: Duration::from_secs(20), ..t.policy };
+    t.policy = TicketPolicy { create_confirm_timeout: Duration::from_secs(20), ..t.policy };
     t.jira.set_search_lag(Duration::from_secs(4));
     t.jira.lose_next_reply(1);
     t.run_relay();

@@ -1,4 +1,4 @@
-//! Where tickets go, what Jira does not take of them, and what `metalbot tickets` says.
+//! Where tickets go, what Jira does not take of them, and what `metalbot operator tickets` says.
 
 use metalbot::ticket::explain::{Explained, ExplainedTicket, explain};
 use metalbot_core::domain::triage::TicketUpdate;

@@ -1,5 +1,6 @@
 //! Metalbot on a simulated site: what `metalbot-demo` and the tests share.
 
-pub mod demo;
+pub mod run;
 pub mod site;
 pub mod story;
+pub mod switch;

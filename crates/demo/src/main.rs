@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use metalbot_demo::demo::{DemoArgs, run};
+use metalbot_demo::run::{DemoArgs, run};
 
 fn main() -> ExitCode {
     match run(DemoArgs::parse()) {

@@ -119,7 +119,7 @@ pub fn people_toml(password: Option<&str>) -> String {
 /// The configuration file, beside `people.toml` and `hosts.csv`.
 pub fn metalbot_toml(listen: SocketAddr, jira: &str, jira_token: &str) -> String {
     format!(
-        r#"# Made by `metalbot demo`: the simulated site.
+        r#"# Made by `metalbot-demo`: the simulated site.
 [http]
 listen = "{listen}"
 
@@ -145,8 +145,8 @@ password = "{PASSWORD}"
 timeout = "1500ms"
 
 [executor]
-lease = "5s"
-drain = "5s"
+lease_duration = "5s"
+drain_timeout = "5s"
 
 [[allow]]
 group = "sre"
@@ -167,8 +167,8 @@ project = "OPS"
 timeout = "2s"
 
 [tickets]
-look_every = "1s"
-doubt = "3s"
+poll_interval = "1s"
+create_confirm_timeout = "3s"
 "#
     )
 }

@@ -1,6 +1,7 @@
 //! Leases of background tasks: one replica at a time has a task's, and another takes it over when
 //! its owner dies.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -35,6 +36,25 @@ pub async fn claim_task(
     .fetch_optional(pool)
     .await?;
     Ok(epoch.map(Epoch))
+}
+
+/// Notes that a round of the task has succeeded, or goes on.
+pub async fn record_round(pool: &PgPool, name: &str) -> sqlx::Result<()> {
+    sqlx::query!("update task_lease set last_round_at = now() where name = $1", name)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Seconds since the last round of each task that has ever had one, by its name.
+pub async fn round_ages(pool: &PgPool) -> sqlx::Result<BTreeMap<String, f64>> {
+    let rows = sqlx::query!(
+        r#"select name, extract(epoch from now() - last_round_at)::float8 as "age!"
+           from task_lease where last_round_at is not null"#
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.name, row.age.max(0.0))).collect())
 }
 
 /// Gives the leases of a process that stops in order to the others at once.

@@ -303,7 +303,7 @@ pub async fn views(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<Vec<
         .collect())
 }
 
-/// One line of `metalbot tickets list`.
+/// One line of `metalbot operator tickets list`.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct TicketLine {
     pub fingerprint: String,

@@ -38,7 +38,7 @@ impl Chat for ConsoleChat {
         }
         let card = card_json(message);
         let post = Post {
-            author: crate::web::BOT,
+            author: console_message::BOT,
             channel: &to.channel,
             thread: to.thread.as_deref(),
             only_to,

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -19,8 +18,8 @@ use super::blocks::{self, RenderedBlocks};
 use super::channel_access::{closed_by, open_conversation};
 use super::web_api::{ApiError, WebApi};
 use super::{PLATFORM, own_id, people, scope};
-use crate::app::ingest;
 use crate::app::outgoing_post::{self, Begun};
+use crate::app::{App, identify, ingest};
 use crate::chat::{Chat, ChatError, MENTION, Message};
 use metalbot_core::domain::inbound::ChatLocation;
 
@@ -46,23 +45,10 @@ pub struct SlackChat {
     pool: PgPool,
     api: Arc<WebApi>,
     edits: Arc<Pace>,
-    find: FindCalled,
+    app: Arc<App>,
     /// Conversations with one user each, by user.
     conversations: Arc<Mutex<HashMap<String, String>>>,
 }
-
-/// Who is called by a name at a place.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Called {
-    /// Id of a user group.
-    Group(String),
-    /// A user as we name them.
-    User(String),
-}
-
-/// Finds who is called by a name; `None` when Slack cannot notify them.
-pub type FindCalled =
-    Arc<dyn Fn(String, ChatLocation) -> BoxFuture<'static, Option<Called>> + Send + Sync>;
 
 impl fmt::Debug for SlackChat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,8 +57,8 @@ impl fmt::Debug for SlackChat {
 }
 
 impl SlackChat {
-    pub fn new(pool: PgPool, api: Arc<WebApi>, find: FindCalled) -> Self {
-        SlackChat { pool, api, edits: Arc::default(), find, conversations: Arc::default() }
+    pub fn new(pool: PgPool, api: Arc<WebApi>, app: Arc<App>) -> Self {
+        SlackChat { pool, api, edits: Arc::default(), app, conversations: Arc::default() }
     }
 
     /// What a request holds of a message at a place, with those called by name who can be.
@@ -81,15 +67,29 @@ impl SlackChat {
         for text in texts(&mut blocks) {
             while let Some((before, rest)) = text.split_once(&format!("<{MENTION}")) {
                 let Some((name, after)) = rest.split_once('>') else { break };
-                let called = match (self.find)(name.to_owned(), at.clone()).await {
-                    Some(Called::Group(id)) => format!("<!subteam^{id}>"),
-                    Some(Called::User(id)) => format!("<@{}>", own_id(&id)),
-                    None => format!("*@{name}*"),
-                };
-                *text = format!("{before}{called}{after}");
+                let mention = self.mention(name, at).await;
+                *text = format!("{before}{mention}{after}");
             }
         }
         json!({ "channel": own_id(&at.channel), "text": rendered.text, "blocks": blocks })
+    }
+
+    /// Slack's text that notifies a group of the configuration, or else a person by login. Somebody
+    /// who cannot be notified is still named.
+    async fn mention(&self, name: &str, at: &ChatLocation) -> String {
+        let mut groups = self.app.approver_mentions.iter();
+        let group = groups.find(|one| one.platform == PLATFORM && one.group == name);
+        if let Some(id) = group.and_then(|one| one.mention.as_ref()) {
+            return format!("<!subteam^{id}>");
+        }
+        let user = async {
+            let mut conn = self.pool.acquire().await?;
+            identify::account(&mut conn, &self.app, name, at).await
+        };
+        match user.await {
+            Ok(Some(id)) => format!("<@{}>", own_id(&id)),
+            Ok(None) | Err(_) => format!("*@{name}*"),
+        }
     }
 
     /// The conversation with a user alone, as we name channels. A user's id is no name for it: Slack

@@ -374,7 +374,11 @@ fn class_of(method: &str, error: &SlackClientError) -> ApiError {
             | "token_expired" | "missing_scope" | "no_permission" | "ekm_access_denied"
             | "accesslimited" | "org_login_required" => {
                 let code = refusal.code.as_str();
-                tracing::warn!(method, code, "see what `metalbot slack check` says of the token");
+                tracing::warn!(
+                    method,
+                    code,
+                    "see what `metalbot operator slack check` says of the token"
+                );
                 later(Some(NO_TOKEN), code)
             }
             // Documented as: something may have been done before it went wrong.

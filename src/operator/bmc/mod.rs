@@ -1,4 +1,4 @@
-//! `metalbot bmc`: BMCs by hand, from a shell.
+//! `metalbot operator bmc`: BMCs by hand, from a shell.
 //!
 //! `status`, `sel` and `sensors` ask the BMCs and write nothing; whoever can read the configuration
 //! may use them. `power` asks no BMC itself: see [`power`].

@@ -1,4 +1,4 @@
-//! `metalbot bmc power`: an administrator turns hosts on or off.
+//! `metalbot operator bmc power`: an administrator turns hosts on or off.
 //!
 //! This process asks no BMC. It writes a batch (see [`crate::app::admin_power`]) that the workers of
 //! `metalbot serve` carry out, and waits for its end: should it die, the batch goes on, visible in
@@ -29,7 +29,8 @@ use crate::identity::directory::Directory;
 use crate::operator::ConfigFile;
 use crate::runtime::database::Database;
 use crate::runtime::shutdown::StopSignals;
-use crate::serve::service::{app, load, machine_name};
+use crate::serve::service::machine_name;
+use crate::serve::site::{app, load};
 use metalbot_core::domain::host::{HostName, fold};
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::inbound::PlatformUser;
@@ -167,7 +168,7 @@ fn person(directory: &Directory) -> anyhow::Result<Principal> {
 
 fn confirm(to: To, hosts: &[HostName]) -> anyhow::Result<()> {
     ensure!(stdin().is_terminal(), "nobody can be asked whether it is meant: give --yes");
-    eprint!("{} {} ({} hosts)? [y/N] ", to.verb(), fold(hosts), hosts.len());
+    write!(stderr(), "{} {} ({} hosts)? [y/N] ", to.verb(), fold(hosts), hosts.len())?;
     stderr().flush()?;
     let mut answer = String::new();
     stdin().lock().read_line(&mut answer)?;

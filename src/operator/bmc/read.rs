@@ -1,6 +1,6 @@
-//! `metalbot bmc status`, `sel` and `sensors`: the BMCs are asked, nothing is written.
+//! `metalbot operator bmc status`, `sel` and `sensors`: the BMCs are asked, nothing is written.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use super::show::{HostAnswer, HostError, Said, any_failed, as_json, grouped, tab
 use super::{ReadArgs, hosts};
 use crate::bmc::ipmi::IpmiBmc;
 use crate::bmc::{self, Bmc, BmcError, DeviceInfo, Power, Readings, SelEntry};
-use crate::serve::service;
+use crate::operator::output::print;
+use crate::serve::site;
 use metalbot_core::domain::host::Host;
 
 /// From this many hosts on, and on a terminal, it says how far it has come.
@@ -82,7 +83,7 @@ where
     F: Future<Output = Result<Said, BmcError>>,
 {
     let (config, hosts) = hosts(args)?;
-    let client = Arc::new(service::ipmi(&config));
+    let client = Arc::new(site::ipmi(&config));
     let all = hosts.len();
     let tells = all >= MANY && stderr().is_terminal();
     let mut asked = stream::iter(hosts)
@@ -95,16 +96,17 @@ where
     while let Some(answer) = asked.next().await {
         answers.push(answer);
         if tells {
-            eprint!("\r{} of {all} hosts", answers.len());
+            // Without a terminal nobody misses it.
+            let _ = write!(stderr(), "\r{} of {all} hosts", answers.len());
         }
     }
     if tells {
-        eprint!("\r\x1b[K");
+        let _ = write!(stderr(), "\r\x1b[K");
     }
     answers.sort_by(|one, other| one.host.cmp(&other.host));
     match args.json {
-        true => println!("{}", as_json(&answers)),
-        false => print!("{}", show(&answers)),
+        true => print(&as_json(&answers).to_string())?,
+        false => print(&show(&answers))?,
     }
     Ok(if any_failed(&answers) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -225,11 +225,11 @@ impl ChannelSetting {
     }
 }
 
-/// How an owner group is called on one platform when it must act: one `[[chat.call]]` of the
-/// configuration.
+/// How an owner group is mentioned on one platform when a batch waits for its approval: one
+/// `[[chat.approver_mention]]` of the configuration.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Call {
+pub struct ApproverMention {
     pub group: String,
     pub platform: String,
     /// The platform's name of the group, to be mentioned in the batch's thread.

@@ -154,9 +154,9 @@ fn glob(pattern: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// One `[[route]]` of the configuration. Conditions that are left out match everything; what is
+/// One `[[tickets.route]]` of the configuration. Conditions that are left out match everything; what is
 /// left out of the rest is as in the default route.
-#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteRule {
     /// For people.
@@ -353,16 +353,16 @@ pub enum Afterwards {
     Nothing,
 }
 
-/// `[tickets]`: what belongs into one ticket, and what becomes of it.
+/// `[tickets]`: what belongs into one ticket, where it is filed, and what a later failure does to it.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TicketPolicy {
     /// Failures of different batches that are this close in time may have one cause.
     #[serde(with = "human_duration")]
-    pub window: Duration,
+    pub group_window: Duration,
     /// Time after its end in which a ticket is opened again rather than followed by another one.
     #[serde(with = "human_duration")]
-    pub reopen: Duration,
+    pub reopen_within: Duration,
     /// Reaction to a failure later than that.
     pub after_reopen: Afterwards,
     /// Reaction to a failure whose ticket was closed as one that nobody will fix.
@@ -375,14 +375,16 @@ pub struct TicketPolicy {
     pub close_by: Vec<String>,
     /// Period in which the states of open tickets are read.
     #[serde(with = "human_duration")]
-    pub look_every: Duration,
+    pub poll_interval: Duration,
     /// Time after a lost answer in which the ticket may still appear in a search; only then is it
     /// filed again.
     #[serde(with = "human_duration")]
-    pub doubt: Duration,
+    pub create_confirm_timeout: Duration,
     /// Channel in which operators are notified of tickets that need them, as `platform/channel`;
     /// without it, the batch's thread.
     pub operators: Option<String>,
+    /// Where failures go: the first rule that matches takes one, and `[jira]` itself the rest.
+    pub route: Vec<RouteRule>,
 }
 
 impl Default for TicketPolicy {
@@ -390,16 +392,17 @@ impl Default for TicketPolicy {
         let minutes = |count: u64| Duration::from_secs(count * 60);
         let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
         TicketPolicy {
-            window: minutes(30),
-            reopen: minutes(60 * 24 * 7),
+            group_window: minutes(30),
+            reopen_within: minutes(60 * 24 * 7),
             after_reopen: Afterwards::New,
             after_wont_fix: Afterwards::Nothing,
             wont_fix: words(&["Won't Fix", "Won't Do", "Declined"]),
             reopen_by: words(&["Reopen Issue", "Reopen", "To Do"]),
             close_by: Vec::new(),
-            look_every: minutes(1),
-            doubt: minutes(2),
+            poll_interval: minutes(1),
+            create_confirm_timeout: minutes(2),
             operators: None,
+            route: Vec::new(),
         }
     }
 }
@@ -442,7 +445,7 @@ impl TicketPolicy {
         };
         match standing {
             Standing::Open => TicketUpdate::Join,
-            Standing::Done { since } if since <= self.reopen => TicketUpdate::Reopen,
+            Standing::Done { since } if since <= self.reopen_within => TicketUpdate::Reopen,
             Standing::Done { .. } => after(self.after_reopen),
             Standing::Declined => after(self.after_wont_fix),
             Standing::Gone => TicketUpdate::New,

@@ -1,0 +1,171 @@
+//! The background tasks of a site, in one table. Each runs in one process at a time, among those
+//! that have its role; see [`crate::runtime::task`]. Metrics, readiness and the README's table are
+//! made of the same rows.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sqlx::PgPool;
+
+use super::roles::Role;
+use super::site::Site;
+use super::tickets::TicketTasks;
+use super::{notices, slack, tickets, workers};
+use crate::app::{approver_reminders, decide};
+use crate::chat::slack::home::AppHomes;
+use crate::executor::bmc_inventory::{self, Survey};
+use crate::executor::checker::{self, Checker};
+use crate::executor::rollout;
+use crate::failpoint::{Point, reach};
+use crate::notify::relay::{self as notice_relay, NoticeRelay};
+use crate::runtime::task::TaskLease;
+use crate::ticket::assign::{self, TicketAssigner};
+use crate::ticket::poll::{self, TicketPoller};
+use crate::ticket::relay::{self as ticket_relay, TicketRelay};
+use crate::ticket::resolve::{self, TicketResolver};
+use crate::ticket::verify::{self, HostVerifier};
+use metalbot_store::notifier::Topic;
+use metalbot_store::{audit, dedup_key, retention};
+
+/// Period of tasks that cost one small query when there is nothing to do.
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+/// How long repeats of a delivery are recognised; longer than any platform repeats one.
+const DEDUP: Duration = HOUR;
+/// Audit rows sealed in one transaction.
+const SEALED_AT_ONCE: i64 = 1_000;
+
+/// One round; returns whether another one should follow at once.
+type Round = Box<dyn FnMut(TaskLease) -> BoxFuture<'static, anyhow::Result<bool>> + Send>;
+
+/// A row of the table.
+pub struct Task {
+    /// Unique; with the platform or site behind a colon where there is one task for each.
+    pub name: String,
+    /// Longest time between two rounds.
+    pub period: Duration,
+    /// What wakes it sooner.
+    pub topic: Option<Topic>,
+    /// Processes without it do not run the task.
+    pub role: Role,
+    pub run_once: Round,
+}
+
+/// All tasks of a site, whatever the roles of this process.
+pub fn tasks(site: &Site) -> anyhow::Result<Vec<Task>> {
+    use Role::{Relay, Worker};
+    use Topic::{Outbox, Work};
+    let (pool, app) = (&site.pool, (site.pool.clone(), site.app.clone()));
+    let (caps, keep) = (site.config.caps, site.config.database.retention);
+    let checker = workers::checker(site);
+    #[rustfmt::skip]
+    let mut table = vec![
+        task("preflight", checker::PERIOD, Some(Work), Worker, leased(&checker, Checker::run_once)),
+        task("rollout", rollout::PERIOD, Some(Work), Worker,
+            round(pool, move |pool| async move { rollout::conduct(&pool, &caps).await })),
+        task("failure_notices", SECOND, None, Worker,
+            round(pool, |pool| async move { rollout::tell_failures(&pool).await })),
+        task("approver_reminders", SECOND, None, Relay, round(&app, |(pool, app)| async move {
+            Ok(approver_reminders::remind_approvers(&pool, &app).await? > 0)
+        })),
+        task("approval_expiry", SECOND, None, Relay,
+            round(pool, |pool| async move { Ok(decide::expire_overdue(&pool).await? > 0) })),
+        task("audit_seal", SECOND, None, Relay, round(pool, seal_audit)),
+        task("dedup_retention", DEDUP, None, Relay,
+            round(pool, |pool| async move { Ok(dedup_key::forget(&pool, DEDUP).await? > 0) })),
+        task("retention", HOUR, None, Relay,
+            round(pool, move |pool| async move { Ok(retention::forget(&pool, keep).await? > 0) })),
+    ];
+    if let Some(survey) = workers::survey(site) {
+        let run = round(&survey, Survey::run_once);
+        table.push(task("bmc_inventory", bmc_inventory::PERIOD, None, Worker, run));
+    }
+    if let Some(homes) = slack::homes(site) {
+        table.push(task("app_homes", SECOND, None, Relay, round(&homes, AppHomes::run_once)));
+    }
+    for relay in notices::relays(site) {
+        let name = format!("notices:{}", relay.platform);
+        let run = round(&relay, NoticeRelay::run_once);
+        table.push(task(name, notice_relay::PERIOD, Some(Outbox), Relay, run));
+    }
+    if let Some(tickets) = tickets::ticket_tasks(site)? {
+        table.extend(ticket_rows(tickets));
+    }
+    Ok(table)
+}
+
+/// The tasks around Jira: some for all sites, and two for each.
+fn ticket_rows(parts: TicketTasks) -> Vec<Task> {
+    use Role::Relay;
+    use Topic::Outbox;
+    let TicketTasks { assigner, verifier, resolver, sites } = parts;
+    let assign = round(&assigner, TicketAssigner::run_once);
+    let mut rows = vec![
+        task("ticket_assign", assign::PERIOD, Some(Outbox), Relay, assign),
+        task(
+            "ticket_verify",
+            verify::PERIOD,
+            None,
+            Relay,
+            leased(&verifier, HostVerifier::run_once),
+        ),
+        task(
+            "ticket_resolve",
+            resolve::PERIOD,
+            None,
+            Relay,
+            round(&resolver, TicketResolver::run_once),
+        ),
+    ];
+    for (relay, poller) in sites {
+        let (send, read) = (
+            format!("ticket_relay:{}", relay.site.name()),
+            format!("ticket_poll:{}", relay.site.name()),
+        );
+        let run = leased(&relay, TicketRelay::run_once);
+        rows.push(task(send, ticket_relay::PERIOD, Some(Outbox), Relay, run));
+        rows.push(task(read, poll::PERIOD, None, Relay, leased(&poller, TicketPoller::run_once)));
+    }
+    rows
+}
+
+async fn seal_audit(pool: PgPool) -> anyhow::Result<bool> {
+    let mut tx = pool.begin().await?;
+    let sealed = audit::seal(&mut tx, SEALED_AT_ONCE).await?;
+    if sealed > 0 {
+        reach(Point::SealBeforeCommit);
+    }
+    tx.commit().await?;
+    Ok(sealed > 0)
+}
+
+fn task(
+    name: impl Into<String>,
+    period: Duration,
+    topic: Option<Topic>,
+    role: Role,
+    run_once: Round,
+) -> Task {
+    Task { name: name.into(), period, topic, role, run_once }
+}
+
+/// Rounds that need no lease: what they do may be done by two processes at a time.
+fn round<S, F>(parts: &S, run: impl Fn(S) -> F + Send + 'static) -> Round
+where
+    S: Clone + Send + 'static,
+    F: Future<Output = anyhow::Result<bool>> + Send + 'static,
+{
+    let parts = parts.clone();
+    Box::new(move |_| run(parts.clone()).boxed())
+}
+
+/// Rounds that look at their lease before what only one process may do.
+fn leased<S, F>(parts: &S, run: impl Fn(S, TaskLease) -> F + Send + 'static) -> Round
+where
+    S: Clone + Send + 'static,
+    F: Future<Output = anyhow::Result<bool>> + Send + 'static,
+{
+    let parts = parts.clone();
+    Box::new(move |lease| run(parts.clone(), lease).boxed())
+}

@@ -1,0 +1,42 @@
+//! Composes what drives machines: the worker, the checker of new batches, the inventory of BMCs.
+
+use std::sync::Arc;
+
+use super::site::Site;
+use crate::executor::bmc_inventory::Survey;
+use crate::executor::checker::Checker;
+use crate::executor::{Executor, WorkerLimits};
+
+/// The worker of a process with this name.
+pub(super) fn executor(site: &Site, process: &str) -> Executor {
+    let config = &site.config.executor;
+    Executor {
+        pool: site.pool.clone(),
+        bmc: Arc::clone(&site.bmc),
+        hosts: site.hosts(),
+        worker: process.to_owned(),
+        limits: WorkerLimits {
+            max_in_flight: config.max_in_flight as usize,
+            lease: config.lease_duration,
+            drain: config.drain_timeout,
+        },
+        log_reading: Default::default(),
+    }
+}
+
+/// Looks at the hosts of new batches.
+pub(super) fn checker(site: &Site) -> Arc<Checker> {
+    Arc::new(Checker {
+        pool: site.pool.clone(),
+        bmc: Arc::clone(&site.bmc),
+        hosts: site.hosts(),
+        approvals: site.config.approval.clone(),
+    })
+}
+
+/// Asks BMCs who made them, unless the configuration says never.
+pub(super) fn survey(site: &Site) -> Option<Arc<Survey>> {
+    let every = site.config.executor.bmc_inventory_interval;
+    let (pool, bmc) = (site.pool.clone(), Arc::clone(&site.bmc));
+    (!every.is_zero()).then(|| Arc::new(Survey::new(pool, bmc, site.hosts(), every)))
+}
