@@ -18,15 +18,16 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run Metalbot as configured, until it is told to stop.
+    /// Serve chat, drive machines and send notices as configured, until a signal comes.
     Serve {
         #[command(flatten)]
         config: ConfigFile,
-        /// What this process does: some of web, worker and relay.
+        /// What this process does, separated by commas: `web` (console and deliveries), `worker`
+        /// (drives machines), `relay` (sends notices and tickets).
         #[arg(long, default_value = "web,worker,relay")]
         roles: Roles,
     },
-    /// Look after Metalbot: whatever needs its configuration or database.
+    /// Look after a site, with its configuration or database at hand.
     Operator {
         #[command(subcommand)]
         command: OperatorCommand,

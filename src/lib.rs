@@ -12,13 +12,13 @@
 //! | [`metalbot_store`] | the only SQL, one file for each table | decide anything: transitions are the core's |
 //! | [`metalbot_ipmi`] | the RMCP+ client | know hosts and batches |
 //! | [`metalbot_jira`] | the Jira client, two dialects | know hosts and batches |
-//! | this one | use cases, executor, front doors, composition | contain the simulated world |
+//! | this one | use cases, executor, chat, console, composition | contain the simulated world |
 //! | `metalbot-sim`, `metalbot-demo` | the world around, simulated, and the demo on it | be served to a site |
 //!
 //! # The way of a submission
 //!
-//! 1. A front door authenticates the delivery and stores it raw, before it is acknowledged: Slack by
-//!    [`chat::slack::ingest`], the console by [`app::console_message::say`]. A repeat is dropped
+//! 1. The delivery is authenticated and stored raw before it is acknowledged: Slack's by
+//!    [`chat::slack::ingest`], the console's by [`app::console_message::say`]. A repeat is dropped
 //!    there.
 //! 2. [`app::intake::run_intake`] takes one delivery, in one transaction: the platform's decoder makes
 //!    an [`Inbound`](metalbot_core::domain::inbound::Inbound) of it, `app::interpret` reads what it
@@ -57,7 +57,8 @@
 //! - An error keeps its type: what can go wrong with a host is an
 //!   [`ErrorKind`](metalbot_core::domain::error_kind::ErrorKind), what a use case refuses an
 //!   [`app::Error`]; both are worded at the edge.
-//! - Only [`serve`] constructs what runs.
+//! - Only [`serve`] constructs what runs. Every background task is a row of [`serve::tasks`].
+//! - Nobody is signed in without proof: simulated people are in crates that this one cannot name.
 
 // In reading order.
 pub mod app;

@@ -26,7 +26,7 @@ pub const BMC_REQUESTS: &str = "metalbot_bmc_requests_total";
 /// Seconds of one request to a BMC, from the first packet of its session to the last; label
 /// `request`.
 pub const BMC_SECONDS: &str = "metalbot_bmc_request_seconds";
-/// Seconds from delivery to answer; label `door`.
+/// Seconds from delivery to answer.
 pub const COMMAND_SECONDS: &str = "metalbot_command_seconds";
 /// Seconds of one admission, locks included.
 pub const ADMISSION_SECONDS: &str = "metalbot_admission_seconds";

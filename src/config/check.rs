@@ -25,7 +25,7 @@ impl Config {
         self.credentials.iter().map(|(name, section)| (name.clone(), opens(section))).collect()
     }
 
-    /// Address of the front door for links, without a slash at the end.
+    /// Address of console and API for links, without a slash at the end.
     pub fn public_url(&self) -> String {
         match &self.http.public_url {
             Some(url) => url.trim_end_matches('/').to_owned(),

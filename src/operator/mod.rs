@@ -24,32 +24,32 @@ pub enum OperatorCommand {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Say what would not work, without starting anything.
+    /// Check the configuration and the files that it names, without starting anything.
     CheckConfig {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Look at BMCs, or turn hosts on and off, from this shell.
+    /// Ask BMCs, or turn hosts on and off, from this shell.
     Bmc {
         #[command(subcommand)]
         command: bmc::BmcCommand,
     },
-    /// Look at the audit.
+    /// Check the audit.
     Audit {
         #[command(subcommand)]
         command: AuditCommand,
     },
-    /// Look at the triage tickets.
+    /// List triage tickets, or say why a failure goes where.
     Tickets {
         #[command(subcommand)]
         command: TicketsCommand,
     },
-    /// Set up the Slack app.
+    /// Set up the Slack app, or check its tokens.
     Slack {
         #[command(subcommand)]
         command: SlackCommand,
     },
-    /// Read a password from standard input and print what the directory file keeps of it.
+    /// Read a password from standard input and print the hash that the directory file keeps of it.
     HashPassword,
 }
 

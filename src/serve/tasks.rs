@@ -169,3 +169,75 @@ where
     let parts = parts.clone();
     Box::new(move |lease| run(parts.clone(), lease).boxed())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::*;
+    use crate::config::Config;
+
+    const README: &str = include_str!("../../README.md");
+    /// With everything that brings tasks of its own.
+    const TOML: &str = r#"
+        directory.file = "people.toml"
+        inventory.file = "hosts.csv"
+        [slack]
+        bot_token = "xoxb-1"
+        app_token = "xapp-1"
+        [jira]
+        url = "http://127.0.0.1:9"
+        project = "OPS"
+        token = "t"
+        [jira.site.hardware]
+        url = "http://127.0.0.1:9"
+        token = "t"
+    "#;
+
+    fn all() -> Vec<Task> {
+        crate::use_ring();
+        let folder = tempfile::tempdir().unwrap();
+        let hosts = "name,owner,datacenter,rack,sku,bmc,credentials\n";
+        fs::write(folder.path().join("hosts.csv"), hosts).unwrap();
+        fs::write(folder.path().join("people.toml"), "").unwrap();
+        let config = Config::parse(TOML, &folder.path().join("metalbot.toml")).unwrap();
+        let pool = metalbot_store::connect_lazy("postgres://127.0.0.1:9/none", 1).unwrap();
+        tasks(&Site::new(&config, pool).unwrap()).unwrap()
+    }
+
+    /// A row as the README writes it, up to what the task does.
+    fn documented(task: &Task) -> String {
+        let name = match task.name.split_once(':') {
+            Some(("notices", _)) => "notices:PLATFORM".to_owned(),
+            Some((name, _)) => format!("{name}:SITE"),
+            None => task.name.clone(),
+        };
+        let period = humantime::format_duration(task.period);
+        let topic = task.topic.map_or("", Topic::as_str);
+        format!("| `{name}` | {period} | {topic} | {} | ", task.role.as_str())
+    }
+
+    #[tokio::test]
+    async fn every_task_is_in_the_readme_and_nothing_else_is() {
+        let table = README.split_once("| Task | ").expect("the README lists the tasks").1;
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let rows: Vec<&str> = rows.collect();
+        let tasks: BTreeSet<String> = all().iter().map(documented).collect();
+        for task in &tasks {
+            assert!(rows.iter().any(|row| row.starts_with(task)), "the README lacks {task}");
+        }
+        assert_eq!(rows.len(), tasks.len(), "{rows:#?}");
+    }
+
+    #[tokio::test]
+    async fn names_are_unique_and_there_is_one_for_each_platform_and_site() {
+        let names: Vec<String> = all().into_iter().map(|task| task.name).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+        for name in
+            ["notices:slack", "notices:console", "ticket_relay:default", "ticket_poll:hardware"]
+        {
+            assert!(names.iter().any(|one| one == name), "{name} in {names:?}");
+        }
+    }
+}

@@ -51,6 +51,11 @@ async fn bmcs_are_asked_without_a_database_or_a_service() {
     assert_eq!(said(&sel).0, "web[01-02]: the log is empty\n");
     let sensors = world.metalbot(&["operator", "bmc", "sensors", "web01"]).await;
     assert_eq!(said(&sensors).0, "web01: power unknown, inlet unknown\n");
+    let mut status = world.command(&["operator", "bmc", "status", "web01"]);
+    let mut unread = status.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(unread.stdout.take());
+    let unread = output(unread).await;
+    assert!(unread.status.success(), "a closed pipe is no failure: {}", said(&unread).1);
     let nobody = world.metalbot(&["operator", "bmc", "status", "web[41-42]"]).await;
     let (out, error) = said(&nobody);
     assert!(!nobody.status.success() && out.is_empty() && error.contains("web"), "{error}");

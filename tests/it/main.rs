@@ -8,6 +8,7 @@ mod browser;
 mod crash;
 mod fleet;
 mod harness;
+mod health;
 mod inventory;
 mod ipmi_faults;
 mod migrations;
