@@ -12,7 +12,7 @@ FUZZ_PACKAGES := $(DEMO_PACKAGES) g++
 # Servers of PyPI that the tests talk to, in a Python environment of their own below target/.
 PEERS := jira820==0.12
 
-.PHONY: help demo demo-script test bench bench-fleet bench-slack fuzz lint queries install
+.PHONY: help demo demo-script test test-long bench bench-fleet bench-slack fuzz lint queries install
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,8 +24,15 @@ demo-script: install-demo ## Tell the story at the console and in Slack; fails i
 	cargo run --release -p metalbot-demo -- --script
 	cargo run --release -p metalbot-demo -- --script --chat slack-sim
 
-test: install-test ## Run every test
-	.ci/with-postgres cargo test --workspace --features failpoints
+# Most of a test's time is waiting, so there are more at a time than processors.
+TEST_THREADS ?= 6
+CARGO_TEST := .ci/with-postgres cargo test --workspace --features failpoints --no-fail-fast --
+
+test: install-test ## Run the tests, the long ones in a short form (8 minutes)
+	$(CARGO_TEST) --test-threads=$(TEST_THREADS)
+
+test-long: install-test ## Run the long tests: each fail-point, hundreds of races
+	$(CARGO_TEST) --test-threads=$(TEST_THREADS) --ignored
 
 bench: bench-fleet bench-slack ## Measure everything that has a budget
 

@@ -61,6 +61,7 @@ comment on column batch.origin is
 comment on column batch.platform is
     'Where it is announced, with channel: its card and the thread below live there. Null: nowhere; '
     'it can be asked about by its number.';
+comment on column batch.channel is 'In the platform''s words; null where platform is.';
 comment on column batch.retry_of is
     'The batch whose failed hosts it takes up again; null: it is no retry.';
 comment on column batch.state_reason is

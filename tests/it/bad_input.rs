@@ -12,9 +12,9 @@ use crate::harness::{METAL, World};
 
 /// Types something that must change nothing; returns the answer.
 async fn says_in_vain(t: &World, who: &ConsoleUser, text: &str) -> String {
-    let before = t.books().await;
+    let before = t.db.decided().await;
     let told = t.says(who, text).await;
-    assert_eq!(t.books().await, before, "{text:?} changed something");
+    assert_eq!(t.db.decided().await, before, "{text:?} changed something");
     told
 }
 
@@ -160,7 +160,7 @@ async fn host_sets_that_name_no_hosts() {
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot").await, @r"
     -- in the channel, only to them
     Nothing was done: no hosts are named; write for example web[01-12] or @group.
-.    ");
+    ");
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot ../../etc/passwd").await, @r#"
     -- in the channel, only to them
     Nothing was done: "../../etc/passwd" is not a host name; use letters, digits, '-', '_' and '.', and [01-12] for ranges.
@@ -282,12 +282,12 @@ async fn limits_of_the_configuration() {
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web[01-05]").await, @r#"
     -- in the channel, only to them
     Nothing was done: a reason is missing; write reason="why it must be done".
-.    "#);
+    "#);
     let long = format!("/metal reboot web01 reason={}", "x".repeat(200));
     insta::assert_snapshot!(says_in_vain(&t, alice, &long).await, @r"
     -- in the channel, only to them
     Nothing was done: the command has 220 bytes and may have 200; name the hosts by a group or by ranges.
-.    ");
+    ");
     t.finish().await;
 }
 
@@ -319,14 +319,14 @@ async fn characters_that_hide_what_is_asked() {
 #[tokio::test]
 async fn a_command_of_a_hundred_kilobytes() {
     let t = World::start().await;
-    let before = t.books().await;
+    let before = t.db.decided().await;
     for bytes in [17 * 1024, 100 * 1000] {
         let command = format!("/metal reboot web01 reason=\"{}\"", "x".repeat(bytes));
         let (status, text) = send(&t.alice, &command).await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{text}");
         assert!(text.contains("at most") || text.contains("limit"), "{text}");
     }
-    assert_eq!(t.books().await, before);
+    assert_eq!(t.db.decided().await, before);
     let long =
         says_in_vain(&t, &t.alice, &format!("/metal reboot {}", "web01,".repeat(2500))).await;
     assert!(long.contains("Nothing was done"), "{long}");
@@ -381,7 +381,7 @@ async fn reactions_that_are_not_on_a_card() {
     t.replies(&t.alice, 1, "is anybody there?").await;
     t.says(&t.carol, "/metal reboot web01").await;
     t.says(&t.bob, "/metal list").await;
-    let before = t.books().await;
+    let before = t.db.decided().await;
     let card = t.card(1).await.id;
     for message in t.seen_by(&t.bob).await.iter().filter(|message| message.id != card) {
         let told = t.result_of(&t.bob, t.bob.react(&message.id, "+1", true)).await;
@@ -396,7 +396,7 @@ async fn reactions_that_are_not_on_a_card() {
     for id in [&private.id[..], "999999", "0", "-1", "x", "99999999999999999999"] {
         assert_eq!(t.bob.react(id, "+1", true).await.unwrap(), StatusCode::NOT_FOUND, "{id}");
     }
-    assert_eq!(t.books().await, before);
+    assert_eq!(t.db.decided().await, before);
     t.finish().await;
 }
 
@@ -408,15 +408,15 @@ async fn buttons_that_are_out_of_date_or_made_up() {
     let (old, other) = (t.card(1).await, t.card(2).await);
     let approve = old.button("Approve").unwrap();
     t.says(&t.alice, "/metal drop 1 web02").await;
-    let before = t.books().await;
+    let before = t.db.decided().await;
     insta::assert_snapshot!(t.result_of(&t.bob, t.bob.press(&old.id, &approve)).await, @r"
     -- in the channel, only to them
-    Nothing was done: #1 has changed since you saw it: look at it again, then decide
-.    ");
+    Nothing was done: #1 has changed since you saw it: look at it again, then decide.
+    ");
     insta::assert_snapshot!(t.result_of(&t.bob, t.bob.press(&other.id, &approve)).await, @r"
     -- in the channel, only to them
-    Nothing was done: that button is not valid here any more
-.    ");
+    Nothing was done: that button is not valid here any more.
+    ");
     for made_up in [
         "approve 1",
         "approve 1 0000",
@@ -436,7 +436,7 @@ async fn buttons_that_are_out_of_date_or_made_up() {
         let status = t.bob.press(&old.id, refused).await.unwrap();
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{refused:?}");
     }
-    assert_eq!(t.books().await, before);
+    assert_eq!(t.db.decided().await, before);
     // The card shows the new plan's button by now.
     let approved = t.presses(&t.bob, 1, "Approve").await;
     assert!(approved.contains("The approval is complete"), "{approved}");
@@ -471,18 +471,18 @@ async fn double_clicks_and_repeated_deliveries_count_once() {
     });
     let first = t.result_of(&t.bob, t.bob.post("/console/press", click.clone())).await;
     assert!(first.contains("@bob approved for web-owners. #1 still waits"), "{first}");
-    let before = t.books().await;
+    let before = t.db.decided().await;
     let again = t.result_of(&t.bob, t.bob.post("/console/press", click)).await;
     assert_eq!(again, "(nothing)");
     insta::assert_snapshot!(t.presses(&t.bob, 1, "Approve").await, @r"
     -- in the channel, only to them
-    Nothing was done: you have already decided on #1
-.    ");
+    Nothing was done: you have already decided on #1.
+    ");
     insta::assert_snapshot!(t.reacts(&t.bob, 1, "+1", true).await, @r"
     -- in the channel, only to them
-    Nothing was done: you have already decided on #1
-.    ");
-    assert_eq!(t.books().await, before);
+    Nothing was done: you have already decided on #1.
+    ");
+    assert_eq!(t.db.decided().await, before);
     t.finish().await;
 }
 
@@ -498,9 +498,7 @@ async fn an_approver_who_left_the_group_does_not_count_any_more() {
     -- in the thread
     @dave approved for web-owners. #1 still waits for others.
     ");
-    let state: String =
-        sqlx::query_scalar("select state from batch").fetch_one(&t.pool).await.unwrap();
-    assert_eq!(state, "awaiting_approval");
+    assert_eq!(t.db.batch_state(1).await, "awaiting_approval");
     let card = t.card(1).await.text;
     assert!(card.contains("1 of 2 approvals, by @dave"), "{card}");
     // And bob can decide on nothing any more.
@@ -508,8 +506,8 @@ async fn an_approver_who_left_the_group_does_not_count_any_more() {
     insta::assert_snapshot!(t.replies(&t.bob, 2, "approve").await, @r"
     -- in the thread, only to them
     Nothing was done: only members of db-owners, web-owners may decide on this batch.
-.    ");
-    insta::assert_snapshot!(t.audit(1).await, @r"
+    ");
+    insta::assert_snapshot!(t.db.audit(1).await, @r"
     alice batch.submitted
     alice batch.state
     bob batch.approved

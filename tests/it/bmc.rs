@@ -3,19 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metalbot::bmc::Power;
 use metalbot_sim::rack::{self, BmcFault, Rack};
-use sqlx::Row as _;
 
-use crate::harness;
-use crate::process::{CHANNEL, LONG, Setup, World};
-
-fn said(output: &Output) -> (String, String) {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    (text(&output.stdout), text(&output.stderr))
-}
+use crate::harness::process::{said, signal};
+use crate::harness::{Count, METAL, PATIENCE, Site, World, until};
 
 /// The user that this test, and what it starts, runs as.
 fn me() -> String {
@@ -24,16 +18,16 @@ fn me() -> String {
 }
 
 /// alice is the user of this machine, and SREs are administrators.
-fn alice_is_at_the_shell(world: &World) {
+fn alice_is_at_the_shell(site: &Site) {
     let account = format!("jira = \"alice\"\naccounts = {{ shell = \"{}\" }}", me());
-    world.change("people.toml", |toml| toml.replace("jira = \"alice\"", &account));
-    world.change("metalbot.toml", |toml| toml + "\n[admin]\ngroups = [\"sre\"]\n");
+    site.change("people.toml", |toml| toml.replace("jira = \"alice\"", &account));
+    site.change("metalbot.toml", |toml| toml + "\n[admin]\ngroups = [\"sre\"]\n");
 }
 
 #[tokio::test]
 async fn bmcs_are_asked_without_a_database_or_a_service() {
-    let world = World::start(Setup::default()).await;
-    let status = world.metalbot(&["operator", "bmc", "status", "web[01-10]", "db01!web02"]).await;
+    let site = Site::start().await;
+    let status = site.metalbot(&["operator", "bmc", "status", "web[01-10]", "db01!web02"]).await;
     assert_eq!(status.status.code(), Some(1), "two of them failed");
     insta::assert_snapshot!(said(&status).0, @r"
     HOSTS                     POWER  VENDOR  PRODUCT  FIRMWARE
@@ -41,119 +35,109 @@ async fn bmcs_are_asked_without_a_database_or_a_service() {
     web07                     the BMC does not answer
     web09                     the BMC refused the user name or password
     ");
-    let json = world.metalbot(&["operator", "bmc", "status", "web07,web08", "--json"]).await;
+    let json = site.metalbot(&["operator", "bmc", "status", "web07,web08", "--json"]).await;
     insta::assert_snapshot!(
         said(&json).0.trim(),
         @r#"{"hosts":[{"error":"the BMC does not answer","host":"web07","kind":"bmc_unreachable"},{"firmware":"9.08","host":"web08","power":"on","product":"0x0f02","vendor":"Lenovo"}]}"#
     );
-    let sel = world.metalbot(&["operator", "bmc", "sel", "web[01-02]", "--last", "3"]).await;
+    let sel = site.metalbot(&["operator", "bmc", "sel", "web[01-02]", "--last", "3"]).await;
     assert!(sel.status.success());
     assert_eq!(said(&sel).0, "web[01-02]: the log is empty\n");
-    let sensors = world.metalbot(&["operator", "bmc", "sensors", "web01"]).await;
+    let sensors = site.metalbot(&["operator", "bmc", "sensors", "web01"]).await;
     assert_eq!(said(&sensors).0, "web01: power unknown, inlet unknown\n");
-    let mut status = world.command(&["operator", "bmc", "status", "web01"]);
+    let mut status = site.command(&["operator", "bmc", "status", "web01"]);
     let mut unread = status.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(unread.stdout.take());
     let unread = output(unread).await;
     assert!(unread.status.success(), "a closed pipe is no failure: {}", said(&unread).1);
-    let nobody = world.metalbot(&["operator", "bmc", "status", "web[41-42]"]).await;
+    let nobody = site.metalbot(&["operator", "bmc", "status", "web[41-42]"]).await;
     let (out, error) = said(&nobody);
     assert!(!nobody.status.success() && out.is_empty() && error.contains("web"), "{error}");
+    site.leave().await;
 }
 
 #[tokio::test]
 async fn power_by_hand_is_for_administrators_and_takes_a_claim() {
-    let world = World::start(Setup { broken: false, ..Setup::default() }).await;
+    let site = Site::sound().await;
     let power = async |args: &[&str]| {
-        let output = world.metalbot(&[&["operator", "bmc", "power"][..], args].concat()).await;
+        let output = site.metalbot(&[&["operator", "bmc", "power"][..], args].concat()).await;
         let (out, error) = said(&output);
         (output.status.success(), out, error)
     };
     let (done, _, why) = power(&["off", "web01", "--yes"]).await;
     assert!(!done && why.contains("nobody of the directory has the account shell"), "{why}");
     let account = format!("jira = \"alice\"\naccounts = {{ shell = \"{}\" }}", me());
-    world.change("people.toml", |toml| toml.replace("jira = \"alice\"", &account));
+    site.change("people.toml", |toml| toml.replace("jira = \"alice\"", &account));
     let (done, _, why) = power(&["off", "web01", "--yes"]).await;
     assert!(!done && why.contains("only members of no group may act by hand"), "{why}");
-    world.change("metalbot.toml", |toml| toml + "\n[admin]\ngroups = [\"sre\"]\n");
+    site.change("metalbot.toml", |toml| toml + "\n[admin]\ngroups = [\"sre\"]\n");
     let (done, _, why) = power(&["off", "web01"]).await;
     assert!(!done && why.contains("give --yes"), "{why}");
-    let alone = world
+    let alone = site
         .command(&["operator", "bmc", "power", "off", "web01", "--yes"])
         .env_remove("DATABASE_URL")
-        .current_dir(world.folder())
+        .current_dir(site.folder())
         .output()
         .unwrap();
     let (_, why) = said(&alone);
     assert!(!alone.status.success() && why.contains("start it first"), "{why}");
-    assert!(!world.folder().join("state").exists(), "it started a database");
+    assert!(!site.folder().join("state").exists(), "it started a database");
 
-    let process = world.serve().await;
+    let process = site.serve().await;
     let carol = process.sign_in("carol").await;
-    carol.say(CHANNEL, "/metal reboot web[01-02]").await.unwrap();
+    carol.say(METAL, "/metal reboot web[01-02]").await.unwrap();
     let waits = |card: &metalbot_sim::actor::SeenMessage| !card.buttons().is_empty();
-    carol.card(CHANNEL, 1, LONG, waits).await.unwrap();
+    carol.card(METAL, 1, PATIENCE, waits).await.unwrap();
     let (done, out, why) = power(&["off", "web[02-03]", "--yes"]).await;
     assert!(!done && out.is_empty(), "{out}");
     assert!(why.contains("web02: held by #1 of carol, awaiting approval"), "{why}");
-    assert_eq!(world.cycles("web03"), (0, 0), "all or nothing");
+    assert_eq!(site.cycles("web03"), (0, 0), "all or nothing");
 
     let args = ["cycle", "web[03-05]", "--yes", "--reason", "hung"];
     let (done, out, progress) = power(&args).await;
     assert!(done, "{progress}");
     assert_eq!(out, "web[03-05]: done\n");
     assert!(progress.contains("#3 succeeded: 3 of 3 hosts"), "{progress}");
-    assert!(["web03", "web04", "web05"].iter().all(|host| world.cycles(host) == (1, 1)));
+    assert!(["web03", "web04", "web05"].iter().all(|host| site.cycles(host) == (1, 1)));
     // Everybody sees what was done by hand, and the audit says who did it.
     let ended = |card: &metalbot_sim::actor::SeenMessage| card.text.contains("succeeded");
-    let card = carol.card(CHANNEL, 3, LONG, ended).await.unwrap();
+    let card = carol.card(METAL, 3, PATIENCE, ended).await.unwrap();
     assert!(card.text.contains("bmc-power") && card.text.contains("@alice"), "{}", card.text);
-    let row = sqlx::query(
-        "select actor, via from audit where batch_id = 3 and event = 'batch.submitted'",
-    )
-    .fetch_one(&world.pool)
-    .await
-    .unwrap();
-    let (actor, via): (String, String) = (row.get(0), row.get(1));
+    let (actor, via) = site.db.submitted_by(3).await;
     assert!(actor == "alice" && via.starts_with("shell #"), "{actor} by {via}");
     let (done, out, _) = power(&["off", "web06", "--yes", "--json"]).await;
     assert!(done);
     assert_eq!(out.trim(), r#"{"hosts":[{"batch":4,"host":"web06","state":"succeeded"}]}"#);
-}
-
-/// What the BMC did to its host, by the rack's own log.
-fn acts(world: &World, host: &str) -> Vec<String> {
-    let acts = world.rack.acts().unwrap().into_iter();
-    acts.filter(|act| act.host.as_str() == host)
-        .map(|act| format!("{} {}", act.what, act.value).trim_end().to_owned())
-        .collect()
+    site.finish().await;
 }
 
 #[tokio::test]
 async fn power_by_hand_does_what_was_asked_for_and_no_more() {
-    let world = World::start(Setup { broken: false, ..Setup::default() }).await;
-    alice_is_at_the_shell(&world);
-    let _process = world.serve().await;
+    let site = Site::sound().await;
+    alice_is_at_the_shell(&site);
+    let _process = site.serve().await;
     for (to, host, log) in [
         ("soft", "web01", &["shutdown 1"][..]),
         ("on", "web01", &["shutdown 1", "power 1"]),
         ("reset", "web02", &["reset 1"]),
     ] {
-        let output = world.metalbot(&["operator", "bmc", "power", to, host, "--yes"]).await;
+        let output = site.metalbot(&["operator", "bmc", "power", to, host, "--yes"]).await;
         let (out, error) = said(&output);
         assert!(output.status.success(), "{to}: {error}");
         assert_eq!(out, format!("{host}: done\n"), "{to}");
-        assert_eq!(acts(&world, host), log, "{to}");
-        let power = world.rack.power(&host.parse().unwrap()).unwrap();
+        assert_eq!(site.acts(host), log, "{to}");
+        let power = site.rack().power(&host.parse().unwrap()).unwrap();
         assert_eq!(power, if to == "soft" { Power::Off } else { Power::On }, "{to}");
     }
-    let touched: BTreeSet<_> = world.rack.acts().unwrap().into_iter().map(|act| act.host).collect();
+    let touched: BTreeSet<_> =
+        site.rack().acts().unwrap().into_iter().map(|act| act.host).collect();
     assert_eq!(touched.len(), 2, "{touched:?}");
+    site.finish().await;
 }
 
 /// `bmc power` of a few hosts, running.
-fn start_power(world: &World, to: &str, hosts: &str) -> Child {
-    let mut command = world.command(&["operator", "bmc", "power", to, hosts, "--yes"]);
+fn start_power(site: &Site, to: &str, hosts: &str) -> Child {
+    let mut command = site.command(&["operator", "bmc", "power", to, hosts, "--yes"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -161,132 +145,110 @@ async fn output(child: Child) -> Output {
     tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
 }
 
-const HELD: &str = "select count(*) from job
-    where state not in ('succeeded', 'failed', 'quarantined', 'cancelled', 'skipped')";
-
-/// Waits until batch 1 holds so many hosts.
-async fn held(world: &World, hosts: i64) {
-    let started = Instant::now();
-    while world.one::<i64>(HELD).await != hosts {
-        assert!(started.elapsed() < LONG, "{hosts} hosts are never held:\n{}", world.logs());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Every one of `web[01-08]` was cycled once, and is free for the next batch.
-async fn cycled_once_and_free(world: &World) {
-    held(world, 0).await;
-    let states = world.all("select distinct state from job where batch_id = 1").await;
+async fn cycled_once_and_free(site: &Site) {
+    site.db.until(Count::HostsHeld, 0).await;
+    let states = site.db.job_states(1).await;
     assert_eq!(states, ["succeeded"]);
     for number in 1..=8 {
         let host = format!("web{number:02}");
-        let cycles = world.cycles(&host);
-        assert_eq!(cycles, (1, 1), "{host}:\n{}", world.history(&host).await);
+        let cycles = site.cycles(&host);
+        assert_eq!(cycles, (1, 1), "{host}:\n{}", site.history(&host).await);
     }
-    let again = world.metalbot(&["operator", "bmc", "power", "reset", "web[01-08]", "--yes"]).await;
+    let again = site.metalbot(&["operator", "bmc", "power", "reset", "web[01-08]", "--yes"]).await;
     assert_eq!(said(&again).0, "web[01-08]: done\n", "{}", said(&again).1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_of_the_workers_while_power_is_given_by_hand() {
-    let world = World::start(Setup { broken: false, ..Setup::default() }).await;
-    alice_is_at_the_shell(&world);
-    let process = world.serve().await;
-    let child = start_power(&world, "cycle", "web[01-08]");
+    let site = Site::sound().await;
+    alice_is_at_the_shell(&site);
+    let process = site.serve().await;
+    let child = start_power(&site, "cycle", "web[01-08]");
     // Eight hosts are sixteen acts.
-    world.acts_reach(rand::random_range(1..12)).await;
+    site.acts_reach(rand::random_range(1..12)).await;
     process.kill9();
-    let _process = world.serve().await;
+    let _process = site.serve().await;
     let output = output(child).await;
     assert_eq!(said(&output).0, "web[01-08]: done\n", "{}", said(&output).1);
     assert!(output.status.success());
-    cycled_once_and_free(&world).await;
+    cycled_once_and_free(&site).await;
+    site.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_of_the_command_leaves_the_rest_to_the_workers() {
-    let world = World::start(Setup { broken: false, ..Setup::default() }).await;
-    alice_is_at_the_shell(&world);
-    let _process = world.serve().await;
-    let mut child = start_power(&world, "cycle", "web[01-08]");
-    world.acts_reach(rand::random_range(1..12)).await;
+    let site = Site::sound().await;
+    alice_is_at_the_shell(&site);
+    let _process = site.serve().await;
+    let mut child = start_power(&site, "cycle", "web[01-08]");
+    site.acts_reach(rand::random_range(1..12)).await;
     child.kill().unwrap();
     child.wait().unwrap();
-    cycled_once_and_free(&world).await;
+    cycled_once_and_free(&site).await;
+    site.finish().await;
 }
 
 #[tokio::test]
 async fn without_a_worker_the_hosts_are_held_until_it_is_interrupted() {
-    let world = World::start(Setup { broken: false, ..Setup::default() }).await;
-    alice_is_at_the_shell(&world);
-    // The schema comes with the first service.
-    drop(world.serve().await);
-    for (number, signal) in ["INT", "TERM", "HUP"].iter().enumerate() {
-        let mut child = start_power(&world, "off", "web01");
-        held(&world, 1).await;
+    let site = Site::sound().await;
+    alice_is_at_the_shell(&site);
+    for (number, name) in ["INT", "TERM", "HUP"].iter().enumerate() {
+        let mut child = start_power(&site, "off", "web01");
+        site.db.until(Count::HostsHeld, 1).await;
         // When its terminal is closed, nobody reads what it says any more.
-        let unread = (*signal == "HUP").then(|| (child.stdout.take(), child.stderr.take()));
+        let unread = (*name == "HUP").then(|| (child.stdout.take(), child.stderr.take()));
         drop(unread);
-        send(signal, &child);
+        signal(name, child.id());
         let output = output(child).await;
-        assert!(!output.status.success() && output.status.code().is_some(), "{signal}");
-        assert_ne!(output.status.code(), Some(101), "it panicked at {signal}");
-        if *signal != "HUP" {
+        assert!(!output.status.success() && output.status.code().is_some(), "{name}");
+        assert_ne!(output.status.code(), Some(101), "it panicked at {name}");
+        if *name != "HUP" {
             let told = format!("#{} cancelled", number + 1);
             assert!(said(&output).1.contains(&told), "{}", said(&output).1);
         }
-        assert_eq!(world.one::<i64>(HELD).await, 0, "{signal}");
+        assert_eq!(site.db.count(Count::HostsHeld).await, 0, "{name}");
     }
-    assert_eq!(world.one::<i64>("select count(*) from batch where state = 'cancelled'").await, 3);
-    assert_eq!(world.cycles("web01"), (0, 0));
-}
-
-fn send(signal: &str, child: &Child) {
-    let command = format!("kill -s {signal} {}", child.id());
-    assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
+    assert_eq!(site.db.count(Count::BatchesCancelled).await, 3);
+    assert_eq!(site.cycles("web01"), (0, 0));
+    site.leave().await;
 }
 
 #[tokio::test]
 async fn what_nohup_starts_outlives_its_terminal() {
-    let world = World::start(Setup { broken: false, ..Setup::default() }).await;
-    alice_is_at_the_shell(&world);
-    drop(world.serve().await);
-    let plain = world.command(&["operator", "bmc", "power", "off", "web01", "--yes"]);
+    let site = Site::sound().await;
+    alice_is_at_the_shell(&site);
+    let plain = site.command(&["operator", "bmc", "power", "off", "web01", "--yes"]);
     let mut nohup = Command::new("nohup");
     nohup.arg(plain.get_program()).args(plain.get_args()).stdin(Stdio::null());
     nohup.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let child = nohup.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    held(&world, 1).await;
-    send("HUP", &child);
+    site.db.until(Count::HostsHeld, 1).await;
+    signal("HUP", child.id());
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(world.one::<i64>(HELD).await, 1, "the closed terminal cancelled it");
-    send("TERM", &child);
+    assert_eq!(site.db.count(Count::HostsHeld).await, 1, "the closed terminal cancelled it");
+    signal("TERM", child.id());
     let output = output(child).await;
     assert!(said(&output).1.contains("#1 cancelled"), "{}", said(&output).1);
+    site.leave().await;
 }
 
 #[tokio::test]
 async fn a_failed_host_keeps_what_its_bmc_has_logged() {
-    let t = harness::World::builder().rack().fault("web04", BmcFault::IgnoresSoftOff).start().await;
+    let t = World::builder().rack().fault("web04", BmcFault::IgnoresSoftOff).start().await;
     log_a_lost_power_supply(t.rack(), "web04");
     t.says(&t.alice, "/metal power-off web[04,07] wait=10s").await;
     t.replies(&t.bob, 1, "approve").await;
     t.ended(1).await;
-    let kept = "select count(*) from job where host = 'web04' and bmc_events is null";
-    t.until_none("hosts whose log was not read", kept).await;
+    let reads = async || {
+        let answer = t.says(&t.alice, "/metal status host web04").await;
+        answer.contains("Power Supply 0x64: Power Supply input lost (AC/DC), asserted")
+    };
+    until("the log of web04 in its status", reads).await;
     let answer = t.says(&t.alice, "/metal status host web04").await;
     assert!(answer.contains("the host is still on at the deadline"), "{answer}");
-    assert!(
-        answer.contains("Power Supply 0x64: Power Supply input lost (AC/DC), asserted"),
-        "{answer}"
-    );
-    let others: i64 = sqlx::query_scalar(
-        "select count(*) from job where host = 'web07' and bmc_events is not null",
-    )
-    .fetch_one(&t.pool)
-    .await
-    .unwrap();
-    assert_eq!(others, 0, "a BMC that does not answer has nothing to say");
+    let silent = t.says(&t.alice, "/metal status host web07").await;
+    assert!(!silent.contains("Power Supply"), "a BMC that does not answer has nothing to say");
     t.finish().await;
 }
 
@@ -307,20 +269,10 @@ fn log_a_lost_power_supply(rack: &Rack, host: &str) {
 
 #[tokio::test]
 async fn every_bmc_of_the_fleet_is_asked_who_it_is() {
-    let t = harness::World::builder()
-        .rack()
-        .replace("[executor]", "[executor]\nbmc_inventory_interval = \"1s\"")
-        .start()
-        .await;
-    t.until_none(
-        "BMCs to be asked",
-        "select 46 - count(*) from bmc_identity where vendor <> '' and firmware like vendor || ' 0x%'",
-    )
-    .await;
-    let silent: i64 = sqlx::query_scalar("select count(*) from bmc_identity where vendor = ''")
-        .fetch_one(&t.pool)
-        .await
-        .unwrap();
+    let t =
+        World::builder().rack().replace("[executor]", "[executor]\nsurvey = \"1s\"").start().await;
+    t.db.until(Count::BmcsIdentified, 46).await;
+    let silent = t.db.count(Count::BmcsSilent).await;
     assert_eq!(silent, 2, "web07 does not answer, web09 has another password");
     t.finish().await;
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::process::{LONG, Process, Setup, World};
+use crate::harness::{PATIENCE, Process, Site};
 
 async fn get(process: &Process, path: &str) -> String {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -15,8 +15,8 @@ async fn get(process: &Process, path: &str) -> String {
 
 #[tokio::test]
 async fn every_background_task_is_seen_by_whoever_watches() {
-    let world = World::start(Setup::default()).await;
-    let process = world.serve().await;
+    let site = Site::start().await;
+    let process = site.serve().await;
     let started = Instant::now();
     let tasks = loop {
         let mut answer: Value = serde_json::from_str(&get(&process, "/readyz").await).unwrap();
@@ -25,7 +25,7 @@ async fn every_background_task_is_seen_by_whoever_watches() {
         if tasks.iter().all(|task| task["last_round_secs"].is_number()) {
             break tasks;
         }
-        assert!(started.elapsed() < LONG, "some had no round: {tasks:#?}");
+        assert!(started.elapsed() < PATIENCE, "some had no round: {tasks:#?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     let names: Vec<&str> = tasks.iter().map(|task| task["name"].as_str().unwrap()).collect();
@@ -40,4 +40,6 @@ async fn every_background_task_is_seen_by_whoever_watches() {
             assert!(metrics.contains(&line), "{line} in\n{metrics}");
         }
     }
+    process.terminate().await;
+    site.leave().await;
 }

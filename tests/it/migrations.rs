@@ -4,7 +4,7 @@
 use metalbot_store::MIGRATIONS;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use crate::harness::new_database;
+use crate::harness::Database;
 
 /// A migration that moves data: what a site has before it, and what it must make of that.
 struct DataMove {
@@ -66,8 +66,8 @@ fn moves_data(statements: &str) -> bool {
 /// What a query finds after `before` and then `statements` ran on the schema as it was before a
 /// version.
 async fn after_move(version: i64, before: &str, statements: &str, query: &str) -> Vec<String> {
-    let (_, _, url) = new_database().await;
-    let mut conn = PgConnection::connect(&url).await.unwrap();
+    let db = Database::empty().await;
+    let mut conn = PgConnection::connect(&db.url).await.unwrap();
     let earlier = MIGRATIONS.iter().filter(|migration| migration.version < version);
     let earlier = earlier.map(|migration| migration.sql.as_str());
     for part in earlier.chain([before, statements]) {
@@ -91,11 +91,11 @@ async fn the_harness_finds_and_tries_what_moves_data() {
     assert_eq!(found, ["a form", "b none"]);
 }
 
-async fn migrated() -> PgConnection {
-    let (_, _, url) = new_database().await;
-    let mut conn = PgConnection::connect(&url).await.unwrap();
+async fn migrated() -> (Database, PgConnection) {
+    let db = Database::empty().await;
+    let mut conn = PgConnection::connect(&db.url).await.unwrap();
     MIGRATIONS.run(&mut conn).await.unwrap();
-    conn
+    (db, conn)
 }
 
 /// What the database says to a statement that it must refuse.
@@ -107,7 +107,7 @@ async fn refusal(conn: &mut PgConnection, statement: &str) -> String {
 
 #[tokio::test]
 async fn migrations_apply_to_an_empty_database_once() {
-    let mut conn = migrated().await;
+    let (_db, mut conn) = migrated().await;
     let tables = "select string_agg(table_name, ' ' order by table_name)
                   from information_schema.tables where table_schema = 'public'";
     let before: String = sqlx::query_scalar(tables).fetch_one(&mut conn).await.unwrap();
@@ -144,7 +144,7 @@ fn migrations_are_named_by_time_and_verb() {
 /// An operator meets these names in errors and in `\d`.
 #[tokio::test]
 async fn everything_is_named_after_its_rule_and_commented() {
-    let mut conn = migrated().await;
+    let (_db, mut conn) = migrated().await;
     for (what, query) in [
         (
             "a table without a comment",
@@ -188,7 +188,7 @@ async fn everything_is_named_after_its_rule_and_commented() {
 
 #[tokio::test]
 async fn a_host_has_one_live_job() {
-    let mut conn = migrated().await;
+    let (_db, mut conn) = migrated().await;
     let batch = "insert into batch (action, risk, plan, digest, submitter, state, requirements,
                      origin, platform, channel)
                  values ('reboot', 'disruptive', '{}', sha256(''), 'alice', 'running', '[]', jsonb_build_object('origin', 'reclaim'),
@@ -221,7 +221,7 @@ async fn a_host_has_one_live_job() {
 
 #[tokio::test]
 async fn the_audit_only_grows() {
-    let mut conn = migrated().await;
+    let (_db, mut conn) = migrated().await;
     conn.execute("insert into audit (actor, via, event, detail) values ('a', 'b', 'c', '{}')")
         .await
         .unwrap();

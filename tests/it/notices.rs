@@ -13,7 +13,7 @@ use crate::harness::{METAL, PATIENCE, World, told};
 #[tokio::test]
 async fn a_dry_run_tells_everything_and_does_nothing() {
     let t = World::start().await;
-    let before = t.books().await;
+    let before = t.db.decided().await;
     let asked = "/metal dry-run reboot web[01-06],db01 wave=1,50% max-fail=2 reason='a \"b\"'";
     insta::assert_snapshot!(t.says(&t.alice, asked).await, @r#"
     -- in the channel, only to them
@@ -53,7 +53,7 @@ async fn a_dry_run_tells_everything_and_does_nothing() {
     You may not: you may not identify hosts of web-owners; members of sre may: ask one of them
     Nobody needs to approve it.
     ");
-    assert_eq!(t.books().await, before);
+    assert_eq!(t.db.decided().await, before);
     t.says(&t.carol, "/metal reboot web[01-02]").await;
     insta::assert_snapshot!(t.says(&t.alice, "/metal dry-run power-on web[02-03]").await, @r"
     -- in the channel, only to them
@@ -110,8 +110,8 @@ async fn people_and_channels_choose_what_they_are_told() {
     "#);
     insta::assert_snapshot!(t.says(&t.bob, "/metal notify here verbosity=summary").await, @r"
     -- in the channel, only to them
-    Nothing was done: only members of sre may choose what a channel is told: ask one of them
-.    ");
+    Nothing was done: only members of sre may choose what a channel is told: ask one of them.
+    ");
     insta::assert_snapshot!(
         t.says(&t.alice, "/metal notify here actions=reboot,power-off verbosity=failures").await,
         @r"
@@ -220,12 +220,8 @@ async fn those_who_must_approve_are_called_once_and_reminded_once() {
     /metal status 1 shows it, /metal approve 1 approves it.
     ");
     t.says(&t.alice, "/metal cancel 1").await;
-    for (key, expected) in [("asked%", 3), ("reminder%", 3)] {
-        let count: i64 = sqlx::query_scalar("select count(*) from outbox where key like $1")
-            .bind(format!("batch:1:{key}"))
-            .fetch_one(&t.pool)
-            .await
-            .unwrap();
+    for (key, expected) in [("asked", 3), ("reminder", 3)] {
+        let count = t.db.notices(1, key).await;
         assert_eq!(count, expected, "{key}: thread, channel and dave");
     }
     t.finish().await;
@@ -279,7 +275,7 @@ async fn a_storm_reaches_a_person_as_a_digest() {
     let t = World::start().await;
     let near = ChatLocation { platform: "console".into(), channel: METAL.into(), thread: None };
     let alice = Audience::Person { login: "alice".into(), near };
-    let mut tx = t.pool.begin().await.unwrap();
+    let mut tx = t.db.pool.begin().await.unwrap();
     for number in 1..=500 {
         let batch = BatchId(number);
         let failed = EventBody::JobsFailed {
@@ -306,6 +302,6 @@ async fn a_storm_reaches_a_person_as_a_digest() {
     failed, bmc unreachable: storm[001-500] in #1 to #500
     ");
     assert!(t.seen_by(&t.bob).await.is_empty());
-    assert!(view::list(&mut t.pool.acquire().await.unwrap(), None, 1).await.unwrap().is_empty());
+    assert!(view::list(&mut t.db.pool.acquire().await.unwrap(), None, 1).await.unwrap().is_empty());
     t.finish().await;
 }

@@ -20,7 +20,7 @@ use metalbot_store as store;
 use sqlx::PgPool;
 use tokio::sync::Barrier;
 
-use super::process::{CHANNEL, TestDatabase};
+use crate::harness::{Count, Database, METAL};
 
 /// As many as a small and a large submission need; more than 128 lock the fleet.
 const HOSTS: usize = 400;
@@ -36,16 +36,15 @@ struct Door {
     pools: [PgPool; 2],
     app: Arc<App>,
     decoders: Arc<Decoders>,
-    _database: TestDatabase,
+    db: Database,
     _folder: tempfile::TempDir,
 }
 
 impl Door {
     async fn open() -> Door {
         metalbot::use_ring();
-        let database = TestDatabase::create().await;
-        let pools = [(); 2].map(|()| store::connect_lazy(&database.url, 4).unwrap());
-        store::MIGRATIONS.run(&pools[0]).await.unwrap();
+        let db = Database::new().await;
+        let pools = [(); 2].map(|()| store::connect_lazy(&db.url, 4).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name);
         let listen = ([127, 0, 0, 1], 0).into();
@@ -85,19 +84,13 @@ impl Door {
         };
         let decoders =
             HashMap::from([(console_message::PLATFORM, console_message::decode as Decode)]);
-        Door {
-            pools,
-            app: Arc::new(app),
-            decoders: Arc::new(decoders),
-            _database: database,
-            _folder: folder,
-        }
+        Door { pools, app: Arc::new(app), decoders: Arc::new(decoders), db, _folder: folder }
     }
 
     async fn say(&self, login: &str, text: &str) {
         let delivery = format!("{:032x}", rand::random::<u128>());
         let by = By { login, delivery: &delivery };
-        console_message::say(&self.pools[0], by, CHANNEL, None, text).await.unwrap();
+        console_message::say(&self.pools[0], by, METAL, None, text).await.unwrap();
     }
 
     /// Delivers these submissions at the same instant, each in a transaction of its own; returns
@@ -121,41 +114,25 @@ impl Door {
             racer.await.unwrap();
         }
         self.invariants().await;
-        let states: Vec<(i64, String, String)> =
-            sqlx::query_as("select id, state, submitter from batch order by id desc limit $1")
-                .bind(submissions.len() as i64)
-                .fetch_all(&self.pools[0])
-                .await
-                .unwrap();
+        let states = self.db.newest_batches(submissions.len()).await;
         for (id, state, submitter) in &states {
             if state == "awaiting_approval" {
                 self.say(submitter, &format!("/metal cancel {id}")).await;
                 assert!(work_on_next(&self.pools[0], &self.app, &self.decoders).await.unwrap());
             }
         }
-        assert_eq!(self.count("select count(*) from job where state = 'pending'").await, 0);
+        assert_eq!(self.db.count(Count::JobsPending).await, 0);
         states.into_iter().map(|(_, state, _)| state).collect()
     }
 
     async fn invariants(&self) {
-        let doubly = "select count(*) from (select host from job
-             where state in ('pending', 'queued', 'running', 'quarantined')
-             group by host having count(*) > 1) as twice";
-        assert_eq!(self.count(doubly).await, 0, "a host has two live jobs");
-        let torn = "select count(*) from (select batch_id from job
-             group by batch_id having count(distinct state) > 1) as torn";
-        assert_eq!(self.count(torn).await, 0, "a batch is neither complete nor refused");
-        let waiting = "select count(*) from inbox where done_at is null or attempts > 0";
-        assert_eq!(self.count(waiting).await, 0, "a delivery failed");
-    }
-
-    async fn count(&self, query: &'static str) -> i64 {
-        sqlx::query_scalar(query).fetch_one(&self.pools[1]).await.unwrap()
+        assert_eq!(self.db.count(Count::HostsHeldTwice).await, 0);
+        assert_eq!(self.db.count(Count::BatchesTorn).await, 0);
+        assert_eq!(self.db.count(Count::DeliveriesNotDoneAtOnce).await, 0);
     }
 
     async fn no_deadlocks(&self) {
-        let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
-        assert_eq!(self.count(deadlocks).await, 0);
+        assert_eq!(self.db.count(Count::Deadlocks).await, 0);
     }
 }
 
@@ -169,20 +146,20 @@ fn accepted(states: &[String]) -> usize {
     states.len() - others.count()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_submissions_of_the_same_hosts_have_one_winner_200_times() {
+/// Two submissions of the same hosts have one winner, so many times.
+async fn the_same_hosts(times: usize) {
     let door = Door::open().await;
-    for _ in 0..200 {
+    for _ in 0..times {
         let same = reboot("n[001-012]");
         assert_eq!(accepted(&door.race(&[same.clone(), same]).await), 1);
     }
     door.no_deadlocks().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn partial_overlaps_of_three_in_any_order_never_deadlock() {
+/// Partial overlaps of three in any order never deadlock.
+async fn partial_overlaps(times: usize) {
     let door = Door::open().await;
-    for _ in 0..100 {
+    for _ in 0..times {
         // Each pair shares hosts, in opposite orders: one wins, or none of the others fits.
         let three = ["n[001-010]", "n[010,009,011-020]", "n[020,019,001]"].map(reboot);
         assert_eq!(accepted(&door.race(&three).await), 1);
@@ -193,10 +170,10 @@ async fn partial_overlaps_of_three_in_any_order_never_deadlock() {
     door.no_deadlocks().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_submission_that_locks_the_fleet_races_small_ones() {
+/// A submission that locks the fleet races small ones.
+async fn large_and_small(times: usize) {
     let door = Door::open().await;
-    for _ in 0..40 {
+    for _ in 0..times {
         let mixed = ["n[001-200]", "n[190-210]", "n[150-400]", "n[001]", "n[400]"].map(reboot);
         let won = accepted(&door.race(&mixed).await);
         assert!((1..=3).contains(&won), "{won} of them won");
@@ -204,4 +181,37 @@ async fn a_submission_that_locks_the_fleet_races_small_ones() {
         assert_eq!(accepted(&door.race(&large).await), 1);
     }
     door.no_deadlocks().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_submissions_of_the_same_hosts_have_one_winner() {
+    the_same_hosts(40).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partial_overlaps_of_three_in_any_order_never_deadlock() {
+    partial_overlaps(20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_that_locks_the_fleet_races_small_ones() {
+    large_and_small(10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: `make test-long`"]
+async fn two_submissions_of_the_same_hosts_have_one_winner_1000_times() {
+    the_same_hosts(1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: `make test-long`"]
+async fn partial_overlaps_of_three_in_any_order_never_deadlock_500_times() {
+    partial_overlaps(500).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: `make test-long`"]
+async fn a_submission_that_locks_the_fleet_races_small_ones_100_times() {
+    large_and_small(100).await;
 }

@@ -3,7 +3,7 @@
 use metalbot_sim::rack::BmcFault;
 use tempfile::TempDir;
 
-use crate::harness::{Builder, World};
+use crate::harness::{Builder, Count, World, told};
 
 /// A site whose reboots are checked first.
 fn careful() -> (TempDir, Builder) {
@@ -23,7 +23,7 @@ async fn broken_hosts_are_left_out_before_anybody_is_asked() {
     let t = builder.start().await;
     t.says(&t.alice, "/metal reboot web[06-09]").await;
     let card = t.card_when(1, |card| card.text.contains("awaiting approval")).await;
-    insta::assert_snapshot!(crate::harness::told(&card), @r"
+    insta::assert_snapshot!(told(&card), @r"
     -- in the channel
     #1 reboot · 2 hosts · awaiting approval
     web[06,08]
@@ -74,7 +74,7 @@ async fn a_batch_of_which_no_host_passes_is_refused() {
     let t = builder.fault("web08", BmcFault::Silent).start().await;
     t.says(&t.alice, "/metal reboot web[07-08]").await;
     let card = t.card_when(1, |card| card.text.contains("refused")).await;
-    insta::assert_snapshot!(crate::harness::told(&card), @r"
+    insta::assert_snapshot!(told(&card), @r"
     -- in the channel
     #1 reboot · 2 hosts · refused
     web[07-08]
@@ -97,7 +97,7 @@ async fn a_batch_can_be_cancelled_while_its_hosts_are_looked_at() {
     let t = builder.start().await;
     t.freeze_at("web06 get power");
     t.says(&t.alice, "/metal reboot web06").await;
-    insta::assert_snapshot!(crate::harness::told(&t.card(1).await), @r"
+    insta::assert_snapshot!(told(&t.card(1).await), @r"
     -- in the channel
     #1 reboot · 1 host · checking
     web06
@@ -108,7 +108,7 @@ async fn a_batch_can_be_cancelled_while_its_hosts_are_looked_at() {
     t.presses(&t.alice, 1, "Cancel").await;
     t.card_when(1, |card| card.text.contains("cancelled")).await;
     // The look that comes too late changes nothing.
-    t.until_none("claims", "select count(*) from job where state = 'pending'").await;
+    t.db.until(Count::JobsPending, 0).await;
     t.finish().await;
 }
 

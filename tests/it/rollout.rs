@@ -3,7 +3,7 @@
 use metalbot_sim::rack::BmcFault;
 use tempfile::TempDir;
 
-use crate::harness::{Builder, World, told};
+use crate::harness::{Builder, World, told, until};
 
 #[tokio::test]
 async fn a_pause_is_told_with_buttons_that_are_good_for_that_pause() {
@@ -23,8 +23,8 @@ async fn a_pause_is_told_with_buttons_that_are_good_for_that_pause() {
     let press = async |who| t.result_of(who, who.press(&first.id, &resume)).await;
     insta::assert_snapshot!(press(&t.dave).await, @r"
     -- in the thread, only to them
-    Nothing was done: only alice and members of web-owners may change this batch: ask one of them
-.    ");
+    Nothing was done: only alice and members of web-owners may change this batch: ask one of them.
+    ");
     insta::assert_snapshot!(press(&t.alice).await, @r"
     -- in the thread
     @alice resumed #1.
@@ -33,15 +33,15 @@ async fn a_pause_is_told_with_buttons_that_are_good_for_that_pause() {
     t.card_when(1, |card| card.text.contains("2 failed") && card.text.contains("paused")).await;
     insta::assert_snapshot!(press(&t.alice).await, @r"
     -- in the thread, only to them
-    Nothing was done: #1 went on after that and was paused again: look at its card, then decide
-.    ");
+    Nothing was done: #1 went on after that and was paused again: look at its card, then decide.
+    ");
     // A button is good in its own batch's thread alone.
     t.says(&t.carol, "/metal reboot db01").await;
     let elsewhere = t.card(2).await.id;
     insta::assert_snapshot!(t.result_of(&t.alice, t.alice.press(&elsewhere, "cancel 1")).await, @r"
     -- in the channel, only to them
-    Nothing was done: that button is not valid here any more
-.    ");
+    Nothing was done: that button is not valid here any more.
+    ");
     insta::assert_snapshot!(t.presses_in_thread(&t.alice, 1, "is paused", "Cancel").await, @r"
     -- in the thread
     @alice cancelled #1. No other host is touched.
@@ -109,8 +109,8 @@ async fn what_destroys_can_be_stopped_after_the_last_approval() {
     // Dave owns other hosts; Carol could have asked for it herself, so she may stop it.
     insta::assert_snapshot!(t.replies(&t.dave, 1, "stop").await, @r"
     -- in the thread, only to them
-    Nothing was done: only alice and members of sre, web-owners may stop this batch: ask one of them
-.    ");
+    Nothing was done: only alice and members of sre, web-owners may stop this batch: ask one of them.
+    ");
     let stop = t.presses_in_thread(&t.carol, 1, "Nothing has been done yet", "Stop").await;
     insta::assert_snapshot!(stop, @r"
     -- in the thread
@@ -118,8 +118,8 @@ async fn what_destroys_can_be_stopped_after_the_last_approval() {
     ");
     insta::assert_snapshot!(t.replies(&t.alice, 1, "stop").await, @r"
     -- in the thread, only to them
-    Nothing was done: the state of the batch does not allow it: cancelled
-.    ");
+    Nothing was done: the state of the batch does not allow it: cancelled.
+    ");
     // Another one, stopped by a word.
     t.says(&t.alice, "/metal retire web03 mode=hard").await;
     t.replies(&t.bob, 2, "approve").await;
@@ -140,14 +140,7 @@ async fn a_countdown_that_nobody_stops_ends_in_the_act() {
     t.ended(1).await;
     assert_eq!(t.acts("web01"), ["power 0"]);
     // By the database's clock, no job began before the countdown was over.
-    let early: i64 = sqlx::query_scalar(
-        "select count(*) from attempt
-         where intent_at < (select (body ->> 'starts_at')::timestamptz from outbox
-                            where key = 'batch:1:scheduled')",
-    )
-    .fetch_one(&t.pool)
-    .await
-    .unwrap();
+    let early = t.db.attempts_before_the_start().await;
     assert_eq!(early, 0);
     t.finish().await;
 }
@@ -168,8 +161,7 @@ async fn a_batch_starts_at_its_time_and_never_later() {
     assert!(refused.contains("web02 held by #1 of @alice (scheduled)"), "{refused}");
 
     // The time comes.
-    let come = "update batch set not_before = now() where id = 1";
-    sqlx::query(come).execute(&t.pool).await.unwrap();
+    t.db.start_comes(1).await;
     t.ended(1).await;
     assert_eq!(t.acts("web02"), ["power 0", "power 1"]);
 
@@ -177,8 +169,7 @@ async fn a_batch_starts_at_its_time_and_never_later() {
     t.says(&t.alice, "/metal reboot web03 at=8h").await;
     t.replies(&t.bob, 3, "approve").await;
     t.heard(3, "starts at").await;
-    let gone = "update batch set not_before = now() - interval '11 minutes' where id = 3";
-    sqlx::query(gone).execute(&t.pool).await.unwrap();
+    t.db.start_goes_by(3).await;
     insta::assert_snapshot!(t.heard(3, "was to start").await, @"@alice #3 was to start at [time] UTC and could not: nothing was there to start it then. Its hosts are free again; nothing was done to them.");
     t.card_when(3, |card| card.text.contains("· expired")).await;
 
@@ -186,19 +177,13 @@ async fn a_batch_starts_at_its_time_and_never_later() {
     t.says(&t.alice, "/metal reboot web03 not-before=8h").await;
     t.replies(&t.bob, 4, "approve").await;
     t.heard(4, "starts at").await;
-    let gone = "update batch set not_before = now() - interval '11 minutes' where id = 4";
-    sqlx::query(gone).execute(&t.pool).await.unwrap();
+    t.db.start_goes_by(4).await;
     t.ended(4).await;
     assert_eq!(t.acts("web03"), ["power 0", "power 1"]);
 
     // Nobody can approve what should have started.
     t.says(&t.alice, "/metal reboot web04 at=1m").await;
-    let limit: bool = sqlx::query_scalar(
-        "select expires_at = (plan #>> '{rollout,start,at}')::timestamptz from batch where id = 5",
-    )
-    .fetch_one(&t.pool)
-    .await
-    .unwrap();
+    let limit = t.db.expires_at_its_start(5).await;
     assert!(limit, "it expires at its time, and not an hour from now");
     t.says(&t.alice, "/metal cancel 5").await;
     t.finish().await;
@@ -212,8 +197,7 @@ async fn waves_wait_for_their_time_or_for_a_person() {
     let card = t.card_when(1, |card| card.text.contains("Waiting: wave 2 begins at")).await;
     assert!(card.text.contains("1 of 2 done · wave 2 of 2"), "{}", card.text);
     assert!(t.acts("web02").is_empty());
-    let come = "update batch set not_before = now() where id = 1";
-    sqlx::query(come).execute(&t.pool).await.unwrap();
+    t.db.start_comes(1).await;
     t.ended(1).await;
     assert_eq!(t.acts("web02"), ["power 0", "power 1"]);
 
@@ -258,22 +242,13 @@ async fn hosts_that_were_bad_before_count_against_the_budget_but_not_in_their_re
     t.finish().await;
 }
 
-/// How the jobs of a batch stand: `web01 pending`.
-async fn jobs(t: &World, batch: i64) -> Vec<String> {
-    sqlx::query_scalar("select host || ' ' || state from job where batch_id = $1 order by host")
-        .bind(batch)
-        .fetch_all(&t.pool)
-        .await
-        .unwrap()
-}
-
 async fn jobs_become(t: &World, batch: i64, wanted: &[&str]) {
-    let started = std::time::Instant::now();
-    while jobs(t, batch).await != wanted {
-        let late = started.elapsed() > crate::harness::PATIENCE;
-        assert!(!late, "{:?} and not {wanted:?}", jobs(t, batch).await);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let mut jobs = Vec::new();
+    until(&format!("{wanted:?}"), async || {
+        jobs = t.db.jobs(batch).await;
+        jobs == wanted
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -294,7 +269,7 @@ async fn hosts_that_nobody_has_touched_are_left_alone_when_their_batch_stops() {
     jobs_become(&t, 1, &["web01 running", "web02 running"]).await;
     t.says(&t.alice, "/metal cancel 1").await;
     jobs_become(&t, 1, &["web01 cancelled", "web02 cancelled"]).await;
-    let audit = t.audit(1).await;
+    let audit = t.db.audit(1).await;
     assert!(audit.contains("job.recalled"), "{audit}");
     // They are free.
     let other = t.says(&t.carol, "/metal identify web[01-02]").await;
@@ -309,12 +284,7 @@ async fn a_canary_that_is_dropped_has_a_successor() {
     let t = World::start().await;
     t.says(&t.alice, "/metal reboot web[01-04] wave=1,2").await;
     t.says(&t.alice, "/metal drop 1 web01").await;
-    let waves: Vec<String> = sqlx::query_scalar(
-        "select host || ' ' || wave from job where batch_id = 1 and state = 'pending' order by host",
-    )
-    .fetch_all(&t.pool)
-    .await
-    .unwrap();
+    let waves = t.db.waves(1).await;
     assert_eq!(waves, ["web02 0", "web03 1", "web04 1"]);
     t.says(&t.alice, "/metal cancel 1").await;
     t.finish().await;

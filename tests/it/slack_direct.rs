@@ -1,30 +1,10 @@
 //! What only one person is told: where a command was typed, or in a conversation with them.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use metalbot::chat::slack::chat::SlackChat;
-use metalbot::chat::slack::web_api::{Bots, SlackSettings, WebApi};
 use metalbot::chat::{Chat as _, ChatError, Message};
-use metalbot_core::domain::inbound::ChatLocation;
-use metalbot_sim::slack::{BOT_TOKEN, METAL, SimSlack, SlackFault, TEAM};
-use secrecy::SecretString;
+use metalbot_sim::slack::{METAL, SlackFault, TEAM};
 
-use super::harness::{PATIENCE, World};
-
-fn chat(world: &World) -> SlackChat {
-    let settings = SlackSettings {
-        api_url: world.slack().api_url(),
-        bots: Bots::One(SecretString::from(BOT_TOKEN)),
-        app_token: None,
-    };
-    let api = Arc::new(WebApi::new(&settings).unwrap());
-    SlackChat::new(world.pool.clone(), api, world.app())
-}
-
-fn metal() -> ChatLocation {
-    ChatLocation { platform: "slack".into(), channel: format!("{TEAM}/{METAL}"), thread: None }
-}
+use crate::harness::slack::{answered, chat, metal};
+use crate::harness::{Count, PATIENCE, World};
 
 /// Slack takes a person's id to post, and neither to read nor for a file.
 #[tokio::test]
@@ -56,36 +36,29 @@ async fn a_direct_message_in_doubt_is_found_and_its_file_arrives() {
     world.finish().await;
 }
 
-const ADDRESSES: &str = "select count(*) from inbox where body::text like '%response_url%'";
-
-async fn answered(slack: &SimSlack, who: &str, text: &str) {
-    let fits = |m: &metalbot_sim::slack::ShownMessage| m.only_to.is_some() && m.text.contains(text);
-    slack.wait_for(who, METAL, PATIENCE, text, fits).await.unwrap();
-}
-
 /// The address takes five answers and has no limit of the app's; what it is, is a secret.
 #[tokio::test]
 async fn commands_are_answered_at_their_address_which_is_then_forgotten() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
     slack.slash("alice", METAL, "whoami").await.unwrap();
-    answered(slack, "alice", "Alice").await;
+    answered(slack, "alice", METAL, "Alice").await;
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
     let card = slack.card(1, PATIENCE, |_| true).await.unwrap();
-    world.until_none("addresses that are kept", ADDRESSES).await;
+    world.db.until(Count::DeliveriesWithAddress, 0).await;
     assert_eq!(slack.calls("chat.postEphemeral"), 0);
     // A button's answer belongs into the thread or under the card.
     slack.click("alice", METAL, &card.ts, "Approve").await.unwrap();
-    answered(slack, "alice", "somebody else").await;
+    answered(slack, "alice", METAL, "somebody else").await;
     assert_eq!(slack.calls("chat.postEphemeral"), 1);
     // An address that is good no more: the answer comes the other way.
     let mut act = slack.prepare_slash("bob", METAL, "status 1").unwrap();
     let url = act.payload["response_url"].as_str().unwrap().to_owned();
     act.payload["response_url"] = format!("{url}9").into();
     slack.deliver(act).await.unwrap();
-    answered(slack, "bob", "#1 reboot").await;
+    answered(slack, "bob", METAL, "#1 reboot").await;
     assert_eq!(slack.calls("chat.postEphemeral"), 2);
-    world.until_none("addresses that are kept", ADDRESSES).await;
+    world.db.until(Count::DeliveriesWithAddress, 0).await;
     world.finish().await;
 }
 
@@ -94,35 +67,20 @@ async fn commands_are_answered_at_their_address_which_is_then_forgotten() {
 async fn while_slack_does_not_say_who_somebody_is_nothing_is_done_and_nothing_forgotten() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
-    let waits = "select count(*) from inbox where done_at is null and attempts > 0";
     slack.fault("users.info", std::iter::repeat_n(SlackFault::Error("internal_error"), 2));
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
     slack.slash("carol", METAL, "reboot web02").await.unwrap();
-    let asked_about = async |people: i64| {
-        let started = std::time::Instant::now();
-        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&world.pool).await.unwrap() < people {
-            assert!(started.elapsed() < PATIENCE, "it was not asked who they are");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    asked_about(2).await;
+    world.db.until_at_least(Count::DeliveriesTried, 2).await;
     // It takes long: far more tries than any other fault is given, and for carol too long.
-    let time = "update inbox set attempts = 40, due_at = now(), received_at = received_at
-            - case when sender like '%CAROL' then interval '20 min' else interval '5 min' end
-         where done_at is null";
-    sqlx::query(time).execute(&world.pool).await.unwrap();
+    world.db.deliveries_waited(5, "CAROL").await;
     slack.card(1, PATIENCE, |card| card.text.contains("web01")).await.unwrap();
-    answered(slack, "carol", "could not be done then").await;
-    let batches: i64 =
-        sqlx::query_scalar("select count(*) from batch").fetch_one(&world.pool).await.unwrap();
-    assert_eq!(batches, 1);
+    answered(slack, "carol", METAL, "could not be done then").await;
+    assert_eq!(world.db.count(Count::Batches).await, 1);
     // What keeps something from being done is never too late.
     slack.fault("users.info", [SlackFault::Error("internal_error")]);
     slack.slash("bob", METAL, "cancel 1").await.unwrap();
-    asked_about(1).await;
-    let late = "update inbox set due_at = now(), received_at = received_at - interval '20 min'
-         where done_at is null";
-    sqlx::query(late).execute(&world.pool).await.unwrap();
+    world.db.until_at_least(Count::DeliveriesTried, 1).await;
+    world.db.deliveries_waited(5, "BOB").await;
     slack.card(1, PATIENCE, |card| card.text.contains("cancelled")).await.unwrap();
     world.finish().await;
 }
@@ -137,7 +95,7 @@ async fn a_stranger_who_decides_in_a_thread_is_told_how_to_be_known() {
     let card = slack.card(1, PATIENCE, |_| true).await.unwrap();
     slack.say("stranger", METAL, Some(&card.ts), "what is that?").await.unwrap();
     slack.react("stranger", METAL, &card.ts, "+1").await.unwrap();
-    answered(slack, "stranger", "I do not know who").await;
+    answered(slack, "stranger", METAL, "I do not know who").await;
     let told = slack.messages("stranger", METAL).into_iter().filter(|m| m.only_to.is_some());
     assert_eq!(told.count(), 1, "talk is answered by nobody");
     world.finish().await;

@@ -1,12 +1,11 @@
 //! The app's home: what a person sees of their batches and of what waits for them.
 
-use std::time::{Duration, Instant};
-
 use metalbot_sim::slack::{METAL, SimSlack};
 use serde_json::{Value, json};
 
-use super::harness::{PATIENCE, World};
-use super::slack_story::sees;
+use crate::harness::slack::sees;
+use crate::harness::wait::until_some;
+use crate::harness::{Count, PATIENCE, World};
 
 fn text(home: &Value) -> String {
     let blocks = home["blocks"].as_array().into_iter().flatten();
@@ -16,15 +15,11 @@ fn text(home: &Value) -> String {
 
 /// A person's home, once it says this.
 async fn home(slack: &SimSlack, who: &str, wanted: impl Fn(&str) -> bool) -> String {
-    let started = Instant::now();
-    loop {
+    let shows = async || {
         let shown = slack.home(who).map(|home| text(&home)).unwrap_or_default();
-        if wanted(&shown) {
-            return shown;
-        }
-        assert!(started.elapsed() < PATIENCE, "{who} sees: {shown}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        wanted(&shown).then_some(shown)
+    };
+    until_some(&format!("a home of {who} as wanted"), shows).await
 }
 
 #[tokio::test]
@@ -65,9 +60,7 @@ async fn a_home_that_shows_the_same_is_not_sent_again() {
     let before = slack.calls("views.publish");
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
     slack.card(1, PATIENCE, |_| true).await.unwrap();
-    let stale =
-        "select count(*) from app_home where rendered_audit_id < (select max(id) from audit)";
-    world.until_none("homes that do not show the last change", stale).await;
+    world.db.until(Count::HomesStale, 0).await;
     assert_eq!(slack.calls("views.publish"), before, "none of it is Dave's");
     world.finish().await;
 }
@@ -84,8 +77,7 @@ async fn a_home_is_of_whoever_its_user_is_now() {
     home(slack, "alice", |shown| shown.contains("#1 reboot")).await;
     // The account is given to somebody else.
     slack.change_user("alice", |user| user.email = "dave@example.org".into());
-    let an_hour_later = "update account set checked_at = now() - interval '2 hours'";
-    sqlx::query(an_hour_later).execute(&world.pool).await.unwrap();
+    world.db.accounts_grow_old().await;
     slack.slash("carol", METAL, "reboot web02").await.unwrap();
     home(slack, "alice", |shown| !shown.contains("#1 reboot")).await;
     world.finish().await;
@@ -104,15 +96,13 @@ async fn one_batch_that_cannot_be_shown_is_left_out_and_long_ones_are_cut() {
     let owners: Vec<Value> = (0..200)
         .map(|n| json!({ "owner": format!("group-{n}"), "hosts": 1, "quorum": 1, "from": ["web-owners"] }))
         .collect();
-    let change = "update batch set requirements = $2 where id = $1";
-    for (id, needs) in [(1i64, json!({ "of": "a newer version" })), (2, json!(owners))] {
-        sqlx::query(change).bind(id).bind(needs).execute(&world.pool).await.unwrap();
-    }
+    world.db.change_requirements(1, &json!({ "of": "a newer version" })).await;
+    world.db.change_requirements(2, &json!(owners)).await;
     slack.open_home("bob").await.unwrap();
     let shown = home(slack, "bob", |shown| shown.contains("#9 reboot")).await;
     assert!(!shown.contains("#1 reboot") && shown.contains("#2 reboot"), "{shown}");
     assert!(shown.contains("group-5: 0 of 1") && !shown.contains("group-199"), "{shown}");
-    sqlx::query("delete from app_home").execute(&world.pool).await.unwrap();
-    sqlx::query(change).bind(1i64).bind(json!([])).execute(&world.pool).await.unwrap();
+    world.db.forget_homes().await;
+    world.db.change_requirements(1, &json!([])).await;
     world.finish().await;
 }

@@ -6,7 +6,7 @@ use metalbot_sim::slack::{METAL, SIGNING_SECRET, now, request_body, sign};
 use reqwest::{Client, StatusCode};
 use serde_json::json;
 
-use super::harness::{PATIENCE, World};
+use crate::harness::{Count, PATIENCE, World};
 
 const JSON: &str = "application/json";
 
@@ -36,10 +36,6 @@ async fn send(world: &World, request: &Request<'_>) -> (StatusCode, String) {
         .await
         .unwrap();
     (answer.status(), answer.text().await.unwrap())
-}
-
-async fn stored(world: &World) -> i64 {
-    sqlx::query_scalar("select count(*) from inbox").fetch_one(&world.pool).await.unwrap()
 }
 
 #[tokio::test]
@@ -83,14 +79,18 @@ async fn what_is_forged_old_or_too_large_is_refused_and_learns_nothing() {
     // The size is judged before the signature, which is right here.
     let (status, _) = send(&world, &signed(JSON, "x".repeat(256 * 1024 + 1), now())).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(stored(&world).await, 0);
+    assert_eq!(world.db.count(Count::Deliveries).await, 0);
 
     let request = right();
     for _ in 0..3 {
         assert_eq!(send(&world, &request).await.0, StatusCode::OK);
     }
     world.quiet().await;
-    assert_eq!(stored(&world).await, 1, "a replay within the window does nothing");
+    assert_eq!(
+        world.db.count(Count::Deliveries).await,
+        1,
+        "a replay within the window does nothing"
+    );
     world.finish().await;
 }
 
@@ -119,7 +119,7 @@ async fn a_huge_body_is_not_read() {
     let told = String::from_utf8_lossy(&told[..read]).into_owned();
     assert!(sent < 30 << 20 || told.contains("413"), "all was taken: {told}");
     assert!(told.is_empty() || told.starts_with("HTTP/1.1 413"), "{told}");
-    assert_eq!(stored(&world).await, 0);
+    assert_eq!(world.db.count(Count::Deliveries).await, 0);
     world.finish().await;
 }
 
@@ -138,11 +138,8 @@ async fn the_address_is_verified_and_what_cannot_be_read_is_kept() {
         assert_eq!(send(&world, &signed(kind, body, now())).await.0, StatusCode::OK, "{body}");
     }
     world.quiet().await;
-    let kept: i64 = sqlx::query_scalar("select count(*) from inbox where last_error is not null")
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
+    let kept = world.db.count(Count::DeliveriesUnreadable).await;
     assert_eq!(kept, 4);
-    sqlx::query("update inbox set last_error = null").execute(&world.pool).await.unwrap();
+    world.db.expect_unreadable().await;
     world.finish().await;
 }

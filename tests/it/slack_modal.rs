@@ -3,8 +3,8 @@
 use metalbot_sim::slack::{METAL, SimSlack};
 use serde_json::{Value, json};
 
-use super::harness::{PATIENCE, World};
-use super::slack_story::sees;
+use crate::harness::slack::sees;
+use crate::harness::{PATIENCE, World};
 
 /// What a form holds: block ids and labels.
 fn fields(view: &Value) -> Vec<String> {
@@ -93,11 +93,8 @@ async fn a_form_becomes_the_command_that_it_shows() {
         assert!(card.text.contains(part), "{part}: {}", card.text);
     }
     assert!(card.pings.is_empty(), "{:?}", card.pings);
-    let waves: String = sqlx::query_scalar("select plan->'rollout'->>'waves' from batch")
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
-    assert_eq!(waves, r#"["1", "50%"]"#);
+    let plan = world.db.plan(1).await;
+    assert_eq!(plan["rollout"]["waves"], json!(["1", "50%"]));
     world.finish().await;
 }
 

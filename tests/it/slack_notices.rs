@@ -2,8 +2,8 @@
 
 use metalbot_sim::slack::METAL;
 
-use super::harness::{PATIENCE, World};
-use super::slack_story::sees;
+use crate::harness::slack::sees;
+use crate::harness::{PATIENCE, World};
 
 #[tokio::test]
 async fn the_end_comes_by_direct_message_and_owners_are_called_by_their_group() {

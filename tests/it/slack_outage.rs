@@ -1,24 +1,12 @@
 //! Slack away, slow, or full: nothing is lost, nothing is told twice, and order is kept.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use metalbot::chat::slack::chat::SlackChat;
-use metalbot::chat::slack::web_api::{Bots, SlackSettings, WebApi};
 use metalbot::chat::{Chat as _, Message};
-use metalbot_core::domain::inbound::ChatLocation;
-use metalbot_sim::slack::{BOT_TOKEN, METAL, ShownMessage, SlackFault, TEAM};
-use secrecy::SecretString;
+use metalbot_sim::slack::{METAL, ShownMessage, SlackFault};
 
-use super::harness::{PATIENCE, World};
-
-/// As if so much time had passed: what waits is due.
-async fn time_passes(world: &World) {
-    for table in ["outbox", "card", "inbox"] {
-        let query = format!("update {table} set due_at = now() where due_at > now()");
-        sqlx::query(sqlx::AssertSqlSafe(query)).execute(&world.pool).await.unwrap();
-    }
-}
+use crate::harness::slack::{chat, is_asked, metal};
+use crate::harness::{Count, PATIENCE, World, until};
 
 fn cards(messages: &[ShownMessage]) -> usize {
     messages.iter().filter(|m| m.text.contains("*#1 reboot*")).count()
@@ -37,30 +25,21 @@ async fn slack_is_away_for_an_hour_and_nothing_is_lost_or_replayed() {
     slack.set_down(true);
     let edits_before = slack.times("chat.update", METAL).len();
     // The batch goes on without Slack, to its end.
-    let open = "select count(*) from batch where finished_at is null";
-    world.until_none("batches that run", open).await;
+    world.db.until(Count::BatchesNotEnded, 0).await;
     // An hour of tries, one after the other: each is refused, and the waits grow.
     for _ in 0..12 {
-        time_passes(&world).await;
+        world.db.tries_are_due().await;
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
-    let waiting: i64 = sqlx::query_scalar("select count(*) from outbox where sent_at is null")
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
+    let waiting = world.db.count(Count::Unsent).await;
     assert!(waiting > 0, "something waits");
     slack.set_down(false);
     slack.connected(1).await.unwrap();
-    let mut told = None;
-    for _ in 0..600 {
-        time_passes(&world).await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        told = slack.messages("carol", METAL).into_iter().find(|m| m.text.contains("has ended"));
-        if told.is_some() {
-            break;
-        }
-    }
-    assert!(told.is_some(), "the end is told");
+    until("the word of the end", async || {
+        world.db.tries_are_due().await;
+        slack.messages("carol", METAL).iter().any(|m| m.text.contains("has ended"))
+    })
+    .await;
     slack.card(1, PATIENCE, |card| card.text.contains("succeeded")).await.unwrap();
     // Old progress was dropped: what came after the outage is the last state, once or twice.
     let edits = slack.times("chat.update", METAL).len() - edits_before;
@@ -72,13 +51,8 @@ async fn slack_is_away_for_an_hour_and_nothing_is_lost_or_replayed() {
         .filter(|m| m.thread.is_some() && m.only_to.is_none())
         .map(|m| m.metadata["event_payload"]["key"].as_str().unwrap().to_owned())
         .collect();
-    let order: Vec<String> = sqlx::query_scalar(
-        "select key from outbox where batch_id = 1 and kind = 'notice'
-             and audience->>'to' = 'thread' and sent_at is not null order by id",
-    )
-    .fetch_all(&world.pool)
-    .await
-    .unwrap();
+    world.quiet().await;
+    let order = world.db.told_in_the_thread(1).await;
     assert_eq!(told, order);
     assert_eq!(cards(&slack.messages("carol", METAL)), 1);
     world.finish().await;
@@ -90,18 +64,11 @@ async fn who_somebody_is_holds_up_nobody_else() {
     let slack = world.slack();
     slack.fault("users.info", std::iter::repeat_n(SlackFault::Slow(Duration::from_secs(5)), 8));
     slack.slash("bob", METAL, "whoami").await.unwrap();
-    let started = std::time::Instant::now();
-    while slack.calls("users.info") == 0 {
-        assert!(started.elapsed() < PATIENCE, "nobody asked who bob is");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    is_asked(slack, "users.info", 0).await;
     world.alice.say("metal", "/metal whoami").await.unwrap();
     let answer = world.alice.wait_for("metal", None, PATIENCE, "an answer", |m| m.only_you);
     assert!(answer.await.unwrap().text.contains("alice"));
-    let open: i64 = sqlx::query_scalar("select count(*) from inbox where done_at is null")
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
+    let open = world.db.count(Count::DeliveriesNotDone).await;
     assert_eq!((open, slack.calls("users.info")), (1, 1), "bob is asked about, once");
     world.finish().await;
 }
@@ -140,21 +107,9 @@ async fn slack_is_given_the_time_that_it_asks_for() {
     // A refusal of the token loses nothing.
     slack.fault("chat.postMessage", [SlackFault::Error("token_revoked")]);
     slack.slash("alice", METAL, "reboot web02").await.unwrap();
-    let started = std::time::Instant::now();
-    while slack.calls("chat.postMessage") < 3 && started.elapsed() < PATIENCE {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let refused: i64 = sqlx::query_scalar("select count(*) from card where refused_at is not null")
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
-    assert_eq!(refused, 0);
-    sqlx::query(
-        "update card set rendered_version = version, message_id = '1.1' where message_id is null",
-    )
-    .execute(&world.pool)
-    .await
-    .unwrap();
+    is_asked(slack, "chat.postMessage", 2).await;
+    assert_eq!(world.db.count(Count::CardsRefused).await, 0);
+    world.db.expect_unposted_cards().await;
     world.finish().await;
 }
 
@@ -182,18 +137,11 @@ async fn many_batches_share_the_edits_of_their_channel() {
 async fn a_text_that_is_too_long_comes_whole_as_a_file() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
-    let settings = SlackSettings {
-        api_url: slack.api_url(),
-        bots: Bots::One(SecretString::from(BOT_TOKEN)),
-        app_token: None,
-    };
-    let chat =
-        SlackChat::new(world.pool.clone(), Arc::new(WebApi::new(&settings).unwrap()), world.app());
+    let chat = chat(&world);
     // Names that do not fold.
     let hosts: Vec<String> = (0..3_000).map(|n| format!("h{n}x{n}")).collect();
     let message = Message { markdown: format!("Hosts: `{}`", hosts.join(",")), card: None };
-    let location =
-        ChatLocation { platform: "slack".into(), channel: format!("{TEAM}/{METAL}"), thread: None };
+    let location = metal();
     // The message arrives and the file does not, at first.
     slack.fault("files.completeUploadExternal", [SlackFault::Status(500)]);
     assert!(chat.post(&location, None, "k", &message).await.is_err());

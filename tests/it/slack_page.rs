@@ -3,9 +3,9 @@
 use fantoccini::Locator;
 use fantoccini::key::Key;
 
-use super::browser::Browser;
-use super::harness::{PATIENCE, World};
-use super::slack_story::sees;
+use crate::harness::browser::Browser;
+use crate::harness::slack::sees;
+use crate::harness::{PATIENCE, World};
 use metalbot_sim::slack::METAL;
 
 /// Clicks what is found, as soon as it is there.

@@ -1,15 +1,10 @@
 //! The whole way through Slack: typed there, stored, carried out, and told there.
 
 use metalbot_demo::story;
-use metalbot_sim::slack::{METAL, RANDOM, ShownMessage, SimSlack};
+use metalbot_sim::slack::{METAL, RANDOM};
 
-use super::harness::{PATIENCE, World};
-
-/// What this person sees next that has this text.
-pub async fn sees(slack: &SimSlack, who: &str, text: &str) -> ShownMessage {
-    let seen = slack.wait_for(who, METAL, PATIENCE, text, |m| m.text.contains(text));
-    seen.await.unwrap()
-}
+use crate::harness::slack::sees;
+use crate::harness::{PATIENCE, World};
 
 #[tokio::test]
 async fn a_batch_from_the_slash_command_to_its_end() {
@@ -48,7 +43,7 @@ async fn a_batch_from_the_slash_command_to_its_end() {
 async fn the_demo_tells_its_story_in_slack() {
     let world = World::builder().rack().slack("socket").start().await;
     let seat = async |login: &str| Ok(world.slack().person(login));
-    story::tell(seat, world.rack(), &world.jira, &world.pool).await.unwrap();
+    story::tell(seat, world.rack(), &world.jira, &world.db.pool).await.unwrap();
     world.finish().await;
 }
 
@@ -135,7 +130,7 @@ async fn people_are_found_by_verified_address_or_by_mapping_and_nobody_else_is()
         assert_eq!(seen.len(), before + 1, "{doubt}");
         let told = seen.last().unwrap();
         assert!(told.only_to.is_some() && !told.text.contains("Alice"), "{doubt}: {told:?}");
-        sqlx::query("delete from account").execute(&world.pool).await.unwrap();
+        world.db.forget_accounts().await;
     }
     world.change_people(|people| {
         people

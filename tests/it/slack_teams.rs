@@ -4,12 +4,8 @@
 use metalbot_sim::slack::{METAL, ShownMessage, SimSlack};
 use serde_json::json;
 
-use super::harness::{PATIENCE, World};
-use super::slack_story::sees;
-
-async fn count(world: &World, query: &'static str) -> i64 {
-    sqlx::query_scalar(query).fetch_one(&world.pool).await.unwrap()
-}
+use crate::harness::slack::{is_asked, sees};
+use crate::harness::{Count, PATIENCE, World};
 
 fn cards(slack: &SimSlack) -> Vec<ShownMessage> {
     let all = slack.messages("alice", METAL).into_iter();
@@ -37,7 +33,7 @@ async fn the_same_ids_in_two_workspaces_are_not_the_same() {
     sees(there, "bob", "not valid here").await;
     there.click("carol", METAL, &other.ts, "Approve").await.unwrap();
     sees(there, "carol", "T0OTHER/U0CAROL").await;
-    assert_eq!(count(&world, "select count(*) from decision").await, 0);
+    assert_eq!(world.db.count(Count::Decisions).await, 0);
     assert!(
         here.messages("carol", METAL).iter().all(|m| m.only_to.is_none()),
         "nothing here of it"
@@ -74,11 +70,7 @@ async fn an_organisation_is_served_by_its_own_token() {
     org.say("bob", METAL, Some(&card.ts), "approve").await.unwrap();
     sees(org, "carol", "*@bob* approved").await;
     org.card(1, PATIENCE, |card| card.text.contains("succeeded")).await.unwrap();
-    let location: String = sqlx::query_scalar("select channel from batch where id = 1")
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
-    assert_eq!(location, "E0ORG/C0METAL");
+    assert_eq!(world.db.channel(1).await, "E0ORG/C0METAL");
     org.slash("alice", METAL, "reboot web02").await.unwrap();
     let card = org.card(2, PATIENCE, |_| true).await.unwrap();
     // A press names no workspace at all.
@@ -99,13 +91,12 @@ async fn where_there_is_no_token_nothing_is_done_and_the_person_is_told() {
         let world = builder.start().await;
         let slack = world.slack();
         // The only token is known once Slack has said whose it is.
-        let started = std::time::Instant::now();
-        while elsewhere.is_none() && slack.calls("auth.test") == 0 && started.elapsed() < PATIENCE {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        if elsewhere.is_none() {
+            is_asked(slack, "auth.test", 0).await;
         }
         slack.slash("alice", METAL, "whoami").await.unwrap();
         sees(slack, "alice", "Alice").await;
-        let before = count(&world, "select count(*) from inbox").await;
+        let before = world.db.count(Count::Deliveries).await;
         let mut act = slack.prepare_slash("alice", METAL, "reboot web01").unwrap();
         act.payload["team_id"] = json!("T0STRANGE");
         let told = slack.deliver(act).await.unwrap().expect("an answer");
@@ -121,8 +112,8 @@ async fn where_there_is_no_token_nothing_is_done_and_the_person_is_told() {
         said.payload["event"]["thread_ts"] = json!("1.1");
         assert_eq!(slack.deliver(said).await.unwrap(), None);
         world.quiet().await;
-        assert_eq!(count(&world, "select count(*) from inbox").await, before);
-        assert_eq!(count(&world, "select count(*) from batch").await, 0);
+        assert_eq!(world.db.count(Count::Deliveries).await, before);
+        assert_eq!(world.db.count(Count::Batches).await, 0);
         world.finish().await;
     }
 }

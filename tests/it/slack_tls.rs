@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use super::harness::PATIENCE;
+use crate::harness::PATIENCE;
 
 fn web_api(api_url: &str) -> WebApi {
     metalbot::use_ring();

@@ -5,9 +5,8 @@ use std::time::Duration;
 use metalbot_sim::slack::{METAL, RANDOM, ShownMessage, SlackFault};
 use reqwest::StatusCode;
 
-use super::harness::{PATIENCE, World};
-use super::slack_story::sees;
-use super::slack_wire::ready;
+use crate::harness::slack::{is_asked, sees};
+use crate::harness::{Count, PATIENCE, World, until};
 
 /// A client that awaits what it does before it reads on delays everybody.
 #[tokio::test]
@@ -19,9 +18,7 @@ async fn a_slow_form_holds_up_nobody_else() {
     slack.fault("views.open", [SlackFault::Slow(Duration::from_secs(2))]);
     let mut form = Box::pin(slack.slash("alice", METAL, ""));
     let other = async {
-        while slack.calls("views.open") == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        is_asked(slack, "views.open", 0).await;
         slack.slash("bob", METAL, "reboot web01").await.unwrap();
     };
     tokio::select! {
@@ -40,9 +37,8 @@ async fn a_call_without_an_answer_is_given_up_and_looked_for() {
     let slack = world.slack();
     slack.fault("chat.postMessage", [SlackFault::Slow(Duration::from_secs(3600))]);
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
-    let shown = "select count(*) from card where message_id is null";
     slack.card(1, PATIENCE, |_| true).await.unwrap();
-    world.until_none("a card whose message is not known", shown).await;
+    world.db.until(Count::CardsNotPosted, 0).await;
     let cards = slack.messages("alice", METAL).into_iter().filter(|m| m.text.contains("*#1 "));
     assert_eq!(cards.count(), 1);
     assert!(slack.calls("conversations.history") > 0);
@@ -54,14 +50,14 @@ async fn a_call_without_an_answer_is_given_up_and_looked_for() {
 async fn a_connection_counts_when_it_is_greeted() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
-    ready(&world, StatusCode::OK).await;
+    world.ready(StatusCode::OK).await;
     slack.set_silent(true);
     slack.drop_connections();
     slack.connected(1).await.unwrap();
-    ready(&world, StatusCode::SERVICE_UNAVAILABLE).await;
+    world.ready(StatusCode::SERVICE_UNAVAILABLE).await;
     slack.set_silent(false);
     slack.drop_connections();
-    ready(&world, StatusCode::OK).await;
+    world.ready(StatusCode::OK).await;
     world.finish().await;
 }
 
@@ -72,11 +68,7 @@ async fn a_process_too_many_waits_for_its_turn() {
     let slack = world.slack();
     slack.limit_connections(1);
     let replica = world.replica().await;
-    let started = std::time::Instant::now();
-    while slack.sent_away() == 0 {
-        assert!(started.elapsed() < PATIENCE, "the second one never tried");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("a second connection that is sent away", async || slack.sent_away() > 0).await;
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
     slack.card(1, PATIENCE, |_| true).await.unwrap();
     slack.limit_connections(2);
@@ -91,13 +83,9 @@ async fn who_switches_socket_mode_off_and_on_again_is_served_again() {
     let slack = world.slack();
     let before = slack.calls("apps.connections.open");
     slack.ask_to_disconnect("link_disabled");
-    let started = std::time::Instant::now();
-    while slack.calls("apps.connections.open") == before {
-        assert!(started.elapsed() < PATIENCE, "it never came back");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    is_asked(slack, "apps.connections.open", before).await;
     slack.connected(1).await.unwrap();
-    ready(&world, StatusCode::OK).await;
+    world.ready(StatusCode::OK).await;
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
     slack.card(1, PATIENCE, |_| true).await.unwrap();
     world.finish().await;
@@ -111,11 +99,7 @@ async fn patience_for_one_channel_is_none_for_another() {
     slack.invite("alice", RANDOM).await.unwrap();
     slack.fault("chat.postMessage", [SlackFault::RateLimited(20)]);
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
-    let started = std::time::Instant::now();
-    while slack.calls("chat.postMessage") == 0 {
-        assert!(started.elapsed() < PATIENCE, "the first card was never posted");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    is_asked(slack, "chat.postMessage", 0).await;
     slack.slash("alice", RANDOM, "reboot web02").await.unwrap();
     let other = slack.wait_for("alice", RANDOM, PATIENCE, "#2", |m| m.text.contains("*#2 "));
     other.await.unwrap();
@@ -140,8 +124,7 @@ async fn a_reaction_that_arrives_after_its_removal_approves_nothing() {
     slack.unreact("bob", METAL, &card.ts, "x").await.unwrap();
     slack.deliver(late).await.unwrap();
     world.quiet().await;
-    let waits = "select count(*) from batch where state <> 'awaiting_approval'";
-    world.until_none("batches that were decided on", waits).await;
+    assert_eq!(world.db.count(Count::BatchesDecided).await, 0);
     let said = slack.messages("bob", METAL).into_iter().filter(|m| m.thread.is_some());
     assert_eq!(said.count(), 0);
 

@@ -1,31 +1,11 @@
 //! What may happen between Slack and us: repeats, lost connections, other processes, payloads that
 //! nobody expected.
 
-use std::time::{Duration, Instant};
-
 use metalbot_sim::slack::{METAL, UserAction};
 use reqwest::StatusCode;
 use serde_json::json;
 
-use super::harness::{PATIENCE, World};
-
-async fn deliveries(world: &World) -> i64 {
-    sqlx::query_scalar("select count(*) from inbox").fetch_one(&world.pool).await.unwrap()
-}
-
-/// Status of `/readyz`, once it is as wanted.
-pub async fn ready(world: &World, wanted: StatusCode) {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let started = Instant::now();
-    loop {
-        let answer = client.get(format!("{}/readyz", world.base)).send().await.unwrap();
-        if answer.status() == wanted {
-            return;
-        }
-        assert!(started.elapsed() < PATIENCE, "never {wanted}, but {}", answer.status());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
+use crate::harness::{Count, PATIENCE, World};
 
 #[tokio::test]
 async fn repeats_and_double_clicks_are_one_under_two_replicas() {
@@ -47,7 +27,7 @@ async fn repeats_and_double_clicks_are_one_under_two_replicas() {
     other.unwrap();
     slack.card(1, PATIENCE, |card| card.text.contains("cancelled")).await.unwrap();
     world.quiet().await;
-    assert_eq!(deliveries(&world).await, 4);
+    assert_eq!(world.db.count(Count::Deliveries).await, 4);
     let cards = slack.messages("alice", METAL).into_iter().filter(|m| m.text.contains("#1 reboot"));
     assert_eq!(cards.count(), 1);
     let whispers = slack.messages("alice", METAL).into_iter().filter(|m| m.only_to.is_some());
@@ -76,14 +56,14 @@ async fn one_replica_goes_and_the_other_goes_on() {
 async fn connections_that_break_come_back_and_readiness_follows() {
     let world = World::builder().slack("socket").start().await;
     let slack = world.slack();
-    ready(&world, StatusCode::OK).await;
+    world.ready(StatusCode::OK).await;
     slack.set_down(true);
-    ready(&world, StatusCode::SERVICE_UNAVAILABLE).await;
+    world.ready(StatusCode::SERVICE_UNAVAILABLE).await;
     let refused = slack.slash("alice", METAL, "reboot web01").await;
     assert!(refused.unwrap_err().to_string().contains("dispatch_failed"));
     slack.set_down(false);
     slack.connected(1).await.unwrap();
-    ready(&world, StatusCode::OK).await;
+    world.ready(StatusCode::OK).await;
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
     slack.card(1, PATIENCE, |_| true).await.unwrap();
     world.finish().await;
@@ -103,8 +83,8 @@ async fn a_connection_that_slack_wants_replaced_is_replaced_before_it_goes() {
         slack.slash("alice", METAL, &format!("reboot web{host:02}")).await.unwrap();
     }
     world.quiet().await;
-    assert_eq!(deliveries(&world).await, 6);
-    ready(&world, StatusCode::OK).await;
+    assert_eq!(world.db.count(Count::Deliveries).await, 6);
+    world.ready(StatusCode::OK).await;
     world.finish().await;
 }
 
@@ -114,7 +94,7 @@ async fn a_token_that_is_not_valid_is_not_ready() {
     let slack = world.slack();
     slack.fault("apps.connections.open", [metalbot_sim::slack::SlackFault::Error("invalid_auth")]);
     slack.drop_connections();
-    ready(&world, StatusCode::SERVICE_UNAVAILABLE).await;
+    world.ready(StatusCode::SERVICE_UNAVAILABLE).await;
     world.finish().await;
 }
 
@@ -147,19 +127,13 @@ async fn what_cannot_be_read_is_kept_and_holds_nothing_up() {
     act.payload["message"]["metadata"]["event_payload"] = json!({ "n": 1, "l": [null, {}] });
     slack.deliver(act).await.expect("it is acknowledged");
     world.quiet().await;
-    let kept: Vec<(serde_json::Value, Option<String>)> = sqlx::query_as(
-        "select body, last_error from inbox where last_error is not null order by id",
-    )
-    .fetch_all(&world.pool)
-    .await
-    .unwrap();
+    let kept = world.db.unreadable().await;
     assert_eq!(kept.len(), 4, "{kept:?}");
-    assert_eq!(kept[0].0["payload"]["type"], "odd\u{fffd}thing");
-    assert_eq!(kept[1].0["payload"]["text"], "reboot web01");
-    assert_eq!(kept[2].0["unreadable"], "{\"type\": not JSON at all \\u0000");
-    let decided: i64 =
-        sqlx::query_scalar("select count(*) from decision").fetch_one(&world.pool).await.unwrap();
+    assert_eq!(kept[0]["payload"]["type"], "odd\u{fffd}thing");
+    assert_eq!(kept[1]["payload"]["text"], "reboot web01");
+    assert_eq!(kept[2]["unreadable"], "{\"type\": not JSON at all \\u0000");
+    let decided = world.db.count(Count::Decisions).await;
     assert_eq!(decided, 0, "the bob of another installation is not our bob");
-    sqlx::query("update inbox set last_error = null").execute(&world.pool).await.unwrap();
+    world.db.expect_unreadable().await;
     world.finish().await;
 }

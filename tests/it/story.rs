@@ -13,7 +13,7 @@ use crate::harness::{World, told};
 async fn the_demo_tells_its_story_at_the_console() {
     let t = World::with_rack().await;
     let seat = async |login: &str| ConsoleUser::become_one(&t.base, login).await;
-    story::tell(seat, t.rack(), &t.jira, &t.pool).await.unwrap();
+    story::tell(seat, t.rack(), &t.jira, &t.db.pool).await.unwrap();
     t.finish().await;
 }
 
@@ -180,8 +180,8 @@ async fn a_batch_is_asked_for_looked_at_and_cancelled() {
 
     insta::assert_snapshot!(t.says(&t.dave, "/metal cancel 1").await, @r"
     -- in the channel, only to them
-    Nothing was done: only alice and members of sre, web-owners may stop this batch: ask one of them
-.    ");
+    Nothing was done: only alice and members of sre, web-owners may stop this batch: ask one of them.
+    ");
     insta::assert_snapshot!(t.says(&t.alice, "/metal cancel 1").await, @r"
     -- in the thread
     @alice cancelled #1. No other host is touched.
@@ -191,13 +191,13 @@ async fn a_batch_is_asked_for_looked_at_and_cancelled() {
     assert_eq!(card.buttons(), [""; 0]);
     insta::assert_snapshot!(t.says(&t.alice, "/metal cancel 1").await, @"
     -- in the channel, only to them
-    Nothing was done: the state of the batch does not allow it: cancelled
-.    ");
+    Nothing was done: the state of the batch does not allow it: cancelled.
+    ");
     insta::assert_snapshot!(t.says(&t.alice, "/metal status 99").await, @r"
     -- in the channel, only to them
-    Nothing was done: there is no batch #99; `/metal list` shows the latest
-.    ");
-    insta::assert_snapshot!(t.audit(1).await, @r"
+    Nothing was done: there is no batch #99; `/metal list` shows the latest.
+    ");
+    insta::assert_snapshot!(t.db.audit(1).await, @r"
     alice batch.submitted
     alice batch.state
     alice batch.state
@@ -236,7 +236,7 @@ async fn hosts_in_use_are_refused_with_who_holds_them_and_what_is_free() {
     -- in the channel, only to them
     #2 reboot · 5 hosts · @carol · refused · [time] UTC
     ");
-    insta::assert_snapshot!(t.audit(2).await, @r"
+    insta::assert_snapshot!(t.db.audit(2).await, @r"
     carol batch.submitted
     carol batch.state
     ");
@@ -276,32 +276,32 @@ async fn hosts_in_use_are_refused_with_who_holds_them_and_what_is_free() {
 async fn who_may_not_approve_is_told_why_and_nobody_else_is() {
     let t = World::start().await;
     t.says(&t.alice, "/metal reboot web[01-02]").await;
-    let before = t.books().await;
+    let before = t.db.decided().await;
     insta::assert_snapshot!(t.presses(&t.alice, 1, "Approve").await, @r"
     -- in the channel, only to them
     Nothing was done: you submitted this batch, so somebody else has to decide on it.
-.    ");
+    ");
     insta::assert_snapshot!(t.replies(&t.alice, 1, "lgtm").await, @r"
     -- in the thread, only to them
     Nothing was done: you submitted this batch, so somebody else has to decide on it.
-.    ");
+    ");
     insta::assert_snapshot!(t.presses(&t.dave, 1, "Approve").await, @r"
     -- in the channel, only to them
     Nothing was done: only members of web-owners may decide on this batch.
-.    ");
+    ");
     insta::assert_snapshot!(t.reacts(&t.dave, 1, "+1", true).await, @r"
     -- in the channel, only to them
     Nothing was done: only members of web-owners may decide on this batch.
-.    ");
+    ");
     insta::assert_snapshot!(t.says(&t.dave, "/metal approve 1").await, @r"
     -- in the channel, only to them
     Nothing was done: only members of web-owners may decide on this batch.
-.    ");
+    ");
     insta::assert_snapshot!(t.replies(&t.dave, 1, "reject because I can").await, @r"
     -- in the thread, only to them
     Nothing was done: only members of web-owners may decide on this batch.
-.    ");
-    assert_eq!(t.books().await, before);
+    ");
+    assert_eq!(t.db.decided().await, before);
     for who in [&t.bob, &t.carol] {
         let seen = t.seen_by(who).await;
         assert!(seen.iter().all(|message| !message.text.contains("Nothing was done")), "{seen:?}");
@@ -309,8 +309,8 @@ async fn who_may_not_approve_is_told_why_and_nobody_else_is() {
     // Who may not submit is told, too.
     insta::assert_snapshot!(t.says(&t.bob, "/metal reboot web03").await, @r"
     -- in the channel, only to them
-    Nothing was done: you may not reboot hosts of web-owners; members of sre may: ask one of them
-.    ");
+    Nothing was done: you may not reboot hosts of web-owners; members of sre may: ask one of them.
+    ");
     t.finish().await;
 }
 
@@ -352,7 +352,7 @@ async fn a_batch_is_approved_by_button_reaction_word_or_command() {
     1 of 1 done
     Asked by @alice · approved by @bob · disruptive · mode=hard
     ");
-    insta::assert_snapshot!(t.audit(1).await, @r"
+    insta::assert_snapshot!(t.db.audit(1).await, @r"
     alice batch.submitted
     alice batch.state
     bob batch.approved
@@ -371,8 +371,8 @@ async fn taking_a_reaction_away_takes_back_only_what_it_said() {
     t.presses(&t.bob, 1, "Approve").await;
     insta::assert_snapshot!(t.reacts(&t.bob, 1, "+1", true).await, @r"
     -- in the channel, only to them
-    Nothing was done: you have already decided on #1
-.    ");
+    Nothing was done: you have already decided on #1.
+    ");
     insta::assert_snapshot!(t.reacts(&t.bob, 1, "+1", false).await, @"(nothing)");
     insta::assert_snapshot!(t.reacts(&t.dave, 1, "+1", true).await, @r"
     -- in the thread
@@ -408,8 +408,8 @@ async fn a_batch_is_rejected_by_button_reaction_or_word() {
     ");
     insta::assert_snapshot!(t.replies(&t.bob, 1, "approve").await, @r"
     -- in the thread, only to them
-    Nothing was done: #1 is rejected (the release is tonight): there is nothing to decide
-.    ");
+    Nothing was done: #1 is rejected (the release is tonight): there is nothing to decide.
+    ");
     // The hosts are free again.
     let again = t.says(&t.alice, "/metal reboot web[01-03]").await;
     assert!(again.contains("awaiting approval"), "{again}");
@@ -427,8 +427,8 @@ async fn a_quorum_of_two_counts_people_and_an_approval_can_be_taken_back() {
     ");
     insta::assert_snapshot!(t.replies(&t.bob, 1, "approve").await, @r"
     -- in the thread, only to them
-    Nothing was done: you have already decided on #1
-.    ");
+    Nothing was done: you have already decided on #1.
+    ");
     insta::assert_snapshot!(t.card(1).await.text, @r"
     #1 reboot · 2 hosts · awaiting approval
     web[01-02]
@@ -454,7 +454,7 @@ async fn a_quorum_of_two_counts_people_and_an_approval_can_be_taken_back() {
     insta::assert_snapshot!(t.replies(&t.alice, 1, "approve").await, @r"
     -- in the thread, only to them
     Nothing was done: you submitted this batch, so somebody else has to decide on it.
-.    ");
+    ");
 
     insta::assert_snapshot!(t.says(&t.alice, "/metal drop 1 web02").await, @r"
     -- in the thread
@@ -476,17 +476,17 @@ async fn a_quorum_of_two_counts_people_and_an_approval_can_be_taken_back() {
     t.replies(&t.dave, 1, "approve").await;
     insta::assert_snapshot!(t.says(&t.alice, "/metal drop 1 web01").await, @r"
     -- in the channel, only to them
-    Nothing was done: that would leave no host: use `/metal cancel 1`
-.    ");
+    Nothing was done: that would leave no host: use `/metal cancel 1`.
+    ");
     insta::assert_snapshot!(t.says(&t.alice, "/metal drop 1 web09").await, @r"
     -- in the channel, only to them
-    Nothing was done: web09 is not in #1
-.    ");
+    Nothing was done: web09 is not in #1.
+    ");
     insta::assert_snapshot!(t.replies(&t.alice, 1, "cancel").await, @r"
     -- in the thread
     @alice cancelled #1. No other host is touched.
     ");
-    insta::assert_snapshot!(t.audit(1).await, @r"
+    insta::assert_snapshot!(t.db.audit(1).await, @r"
     alice batch.submitted
     alice batch.state
     bob batch.approved
@@ -550,9 +550,9 @@ async fn a_batch_that_nobody_approves_expires() {
     ");
     insta::assert_snapshot!(t.replies(&t.bob, 1, "approve").await, @r"
     -- in the thread, only to them
-    Nothing was done: #1 is expired (nobody approved in time): there is nothing to decide
-.    ");
-    insta::assert_snapshot!(t.audit(1).await, @r"
+    Nothing was done: #1 is expired (nobody approved in time): there is nothing to decide.
+    ");
+    insta::assert_snapshot!(t.db.audit(1).await, @r"
     alice batch.submitted
     alice batch.state
     metalbot batch.state
@@ -721,8 +721,8 @@ async fn too_many_failures_pause_a_batch_until_somebody_resumes_it() {
     ");
     insta::assert_snapshot!(t.says(&t.dave, "/metal resume 1").await, @r"
     -- in the channel, only to them
-    Nothing was done: only alice and members of web-owners may change this batch: ask one of them
-.    ");
+    Nothing was done: only alice and members of web-owners may change this batch: ask one of them.
+    ");
     assert!(t.rack().acts().unwrap().is_empty());
     insta::assert_snapshot!(t.presses(&t.alice, 1, "Resume").await, @r"
     -- in the thread
@@ -747,8 +747,8 @@ async fn a_person_may_pause_and_end_what_runs() {
     t.replies(&t.bob, 1, "approve").await;
     insta::assert_snapshot!(t.says(&t.dave, "/metal pause 1").await, @r"
     -- in the channel, only to them
-    Nothing was done: only alice and members of sre, web-owners may stop this batch: ask one of them
-.    ");
+    Nothing was done: only alice and members of sre, web-owners may stop this batch: ask one of them.
+    ");
     insta::assert_snapshot!(t.says(&t.bob, "/metal pause 1").await, @r"
     -- in the thread
     #1 is paused by @bob. Hosts at work are finished, no other is started. /metal resume 1 goes on, /metal cancel 1 ends it.
@@ -756,8 +756,8 @@ async fn a_person_may_pause_and_end_what_runs() {
     ");
     insta::assert_snapshot!(t.says(&t.bob, "/metal pause 1").await, @"
     -- in the channel, only to them
-    Nothing was done: the state of the batch does not allow it: paused
-.    ");
+    Nothing was done: the state of the batch does not allow it: paused.
+    ");
     assert_eq!(t.card(1).await.buttons(), ["Resume", "Cancel"]);
     let cancelled = t.presses(&t.alice, 1, "Cancel").await;
     assert!(cancelled.contains("@alice cancelled #1"), "{cancelled}");
@@ -862,14 +862,14 @@ async fn each_kind_of_failure_gets_one_ticket_that_tags_who_asked() {
     ");
     insta::assert_snapshot!(t.says(&t.carol, "/metal retry 2").await, @r"
     -- in the channel, only to them
-    Nothing was done: #2 is awaiting approval: retry it when it has ended
-.    ");
+    Nothing was done: #2 is awaiting approval: retry it when it has ended.
+    ");
     t.says(&t.alice, "/metal cancel 2").await;
     insta::assert_snapshot!(t.says(&t.alice, "/metal retry 2").await, @r"
     -- in the channel, only to them
-    Nothing was done: no host of #2 failed: submit it anew instead
-.    ");
-    insta::assert_snapshot!(t.audit(1).await, @r"
+    Nothing was done: no host of #2 failed: submit it anew instead.
+    ");
+    insta::assert_snapshot!(t.db.audit(1).await, @r"
     alice batch.submitted
     alice batch.state
     bob batch.approved
@@ -905,16 +905,16 @@ async fn a_host_of_unknown_fate_is_kept_until_its_owner_releases_it() {
     ");
     insta::assert_snapshot!(t.says(&t.alice, "/metal retry 1").await, @r"
     -- in the channel, only to them
-    Nothing was done: no host of #1 failed: submit it anew instead
-.    ");
+    Nothing was done: no host of #1 failed: submit it anew instead.
+    ");
     insta::assert_snapshot!(t.says(&t.alice, "/metal release web05").await, @r"
     -- in the channel, only to them
-    Nothing was done: only members of web-owners may release these hosts: ask one of them
-.    ");
+    Nothing was done: only members of web-owners may release these hosts: ask one of them.
+    ");
     insta::assert_snapshot!(t.says(&t.bob, "/metal release web[05-06]").await, @r"
     -- in the channel, only to them
-    Nothing was done: web06 is not quarantined, and not counted as down
-.    ");
+    Nothing was done: web06 is not quarantined, and not counted as down.
+    ");
     insta::assert_snapshot!(t.says(&t.bob, "/metal release web05").await, @r"
     -- in the thread
     @bob released web05.

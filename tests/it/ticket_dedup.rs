@@ -5,17 +5,17 @@ use std::time::Duration;
 use metalbot_core::domain::triage::{Afterwards, TicketPolicy};
 use metalbot_sim::jira::SimJiraSite;
 
-use crate::ticket_books::{Books, Spot};
+use crate::harness::{Count, FailedHost, TicketWorld};
 
 const SILENT: &str = "the BMC at 10.0.0.7 does not answer";
 
-fn in_rack<'a>(name: &'a str) -> Spot<'a> {
+fn in_rack<'a>(name: &'a str) -> FailedHost<'a> {
     (name, "fra1", "r11", "c6")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_replicas_and_a_hundred_failures_at_once_make_one_ticket() {
-    let mut t = Books::start().await;
+    let mut t = TicketWorld::start().await;
     for _ in 0..10 {
         t.run_relay();
     }
@@ -45,7 +45,7 @@ async fn ten_replicas_and_a_hundred_failures_at_once_make_one_ticket() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_join_a_ticket_by_what_they_share() {
-    let mut t = Books::start().await;
+    let mut t = TicketWorld::start().await;
     t.run_relay();
     t.failed(&[in_rack("web01"), in_rack("web02")], "bmc_unreachable", SILENT).await;
     t.written().await;
@@ -76,7 +76,7 @@ async fn hosts_join_a_ticket_by_what_they_share() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_far_apart_in_time_share_a_ticket_only_for_what_it_is_for() {
-    let mut t = Books::start().await;
+    let mut t = TicketWorld::start().await;
     t.policy = TicketPolicy { group_window: Duration::ZERO, ..t.policy };
     t.run_relay();
     t.failed(&[in_rack("web01"), in_rack("web02")], "bmc_unreachable", SILENT).await;
@@ -94,7 +94,7 @@ async fn batches_far_apart_in_time_share_a_ticket_only_for_what_it_is_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_comment_that_says_nothing_new_is_not_made() {
-    let mut t = Books::start().await;
+    let mut t = TicketWorld::start().await;
     t.run_relay();
     for _ in 0..4 {
         t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
@@ -113,8 +113,8 @@ async fn a_comment_that_says_nothing_new_is_not_made() {
 }
 
 /// Fails, ends the ticket by the transition, and fails again.
-async fn again_after(by: &str, change: impl FnOnce(&mut TicketPolicy)) -> (Books, String) {
-    let mut t = Books::start().await;
+async fn again_after(by: &str, change: impl FnOnce(&mut TicketPolicy)) -> (TicketWorld, String) {
+    let mut t = TicketWorld::start().await;
     change(&mut t.policy);
     t.run_relay();
     t.run_sync(|_| true);
@@ -122,7 +122,7 @@ async fn again_after(by: &str, change: impl FnOnce(&mut TicketPolicy)) -> (Books
     t.written().await;
     let key = t.jira.issues()[0].key.clone();
     assert!(t.jira.transition(&key, by));
-    t.until("ended", "select count(*) from ticket where closed_as is not null", 1).await;
+    t.db.until(Count::TicketsClosed, 1).await;
     t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
     t.written().await;
     let act = t.heard("ticket_again").await["act"].as_str().unwrap_or_default().to_owned();
@@ -136,7 +136,7 @@ async fn a_closed_ticket_is_opened_again_within_its_window() {
     let issues = t.jira.issues();
     assert_eq!((issues.len(), &issues[0].status[..]), (1, "Open"));
     assert_eq!(issues[0].comments.len(), 1, "{:?}", issues[0].comments);
-    t.until("open", "select count(*) from ticket where closed_as is null", 1).await;
+    t.db.until(Count::TicketsOpen, 1).await;
     t.finish().await;
 }
 
@@ -166,14 +166,14 @@ async fn a_ticket_that_nobody_will_mend_is_left_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_window_there_is_a_new_ticket() {
-    let mut t = Books::start().await;
+    let mut t = TicketWorld::start().await;
     t.policy = TicketPolicy { reopen_within: Duration::ZERO, ..t.policy };
     t.run_relay();
     t.run_sync(|_| true);
     t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
     t.written().await;
     assert!(t.jira.transition("OPS-1", "Resolve"));
-    t.until("ended", "select count(*) from ticket where closed_as is not null", 1).await;
+    t.db.until(Count::TicketsClosed, 1).await;
     t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
     t.written().await;
     assert_eq!(t.jira.issues().len(), 2);
@@ -183,13 +183,13 @@ async fn after_the_window_there_is_a_new_ticket() {
 /// Cloud's search does not see a new ticket for a while: exactly then the answer is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_and_a_late_search_still_make_one_ticket() {
-    let mut t = Books::cloud().await;
+    let mut t = TicketWorld::cloud().await;
     t.policy = TicketPolicy { create_confirm_timeout: Duration::from_secs(20), ..t.policy };
     t.jira.set_search_lag(Duration::from_secs(4));
     t.jira.lose_next_reply(1);
     t.run_relay();
     t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
-    t.until("doubts", "select count(*) from ticket where create_sent_at is not null", 1).await;
+    t.db.until(Count::TicketsInDoubt, 1).await;
     t.written().await;
     assert_eq!(t.jira.issues().len(), 1);
     assert!(t.jira.requests()["search"] > 1, "{:?}", t.jira.requests());
@@ -202,7 +202,7 @@ async fn a_lost_answer_and_a_late_search_still_make_one_ticket() {
 async fn people_without_an_account_are_named_and_counted() {
     let mut site = SimJiraSite::with_token("a-token");
     site.people = Some(vec!["metalbot".into(), "bob".into()]);
-    let mut t = Books::with(site, &[]).await;
+    let mut t = TicketWorld::with(site, &[]).await;
     t.run_relay();
     t.batch("stranger", &[in_rack("web01")], "failed", Some(("power_state", "it stays on"))).await;
     t.batch("alice", &[in_rack("web02")], "failed", Some(("power_state", "it stays on"))).await;
@@ -215,20 +215,20 @@ async fn people_without_an_account_are_named_and_counted() {
         assert_eq!(ticket.description.contains(named), there, "{named}: {}", ticket.description);
     }
     assert_eq!(ticket.watchers.iter().collect::<Vec<_>>(), ["bob"]);
-    let counts = metalbot_store::ticket::counts(&t.pool).await.unwrap();
+    let counts = metalbot_store::ticket::counts(&t.db.pool).await.unwrap();
     assert_eq!((counts.open, counts.waiting, counts.unknown_accounts), (1, 0, 2));
     t.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_will_not_be_mended_speaks_of_its_own_hosts_only() {
-    let mut t = Books::start().await;
+    let mut t = TicketWorld::start().await;
     t.run_relay();
     t.run_sync(|_| true);
     t.failed(&[in_rack("web01"), in_rack("web02")], "bmc_unreachable", SILENT).await;
     t.written().await;
     assert!(t.jira.transition("OPS-1", "Reject"));
-    t.until("marked", "select count(*) from host_wont_fix", 2).await;
+    t.db.until(Count::HostsWontFix, 2).await;
     // One that will not be mended, and its neighbour in the rack.
     t.failed(&[in_rack("web01"), in_rack("web03")], "bmc_unreachable", SILENT).await;
     t.written().await;
@@ -242,24 +242,24 @@ async fn what_will_not_be_mended_speaks_of_its_own_hosts_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_joins_what_will_not_be_mended_is_marked() {
-    let mut t = Books::start().await;
+    let mut t = TicketWorld::start().await;
     t.run_relay();
     t.run_sync(|_| true);
     t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
     t.written().await;
     assert!(t.jira.transition("OPS-1", "Reject"));
-    t.until("marked", "select count(*) from host_wont_fix", 1).await;
+    t.db.until(Count::HostsWontFix, 1).await;
     t.succeeded(&[in_rack("web01")]).await;
-    t.until("mended", "select count(*) from host_wont_fix", 0).await;
+    t.db.until(Count::HostsWontFix, 0).await;
     t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
-    t.until("marked again", "select count(*) from host_wont_fix", 1).await;
+    t.db.until(Count::HostsWontFix, 1).await;
     assert_eq!(t.jira.issues().len(), 1);
     t.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_after_the_ticket_was_closed_opens_it_although_nobody_had_looked() {
-    let mut t = Books::start().await;
+    let mut t = TicketWorld::start().await;
     t.run_relay();
     t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
     t.written().await;
@@ -268,7 +268,7 @@ async fn a_failure_after_the_ticket_was_closed_opens_it_although_nobody_had_look
     t.written().await;
     assert_eq!(t.heard("ticket_again").await["act"], "join", "we think it is open");
     t.run_sync(|_| true);
-    t.until("looked", "select count(*) from ticket where status is not null", 1).await;
+    t.db.until(Count::TicketsSeen, 1).await;
     t.written().await;
     assert_eq!(t.jira.issues()[0].status, "Open");
     let kinds: Vec<_> = t.told().await.iter().map(|told| told["kind"].clone()).collect();
@@ -278,7 +278,7 @@ async fn a_failure_after_the_ticket_was_closed_opens_it_although_nobody_had_look
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_concerned_is_tagged_and_watches() {
-    let mut t = Books::start().await;
+    let mut t = TicketWorld::start().await;
     for number in 1..=25 {
         let failure = Some(("bmc_unreachable", SILENT));
         t.batch(&format!("user{number:02}"), &[in_rack("web01")], "failed", failure).await;
@@ -297,18 +297,13 @@ async fn everybody_concerned_is_tagged_and_watches() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_join_by_what_their_bmcs_are_where_that_is_not_usual() {
-    let mut t = Books::start().await;
+    let mut t = TicketWorld::start().await;
     let spots = [("web01", "fra1", "r11", "c6"), ("db01", "ams1", "r21", "m6")];
     let usual = [("web02", "fra1", "r12", "c7"), ("db02", "ams2", "r31", "m7")];
     let all = ["web01", "db01", "web02", "db02", "db03"];
     for (number, host) in all.iter().enumerate() {
         let firmware = if number < 2 { "Dell 0x0100 2.10" } else { "Dell 0x0100 2.86" };
-        sqlx::query("insert into bmc_identity (host, vendor, firmware) values ($1, 'Dell', $2)")
-            .bind(host)
-            .bind(firmware)
-            .execute(&t.pool)
-            .await
-            .unwrap();
+        t.db.bmc_has_firmware(host, firmware).await;
     }
     t.run_relay();
     for spot in spots {
@@ -328,10 +323,9 @@ async fn hosts_join_by_what_their_bmcs_are_where_that_is_not_usual() {
     let text = t.jira.issues().remove(0).description;
     assert!(text.contains("In common: BMC firmware Dell 0x0100 2.10"), "{text}");
     // The ticket stays about it when more of the fleet gets it.
-    sqlx::query("update bmc_identity set firmware = 'Dell 0x0100 2.10'")
-        .execute(&t.pool)
-        .await
-        .unwrap();
+    for host in all {
+        t.db.bmc_has_firmware(host, "Dell 0x0100 2.10").await;
+    }
     t.failed(&[("db03", "muc1", "r41", "m8")], "bmc_unreachable", SILENT).await;
     t.written().await;
     assert_eq!(t.jira.issues().len(), 3);

@@ -10,9 +10,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
 
-use crate::ticket_books::Books;
+use crate::harness::{Count, TicketWorld};
 
-const TICKETS: usize = 30;
+/// Tickets of a run of `make test`; `make test-long` has thirty.
+const TICKETS: usize = 10;
+const MANY_TICKETS: usize = 30;
 /// In one run every request of this many fails; the runs together fail at each request once.
 const STRIDE: u64 = 6;
 
@@ -80,10 +82,10 @@ fn error_of(number: usize) -> String {
     format!("part {}{} does not work", letter(number / 26), letter(number % 26))
 }
 
-async fn run(phase: u64, dies: Dies) {
-    let mut t = Books::start().await;
+async fn run(phase: u64, dies: Dies, tickets: usize) {
+    let mut t = TicketWorld::start().await;
     let (url, wire) = start_wire(t.jira.url(), phase, dies).await;
-    for number in 0..TICKETS {
+    for number in 0..tickets {
         let host = format!("web{number:02}");
         let spot = [(&host[..], "fra1", "r11", "c6")];
         t.failed(&spot, "bmc_refused", &error_of(number)).await;
@@ -98,31 +100,48 @@ async fn run(phase: u64, dies: Dies) {
     labels.sort();
     labels.dedup();
     let requests = wire.number.load(Ordering::Relaxed);
-    assert!(requests >= 2 * TICKETS as u64, "{requests}");
+    assert!(requests >= 2 * tickets as u64, "{requests}");
     assert_eq!(
         (issues.len(), labels.len()),
-        (TICKETS, TICKETS),
+        (tickets, tickets),
         "{dies:?} at {phase}: {issues:#?}"
     );
     let filed = t.told().await.iter().filter(|notice| notice["kind"] == "ticket_filed").count();
-    assert_eq!(filed, TICKETS, "each is told once");
+    assert_eq!(filed, tickets, "each is told once");
     t.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn jira_dies_before_each_request_of_thirty_tickets() {
-    futures_util::future::join_all((0..STRIDE).map(|phase| run(phase, Dies::Before))).await;
+/// One run for each phase, at the same time.
+async fn at_each_request(dies: Dies, tickets: usize) {
+    futures_util::future::join_all((0..STRIDE).map(|phase| run(phase, dies, tickets))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn jira_dies_before_each_request() {
+    at_each_request(Dies::Before, TICKETS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jira_dies_after_each_request() {
+    at_each_request(Dies::After, TICKETS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: `make test-long`"]
+async fn jira_dies_before_each_request_of_thirty_tickets() {
+    at_each_request(Dies::Before, MANY_TICKETS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: `make test-long`"]
 async fn jira_dies_after_each_request_of_thirty_tickets() {
-    futures_util::future::join_all((0..STRIDE).map(|phase| run(phase, Dies::After))).await;
+    at_each_request(Dies::After, MANY_TICKETS).await;
 }
 
 /// While Jira is away nothing is asked of it but the oldest ticket; then all come, in their order.
 #[tokio::test(flavor = "multi_thread")]
 async fn tickets_are_filed_in_order_when_jira_is_back() {
-    let mut t = Books::start().await;
+    let mut t = TicketWorld::start().await;
     t.jira.set_down(true);
     t.run_relay();
     for number in 0..TICKETS {
@@ -130,9 +149,9 @@ async fn tickets_are_filed_in_order_when_jira_is_back() {
         let spot = [(&host[..], "fra1", "r11", "c6")];
         t.failed(&spot, "bmc_refused", &error_of(number)).await;
     }
-    t.until("placed", "select count(*) from ticket", TICKETS as i64).await;
-    t.until("late", "select count(*) from ticket where attempts > 1", 1).await;
-    let waiting = metalbot_store::ticket::counts(&t.pool).await.unwrap().waiting;
+    t.db.until(Count::Tickets, TICKETS as i64).await;
+    t.db.until(Count::TicketsTriedAgain, 1).await;
+    let waiting = metalbot_store::ticket::counts(&t.db.pool).await.unwrap().waiting;
     assert_eq!(waiting, TICKETS as i64);
     let asked: u64 = t.jira.requests().values().sum();
     assert!(asked < TICKETS as u64, "{asked} requests to a Jira that is away");
@@ -141,14 +160,14 @@ async fn tickets_are_filed_in_order_when_jira_is_back() {
     let order: Vec<String> = t.jira.issues().into_iter().map(|issue| issue.summary).collect();
     assert_eq!(order.len(), TICKETS);
     for (number, summary) in order.iter().enumerate() {
-        assert!(summary.contains(&format!("web{number:02}")), "{number}: {summary}");
+        assert!(summary.contains(&format!("(kind_{number})")), "{number}: {summary}");
     }
     t.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_that_cannot_be_written_holds_up_no_other() {
-    let mut t = Books::start().await;
+    let mut t = TicketWorld::start().await;
     let rule = "name = \"hardware\"\nrack = \"r66\"\nsite = \"nowhere\"\nproject = \"HW\"";
     t.routes.rules.push(toml::from_str(rule).unwrap());
     t.run_relay();
@@ -156,7 +175,7 @@ async fn a_ticket_that_cannot_be_written_holds_up_no_other() {
     let trouble = t.heard("ticket_trouble").await;
     assert_eq!(trouble["problem"], "no Jira site \"nowhere\" is configured");
     t.failed(&[("web01", "fra1", "r11", "c6")], "bmc_unreachable", "it is silent").await;
-    t.until("filed", "select count(*) from ticket where jira_key is not null", 1).await;
+    t.db.until(Count::TicketsFiled, 1).await;
     assert!(t.jira.issues()[0].summary.contains("web01"), "{:?}", t.jira.issues());
     t.finish().await;
 }

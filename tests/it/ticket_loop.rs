@@ -3,22 +3,22 @@
 use metalbot_sim::rack::BmcFault;
 
 use crate::harness::World;
-use crate::ticket_books::{Books, Spot};
+use crate::harness::{Count, FailedHost, TicketWorld};
 
 const SILENT: &str = "the BMC at 10.0.0.7 does not answer";
-const WEB: [Spot<'static>; 2] = [("web01", "fra1", "r11", "c6"), ("web02", "fra1", "r11", "c6")];
+const WEB: [FailedHost<'static>; 2] =
+    [("web01", "fra1", "r11", "c6"), ("web02", "fra1", "r11", "c6")];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_that_is_done_has_its_hosts_looked_at() {
-    let mut t = Books::start().await;
+    let mut t = TicketWorld::start().await;
     t.run_relay();
     t.run_sync(|host| host.as_str() == "web01");
     let batch = t.failed(&WEB, "bmc_unreachable", SILENT).await;
     t.written().await;
     assert!(t.jira.transition("OPS-1", "Start Progress"));
     t.jira.change_ticket("OPS-1", |ticket| ticket.assignee = Some("erin".into()));
-    let seen = "select count(*) from ticket where status = 'In Progress' and assignee is not null";
-    t.until("its state", seen, 1).await;
+    t.db.until(Count::TicketsSeenInProgress, 1).await;
     assert!(t.jira.transition("OPS-1", "Resolve"));
     let done = t.heard("ticket_done").await;
     assert_eq!(done["batch"], batch.0);
@@ -31,20 +31,20 @@ async fn a_ticket_that_is_done_has_its_hosts_looked_at() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_whose_hosts_succeed_gets_one_comment_and_is_closed_by_policy() {
-    let mut t = Books::start().await;
+    let mut t = TicketWorld::start().await;
     t.policy.close_by = vec!["No such transition".into(), "resolve".into()];
     t.run_relay();
     t.run_sync(|_| true);
     t.failed(&WEB, "bmc_unreachable", SILENT).await;
     t.written().await;
     t.succeeded(&WEB[..1]).await;
-    t.until("mended", "select count(*) from ticket_host where resolved_at is not null", 1).await;
+    t.db.until(Count::HostsOfTicketsMended, 1).await;
     t.written().await;
     let half = t.jira.issues().remove(0);
     assert_eq!(half.comments, [""; 0], "one host is still broken");
     assert!(half.description.contains("Have succeeded since: web01"), "{}", half.description);
     t.succeeded(&WEB[1..]).await;
-    t.until("ended", "select count(*) from ticket where closed_as = 'done'", 1).await;
+    t.db.until(Count::TicketsDone, 1).await;
     t.written().await;
     let ticket = t.jira.issues().remove(0);
     assert_eq!((&ticket.status[..], ticket.comments.len()), ("Done", 1), "{ticket:?}");
@@ -56,14 +56,14 @@ async fn a_ticket_whose_hosts_succeed_gets_one_comment_and_is_closed_by_policy()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_ticket_is_followed_by_a_new_one() {
-    let mut t = Books::start().await;
+    let mut t = TicketWorld::start().await;
     t.run_relay();
     t.run_sync(|_| true);
     t.failed(&WEB, "bmc_unreachable", SILENT).await;
     t.written().await;
-    t.until("its state", "select count(*) from ticket where status = 'Open'", 1).await;
+    t.db.until(Count::TicketsSeenOpen, 1).await;
     assert!(t.jira.delete("OPS-1"));
-    t.until("gone", "select count(*) from ticket where closed_as = 'gone'", 1).await;
+    t.db.until(Count::TicketsGone, 1).await;
     t.failed(&WEB, "bmc_unreachable", SILENT).await;
     t.written().await;
     let keys: Vec<String> = t.jira.issues().into_iter().map(|one| one.key).collect();

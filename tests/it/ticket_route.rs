@@ -5,7 +5,7 @@ use metalbot_core::domain::triage::TicketUpdate;
 use metalbot_sim::jira::SimJiraSite;
 use metalbot_store::ticket;
 
-use crate::ticket_books::Books;
+use crate::harness::{Count, TicketWorld};
 
 const HARDWARE: &str = r#"
 name = "hardware"
@@ -19,14 +19,14 @@ priority = "High"
 fields = { customfield_10010 = "x" }
 "#;
 
-async fn explained(t: &Books, batch: metalbot_core::domain::ids::BatchId) -> Vec<Explained> {
-    let mut conn = t.pool.acquire().await.unwrap();
+async fn explained(t: &TicketWorld, batch: metalbot_core::domain::ids::BatchId) -> Vec<Explained> {
+    let mut conn = t.db.pool.acquire().await.unwrap();
     explain(&mut conn, &t.routes, &t.policy, batch).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_takes_its_hosts_and_the_default_route_takes_the_rest() {
-    let mut t = Books::with(SimJiraSite::with_token("a-token"), &[HARDWARE]).await;
+    let mut t = TicketWorld::with(SimJiraSite::with_token("a-token"), &[HARDWARE]).await;
     let hosts = [
         ("web01", "fra1", "r11", "c6"),
         ("web02", "fra1", "r11", "c6"),
@@ -70,7 +70,7 @@ async fn a_rule_takes_its_hosts_and_the_default_route_takes_the_rest() {
 async fn a_field_that_jira_refuses_is_left_out_and_said() {
     let mut site = SimJiraSite::with_token("a-token");
     site.priorities = vec!["P1".into()];
-    let mut t = Books::with(site, &[HARDWARE]).await;
+    let mut t = TicketWorld::with(site, &[HARDWARE]).await;
     t.run_relay();
     t.failed(&[("web01", "fra1", "r11", "c6")], "bmc_busy", "busy").await;
     t.written().await;
@@ -82,7 +82,7 @@ async fn a_field_that_jira_refuses_is_left_out_and_said() {
     let trouble = t.heard("ticket_trouble").await;
     assert_eq!(trouble["key"], "HW-1");
     assert!(trouble["problem"].as_str().unwrap().contains("priority"), "{trouble}");
-    let listed = ticket::list(&mut t.pool.acquire().await.unwrap(), false, 10).await.unwrap();
+    let listed = ticket::list(&mut t.db.pool.acquire().await.unwrap(), false, 10).await.unwrap();
     assert!(listed[0].rejected_fields.as_ref().unwrap().contains("priority"), "{listed:?}");
     t.finish().await;
 }
@@ -91,7 +91,7 @@ async fn a_field_that_jira_refuses_is_left_out_and_said() {
 async fn a_project_that_wants_more_than_we_know_is_not_the_end() {
     let mut site = SimJiraSite::with_token("a-token");
     site.required = vec![("HW".into(), "customfield_10099".into())];
-    let mut t = Books::with(site, &[HARDWARE]).await;
+    let mut t = TicketWorld::with(site, &[HARDWARE]).await;
     t.run_relay();
     t.failed(&[("web01", "fra1", "r11", "c6")], "bmc_busy", "busy").await;
     t.written().await;
@@ -105,18 +105,18 @@ async fn a_project_that_wants_more_than_we_know_is_not_the_end() {
 async fn a_refused_ticket_is_listed_with_its_reason_told_once_and_filed_when_it_can_be() {
     let mut site = SimJiraSite::with_token("a-token");
     site.projects = vec!["ELSE".into()];
-    let mut t = Books::with(site, &[]).await;
+    let mut t = TicketWorld::with(site, &[]).await;
     t.run_relay();
     t.failed(&[("web01", "fra1", "r11", "c6")], "bmc_busy", "busy").await;
-    t.until("refused", "select count(*) from ticket where refused_at is not null", 1).await;
-    let listed = ticket::list(&mut t.pool.acquire().await.unwrap(), false, 10).await.unwrap();
+    t.db.until(Count::TicketsRefused, 1).await;
+    let listed = ticket::list(&mut t.db.pool.acquire().await.unwrap(), false, 10).await.unwrap();
     assert_eq!(listed[0].state, "refused");
     assert!(listed[0].reason.as_ref().unwrap().contains("project"), "{listed:?}");
     assert_eq!(t.heard("ticket_trouble").await["key"], serde_json::Value::Null);
     // Others are not held up, and the next failure tries again.
     t.jira.change_site(|site| site.projects.push("OPS".into()));
     t.failed(&[("web01", "fra1", "r11", "c6")], "bmc_busy", "busy").await;
-    t.until("filed", "select count(*) from ticket where jira_key is not null", 1).await;
+    t.db.until(Count::TicketsFiled, 1).await;
     t.written().await;
     assert_eq!(t.jira.issues().len(), 1);
     let told = t.told().await;

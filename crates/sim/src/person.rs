@@ -235,9 +235,11 @@ fn value(on: &SeenMessage, label: &str) -> anyhow::Result<String> {
     on.button(label).with_context(|| format!("there is no button {label}"))
 }
 
+/// A client of plain HTTP. It does without the system's certificates, which take long to read.
 fn client() -> anyhow::Result<Client> {
     let never = reqwest::redirect::Policy::none();
-    Ok(Client::builder().use_rustls_tls().redirect(never).timeout(Duration::from_secs(10)).no_proxy().build()?)
+    let client = Client::builder().use_rustls_tls().tls_built_in_root_certs(false);
+    Ok(client.redirect(never).timeout(Duration::from_secs(10)).no_proxy().build()?)
 }
 
 fn cookie_of(answer: &reqwest::Response) -> anyhow::Result<String> {

@@ -9,68 +9,51 @@ mod points;
 mod stopped;
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metalbot_sim::actor::SeenMessage;
-use metalbot_store as store;
 
-use crate::process::{CHANNEL, LONG, Process, Setup, World};
+use crate::harness::wait::until_some;
+use crate::harness::{Count, METAL, PATIENCE, Process, Site};
 
 /// An approved reboot of all forty web hosts.
-pub async fn reboot_web(world: &World, process: &Process) -> SeenMessage {
+pub async fn reboot_web(site: &Site, process: &Process) -> SeenMessage {
     let alice = process.sign_in("alice").await;
     let bob = process.sign_in("bob").await;
     let command = "/metal reboot @web reason=\"kernel CVE-2026-1\"";
-    alice.say(CHANNEL, command).await.unwrap();
-    let card = bob.card(CHANNEL, 1, LONG, |card| !card.buttons().is_empty()).await.unwrap();
+    alice.say(METAL, command).await.unwrap();
+    let card = bob.card(METAL, 1, PATIENCE, |card| !card.buttons().is_empty()).await.unwrap();
     bob.react(&card.id, "+1", true).await.unwrap();
-    world.acts_reach(1).await;
+    site.acts_reach(1).await;
     card
 }
 
 /// Waits until batch 1 is final; returns its state.
-pub async fn ended(world: &World) -> String {
-    let started = Instant::now();
-    loop {
-        let read: sqlx::Result<String> =
-            sqlx::query_scalar("select state from batch where id = 1 and finished_at is not null")
-                .fetch_one(&world.pool)
-                .await;
-        match read {
-            Ok(state) => return state,
-            Err(error) if started.elapsed() > LONG => panic!("the batch never ended: {error}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
+pub async fn ended(site: &Site) -> String {
+    // The database may be away.
+    let look = async || site.db.ended_state(1).await.ok().flatten();
+    until_some("the end of the batch", look).await
 }
 
 /// Everything that must hold of batch 1 when it has ended, whatever died meanwhile.
-pub async fn nothing_lost_nothing_twice(world: &World, process: &Process, card: &SeenMessage) {
-    let jobs: Vec<(String, String, Option<String>)> =
-        sqlx::query_as("select host, state, error_kind from job where batch_id = 1 order by host")
-            .fetch_all(&world.pool)
-            .await
-            .unwrap();
+pub async fn nothing_lost_nothing_twice(site: &Site, process: &Process, card: &SeenMessage) {
+    let jobs = site.db.outcomes(1).await;
     assert_eq!(jobs.len(), 40);
     for (host, state, error) in &jobs {
-        let server = world.servers.iter().find(|server| server.name.as_str() == host).unwrap();
+        let server = site.servers.iter().find(|server| server.name.as_str() == host).unwrap();
         match server.fault {
             None => {
                 assert_eq!(state, "succeeded", "{host}: {error:?}");
-                let (cycles, history) = (world.cycles(host), world.history(host).await);
+                let (cycles, history) = (site.cycles(host), site.history(host).await);
                 assert_eq!(cycles, (1, 1), "{host} was cycled otherwise than once:\n{history}");
             }
             Some(_) => {
                 assert!(["failed", "quarantined"].contains(&&state[..]), "{host} is {state}");
-                assert_eq!(world.cycles(host), (0, 0), "{host} cannot be reached");
+                assert_eq!(site.cycles(host), (0, 0), "{host} cannot be reached");
             }
         }
     }
-    let open: i64 = sqlx::query_scalar("select count(*) from attempt where outcome is null")
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
-    assert_eq!(open, 0, "attempts without an outcome");
+    assert_eq!(site.db.count(Count::AttemptsWithoutOutcome).await, 0);
 
     // People hear of it once: when the last notice is out, there is no other of its kind.
     let person = process.sign_in("carol").await;
@@ -79,129 +62,119 @@ pub async fn nothing_lost_nothing_twice(world: &World, process: &Process, card: 
         messages.iter().any(|m| m.text.contains("has ended"))
             && kinds.len() == messages.iter().filter(|m| m.text.contains("was filed for")).count()
     };
-    let started = Instant::now();
-    let messages = loop {
-        let messages = person.messages(CHANNEL, Some(&card.id)).await.unwrap();
-        if all_told(&messages) || started.elapsed() > LONG {
-            break messages;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+    let messages = until_some("all that people are told", async || {
+        let messages = person.messages(METAL, Some(&card.id)).await.unwrap();
+        all_told(&messages).then_some(messages)
+    })
+    .await;
     let texts: Vec<&str> = messages.iter().map(|message| &message.text[..]).collect();
     let told = |part: &str| texts.iter().filter(|text| text.contains(part)).count();
     assert_eq!(told("has ended"), 1, "{texts:#?}");
     assert_eq!(told("approved for"), 1, "{texts:#?}");
     assert_eq!(told("was filed for"), kinds.len(), "{kinds:?} {texts:#?}");
-    let tickets = world.jira.issues();
+    let tickets = site.jira.issues();
     assert_eq!(tickets.len(), kinds.len(), "{kinds:?} {tickets:#?} {texts:#?}");
 
-    let report = store::audit::verify(&mut world.pool.acquire().await.unwrap()).await.unwrap();
-    assert_eq!(report.broken, None);
+    site.db.check_audit().await;
 }
 
 /// Kills the process after each of these numbers of acts, and starts another one.
-async fn killed_after(setup: Setup, acts: &[usize]) {
-    let world = World::start(setup).await;
-    let mut process = world.serve().await;
-    let card = reboot_web(&world, &process).await;
+async fn killed_after(site: Site, acts: &[usize]) {
+    let mut process = site.serve().await;
+    let card = reboot_web(&site, &process).await;
     for acts in acts {
-        world.acts_reach(*acts).await;
+        site.acts_reach(*acts).await;
         process.kill9();
-        process = world.serve().await;
+        process = site.serve().await;
     }
-    let state = ended(&world).await;
-    assert_eq!(state, if setup.broken { "partly_failed" } else { "succeeded" });
-    nothing_lost_nothing_twice(&world, &process, &card).await;
+    let state = ended(&site).await;
+    assert_eq!(state, if site.is_broken() { "partly_failed" } else { "succeeded" });
+    nothing_lost_nothing_twice(&site, &process, &card).await;
+    site.settled().await;
     let (status, _) = process.terminate().await;
     assert!(status.success(), "{status}");
+    site.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_in_the_middle_of_a_batch() {
     // 40 hosts are 80 acts.
-    killed_after(Setup { broken: false, ..Setup::default() }, &[rand::random_range(1..80)]).await;
+    killed_after(Site::sound().await, &[rand::random_range(1..80)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_twice_in_a_batch_with_broken_hosts() {
     let first = rand::random_range(1..40);
-    killed_after(Setup::default(), &[first, rand::random_range(first + 1..76)]).await;
+    killed_after(Site::start().await, &[first, rand::random_range(first + 1..76)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_two_processes_dies_and_the_other_takes_over() {
-    let world = World::start(Setup::default()).await;
-    let first = world.serve().await;
-    let second = world.serve().await;
-    let card = reboot_web(&world, &first).await;
-    world.acts_reach(rand::random_range(5..60)).await;
+    let site = Site::start().await;
+    let first = site.serve().await;
+    let second = site.serve().await;
+    let card = reboot_web(&site, &first).await;
+    site.acts_reach(rand::random_range(5..60)).await;
     first.kill9();
-    assert_eq!(ended(&world).await, "partly_failed");
-    nothing_lost_nothing_twice(&world, &second, &card).await;
+    assert_eq!(ended(&site).await, "partly_failed");
+    nothing_lost_nothing_twice(&site, &second, &card).await;
+    site.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_stood_still_past_its_leases_acts_on_nothing_and_writes_nothing() {
-    let world = World::start(Setup { broken: false, ..Setup::default() }).await;
-    let frozen = world.serve().await;
-    let card = reboot_web(&world, &frozen).await;
-    world.acts_reach(rand::random_range(5..60)).await;
+    let site = Site::sound().await;
+    let frozen = site.serve().await;
+    let card = reboot_web(&site, &frozen).await;
+    site.acts_reach(rand::random_range(5..60)).await;
     frozen.freeze();
-    let other = world.serve().await;
-    assert_eq!(ended(&world).await, "succeeded");
-    nothing_lost_nothing_twice(&world, &other, &card).await;
-    let before = everything_written(&world).await;
+    let other = site.serve().await;
+    assert_eq!(ended(&site).await, "succeeded");
+    nothing_lost_nothing_twice(&site, &other, &card).await;
+    let before = site.db.written_by_workers().await;
     frozen.thaw();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(everything_written(&world).await, before);
-    nothing_lost_nothing_twice(&world, &other, &card).await;
+    // It is awake when it answers again; then it has its tasks to catch up with.
+    frozen.sign_in("dave").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(site.db.written_by_workers().await, before);
+    nothing_lost_nothing_twice(&site, &other, &card).await;
     let (status, _) = frozen.terminate().await;
     assert!(status.success(), "{status}");
+    site.finish().await;
 }
 
 /// The same while the other process is still at work on what it took over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_comes_back_during_the_takeover_does_nothing_twice() {
-    let world = World::start(Setup { broken: false, ..Setup::default() }).await;
-    let frozen = world.serve().await;
-    let other = world.serve().await;
-    let card = reboot_web(&world, &frozen).await;
+    let site = Site::sound().await;
+    let frozen = site.serve().await;
+    let other = site.serve().await;
+    let card = reboot_web(&site, &frozen).await;
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(rand::random_range(0..300))).await;
         frozen.freeze();
         tokio::time::sleep(Duration::from_millis(rand::random_range(2_000..3_000))).await;
         frozen.thaw();
     }
-    assert_eq!(ended(&world).await, "succeeded");
-    nothing_lost_nothing_twice(&world, &other, &card).await;
-}
-
-/// What a worker writes, as one text.
-async fn everything_written(world: &World) -> String {
-    sqlx::query_scalar(
-        "select concat(
-             (select json_agg(j order by id) from job j), (select json_agg(a order by id) from attempt a),
-             (select json_agg(b order by id) from batch b), (select count(*) from audit),
-             (select json_agg(t order by id) from ticket t), (select count(*) from console_message))",
-    )
-    .fetch_one(&world.pool)
-    .await
-    .unwrap()
+    assert_eq!(ended(&site).await, "succeeded");
+    nothing_lost_nothing_twice(&site, &other, &card).await;
+    site.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_in_the_middle_of_a_batch_ends_in_time_and_the_next_process_goes_on() {
-    let world = World::start(Setup::default()).await;
-    let mut process = world.serve().await;
-    let card = reboot_web(&world, &process).await;
+    let site = Site::start().await;
+    let mut process = site.serve().await;
+    let card = reboot_web(&site, &process).await;
     for acts in [rand::random_range(5..30), rand::random_range(35..70)] {
-        world.acts_reach(acts).await;
+        site.acts_reach(acts).await;
         let (status, took) = process.terminate().await;
         assert!(status.success(), "{status}");
         // The drain of the configuration, and a little for the rest.
         assert!(took < Duration::from_secs(8), "{took:?}");
-        process = world.serve().await;
+        process = site.serve().await;
     }
-    assert_eq!(ended(&world).await, "partly_failed");
-    nothing_lost_nothing_twice(&world, &process, &card).await;
+    assert_eq!(ended(&site).await, "partly_failed");
+    nothing_lost_nothing_twice(&site, &process, &card).await;
+    site.finish().await;
 }

@@ -11,12 +11,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use metalbot::failpoint::Point;
-use metalbot_store as store;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use sqlx::AssertSqlSafe;
 
-use crate::process::{CHANNEL, LONG, Process, Setup, World};
+use crate::harness::{Count, Database, METAL, PATIENCE, Process, Site, until};
 
 /// web09 has another password than we know.
 const HOSTS: [&str; 4] = ["web08", "web09", "web10", "web11"];
@@ -48,6 +46,31 @@ const CYCLES: [(Point, &str, usize, &str); 8] = [
     (Point::JobAfterOutcome, "web18", 1, "succeeded"),
 ];
 
+/// The points that `make test` dies at; `make test-long` dies at all of them.
+const SHORT: [Point; 8] = [
+    Point::InboxAfterCommit,
+    Point::RolloutBeforeCommit,
+    Point::JobAfterIntent,
+    Point::JobAfterAct,
+    Point::JournalOutcomeWritten,
+    Point::NoticeAfterPost,
+    Point::TicketBeforeCreate,
+    Point::TicketAfterCreate,
+];
+
+/// How many of the points a test dies at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Depth {
+    Short,
+    Long,
+}
+
+impl Depth {
+    fn includes(self, point: Point) -> bool {
+        self == Depth::Long || SHORT.contains(&point)
+    }
+}
+
 /// How often a batch of four hosts surely comes by a point.
 fn most(point: Point) -> u32 {
     match point {
@@ -72,19 +95,19 @@ fn most(point: Point) -> u32 {
 
 /// A process, and after its death another one that is not to die.
 struct Watched<'a> {
-    world: &'a World,
+    site: &'a Site,
     process: Process,
     point: Point,
     died: bool,
 }
 
 impl Watched<'_> {
-    async fn start(world: &World, point: Point) -> Watched<'_> {
+    async fn start(site: &Site, point: Point) -> Watched<'_> {
         let times = rand::random_range(1..=most(point));
         let failpoint = format!("{}*{times}", point.as_str());
         eprintln!("to die at {failpoint}");
-        let process = world.serve_until(Some(&failpoint)).await;
-        Watched { world, process, point, died: false }
+        let process = site.serve_until(Some(&failpoint)).await;
+        Watched { site, process, point, died: false }
     }
 
     /// Puts another process in the place of one that died.
@@ -93,7 +116,7 @@ impl Watched<'_> {
             let log = self.process.log();
             let last = log.lines().last().unwrap_or_default();
             assert_eq!(last, format!("dies at {}", self.point.as_str()), "{status}: {log}");
-            self.process = self.world.serve().await;
+            self.process = self.site.serve().await;
             self.died = true;
         }
     }
@@ -111,27 +134,25 @@ impl Watched<'_> {
             };
             match done.await {
                 Ok(StatusCode::ACCEPTED) => return,
-                other => assert!(started.elapsed() < LONG, "{who} cannot: {other:?}"),
+                other => assert!(started.elapsed() < PATIENCE, "{who} cannot: {other:?}"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Waits until a query finds something.
-    async fn until(&mut self, what: &str, query: &str) -> String {
+    /// Waits until there is something, and puts another process in the place of one that dies.
+    async fn until<T>(
+        &mut self,
+        what: &str,
+        mut look: impl AsyncFnMut(&Database) -> Option<T>,
+    ) -> T {
         let started = Instant::now();
         loop {
-            let found: Option<String> = sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
-                .fetch_optional(&self.world.pool)
-                .await
-                .unwrap();
-            if let Some(found) = found {
+            if let Some(found) = look(&self.site.db).await {
                 return found;
             }
-            if started.elapsed() >= LONG {
-                let said =
-                    self.world.all("select body from console_message where bot order by id").await;
-                let said = said.last().map(String::as_str).unwrap_or_default();
+            if started.elapsed() >= PATIENCE {
+                let said = self.site.db.last_word().await;
                 panic!("{}: never {what}; the last word: {said}", self.point.as_str());
             }
             self.look_after().await;
@@ -139,164 +160,162 @@ impl Watched<'_> {
         }
     }
 
+    /// Waits until nothing of this is left.
+    async fn until_none(&mut self, left: Count) {
+        let none = async |db: &Database| (db.count(left).await == 0).then_some(());
+        self.until(&format!("without {left:?}"), none).await;
+    }
+
     /// Frees the host if nobody could say whether the dead process had done anything to it: its BMC
     /// does not let us look.
     async fn release(&mut self, host: &str) {
-        let held = format!("select host from job where state = 'quarantined' and host = '{host}'");
-        if self.world.all(&held).await.is_empty() {
+        if self.site.db.count(Count::HostsQuarantined).await == 0 {
             return;
         }
-        let text = json!({ "channel": CHANNEL, "text": format!("/metal release {host}") });
+        let text = json!({ "channel": METAL, "text": format!("/metal release {host}") });
         self.does("bob", "/console/send", text).await;
-        let free = format!("select 'free' where not exists ({held})");
-        self.until("free", &free).await;
+        self.until_none(Count::HostsQuarantined).await;
     }
 
     /// Submits and approves a batch; returns its number when all is done and said.
     async fn batch(&mut self, command: &str) -> i64 {
-        let before: i64 = self.world.one("select coalesce(max(id), 0) from batch").await;
-        let text = json!({ "channel": CHANNEL, "text": command });
+        let before = self.site.db.newest_batch().await;
+        let text = json!({ "channel": METAL, "text": command });
         self.does("alice", "/console/send", text).await;
-        let card = "select message_id from card join batch on batch.id = batch_id
-             where state = 'awaiting_approval' and message_id is not null and id > ";
-        let card = format!("{card}{before}");
-        let card = self.until("a card", &card).await;
+        let card = self.until("a card", async |db: &Database| db.card_after(before).await).await;
         let reaction = json!({ "message": card, "name": "+1", "on": true });
         self.does("bob", "/console/react", reaction).await;
-        let ended = "select id::text from batch where finished_at is not null and id > ";
-        let id = self.until("an end", &format!("{ended}{before}")).await;
-        let quiet = "select 'quiet' where not exists (
-                 select from outbox where sent_at is null and refused_at is null)
-             and not exists (select from card where rendered_version < version)
-             and not exists (select from inbox where done_at is null)
-             and not exists (select from ticket where jira_key is null or rendered_version < version)
-             and not exists (select from ticket_comment where sent_at is null)
-             and not exists (select from audit where not exists (
-                 select from audit_seal where audit_id = audit.id))";
-        self.until("quiet", quiet).await;
+        let batch = before + 1;
+        let end = async |db: &Database| db.ended_state(batch).await.unwrap();
+        self.until("an end", end).await;
+        for left in [
+            Count::Unsent,
+            Count::CardsStale,
+            Count::DeliveriesNotDone,
+            Count::TicketsNotWritten,
+            Count::AuditRowsNotSealed,
+        ] {
+            self.until_none(left).await;
+        }
         self.look_after().await;
         assert!(self.died, "it never came by {}", self.point.as_str());
-        id.parse().unwrap()
+        batch
     }
 }
 
 /// What every batch must have come to, whatever died: its end, one card, each of its notices once.
-async fn told_once(world: &World, batch: i64, hosts: &[&str]) {
-    let open = format!(
-        "select count(*) from job left join attempt on job_id = job.id and outcome is null
-         where batch_id = {batch} and (ended_at is null or attempt.id is not null)"
-    );
-    assert_eq!(world.one::<i64>(&open).await, 0, "jobs or attempts without an end");
-    let jobs = format!("select count(*) from job where batch_id = {batch}");
-    assert_eq!(world.one::<i64>(&jobs).await, hosts.len() as i64);
-    let notices = format!(
-        "select 'bot:' || key from outbox
-         where batch_id = {batch} and kind = 'notice' and sent_at is not null order by 1"
-    );
-    let posted = format!(
-        "select key from console_message where bot and thread = (
-             select message_id::bigint from card where batch_id = {batch}) order by 1"
-    );
-    let (notices, posted) = (world.all(&notices).await, world.all(&posted).await);
+async fn told_once(site: &Site, batch: i64, hosts: &[&str]) {
+    assert_eq!(site.db.unfinished(batch).await, [""; 0]);
+    assert_eq!(site.db.outcomes(batch).await.len(), hosts.len());
+    let notices: Vec<String> =
+        site.db.told(batch).await.iter().map(|key| format!("bot:{key}")).collect();
     assert!(notices.iter().any(|key| key.ends_with(":completed")), "{notices:?}");
-    assert_eq!(notices, posted);
-    let cards = format!("select key from console_message where key = 'bot:card:{batch}'");
-    assert_eq!(world.all(&cards).await.len(), 1, "cards");
-    let lost = "select key || ': ' || last_error from outbox where refused_at is not null";
-    assert_eq!(world.all(lost).await, [""; 0]);
-    let report = store::audit::verify(&mut world.pool.acquire().await.unwrap()).await.unwrap();
-    assert_eq!(report.broken, None);
+    assert_eq!(notices, site.db.said_in_the_thread(batch).await);
+    assert_eq!(site.db.cards(batch).await, 1);
+    assert_eq!(site.db.refused().await, [""; 0]);
+    site.db.check_audit().await;
 }
 
 /// One cause, so one ticket, which tells of each batch; nothing is said in it twice.
-async fn one_ticket(world: &World, batch: i64) {
-    let tickets = world.jira.issues();
+async fn one_ticket(site: &Site, batch: i64) {
+    let tickets = site.jira.issues();
     assert_eq!(tickets.len(), 1, "{tickets:#?}");
     let page = format!("/batches/{batch}]");
     assert!(tickets[0].description.contains(&page), "{tickets:#?}");
     let said: BTreeSet<&String> = tickets[0].comments.iter().collect();
     assert_eq!(said.len(), tickets[0].comments.len(), "{tickets:#?}");
-    let known = world.all("select jira_key from ticket").await;
-    assert_eq!(known, [tickets[0].key.clone()]);
+    assert_eq!(site.db.ticket_keys().await, [tickets[0].key.clone()]);
 }
 
 /// Dies at each point whose name begins so, each time in a reboot of its own.
-async fn reboots_survive(areas: &[&str], broken: bool) {
-    let world = World::start(Setup { lease: "2s", broken }).await;
+async fn reboots_survive(depth: Depth, areas: &[&str], broken: bool) {
+    let site = if broken { Site::start().await } else { Site::sound().await };
     let points: Vec<Point> = Point::ALL
         .into_iter()
+        .filter(|point| depth.includes(*point))
         .filter(|point| areas.iter().any(|area| point.as_str().starts_with(area)))
         .collect();
     assert!(!points.is_empty());
     for point in points {
-        let before = HOSTS.map(|host| world.cycles(host));
-        let mut watched = Watched::start(&world, point).await;
+        let before = HOSTS.map(|host| site.cycles(host));
+        let mut watched = Watched::start(&site, point).await;
         let batch = watched.batch("/metal reboot web[08-11] reason=\"a crash\"").await;
         let name = point.as_str();
-        told_once(&world, batch, &HOSTS).await;
-        let state: String = world.one(&format!("select state from batch where id = {batch}")).await;
+        told_once(&site, batch, &HOSTS).await;
+        let state = site.db.batch_state(batch).await;
         assert_eq!(state, if broken { "partly_failed" } else { "succeeded" }, "{name}");
         for (host, (off, on)) in HOSTS.into_iter().zip(before) {
             let once = if broken && host == BROKEN { (off, on) } else { (off + 1, on + 1) };
-            let history = world.history(host).await;
-            assert_eq!(world.cycles(host), once, "{name}: cycles of {host}:\n{history}");
+            let history = site.history(host).await;
+            assert_eq!(site.cycles(host), once, "{name}: cycles of {host}:\n{history}");
         }
         if broken {
-            one_ticket(&world, batch).await;
+            one_ticket(&site, batch).await;
             watched.release(BROKEN).await;
         }
+        site.settled().await;
         let (status, _) = watched.process.terminate().await;
         assert!(status.success(), "{status}");
     }
+    site.finish().await;
 }
 
 /// Dies at each point of the table, each time in a batch of one cycle.
-async fn cycles_are_never_repeated() {
-    let world = World::start(Setup { broken: false, ..Setup::default() }).await;
+async fn cycles_are_never_repeated(depth: Depth) {
+    let site = Site::sound().await;
     let step = "[[steps]]\nrun = \"power\"\nto = \"cycle\"\ntitle = \"cycle\"\ndeadline = \"1m\"";
     let action = format!(
         "summary = \"Cycle\"\nrisk = \"disruptive\"\nchecks = [\"bmc_console\"]\n{step}\nretry = 3\n"
     );
-    world.add_action("jolt", &action);
-    for (point, host, cycles, state) in CYCLES {
+    site.add_action("jolt", &action);
+    for (point, host, cycles, state) in CYCLES.into_iter().filter(|row| depth.includes(row.0)) {
         let name = point.as_str();
         let failpoint = format!("{name}*1");
-        let process = world.serve_until(Some(&failpoint)).await;
-        let mut watched = Watched { world: &world, process, point, died: false };
+        let process = site.serve_until(Some(&failpoint)).await;
+        let mut watched = Watched { site: &site, process, point, died: false };
         let batch = watched.batch(&format!("/metal jolt {host} reason=\"a crash\"")).await;
-        told_once(&world, batch, &[host]).await;
-        let job = format!("select state from job where batch_id = {batch}");
-        assert_eq!(world.one::<String>(&job).await, state, "{name}");
+        told_once(&site, batch, &[host]).await;
+        assert_eq!(site.db.job_states(batch).await, [state], "{name}");
         // The simulated BMC turns the host on again a while after it has turned it off.
-        let started = Instant::now();
-        while world.cycles(host) != (cycles, cycles) && started.elapsed() < LONG {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        assert_eq!(world.cycles(host), (cycles, cycles), "{name}: {}", world.history(host).await);
+        let what = format!("{cycles} cycles of {host} after {name}");
+        until(&what, async || site.cycles(host) == (cycles, cycles)).await;
     }
+    site.finish().await;
 }
 
-macro_rules! with_failpoints {
-    ($($name:ident: $test:expr;)*) => {$(
+macro_rules! dies_at {
+    ($($name:ident: $depth:ident => $test:expr;)*) => {$(
         #[tokio::test(flavor = "multi_thread")]
         #[cfg_attr(
             not(feature = "failpoints"),
             ignore = "run `make test`, or add `--features failpoints`"
         )]
         async fn $name() {
+            let $depth = Depth::Short;
             $test.await
+        }
+
+        mod $name {
+            #[tokio::test(flavor = "multi_thread")]
+            #[ignore = "long: `make test-long`"]
+            async fn at_every_point() {
+                use super::*;
+                let $depth = Depth::Long;
+                $test.await
+            }
         }
     )*};
 }
 
-with_failpoints! {
-    death_while_deliveries_are_worked_on_and_the_audit_is_sealed: reboots_survive(AREAS[0], true);
-    death_while_a_batch_is_conducted: reboots_survive(AREAS[1], true);
-    death_in_the_life_of_a_job: reboots_survive(AREAS[2], false);
-    death_in_the_relays: reboots_survive(AREAS[3], true);
-    death_before_a_ticket: reboots_survive(AREAS[4], true);
-    death_after_a_ticket: reboots_survive(AREAS[5], true);
-    death_around_a_cycle: cycles_are_never_repeated();
+dies_at! {
+    death_while_deliveries_are_worked_on_and_the_audit_is_sealed:
+        depth => reboots_survive(depth, AREAS[0], true);
+    death_while_a_batch_is_conducted: depth => reboots_survive(depth, AREAS[1], true);
+    death_in_the_life_of_a_job: depth => reboots_survive(depth, AREAS[2], false);
+    death_in_the_relays: depth => reboots_survive(depth, AREAS[3], true);
+    death_before_a_ticket: depth => reboots_survive(depth, AREAS[4], true);
+    death_after_a_ticket: depth => reboots_survive(depth, AREAS[5], true);
+    death_around_a_cycle: depth => cycles_are_never_repeated(depth);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! The ticket tasks on a database of their own, with a simulated Jira and no machines: tests write
-//! failed batches into the books and see what Jira gets.
+//! failed batches into the tables and see what Jira gets.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metalbot::inventory::Inventory;
 use metalbot::runtime::hot_reload::HotReload;
@@ -24,27 +24,25 @@ use metalbot_core::domain::triage::{RouteRule, Routes, Target, TicketPolicy};
 use metalbot_core::domain::workflow::{Plan, PlannedStep, PowerTo, Risk, StepAction};
 use metalbot_jira::{Auth, Dialect, Site, SiteSettings};
 use metalbot_sim::jira::{SimDialect, SimJira, SimJiraSite};
+use metalbot_store::outbox;
 use metalbot_store::relay_scope::RelayScope;
-use metalbot_store::{self as store, outbox};
 use secrecy::SecretString;
-use serde_json::json;
-use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::new_database;
+use super::database::{Count, Database};
+use super::wait::until_some;
 
 const TOKEN: &str = "a-token";
 const USER: &str = "metalbot@example.org";
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A host as a batch names it: name, datacenter, rack, model.
-pub type Spot<'a> = (&'a str, &'a str, &'a str, &'a str);
+pub type FailedHost<'a> = (&'a str, &'a str, &'a str, &'a str);
 
-pub struct Books {
-    pub pool: PgPool,
+pub struct TicketWorld {
+    pub db: Database,
     pub jira: SimJira,
     pub routes: Routes,
     pub policy: TicketPolicy,
@@ -52,21 +50,19 @@ pub struct Books {
     tasks: JoinSet<()>,
 }
 
-impl Books {
-    pub async fn start() -> Books {
-        Books::with(SimJiraSite::with_token(TOKEN), &[]).await
+impl TicketWorld {
+    pub async fn start() -> TicketWorld {
+        TicketWorld::with(SimJiraSite::with_token(TOKEN), &[]).await
     }
 
-    pub async fn cloud() -> Books {
-        Books::with(SimJiraSite::cloud(USER, TOKEN), &[]).await
+    pub async fn cloud() -> TicketWorld {
+        TicketWorld::with(SimJiraSite::cloud(USER, TOKEN), &[]).await
     }
 
     /// With rules, each as TOML.
-    pub async fn with(site: SimJiraSite, rules: &[&str]) -> Books {
+    pub async fn with(site: SimJiraSite, rules: &[&str]) -> TicketWorld {
         metalbot::use_ring();
-        let (_, _, url) = new_database().await;
-        let pool = PgPoolOptions::new().max_connections(30).connect(&url).await.unwrap();
-        store::MIGRATIONS.run(&pool).await.unwrap();
+        let db = Database::new().await;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let jira = SimJira::start_site(listener, site).unwrap();
         let default = Target {
@@ -87,13 +83,13 @@ impl Books {
         };
         let routes = Routes { rules, default };
         let (stop, tasks) = (CancellationToken::new(), JoinSet::new());
-        Books { pool, jira, routes, policy, stop, tasks }
+        TicketWorld { db, jira, routes, policy, stop, tasks }
     }
 
     /// A relay that reaches Jira at this address.
     pub fn relay_at(&self, url: &str) -> TicketRelay {
         TicketRelay {
-            pool: self.pool.clone(),
+            pool: self.db.pool.clone(),
             site: self.site(url),
             scope: RelayScope::AllBut(Vec::new()),
             default: self.routes.default.clone(),
@@ -129,7 +125,7 @@ impl Books {
 
     pub fn run_relay_at(&mut self, url: &str) {
         let placing = TicketAssigner {
-            pool: self.pool.clone(),
+            pool: self.db.pool.clone(),
             routes: self.routes.clone(),
             policy: self.policy.clone(),
         };
@@ -144,7 +140,7 @@ impl Books {
             let said = if well(&host) { Ok(()) } else { Err(silent(&host)) };
             Box::pin(async move { said })
         });
-        let (pool, policy) = (self.pool.clone(), self.policy.clone());
+        let (pool, policy) = (self.db.pool.clone(), self.policy.clone());
         let rechecks = Arc::new(HostVerifier { pool: pool.clone(), check_host });
         let mending = Arc::new(TicketResolver { pool: pool.clone(), policy: policy.clone() });
         let (site, scope) = (self.site(&self.jira.url()), RelayScope::AllBut(Vec::new()));
@@ -159,19 +155,19 @@ impl Books {
         F: Future<Output = anyhow::Result<bool>> + Send + 'static,
     {
         let owner = format!("replica {}", self.tasks.len());
-        let runner = TaskRunner { pool: self.pool.clone(), owner, stop: self.stop.clone() };
+        let runner = TaskRunner { pool: self.db.pool.clone(), owner, stop: self.stop.clone() };
         self.tasks.spawn(async move {
             run_task(runner, name, Duration::from_millis(100), None, round).await;
         });
     }
 
     /// A batch of alice's that has ended, all of its hosts in the same way.
-    pub async fn failed(&self, hosts: &[Spot<'_>], kind: &str, error: &str) -> BatchId {
+    pub async fn failed(&self, hosts: &[FailedHost<'_>], kind: &str, error: &str) -> BatchId {
         self.batch("alice", hosts, "failed", Some((kind, error))).await
     }
 
     /// A batch whose hosts succeeded.
-    pub async fn succeeded(&self, hosts: &[Spot<'_>]) -> BatchId {
+    pub async fn succeeded(&self, hosts: &[FailedHost<'_>]) -> BatchId {
         self.batch("alice", hosts, "succeeded", None).await
     }
 
@@ -179,42 +175,14 @@ impl Books {
     pub async fn batch(
         &self,
         submitter: &str,
-        hosts: &[Spot<'_>],
+        hosts: &[FailedHost<'_>],
         state: &str,
         failure: Option<(&str, &str)>,
     ) -> BatchId {
-        let mut tx = self.pool.begin().await.unwrap();
-        let id: i64 = sqlx::query_scalar(
-            "insert into batch (action, risk, plan, digest, submitter, state, requirements,
-                 origin, platform, channel)
-             values ('reboot', 'disruptive', $1, sha256(''), $2, $3, '[]', jsonb_build_object('origin', 'reclaim'), 'console', 'metal')
-             returning id",
-        )
-        .bind(json!(plan()))
-        .bind(submitter)
-        .bind(state)
-        .fetch_one(&mut *tx)
-        .await
-        .unwrap();
-        for (host, datacenter, rack, sku) in hosts {
-            sqlx::query(
-                "insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
-                     bmc_credentials, wave, state, error_kind, error, bmc_events, ended_at)
-                 values ($1, $2, 'web-owners', $3, $4, $5, '10.0.0.1', 'default', 0, $6, $7, $8,
-                     $9, now())",
-            )
-            .bind(id)
-            .bind(host)
-            .bind(datacenter)
-            .bind(rack)
-            .bind(sku)
-            .bind(state)
-            .bind(failure.map(|(kind, _)| kind))
-            .bind(failure.map(|(_, error)| error.replace("HOST", host)))
-            .bind(failure.map(|_| vec!["14:02 PSU 1: input lost".to_owned()]))
-            .execute(&mut *tx)
-            .await
-            .unwrap();
+        let mut tx = self.db.pool.begin().await.unwrap();
+        let id = Database::insert_ended_batch(&mut tx, submitter, state, &plan()).await;
+        for host in hosts {
+            Database::insert_ended_job(&mut tx, id, *host, state, failure).await;
         }
         if let Some((kind, _)) = failure {
             let key = format!("batch:{id}:failed:{kind}");
@@ -224,52 +192,20 @@ impl Books {
         BatchId(id)
     }
 
-    /// Waits until the query, which is a count, gives this number.
-    pub async fn until(&self, what: &str, count: &str, wanted: i64) {
-        let started = Instant::now();
-        loop {
-            let now: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(count.to_owned()))
-                .fetch_one(&self.pool)
-                .await
-                .unwrap();
-            if now == wanted {
-                return;
-            }
-            assert!(started.elapsed() < PATIENCE, "{what}: {now}, not {wanted}");
-            tokio::time::sleep(Duration::from_millis(30)).await;
-        }
-    }
-
     /// Waits until nothing is left to be written to Jira.
     pub async fn written(&self) {
-        let waiting = "select (select count(*) from outbox
-                               where kind = 'ticket' and sent_at is null and refused_at is null)
-            + (select count(*) from ticket where refused_at is null and jira_key is null
-                   or jira_key is not null
-                       and (rendered_version < version or pending_transition is not null))
-            + (select count(*) from ticket_comment where sent_at is null)";
-        self.until("what is to be written", waiting, 0).await;
+        self.db.until(Count::TicketsNotWritten, 0).await;
     }
 
-    /// What was told, as `kind of batch`, in order, with all words of the notices.
-    pub async fn told(&self) -> Vec<serde_json::Value> {
-        sqlx::query_scalar("select body from outbox where kind = 'notice' order by id")
-            .fetch_all(&self.pool)
-            .await
-            .unwrap()
+    /// What was told, with all words of the notices, in order.
+    pub async fn told(&self) -> Vec<Value> {
+        self.db.notice_bodies().await
     }
 
     /// Waits for a notice of this kind; returns the newest.
-    pub async fn heard(&self, kind: &str) -> serde_json::Value {
-        let started = Instant::now();
-        loop {
-            let found = self.told().await.into_iter().rev().find(|notice| notice["kind"] == kind);
-            if let Some(notice) = found {
-                return notice;
-            }
-            assert!(started.elapsed() < PATIENCE, "no {kind}: {:#?}", self.told().await);
-            tokio::time::sleep(Duration::from_millis(30)).await;
-        }
+    pub async fn heard(&self, kind: &str) -> Value {
+        let newest = async || self.told().await.into_iter().rfind(|notice| notice["kind"] == kind);
+        until_some(kind, newest).await
     }
 
     /// Nothing panicked.
@@ -278,7 +214,7 @@ impl Books {
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
         }
-        self.pool.close().await;
+        self.db.pool.close().await;
         self.jira.stop().await;
     }
 }

@@ -1,28 +1,11 @@
 //! Channels that the bot is not in: nothing is asked for where nobody would see it, and what was
 //! asked for before is not forgotten.
 
-use metalbot_sim::slack::{METAL, RANDOM, ShownMessage, SimSlack};
+use metalbot_sim::slack::{METAL, RANDOM};
 use serde_json::json;
 
-use super::harness::{PATIENCE, World};
-
-/// What Metalbot tells this person directly that has this text.
-async fn told(slack: &SimSlack, who: &str, text: &str) -> ShownMessage {
-    slack.wait_for(who, who, PATIENCE, text, |m| m.text.contains(text)).await.unwrap()
-}
-
-/// What this person alone is answered in a channel, the bot's or not.
-async fn answered(slack: &SimSlack, who: &str, channel: &str, text: &str) -> ShownMessage {
-    let fits = |m: &ShownMessage| m.only_to.is_some() && m.text.contains(text);
-    slack.wait_for(who, channel, PATIENCE, text, fits).await.unwrap()
-}
-
-async fn count(world: &World, query: &'static str) -> i64 {
-    sqlx::query_scalar(query).fetch_one(&world.pool).await.unwrap()
-}
-
-const BATCHES: &str = "select count(*) from batch";
-const PENDING: &str = "select count(*) from job where state = 'pending'";
+use crate::harness::slack::{answered, told};
+use crate::harness::{Count, PATIENCE, World, until};
 
 #[tokio::test]
 async fn nothing_is_asked_for_where_the_bot_is_not() {
@@ -42,7 +25,10 @@ async fn nothing_is_asked_for_where_the_bot_is_not() {
     slack.archive(METAL);
     slack.slash("dave", METAL, "reboot db01").await.unwrap();
     answered(slack, "dave", METAL, "archived").await;
-    assert_eq!((count(&world, BATCHES).await, count(&world, PENDING).await), (0, 0));
+    assert_eq!(
+        (world.db.count(Count::Batches).await, world.db.count(Count::JobsPending).await),
+        (0, 0)
+    );
     // Without an address for the answer it comes directly.
     let mut act = slack.prepare_slash("bob", RANDOM, "identify web01").unwrap();
     act.payload["response_url"] = json!("http://127.0.0.1:9/gone");
@@ -59,7 +45,7 @@ async fn nothing_is_asked_for_where_the_bot_is_not() {
     slack.slash("alice", RANDOM, "reboot web01").await.unwrap();
     let card = slack.wait_for("alice", RANDOM, PATIENCE, "a card", |m| m.text.contains("*#1 "));
     assert_eq!(card.await.unwrap().buttons(), ["Approve", "Reject", "Cancel"]);
-    assert_eq!(count(&world, BATCHES).await, 1);
+    assert_eq!(world.db.count(Count::Batches).await, 1);
     world.finish().await;
 }
 
@@ -98,11 +84,9 @@ async fn a_card_that_cannot_be_shown_is_told_of_and_comes_with_the_invitation() 
     }
     // It can be seen and cancelled meanwhile, from elsewhere.
     slack.open_home("alice").await.unwrap();
-    let started = std::time::Instant::now();
-    while !slack.home("alice").is_some_and(|home| home.to_string().contains("#1 reboot")) {
-        assert!(started.elapsed() < PATIENCE, "{:?}", slack.home("alice"));
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let shown =
+        async || slack.home("alice").is_some_and(|home| home.to_string().contains("#1 reboot"));
+    until("a home that shows the batch", shown).await;
     slack.slash("alice", RANDOM, "status 1").await.unwrap();
     answered(slack, "alice", RANDOM, "awaiting approval").await;
 
@@ -126,23 +110,14 @@ async fn a_batch_that_ends_unseen_needs_no_card_any_more() {
     slack.slash("alice", METAL, "reboot web01").await.unwrap();
     told(slack, "alice", "has no card yet").await;
     slack.slash("alice", RANDOM, "cancel 1").await.unwrap();
-    let open = "select count(*) from batch where finished_at is null";
-    world.until_none("a batch that is not cancelled", open).await;
-    sqlx::query("update card set due_at = now()").execute(&world.pool).await.unwrap();
-    let waiting = "select count(*) from card where refused_at is null";
-    world.until_none("a card that waits", waiting).await;
-    assert_eq!(count(&world, PENDING).await, 0);
+    world.db.until(Count::BatchesNotEnded, 0).await;
+    world.db.cards_are_due().await;
+    world.db.until(Count::CardsNotRefused, 0).await;
+    assert_eq!(world.db.count(Count::JobsPending).await, 0);
     // What would have been told in its thread is given up as well, and is not an error here.
-    let rest = "select count(*) from outbox where sent_at is null and refused_at is null";
-    world.until_none("notices that wait", rest).await;
-    sqlx::query("update outbox set refused_at = null, sent_at = now() where sent_at is null")
-        .execute(&world.pool)
-        .await
-        .unwrap();
-    sqlx::query("update card set message_id = '1.1' where message_id is null")
-        .execute(&world.pool)
-        .await
-        .unwrap();
+    world.db.until(Count::Unsent, 0).await;
+    world.db.expect_refused_notices().await;
+    world.db.expect_unposted_cards().await;
     world.finish().await;
 }
 
