@@ -1,14 +1,14 @@
-//! From a BMC's address as people write it to a socket address.
+//! Resolves a BMC's address, as the inventory writes it, to a socket address.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::Error;
 
-/// The port of RMCP (IANA: asf-rmcp), where none is given.
+/// Port of RMCP (IANA: asf-rmcp), used when the address has none.
 const DEFAULT_PORT: u16 = 623;
 
-/// Finds the socket address of a BMC: a literal as it is, a name by the system's resolver.
+/// Resolves the address of a BMC: a literal as it is, a name by the system's resolver.
 pub async fn resolve(address: &str, timeout: Duration) -> Result<SocketAddr, Error> {
     let unreachable = || Error::Unreachable { address: address.to_owned() };
     match parse(address)? {

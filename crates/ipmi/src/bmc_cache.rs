@@ -1,9 +1,9 @@
-//! What the last sessions have shown of each BMC. It only saves packets: whatever is forgotten costs
-//! one or two to learn again.
+//! Cache of what earlier sessions showed about each BMC. It only saves packets: a forgotten BMC
+//! costs one or two more.
 //!
-//! Nothing is kept of BMCs that answer with message tag 0: their replies are told apart by our random
-//! session number. Invariants: the cache is bounded; the record of a BMC that is being spoken with is
-//! never removed, because its lock is the right to speak with that BMC.
+//! The cache does not record which BMCs answer with message tag 0: our random session number
+//! identifies their replies. Invariants: the cache is bounded; the record of a BMC with a dialogue
+//! under way is never removed, because its lock is the right to talk to that BMC.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,14 +15,14 @@ use tokio::time::Instant;
 
 use crate::rakp::CipherSuite;
 
-/// Most BMCs that are remembered.
+/// Largest number of records.
 const MAX_RECORDS: usize = 65_536;
-/// Most steps by which a slow BMC is given more time.
+/// Largest number of steps by which a slow BMC gets more time.
 const MAX_SLOWNESS: u32 = 2;
 
 type SharedRecord = Arc<tokio::sync::Mutex<BmcRecord>>;
 
-/// The records of all BMCs.
+/// Records of all BMCs.
 #[derive(Debug)]
 pub struct BmcCache {
     max_records: usize,
@@ -35,19 +35,19 @@ impl Default for BmcCache {
     }
 }
 
-/// What is known of one BMC.
+/// Record of one BMC.
 #[derive(Debug, Default)]
 pub struct BmcRecord {
-    /// The cipher suite of the last session.
+    /// Cipher suite of the last session.
     pub suite: Option<CipherSuite>,
-    /// When the last session ended.
+    /// End of the last session.
     pub ended: Option<Instant>,
-    /// Grows with each session in which the BMC was slow, and shrinks with each other one.
+    /// Number of steps; one more after each slow session, one less after each other one.
     slowness: u32,
 }
 
 impl BmcRecord {
-    /// Notes the end of a session, and whether the BMC was slow or busy in it.
+    /// Records the end of a session; `slow` is true if the BMC was slow or busy in it.
     pub fn end_session(&mut self, slow: bool) {
         self.slowness = match slow {
             true => MAX_SLOWNESS.min(self.slowness + 1),
@@ -68,7 +68,7 @@ impl BmcRecord {
 }
 
 impl BmcCache {
-    /// Waits for the right to speak with a BMC, which one caller has at a time.
+    /// Waits for the right to talk to a BMC, which one caller has at a time.
     pub async fn lock(&self, peer: SocketAddr) -> OwnedMutexGuard<BmcRecord> {
         self.record(peer).lock_owned().await
     }
@@ -85,8 +85,8 @@ impl BmcCache {
     }
 }
 
-/// Removes the half that was spoken with longest ago. Whoever speaks with a BMC, or waits to, holds a
-/// second reference.
+/// Removes the half that was not used for the longest time. A caller that talks to a BMC, or waits
+/// for it, holds a second reference, which keeps the record.
 fn remove_older_half(records: &mut HashMap<SocketAddr, SharedRecord>) {
     let mut idle: Vec<(Option<Instant>, SocketAddr)> = records
         .iter_mut()

@@ -1,4 +1,4 @@
-//! What can be read of a machine's chassis and done to it: power and boot device.
+//! Types for a machine's chassis: power and boot device.
 
 use std::fmt;
 
@@ -21,14 +21,14 @@ impl fmt::Display for Power {
     }
 }
 
-/// A power command, IPMI 2.0 section 28.3 and table 28-4. Diagnostic interrupts are not spoken.
+/// Power command, IPMI 2.0 section 28.3 and table 28-4. Diagnostic interrupts are not supported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChassisControl {
     /// Cuts the power.
     PowerDown,
     PowerUp,
-    /// Off and on again in one command. BMCs refuse it of a machine that is off (completion code
-    /// 0xd5).
+    /// Turns the power off and on again in one command. BMCs refuse it for a machine that is off
+    /// (completion code 0xd5).
     PowerCycle,
     /// Reset without a power-down.
     HardReset,
@@ -55,12 +55,12 @@ pub enum BootSelector {
     None,
     Pxe,
     Disk,
-    /// The disk, in safe mode.
+    /// Disk, in safe mode.
     Safe,
-    /// The diagnostic partition.
+    /// Diagnostic partition.
     Diag,
     Cdrom,
-    /// The firmware's setup.
+    /// Setup of the firmware.
     Bios,
 }
 
@@ -94,6 +94,6 @@ pub struct BootOverride {
     pub device: BootSelector,
     /// Boot by EFI, not by the legacy BIOS.
     pub efi: bool,
-    /// For all boots to come, not only for the next.
+    /// Set for all boots to come, not only the next one.
     pub persistent: bool,
 }

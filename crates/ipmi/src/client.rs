@@ -1,4 +1,4 @@
-//! The client: what can be asked of a BMC, each time in a session of its own.
+//! The client: requests to BMCs, each in a session of its own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,11 +29,12 @@ use crate::{Error, Options, Permit, Target, address};
 const USER_MAX: usize = 16;
 const PASSWORD_MAX: usize = 20;
 
-/// A client for any number of BMCs: one value serves a whole fleet, behind a reference or an
-/// [`Arc`]. It must be used within a tokio runtime, and opens its sockets when they are first needed.
+/// Client for any number of BMCs: one value serves a whole fleet, behind a reference or an [`Arc`].
+/// Use it within a tokio runtime; it opens its sockets when they are first needed.
 ///
-/// What reads never changes anything. What acts takes a [`Permit`], is sent once at most where twice
-/// would act twice, and does not wait for the effect: look at [`Client::power`] for it.
+/// Methods that read never change anything. Methods that act take a [`Permit`], send their command
+/// at most once if a repeat would act twice, and do not wait for the effect: read [`Client::power`]
+/// for it.
 #[derive(Debug)]
 pub struct Client {
     options: Options,
@@ -53,12 +54,13 @@ impl Client {
         }
     }
 
-    /// Reads the chassis power state. After a power command it may lag behind for some seconds.
+    /// Reads the chassis power state. After a power command it may show the old state for some
+    /// seconds.
     pub async fn power(&self, target: Target<'_>) -> Result<Power, Error> {
         self.within_session(target, None, |session| Box::pin(session.run(ChassisStatus))).await
     }
 
-    /// Issues one power command, once, and never repeats one whose reply was lost: that is
+    /// Sends one power command, once. It is never repeated when its reply was lost: that is
     /// [`Error::OutcomeUnknown`].
     pub async fn control(
         &self,
@@ -72,8 +74,8 @@ impl Client {
         .await
     }
 
-    /// Lights the identify lamp for the given time, rounded up to seconds, at most 255 s; zero turns
-    /// it off.
+    /// Lights the identify lamp for the given time, rounded up to seconds, at most 255 s; zero
+    /// turns it off.
     pub async fn identify(
         &self,
         target: Target<'_>,
@@ -89,8 +91,8 @@ impl Client {
         .await
     }
 
-    /// Reads the boot device override; `None` when no valid one is set, whatever device a BMC still
-    /// shows then.
+    /// Reads the boot device override; `None` when no valid one is set, even if the BMC still shows
+    /// a device.
     pub async fn boot_override(&self, target: Target<'_>) -> Result<Option<BootOverride>, Error> {
         let flags = self
             .within_session(target, None, |session| Box::pin(session.run(GetBootFlags)))
@@ -105,7 +107,8 @@ impl Client {
         }
     }
 
-    /// Sets the boot device override, where the BMC can so that it does not expire after 60 s.
+    /// Sets the boot device override, so that it does not expire after 60 s if the BMC supports
+    /// that.
     pub async fn set_boot_override(
         &self,
         target: Target<'_>,
@@ -115,7 +118,7 @@ impl Client {
         self.within_session(target, Some(permit), move |session| {
             Box::pin(async move {
                 match session.run(SetBootOption::KeepFlags).await {
-                    // Not every BMC can do it; the flags then hold for 60 s.
+                    // Some BMCs cannot do it; their flags then expire after 60 s.
                     Ok(()) | Err(Error::Refused { .. }) => {}
                     Err(error) => return Err(error),
                 }
@@ -125,7 +128,7 @@ impl Client {
         .await
     }
 
-    /// Reads who made the BMC and what runs on it.
+    /// Reads the BMC's manufacturer and versions.
     pub async fn device_info(&self, target: Target<'_>) -> Result<DeviceInfo, Error> {
         let id =
             self.within_session(target, None, |session| Box::pin(session.run(GetDeviceId))).await?;
@@ -133,23 +136,23 @@ impl Client {
     }
 
     /// Reads the newest entries of the BMC's event log, at most `last`, oldest first. It ends after
-    /// some 15 s, perhaps with fewer.
+    /// about 15 s, perhaps with fewer entries.
     pub async fn events(&self, target: Target<'_>, last: usize) -> Result<Vec<SelEntry>, Error> {
         self.within_session(target, None, move |session| Box::pin(sel::read_last(session, last)))
             .await
     }
 
-    /// Reads power consumption and inlet temperature, as far as the BMC can tell them. It ends after
-    /// some 15 s.
+    /// Reads power consumption and inlet temperature, if the BMC has them. It ends after about 15
+    /// s.
     pub async fn readings(&self, target: Target<'_>) -> Result<Readings, Error> {
         self.within_session(target, None, |session| Box::pin(readings::read(session))).await
     }
 
-    /// Opens a session, does `work` in it, and closes it; `permit` is for what acts, a read needs
-    /// none.
+    /// Opens a session, does `work` in it, and closes it. Work that acts needs a `permit`; a read
+    /// needs none.
     ///
-    /// From the first packet on this goes on in a task of its own, so that the session is closed
-    /// even when the caller stops waiting.
+    /// From the first packet on, this runs in a task of its own, so that the session is closed even
+    /// when the caller stops waiting.
     async fn within_session<T: Send + 'static>(
         &self,
         target: Target<'_>,
@@ -218,14 +221,14 @@ impl Client {
     }
 }
 
-/// The runtime ended in the middle of a dialogue.
+/// Error for a runtime that ended in the middle of a dialogue.
 fn interrupted(target: Target<'_>, acts: bool) -> Error {
     let address = target.address.to_owned();
     if acts { Error::OutcomeUnknown { address } } else { Error::Unreachable { address } }
 }
 
-/// Opens a session under the cipher suite that worked last, else 17, else 3; and once more when
-/// the exchange got lost or was mixed up.
+/// Opens a session with the cipher suite that worked last, else 17, else 3. Tries once more when
+/// the exchange was lost or disturbed.
 async fn open(
     transport: &Transport,
     peer: SocketAddr,

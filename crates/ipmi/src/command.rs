@@ -1,4 +1,4 @@
-//! The commands that are sent, as typed requests and replies.
+//! Supported commands, as typed requests and replies.
 //!
 //! Pure. Invariant: a reply shorter than specified is an error, never a default value.
 
@@ -8,22 +8,22 @@ use serde::Serialize;
 
 use crate::{BootOverride, BootSelector, ChassisControl, Power, Privilege};
 
-/// What it means to send a command a second time.
+/// Effect of sending a command a second time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Repeat {
-    /// Twice is as good as once: it may be sent anew within the session.
+    /// Twice has the same effect as once: the command may be sent again within the session.
     Harmless,
-    /// Twice would act twice: it is sent once, and its outcome is unknown when nothing comes back.
+    /// Twice would act twice: the command is sent once, and without a reply its outcome is unknown.
     Never,
 }
 
-/// A command of ours or of the library, with what the dialogue must know of it.
+/// Command of this crate or of `ipmi-rs-core`, with the properties that the dialogue must know.
 pub trait IpmiRequest: IpmiCommand<Error = NotEnoughData> {
     const REPEAT: Repeat = Repeat::Harmless;
-    /// Whether it changes the host, so that it needs a permit.
+    /// True for a command that changes the host and therefore needs a permit.
     const ACTS: bool = false;
-    /// Whether it needs more than the User level that every session starts with. Some BMCs also
-    /// want more than the specification for what only reads.
+    /// True for a command that needs more than the User level, with which every session starts.
+    /// Some BMCs require more than the specification for commands that only read.
     const RAISED: bool = true;
 }
 
@@ -124,7 +124,7 @@ impl IpmiRequest for ControlChassis {
     const ACTS: bool = true;
 }
 
-/// Chassis Identify, section 28.5: the lamp is on for that many seconds, 0 turns it off.
+/// Chassis Identify, section 28.5: turns the lamp on for that many seconds; 0 turns it off.
 #[derive(Debug)]
 pub struct ChassisIdentify(pub u8);
 
@@ -191,10 +191,10 @@ pub struct GetBootFlags;
 /// Boot flags as read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BootFlags {
-    /// Nothing valid is set; the device that may still stand there is stale.
+    /// No valid override; the BMC may still show an old device.
     Unset,
     Set(BootOverride),
-    /// Valid, with a device selector that has no name here.
+    /// Valid override with a device selector that this crate does not know.
     OtherDevice(u8),
 }
 
@@ -235,19 +235,19 @@ impl IpmiRequest for GetDeviceId {
 /// Identity of a BMC, IPMI 2.0 section 20.1.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct DeviceInfo {
-    /// IANA's private enterprise number of who made it.
+    /// IANA's private enterprise number of the manufacturer.
     pub manufacturer_id: u32,
     pub product_id: u16,
-    /// Firmware as `major.minor`.
+    /// Firmware version as `major.minor`.
     pub firmware: String,
     /// IPMI version as `major.minor`.
     pub ipmi: String,
 }
 
-/// The part of a device id that people look for.
+/// Identity of a BMC from its device id: the part that people need.
 pub fn device_info(id: &DeviceId) -> DeviceInfo {
     DeviceInfo {
-        // The upper four of its 24 bits are reserved.
+        // The highest four of its 24 bits are reserved.
         manufacturer_id: id.manufacturer_id & 0x0f_ffff,
         product_id: id.product_id,
         firmware: format!("{}.{:02}", id.major_fw_revision, id.minor_fw_revision),
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_device_id_is_read() {
-        // What the simulated BMC of the OpenIPMI project answers.
+        // Answer of the simulated BMC of the OpenIPMI project.
         let id = DeviceId::from_data(&[
             0x00, 0x03, 0x09, 0x08, 0x02, 0x9f, 0x91, 0x12, 0x00, 0x02, 0x0f, 0, 0, 0, 0,
         ]);

@@ -1,4 +1,4 @@
-//! Dialogues with a scripted BMC on loopback that misbehaves as real ones do.
+//! Dialogues with a scripted BMC on loopback, which misbehaves as real BMCs do.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -17,7 +17,7 @@ const RANDOM: [u8; 16] = [0x66; 16];
 const ON: [u8; 4] = [0x21, 0x10, 0x40, 0x54];
 const OFF: [u8; 4] = [0x20, 0x10, 0x40, 0x54];
 
-/// A request as the BMC decrypted it.
+/// Request as the BMC decrypted it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Heard {
     sequence: u32,
@@ -33,23 +33,23 @@ impl Heard {
     }
 }
 
-/// What the BMC has seen, for assertions.
+/// Requests and messages that the BMC received, for assertions.
 #[derive(Default, Debug)]
 struct Log {
-    /// Payload types of the key exchange, and for RAKP 3 its status.
+    /// Payload types of the key exchange; for RAKP 3 also its status.
     exchange: Vec<(u8, u8)>,
     heard: Vec<Heard>,
     most_sessions: usize,
 }
 
 /// The BMC's side of a session, which builds replies for the script.
-struct Desk {
+struct BmcSide {
     keys: SessionKeys,
     console_session: u32,
     sequence: u32,
 }
 
-impl Desk {
+impl BmcSide {
     fn reply(&mut self, to: &Heard, completion: u8, data: &[u8]) -> Vec<u8> {
         let session = self.console_session;
         self.reply_for(session, to.rq_seq, to, completion, data)
@@ -74,8 +74,9 @@ impl Desk {
     }
 }
 
-type Script = Box<dyn FnMut(&mut Desk, &Heard) -> Vec<Vec<u8>> + Send>;
-/// Given the payload type and how many of it came before: the datagrams instead of the right one.
+type Script = Box<dyn FnMut(&mut BmcSide, &Heard) -> Vec<Vec<u8>> + Send>;
+/// Replaces a datagram of the key exchange by others. Arguments: the payload type, the number of
+/// earlier datagrams of that type, and the right datagram.
 type Spoil = Box<dyn FnMut(u8, usize, Vec<u8>) -> Vec<Vec<u8>> + Send>;
 
 struct FakeBmc {
@@ -87,10 +88,10 @@ struct FakeBmc {
     spoil: Spoil,
 }
 
-/// What a BMC does that does everything right, on a host that is on.
-fn well(desk: &mut Desk, heard: &Heard) -> Vec<Vec<u8>> {
+/// Reply of a BMC without faults, on a host that is on.
+fn well(side: &mut BmcSide, heard: &Heard) -> Vec<Vec<u8>> {
     let data: &[u8] = if heard.is(0, 1) { &ON } else { &[] };
-    vec![desk.reply(heard, 0, data)]
+    vec![side.reply(heard, 0, data)]
 }
 
 impl Default for FakeBmc {
@@ -155,7 +156,7 @@ impl FakeBmc {
     }
 
     async fn run(mut self, socket: UdpSocket, log: Arc<Mutex<Log>>) {
-        let mut desk: Option<Desk> = None;
+        let mut side: Option<BmcSide> = None;
         let mut console_random = vec![];
         let mut role_and_name = vec![];
         let mut console = 0u32;
@@ -219,8 +220,8 @@ impl FakeBmc {
                             .suite
                             .hmac(&sik, &[&console_random, &bmc_session.to_le_bytes(), &GUID]);
                         code.truncate(self.suite.code_len());
-                        if desk.as_ref().is_none_or(|desk| desk.console_session != console) {
-                            desk = Some(Desk { keys, console_session: console, sequence: 0 });
+                        if side.as_ref().is_none_or(|side| side.console_session != console) {
+                            side = Some(BmcSide { keys, console_session: console, sequence: 0 });
                             sequences.clear();
                             open += 1;
                             let mut log = log.lock().unwrap();
@@ -235,8 +236,8 @@ impl FakeBmc {
                 }
                 continue;
             }
-            let Some(desk) = &mut desk else { continue };
-            let (sequence, bytes) = wire::unseal(&desk.keys, bmc_session, packet).unwrap();
+            let Some(side) = &mut side else { continue };
+            let (sequence, bytes) = wire::unseal(&side.keys, bmc_session, packet).unwrap();
             let heard = Heard {
                 sequence,
                 netfn: bytes[1] >> 2,
@@ -245,17 +246,17 @@ impl FakeBmc {
                 data: bytes[6..bytes.len() - 1].to_vec(),
             };
             log.lock().unwrap().heard.push(heard.clone());
-            // As strict BMCs do: a sequence number that was seen is dropped without a word.
+            // Strict BMCs do this: they drop a repeated sequence number without an answer.
             if sequences.contains(&sequence) {
                 continue;
             }
             sequences.push(sequence);
             if heard.is(6, 0x3c) {
                 assert_eq!(heard.data, bmc_session.to_le_bytes());
-                // It may come twice, when the reply to the first got lost.
+                // Close Session comes twice when the first reply is lost.
                 open = open.saturating_sub(1);
             }
-            for datagram in (self.script)(desk, &heard) {
+            for datagram in (self.script)(side, &heard) {
                 socket.send_to(&datagram, from).await.unwrap();
             }
         }
@@ -340,8 +341,8 @@ async fn suite_three_follows_seventeen_and_is_remembered() {
 async fn every_datagram_twice_changes_nothing() {
     let bmc = FakeBmc {
         spoil: Box::new(|_, _, packet| vec![packet.clone(), packet]),
-        script: Box::new(|desk, heard| {
-            let packets = well(desk, heard);
+        script: Box::new(|side, heard| {
+            let packets = well(side, heard);
             [packets.clone(), packets].concat()
         }),
         ..FakeBmc::default()
@@ -359,17 +360,17 @@ async fn every_datagram_twice_changes_nothing() {
 #[tokio::test]
 async fn a_late_reply_of_an_earlier_command_is_dropped() {
     let bmc = FakeBmc {
-        script: Box::new(|desk, heard| {
+        script: Box::new(|side, heard| {
             if !heard.is(0, 1) {
-                return well(desk, heard);
+                return well(side, heard);
             }
-            let session = desk.console_session;
-            // The same question was answered before: under another request number.
-            let late = desk.reply_for(session, heard.rq_seq.wrapping_sub(1) % 64, heard, 0, &OFF);
-            let right = desk.reply(heard, 0, &ON);
-            // And a packet that repeats a session sequence with another content.
-            desk.sequence -= 1;
-            let replayed = desk.reply(heard, 0, &OFF);
+            let session = side.console_session;
+            // Late reply to an earlier request of the same kind: another request number.
+            let late = side.reply_for(session, heard.rq_seq.wrapping_sub(1) % 64, heard, 0, &OFF);
+            let right = side.reply(heard, 0, &ON);
+            // Packet that repeats a session sequence number with another content.
+            side.sequence -= 1;
+            let replayed = side.reply(heard, 0, &OFF);
             vec![late, right, replayed]
         }),
         ..FakeBmc::default()
@@ -383,15 +384,15 @@ async fn a_late_reply_of_an_earlier_command_is_dropped() {
 #[tokio::test]
 async fn replies_of_other_sessions_and_other_keys_are_dropped() {
     let bmc = FakeBmc {
-        script: Box::new(|desk, heard| {
+        script: Box::new(|side, heard| {
             if !heard.is(0, 1) {
-                return well(desk, heard);
+                return well(side, heard);
             }
-            let other = desk.console_session ^ 1;
-            let foreign = desk.reply_for(other, heard.rq_seq, heard, 0, &OFF);
-            let mut forged = desk.reply(heard, 0, &OFF);
+            let other = side.console_session ^ 1;
+            let foreign = side.reply_for(other, heard.rq_seq, heard, 0, &OFF);
+            let mut forged = side.reply(heard, 0, &OFF);
             *forged.last_mut().unwrap() ^= 1;
-            vec![foreign, forged, vec![0x06], desk.reply(heard, 0, &ON)]
+            vec![foreign, forged, vec![0x06], side.reply(heard, 0, &ON)]
         }),
         spoil: Box::new(|kind, _, packet| {
             let mut foreign = packet.clone();
@@ -424,7 +425,7 @@ async fn the_first_of_every_message_may_be_lost() {
 async fn an_exchange_that_got_lost_is_begun_anew() {
     let bmc = FakeBmc {
         spoil: Box::new(|kind, before, packet| {
-            // The BMC is deaf to a repeated RAKP 3 of the first exchange.
+            // The BMC ignores a repeated RAKP 3 of the first exchange.
             if kind == wire::RAKP3 && before < 4 { vec![] } else { vec![packet] }
         }),
         ..FakeBmc::default()
@@ -437,8 +438,8 @@ async fn an_exchange_that_got_lost_is_begun_anew() {
 
 #[tokio::test]
 async fn exchanges_that_were_mixed_up_are_no_wrong_password() {
-    // The BMC was slow, so that it was asked twice, and goes on with its second session while we
-    // go on with the first.
+    // The BMC was slow, so it was asked twice. It continues with its second session while the
+    // client continues with the first.
     let mut slow = vec![];
     let bmc = FakeBmc {
         spoil: Box::new(move |kind, before, packet| match (kind, before) {
@@ -461,11 +462,11 @@ async fn exchanges_that_were_mixed_up_are_no_wrong_password() {
 async fn a_lost_reply_to_a_read_is_asked_for_under_a_new_sequence() {
     let mut lost = false;
     let bmc = FakeBmc {
-        script: Box::new(move |desk, heard| {
+        script: Box::new(move |side, heard| {
             if heard.is(0, 1) && !std::mem::replace(&mut lost, true) {
                 return vec![];
             }
-            well(desk, heard)
+            well(side, heard)
         }),
         ..FakeBmc::default()
     }
@@ -480,7 +481,7 @@ async fn a_lost_reply_to_a_read_is_asked_for_under_a_new_sequence() {
 #[tokio::test]
 async fn a_lost_reply_to_a_control_is_unknown_and_nothing_was_sent_again() {
     let bmc = FakeBmc {
-        script: Box::new(|desk, heard| if heard.is(0, 2) { vec![] } else { well(desk, heard) }),
+        script: Box::new(|side, heard| if heard.is(0, 2) { vec![] } else { well(side, heard) }),
         ..FakeBmc::default()
     }
     .start()
@@ -495,7 +496,7 @@ async fn a_lost_reply_to_a_control_is_unknown_and_nothing_was_sent_again() {
 #[tokio::test]
 async fn a_read_that_is_never_answered_is_unreachable_and_closed() {
     let bmc = FakeBmc {
-        script: Box::new(|desk, heard| if heard.is(0, 1) { vec![] } else { well(desk, heard) }),
+        script: Box::new(|side, heard| if heard.is(0, 1) { vec![] } else { well(side, heard) }),
         ..FakeBmc::default()
     }
     .start()
@@ -559,11 +560,11 @@ async fn statuses_of_the_exchange() {
 async fn completion_codes_of_a_control() {
     let completed = async |netfn: u8, cmd: u8, code: u8| {
         let bmc = FakeBmc {
-            script: Box::new(move |desk, heard| {
+            script: Box::new(move |side, heard| {
                 if heard.is(netfn, cmd) {
-                    vec![desk.reply(heard, code, &[])]
+                    vec![side.reply(heard, code, &[])]
                 } else {
-                    well(desk, heard)
+                    well(side, heard)
                 }
             }),
             ..FakeBmc::default()
@@ -589,9 +590,9 @@ async fn completion_codes_of_a_control() {
 async fn a_bmc_that_did_not_take_a_command_is_asked_again() {
     let mut times = 0;
     let bmc = FakeBmc {
-        script: Box::new(move |desk, heard| {
+        script: Box::new(move |side, heard| {
             times += 1;
-            if times < 3 { vec![desk.reply(heard, 0xc0, &[])] } else { well(desk, heard) }
+            if times < 3 { vec![side.reply(heard, 0xc0, &[])] } else { well(side, heard) }
         }),
         ..FakeBmc::default()
     }
@@ -604,14 +605,14 @@ async fn a_bmc_that_did_not_take_a_command_is_asked_again() {
 async fn boot_device_is_written_and_read() {
     let mut flags = vec![0x05, 0, 0, 0, 0, 0];
     let bmc = FakeBmc {
-        script: Box::new(move |desk, heard| match (heard.netfn, heard.cmd) {
-            (0, 8) if heard.data[0] == 3 => vec![desk.reply(heard, 0x80, &[])],
+        script: Box::new(move |side, heard| match (heard.netfn, heard.cmd) {
+            (0, 8) if heard.data[0] == 3 => vec![side.reply(heard, 0x80, &[])],
             (0, 8) => {
                 flags = heard.data.clone();
-                vec![desk.reply(heard, 0, &[])]
+                vec![side.reply(heard, 0, &[])]
             }
-            (0, 9) => vec![desk.reply(heard, 0, &[&[0x01], &flags[..]].concat())],
-            _ => well(desk, heard),
+            (0, 9) => vec![side.reply(heard, 0, &[&[0x01], &flags[..]].concat())],
+            _ => well(side, heard),
         }),
         ..FakeBmc::default()
     }
@@ -640,11 +641,11 @@ async fn one_session_at_a_time() {
 async fn a_caller_that_goes_away_leaves_no_session_behind() {
     let mut lost = false;
     let bmc = FakeBmc {
-        script: Box::new(move |desk, heard| {
+        script: Box::new(move |side, heard| {
             if heard.is(0, 1) && !std::mem::replace(&mut lost, true) {
                 return vec![];
             }
-            well(desk, heard)
+            well(side, heard)
         }),
         ..FakeBmc::default()
     }

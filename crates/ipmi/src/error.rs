@@ -1,14 +1,14 @@
-//! Why a request to a BMC failed.
+//! Errors of requests to a BMC.
 
-/// Why a request to a BMC failed. Messages are for operators and never hold a secret.
+/// Reason why a request to a BMC failed. Messages are for operators and never hold a secret.
 ///
-/// It is not `non_exhaustive`, so that callers can decide by each variant what follows.
+/// Not `non_exhaustive`, so that callers match every variant and the compiler finds those they
+/// miss.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Error {
     #[error("the BMC at {address} does not answer")]
     Unreachable { address: String },
-    /// Also what a BMC that is only busy for a moment says after the client has asked it three
-    /// times.
+    /// The BMC stayed busy for three tries, or has no free session slot.
     #[error("the BMC at {address} is busy or has no free session slot")]
     Busy { address: String },
     #[error("the BMC at {address} refused the user name or password")]
@@ -22,32 +22,33 @@ pub enum Error {
     Refused { address: String, code: u8 },
     #[error("the BMC at {address} answered against the protocol: {detail}")]
     Protocol { address: String, detail: String },
-    /// The command left in one packet, and no reply tells what became of it. Only of what acts.
+    /// The command was sent in one packet, and no reply shows its effect. Only for commands that
+    /// act.
     #[error("the BMC at {address} went silent after the command was sent: it may have acted")]
     OutcomeUnknown { address: String },
     /// The [`Permit`](crate::Permit) did not hold when it was asked.
     #[error("the right to act on the host ended before anything was sent to {address}")]
     NoPermit { address: String },
-    /// What was asked cannot be sent: a bad address, a user name, password or time too long for the
-    /// protocol.
+    /// The request cannot be sent: an invalid address, or a user name, password or time that is too
+    /// long for the protocol.
     #[error("{detail}")]
     Misconfigured { detail: String },
 }
 
-/// Whether a failed request may be made again.
+/// Advice on repeating a failed request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Retry {
-    /// Nothing happened, or nothing that matters if it happens twice: the same request may be made
-    /// again.
+    /// Nothing happened, or nothing that matters if it happens twice: the same request may be
+    /// repeated.
     Safe,
-    /// The BMC understood and refuses, or the request cannot be sent: repeating cannot help.
+    /// The BMC understood and refused, or the request cannot be sent: repeating cannot help.
     Useless,
-    /// It may have happened: look at the machine's state first.
+    /// The request may have taken effect: look at the machine's state first.
     LookFirst,
 }
 
 impl Error {
-    /// Whether the request may be made again.
+    /// Advice on repeating the request.
     pub fn retry(&self) -> Retry {
         match self {
             Error::Unreachable { .. }
@@ -64,7 +65,7 @@ impl Error {
     }
 }
 
-/// `None` where the BMC refuses the request: it does not have what was asked for.
+/// Turns a refusal by the BMC into `None`: the BMC does not have what was asked for.
 pub(crate) fn unless_refused<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     match result {
         Ok(value) => Ok(Some(value)),

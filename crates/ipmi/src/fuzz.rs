@@ -1,5 +1,5 @@
-//! The way in for `fuzz/`: everything that reads bytes from a BMC. Compiled for it and for the
-//! test below, which looks in the same places, less long.
+//! Entry points for `fuzz/`: all code that reads bytes from a BMC. Compiled for the fuzz target and
+//! for the test below, which makes a short run of the same.
 
 use ipmi_rs_core::app::GetDeviceId;
 use ipmi_rs_core::connection::IpmiCommand;
@@ -16,7 +16,8 @@ const SUITES: [CipherSuite; 2] = [CipherSuite::Three, CipherSuite::Seventeen];
 const TAG: u8 = 7;
 const SESSION: u32 = 0x0102_0304;
 
-/// None of them may panic. The first byte chooses, so that each is found quickly.
+/// Gives the bytes to one of the readers, none of which may panic. The first byte chooses the
+/// reader, so that the fuzzer finds each quickly.
 pub fn any_bytes(data: &[u8]) {
     let Some((choice, bytes)) = data.split_first() else { return };
     let bytes = &bytes[..bytes.len().min(1024)];

@@ -1,8 +1,8 @@
-//! How a session is opened: Open Session, RAKP 1 to 4 (IPMI 2.0 section 13.14), each a message that
-//! is sent until its reply comes.
+//! Opens a session: Open Session, RAKP 1 to 4 (IPMI 2.0 section 13.14). Each message is sent until
+//! its reply arrives.
 //!
-//! Invariant: an exchange that failed says by its [`OpenError`] whether another suite, a new exchange
-//! or nothing can help, so that a lost packet is never taken for a wrong password.
+//! Invariant: the [`OpenError`] of a failed exchange says if another suite, a new exchange or
+//! nothing can help, so that a lost packet is never taken for a wrong password.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::session::{DialogueStats, IpmiSession};
 use crate::transport::PeerLink;
 use crate::{Error, Privilege, wire};
 
-/// Look the user up by name alone, whatever privilege is asked for (OpenBMC insists on it).
+/// Flag to look the user up by name alone, for any privilege (OpenBMC requires it).
 const NAME_ONLY: u8 = 0x10;
 
 /// RMCP+ statuses, IPMI 2.0 table 13-15.
@@ -27,10 +27,10 @@ mod status {
     pub(super) const INVALID_INTEGRITY_CHECK: u8 = 0x0f;
 }
 
-/// Whom to speak with, as whom, and how patiently.
+/// BMC, account and limits for opening a session.
 #[derive(Clone, Debug)]
 pub struct Login {
-    /// As the caller writes it, for errors.
+    /// Address as the caller wrote it, for errors.
     pub address: String,
     pub user: String,
     pub password: SecretString,
@@ -41,20 +41,21 @@ pub struct Login {
     pub min_interval: Duration,
 }
 
-/// Why no session came about, and what may be tried next.
+/// Reason why no session was opened; the variant says what may be tried next.
 #[derive(Debug)]
 pub enum OpenError {
-    /// The BMC refused the opening itself: perhaps it speaks another cipher suite.
+    /// The BMC refused the opening itself: it may support another cipher suite.
     OtherSuite(Error),
-    /// The BMC lives, and the exchange got lost on the way: a new one may succeed.
+    /// The BMC answers, but the exchange was lost on the network: a new exchange may succeed.
     Again(Error),
-    /// Authentication failed after a message had to be repeated. Some BMCs answer a repeated one
-    /// with new numbers and mix the two exchanges up: only an exchange without repetition can tell.
+    /// Authentication failed after a message was repeated. Some BMCs answer a repeated message with
+    /// new numbers and mix the two exchanges up: only an exchange without repetition can show the
+    /// cause.
     Disturbed(Error),
     Final(Error),
 }
 
-/// Opens a session with a BMC that no other session of ours is open with.
+/// Opens a session with a BMC. The caller must have no other session open with it.
 pub async fn open(
     link: PeerLink,
     login: Login,
@@ -62,7 +63,7 @@ pub async fn open(
     policy: RetransmitPolicy,
 ) -> Result<IpmiSession, OpenError> {
     let console_session = rand::random_range(1..=u32::MAX);
-    // Tags are never 0, which some BMCs answer with whatever was asked.
+    // Tags are never 0, because some BMCs always answer with 0.
     let tag = rand::random_range(1..=200);
     let mut handshake = Handshake { link, login, policy, stats: DialogueStats::default() };
     let bmc_session = handshake.open_session(suite, console_session, tag).await?;
@@ -89,7 +90,7 @@ struct Handshake {
     stats: DialogueStats,
 }
 
-/// A message of the exchange and the payload type of its reply.
+/// Message of the exchange, with the payload type of its reply.
 struct HandshakeMessage {
     payload_type: u8,
     payload: Vec<u8>,
@@ -97,7 +98,7 @@ struct HandshakeMessage {
     timeout: Duration,
 }
 
-/// Why a message has no good reply.
+/// Reason why a message has no valid reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum HandshakeError {
     Silent,
@@ -125,8 +126,8 @@ impl Handshake {
 
     /// Proves to each side that the other knows the password, and agrees on keys.
     ///
-    /// A BMC that has answered once and is silent now has lost the exchange, or its reply got lost
-    /// and it drops the repeated message: half the patience, then a new exchange.
+    /// A BMC that answered once and is silent now has lost the exchange, or its reply was lost and
+    /// it drops the repeated message: so wait half of the timeout, then start a new exchange.
     async fn authenticate(
         &mut self,
         exchange: &Exchange,
@@ -159,8 +160,7 @@ impl Handshake {
             .map_err(|error| self.login.exchange_failed(error, self.stats.repeated))
     }
 
-    /// Ends an exchange with a BMC that knows another password, so that it may free the slot at
-    /// once.
+    /// Ends an exchange with a BMC that has another password, so that it can free the slot at once.
     async fn give_up(&self, exchange: &Exchange, tag: u8) {
         let rakp3 = exchange.refuse(tag, status::INVALID_INTEGRITY_CHECK);
         if let Err(error) = self.link.send(&wire::plain(wire::RAKP3, &rakp3)).await {
@@ -169,7 +169,7 @@ impl Handshake {
         }
     }
 
-    /// Sends a message until its reply comes.
+    /// Sends a message until its reply arrives.
     async fn ask<T>(
         &mut self,
         message: &HandshakeMessage,
@@ -203,7 +203,7 @@ impl Handshake {
 }
 
 impl Login {
-    /// Why Open Session failed.
+    /// Error of a failed Open Session.
     fn opening_failed(&self, error: HandshakeError) -> OpenError {
         match error {
             HandshakeError::Silent => OpenError::Final(self.unreachable()),
@@ -217,7 +217,7 @@ impl Login {
         }
     }
 
-    /// Why RAKP failed.
+    /// Error of a failed RAKP message.
     fn exchange_failed(&self, error: HandshakeError, repeated: bool) -> OpenError {
         let rakp = match error {
             HandshakeError::Silent => return OpenError::Again(self.unreachable()),
@@ -228,7 +228,7 @@ impl Login {
             _ => Error::Credentials { address: self.address.clone() },
         };
         match rakp {
-            // The BMC has forgotten us in the meantime.
+            // The BMC has dropped this session in the meantime.
             RakpError::Status(status::INVALID_SESSION | status::INACTIVE_SESSION) => {
                 OpenError::Again(error)
             }
@@ -249,7 +249,7 @@ impl Login {
         Error::NoCommonCipher { address: self.address.clone() }
     }
 
-    /// What a status of IPMI 2.0 table 13-15 means to the caller.
+    /// Error for a status of IPMI 2.0 table 13-15.
     fn refused_by(&self, code: u8) -> Error {
         let address = self.address.clone();
         match code {

@@ -27,29 +27,30 @@
 //! # }
 //! ```
 //!
-//! # What it does
+//! # Features
 //!
-//! Chassis power and power commands, the identify lamp, the boot device override, the BMC's identity,
-//! its event log, power consumption and inlet temperature. Cipher suites 17 and 3. IPv4 and IPv6.
-//! A few sockets serve all BMCs, and one [`Client`] may be used by any number of tasks at once.
+//! Chassis power and power commands, the identify lamp, the boot device override, the BMC's
+//! identity, its event log, power consumption and inlet temperature. Cipher suites 17 and 3. IPv4
+//! and IPv6. A few sockets serve all BMCs, and one [`Client`] may be used by any number of tasks at
+//! once.
 //!
-//! # What it does not
+//! # Not supported
 //!
-//! IPMI 1.5 sessions and cipher suite 0, which protect nothing; logins with a key of the BMC besides
-//! the password (K_G); serial over LAN; commands that are bridged to other controllers; writing to
-//! the event log, users, network settings, inventory (FRU) and firmware. It does not wait for the
-//! effect of a command, and it does not repeat a request that ended in an error: both need a policy,
-//! which is the caller's. [`Error::retry`] tells what is safe.
+//! IPMI 1.5 sessions and cipher suite 0, which protect nothing; logins with a key of the BMC
+//! besides the password (K_G); serial over LAN; commands that are bridged to other controllers;
+//! writing to the event log, users, network settings, inventory (FRU) and firmware. The client does
+//! not wait for the effect of a command, and does not repeat a request that ended in an error: both
+//! need a policy, which is the caller's. [`Error::retry`] gives the safe choice.
 //!
 //! # Invariants
 //!
-//! - At most one session a BMC at a time, no more than [`Options::max_in_flight`] over all BMCs, and
+//! - At most one session per BMC at a time, at most [`Options::max_in_flight`] over all BMCs, and
 //!   none beyond the limit of each group.
 //! - A session that was opened is closed, also after an error and when the caller stops waiting,
 //!   because BMCs have few slots and free a forgotten one only after a minute.
-//! - A power command leaves this machine in one packet only. When its reply is lost, that is
+//! - A power command is sent in one packet only. When its reply is lost, that is
 //!   [`Error::OutcomeUnknown`] and never a guess.
-//! - Nothing acts without a [`Permit`] that holds right before the packet leaves.
+//! - No command that acts is sent unless its [`Permit`] holds right before.
 //! - Nothing of a packet is used before its authentication code was compared, in constant time, and
 //!   no bytes from the network make the client panic (property tests and a fuzz target hold it to
 //!   that).
@@ -62,7 +63,7 @@
 //! | They run out of session slots (status 0x01) | sessions are closed always, one a BMC at a time; [`Error::Busy`] |
 //! | Replies come late or twice | session, signature, sequence window, command and request number must fit; all else is dropped |
 //! | They are slow, or freeze when asked too often | a least time between two commands; growing waits with jitter; a BMC that was slow gets more time in its next session |
-//! | They speak cipher suite 17, or 3 | 17 first, and what worked is remembered for each BMC; never 0 |
+//! | They support cipher suite 17, or only 3 | 17 first, then 3; the one that worked is remembered for each BMC; never 0 |
 //! | OpenBMC answers the key exchange with message tag 0, and looks users up by name only | the tag is tolerated, the lookup bit is set |
 //! | They refuse to cycle or cut what is off (completion code 0xd5) | [`Error::Refused`]; look at [`Client::power`] first |
 //! | Soft shutdown is ignored or unknown | `Ok` means that the command was taken; what follows at a deadline is the caller's choice |
@@ -77,17 +78,18 @@
 //!
 //! # Sources
 //!
-//! *Intelligent Platform Management Interface Specification, second generation, v2.0*, revision 1.1;
-//! *Data Center Manageability Interface Specification*, v1.5; the behaviour of OpenIPMI's `ipmi_sim`,
-//! which the tests run against with `ipmitool` as the witness. Messages and completion codes are those
-//! of `ipmi-rs-core`.
+//! *Intelligent Platform Management Interface Specification, second generation*, v2.0 revision 1.1;
+//! *Data Center Manageability Interface Specification*, v1.5; the behaviour of OpenIPMI's
+//! `ipmi_sim`, with which the tests run and compare results with `ipmitool`. Messages and
+//! completion codes are those of `ipmi-rs-core`.
 //!
 //! # Map
 //!
 //! [`Client`] decides when a session is opened and closed. `wire`, `rakp` and `command` are pure:
 //! packets, key exchange, commands. `transport` owns the sockets; `handshake` opens a session and
-//! `session` runs commands in it, both by the waits of `retransmit`; `bmc_cache` remembers BMCs and
-//! `session_limiter` counts sessions. `sel` reads the event log, `sdr` and `readings` the sensors.
+//! `session` runs commands in it, both with the waits of `retransmit`; `bmc_cache` keeps facts
+//! about BMCs and `session_limiter` counts sessions. `sel` reads the event log, `sdr` and
+//! `readings` the sensors.
 
 mod address;
 mod bmc_cache;
@@ -127,5 +129,6 @@ pub use readings::Readings;
 pub use sel::SelEntry;
 pub use target::{Credentials, Privilege, Target};
 
-/// Longest time for reading a BMC's log or its list of sensors; what was found by then is the answer.
+/// Longest time for reading a BMC's log or its list of sensors, after which the part read so far is
+/// the answer.
 const LONGEST_WALK: Duration = Duration::from_secs(15);

@@ -1,4 +1,4 @@
-//! How patient and how busy a client is.
+//! Time limits and concurrency limits of a client.
 
 use std::time::Duration;
 
@@ -8,16 +8,17 @@ use serde::{Deserialize, Deserializer};
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Longest wait for the reply to one request, with all retransmissions. A BMC that was slow the
-    /// last time gets up to twice as much.
+    /// Longest wait for the reply to one request, with all retransmissions. A BMC that was slow in
+    /// its last sessions gets up to twice this time.
     #[serde(deserialize_with = "duration")]
     pub timeout: Duration,
-    /// Most sessions open at once over all BMCs; at least 1.
+    /// Largest number of open sessions over all BMCs; at least 1.
     pub max_in_flight: usize,
-    /// Most sessions open at once with the BMCs of one group, such as a datacenter; at least 1.
+    /// Largest number of open sessions with the BMCs of one group, such as a datacenter. The least
+    /// value is 1.
     pub max_in_flight_per_datacenter: usize,
-    /// Shortest time between two commands to one BMC. One that was slow the last time gets up to
-    /// four times as much.
+    /// Shortest time between two commands to one BMC. For a BMC that was slow in its last sessions
+    /// it is up to four times as long.
     #[serde(deserialize_with = "duration")]
     pub min_interval: Duration,
 }
@@ -33,7 +34,7 @@ impl Default for Options {
     }
 }
 
-/// Reads what `humantime` reads; a bare number is refused, since it does not tell its unit.
+/// Reads the format of `humantime`; a bare number is refused, because it has no unit.
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     humantime::parse_duration(text.trim()).map_err(|_| {

@@ -1,30 +1,30 @@
-//! The right to act, asked for again at the last moment.
+//! The right to act, checked again at the last moment.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// The right to act on a machine. It is asked right before the packet that acts leaves: since it
-/// was given, the process may have stood still, or somebody else may have got the machine.
+/// Right to act on a machine. It is checked right before the packet that acts is sent: since it was
+/// given, the process may have been stopped for a while, or somebody else may have got the machine.
 ///
-/// When it does not hold, nothing is sent and the call ends in [`Error::NoPermit`].
+/// If it no longer holds, nothing is sent and the call ends in [`Error::NoPermit`].
 ///
 /// [`Error::NoPermit`]: crate::Error::NoPermit
 #[derive(Clone)]
 pub struct Permit(Arc<dyn Fn() -> bool + Send + Sync>);
 
 impl Permit {
-    /// Asks `holds` each time; it must answer at once.
+    /// Creates a permit that calls `holds` at each check; `holds` must return at once.
     pub fn new(holds: impl Fn() -> bool + Send + Sync + 'static) -> Permit {
         Permit(Arc::new(holds))
     }
 
-    /// For a caller that nobody can take the machine from.
+    /// Creates a permit that always holds, for a caller that nobody can take the machine from.
     pub fn always() -> Permit {
         Permit::new(|| true)
     }
 
-    /// Whether it holds now. Asking may have an effect of the caller's own: it says that the act
-    /// follows at once.
+    /// True if the permit holds now. The check may have an effect in the caller's code, which can
+    /// rely on the act following at once.
     pub fn holds(&self) -> bool {
         (self.0)()
     }

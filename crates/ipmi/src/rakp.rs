@@ -9,8 +9,7 @@ use sha1::Sha1;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-/// The cipher suites that are spoken, IPMI 2.0 table 22-20. Suite 0 protects nothing and is never
-/// offered.
+/// Supported cipher suites, IPMI 2.0 table 22-20. Suite 0 protects nothing and is never offered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CipherSuite {
     /// RAKP-HMAC-SHA1, HMAC-SHA1-96, AES-CBC-128.
@@ -28,7 +27,7 @@ impl CipherSuite {
         }
     }
 
-    /// The keyed hash of the parts, one after the other.
+    /// Keyed hash of the parts in sequence.
     pub fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
         match self {
             CipherSuite::Three => hmac::<Hmac<Sha1>>(key, parts),
@@ -70,20 +69,20 @@ impl std::fmt::Debug for SessionKeys {
     }
 }
 
-/// Why a message of the exchange is not the reply that was waited for.
+/// Reason why a message of the exchange is not the expected reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RakpError {
-    /// Of another session, another message, or cut: dropped, the wait goes on.
+    /// Message of another session or another kind, or cut off: it is dropped and the wait goes on.
     Unrelated,
-    /// The BMC refuses with a status of IPMI 2.0 table 13-15.
+    /// The BMC refused with a status of IPMI 2.0 table 13-15.
     Status(u8),
-    /// The BMC answers for algorithms that were not proposed.
+    /// The BMC answered with algorithms that were not proposed.
     OtherAlgorithms,
-    /// The authentication code shows that the BMC knows another password.
+    /// The authentication code shows that the BMC has another password.
     WrongSecret,
 }
 
-/// The Open Session request, section 13.17.
+/// Builds the Open Session request, section 13.17.
 pub fn open_request(tag: u8, privilege: u8, console_session: u32, suite: CipherSuite) -> Vec<u8> {
     let mut bytes = vec![tag, privilege, 0, 0];
     bytes.extend(console_session.to_le_bytes());
@@ -93,7 +92,7 @@ pub fn open_request(tag: u8, privilege: u8, console_session: u32, suite: CipherS
     bytes
 }
 
-/// Reads the Open Session response: the BMC's session id.
+/// Reads the BMC's session id from the Open Session response.
 pub fn open_response(
     bytes: &[u8],
     tag: u8,
@@ -111,7 +110,7 @@ pub fn open_response(
     }
 }
 
-/// Everything both sides mix into their codes, once the BMC has named its session.
+/// Values that both sides use in their codes, known once the BMC has named its session.
 #[derive(Clone)]
 pub struct Exchange {
     pub suite: CipherSuite,
@@ -125,7 +124,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// RAKP message 1, section 13.20.
+    /// Builds RAKP message 1, section 13.20.
     pub fn rakp1(&self, tag: u8) -> Vec<u8> {
         let mut bytes = vec![tag, 0, 0, 0];
         bytes.extend(self.bmc_session.to_le_bytes());
@@ -135,7 +134,7 @@ impl Exchange {
         bytes
     }
 
-    /// Holds RAKP message 2 against the password and derives the keys, sections 13.21 and 13.31.
+    /// Checks RAKP message 2 with the password and derives the keys, sections 13.21 and 13.31.
     pub fn prove(&self, bytes: &[u8], tag: u8) -> Result<Proved<'_>, RakpError> {
         let code_len = self.suite.hmac(b"", &[]).len();
         let body = admit(bytes, tag, self.console_session, 40 + code_len)?;
@@ -157,7 +156,7 @@ impl Exchange {
         Ok(Proved { exchange: self, bmc_random, guid, session_key })
     }
 
-    /// RAKP message 3 that only says that the exchange is over, so that the BMC frees its slot.
+    /// Builds a RAKP message 3 that only ends the exchange, so that the BMC frees its slot.
     pub fn refuse(&self, tag: u8, status: u8) -> Vec<u8> {
         let mut bytes = vec![tag, status, 0, 0];
         bytes.extend(self.bmc_session.to_le_bytes());
@@ -170,7 +169,8 @@ impl Exchange {
         bytes
     }
 
-    /// The password is also the key of the BMC here (K_G is null): one-key logins, as fleets have.
+    /// Keyed hash with the password as key. The password also replaces the BMC's key (K_G is null):
+    /// one-key logins, which fleets use.
     fn hmac_password(&self, parts: &[&[u8]]) -> Vec<u8> {
         self.suite.hmac(self.password.expose_secret().as_bytes(), parts)
     }
@@ -182,7 +182,7 @@ impl std::fmt::Debug for Exchange {
     }
 }
 
-/// An exchange in which the BMC has shown that it knows the password.
+/// Exchange in which the BMC has proved that it knows the password.
 pub struct Proved<'a> {
     exchange: &'a Exchange,
     bmc_random: [u8; 16],
@@ -191,7 +191,7 @@ pub struct Proved<'a> {
 }
 
 impl Proved<'_> {
-    /// RAKP message 3, section 13.22.
+    /// Builds RAKP message 3, section 13.22.
     pub fn rakp3(&self, tag: u8) -> Vec<u8> {
         let mut bytes = self.exchange.refuse(tag, 0);
         bytes.extend(self.exchange.hmac_password(&[
@@ -202,7 +202,7 @@ impl Proved<'_> {
         bytes
     }
 
-    /// Holds RAKP message 4 against the session key, section 13.23.
+    /// Checks RAKP message 4 with the session key, section 13.23.
     pub fn confirm(&self, bytes: &[u8], tag: u8) -> Result<SessionKeys, RakpError> {
         let suite = self.exchange.suite;
         let body = admit(bytes, tag, self.exchange.console_session, 8 + suite.code_len())?;
@@ -229,10 +229,11 @@ impl std::fmt::Debug for Proved<'_> {
     }
 }
 
-/// Checks what all replies of the exchange share: tag, status, and our session id at byte 4.
+/// Checks the parts that all replies of the exchange share: tag, status, and our session id (at
+/// byte 4).
 ///
-/// Tag 0 is taken for any tag, since some BMCs answer with it; error replies may end after the
-/// status or carry no session id.
+/// Tag 0 is accepted for any tag, because some BMCs answer with it; error replies may end after the
+/// status or have no session id.
 fn admit(bytes: &[u8], tag: u8, console_session: u32, least: usize) -> Result<&[u8], RakpError> {
     let [reply_tag, status, ..] = bytes else { return Err(RakpError::Unrelated) };
     if *reply_tag != tag && *reply_tag != 0 {
@@ -259,7 +260,7 @@ mod tests {
 
     use super::*;
 
-    /// What Python's hmac module says for password `secret`, user `admin`, the ids and randoms of
+    /// Results of Python's hmac module for password `secret`, user `admin`, the ids and randoms of
     /// [`exchange`], BMC random 20..2f and GUID 40..4f.
     struct KnownAnswer {
         suite: CipherSuite,

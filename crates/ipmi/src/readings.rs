@@ -1,7 +1,8 @@
 //! Power consumption and inlet temperature of a host.
 //!
-//! Power comes from DCMI where the BMC has it, else from the sensor that looks most like the
-//! whole host's; the inlet's from the sensor of the air inlet. What a BMC cannot tell is `None`.
+//! Power comes from DCMI if the BMC supports it, else from the sensor that most probably measures
+//! the whole host. The temperature comes from the sensor of the air inlet. `None` if the BMC cannot
+//! give a value.
 
 use ipmi_rs_core::connection::{IpmiCommand, Message, NetFn, NotEnoughData};
 use serde::Serialize;
@@ -13,17 +14,17 @@ use crate::sdr::{CELSIUS, END, FIRST, SdrReader, Sensor, TEMPERATURE, WATTS};
 use crate::session::IpmiSession;
 use crate::{Error, LONGEST_WALK};
 
-/// Most records of a repository; the largest met hold some 300.
+/// Largest number of records read from a repository; the largest known ones hold about 300.
 const RECORDS: usize = 1024;
 /// Network function and group of DCMI's commands, DCMI 1.5 section 5.
 const GROUP_EXTENSION: u8 = 0x2c;
 const DCMI: u8 = 0xdc;
 
-/// What a machine's sensors say; `None` is what its BMC cannot tell.
+/// Readings of a machine's sensors; `None` if its BMC cannot give the value.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Readings {
     pub power_watts: Option<f64>,
-    /// Temperature of the air that comes in, in degrees Celsius.
+    /// Temperature of the incoming air, in degrees Celsius.
     pub inlet_celsius: Option<f64>,
 }
 
@@ -40,7 +41,7 @@ impl From<GetPowerReading> for Message {
 }
 
 impl IpmiCommand for GetPowerReading {
-    /// Watts; `None` while the measurement is off.
+    /// Power in watts; `None` while the measurement is off.
     type Output = Option<f64>;
     type Error = NotEnoughData;
 
@@ -68,7 +69,7 @@ impl From<GetSensorReading> for Message {
 }
 
 impl IpmiCommand for GetSensorReading {
-    /// The raw reading; `None` while there is none.
+    /// Raw reading; `None` while there is none.
     type Output = Option<u8>;
     type Error = NotEnoughData;
 
@@ -81,11 +82,11 @@ impl IpmiCommand for GetSensorReading {
 
 impl IpmiRequest for GetSensorReading {}
 
-/// Reads what the BMC can tell.
+/// Reads the values that the BMC can give.
 pub async fn read(session: &mut IpmiSession) -> Result<Readings, Error> {
     let power = match session.run(GetPowerReading).await {
         Ok(watts) => watts,
-        // Some BMCs do not even refuse what they do not know.
+        // Some BMCs do not answer a command that they do not know.
         Err(Error::Refused { .. } | Error::Protocol { .. } | Error::Unreachable { .. }) => None,
         Err(error) => return Err(error),
     };
@@ -101,14 +102,14 @@ pub async fn read(session: &mut IpmiSession) -> Result<Readings, Error> {
     Ok(Readings { power_watts, inlet_celsius })
 }
 
-/// The best sensors so far, each with how good it is.
+/// Best sensors found so far, each with its rank.
 #[derive(Default)]
 struct BestSensors {
     inlet: Option<(u8, Sensor)>,
     power: Option<(u8, Sensor)>,
 }
 
-/// Walks through the repository until nothing better can come.
+/// Reads the repository until no better sensor can follow.
 async fn find(session: &mut IpmiSession, with_power: bool) -> Result<BestSensors, Error> {
     let until = Instant::now() + LONGEST_WALK;
     let (mut reader, mut found, mut record) = (SdrReader::default(), BestSensors::default(), FIRST);
@@ -136,7 +137,8 @@ fn keep_best(kept: &mut Option<(u8, Sensor)>, rank: u8, sensor: &Sensor) {
     }
 }
 
-/// Entities 0x37 of IPMI and 0x40 of DCMI are the air inlet (table 43-13; DCMI 1.5 table 8).
+/// Rank of a sensor for the air inlet: entities 0x37 of IPMI and 0x40 of DCMI (table 43-13; DCMI
+/// 1.5 table 8).
 fn inlet_rank(sensor: &Sensor) -> u8 {
     let named = ["inlet", "ambient"].iter().any(|word| sensor.name.contains(word));
     match sensor.entity {
@@ -146,7 +148,8 @@ fn inlet_rank(sensor: &Sensor) -> u8 {
     }
 }
 
-/// Watts of the whole host by name, else of its board, its power unit or its chassis.
+/// Rank of a power sensor: by its name for the whole host, else by its entity for the board, the
+/// power unit or the chassis.
 fn power_rank(sensor: &Sensor) -> u8 {
     let whole = ["consumption", "total", "system", "sys pwr", "power meter"];
     match sensor.entity {

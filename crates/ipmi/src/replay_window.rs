@@ -1,24 +1,23 @@
-//! Which packets of a session are taken: each sequence number once, and none from afar, so that a
-//! packet that somebody sends again changes nothing.
+//! Protection against replays: each sequence number of a session is accepted once, and only near
+//! the highest one.
 
-/// Sequence numbers that were received, IPMI 2.0 section 6.12.13: up to 16 away from the highest,
-/// each once.
+/// Received sequence numbers, IPMI 2.0 section 6.12.13: up to 16 away from the highest, each once.
 #[derive(Debug, Default)]
 pub struct ReplayWindow {
     highest: u32,
-    /// Bit n: `highest - n` was received.
+    /// Received numbers as bits: bit n is set when `highest - n` was received.
     seen: u32,
 }
 
 impl ReplayWindow {
     const REACH: u32 = 16;
 
-    /// Whether a number is new and near enough.
+    /// True if a number is new and near enough; it counts as received from then on.
     pub fn admit(&mut self, sequence: u32) -> bool {
         if sequence == 0 {
             return false;
         }
-        // The first number is the BMC's choice: 1 by the specification, others are met.
+        // The BMC chooses the first number: 1 by the specification, but others occur.
         if self.highest == 0 {
             *self = ReplayWindow { highest: sequence, seen: 1 };
             return true;

@@ -1,18 +1,18 @@
-//! When a message that is not answered is sent again.
+//! Times at which an unanswered message is sent again.
 
 use std::time::Duration;
 
-/// Whether a message is sent again while no reply to it comes.
+/// Policy for sending a message again while its reply is missing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RetransmitPolicy {
-    /// Again and again, with growing waits.
+    /// Sends it repeatedly, with growing waits.
     Backoff,
-    /// Never: the whole timeout is one wait.
+    /// Never sends it again: the whole timeout is one wait.
     Once,
 }
 
 impl RetransmitPolicy {
-    /// How long to wait after each sending. All waits together are the timeout.
+    /// Waits after each sending. Their sum is the timeout.
     pub fn waits(self, timeout: Duration) -> impl Iterator<Item = Duration> {
         let next = match self {
             RetransmitPolicy::Backoff => timeout / 10,
@@ -35,7 +35,7 @@ impl Iterator for Waits {
             return None;
         }
         let wait = jittered(self.next);
-        // A last wait that is much shorter than its turn would only be another packet.
+        // A much shorter last wait would only cause one more packet.
         let wait = if self.left < wait * 3 / 2 { self.left } else { wait };
         self.left -= wait;
         self.next *= 2;
@@ -43,7 +43,7 @@ impl Iterator for Waits {
     }
 }
 
-/// Up to a tenth more or less, so that a fleet does not repeat itself in step.
+/// Changes a wait by up to a tenth, so that a fleet's repetitions do not happen at the same time.
 pub fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(rand::random_range(0.9..1.1))
 }

@@ -1,4 +1,4 @@
-//! What sensors a BMC has (its SDR repository), IPMI 2.0 sections 33 and 43.1.
+//! Sensors of a BMC (its SDR repository), IPMI 2.0 sections 33 and 43.1.
 //!
 //! Records are read here and not by `ipmi-rs-core`, whose parser indexes past the end of a short
 //! record and reads a negative factor M wrong. Invariant: no bytes make it panic.
@@ -9,15 +9,15 @@ use crate::Error;
 use crate::command::IpmiRequest;
 use crate::session::IpmiSession;
 
-/// Number of the first record, and what stands for the end.
+/// Number of the first record; below, the number that marks the end.
 pub const FIRST: u16 = 0x0000;
 pub const END: u16 = 0xffff;
-/// Length of a record's header, and bytes of its rest that every BMC gives at a time.
+/// Length of a record's header; below, a length of its rest that every BMC returns at a time.
 const HEADER: u8 = 5;
 const CHUNK: u8 = 16;
-/// Asks for a whole record.
+/// Length that asks for a whole record.
 const ALL: u8 = 0xff;
-/// Tries of a record that was changed, or whose reservation was taken, while it was read.
+/// Tries for a record that was changed, or whose reservation was lost, while it was read.
 const TRIES: u32 = 3;
 const RESERVATION_LOST: u8 = 0xc5;
 
@@ -57,7 +57,7 @@ pub(super) struct GetSdr {
     length: u8,
 }
 
-/// The number of the next record, and bytes of this one: all, or as many as were asked for.
+/// Bytes of a record, all or the requested part, with the number of the next record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SdrRecord {
     pub next: u16,
@@ -87,7 +87,7 @@ impl IpmiCommand for GetSdr {
 
 impl IpmiRequest for GetSdr {}
 
-/// Reads records, whole where the BMC can, else in parts.
+/// Reader of records: whole if the BMC can, else in parts.
 #[derive(Debug, Default)]
 pub struct SdrReader {
     in_parts: bool,
@@ -95,7 +95,7 @@ pub struct SdrReader {
 }
 
 impl SdrReader {
-    /// One record.
+    /// Reads one record.
     pub async fn read(
         &mut self,
         session: &mut IpmiSession,
@@ -104,7 +104,7 @@ impl SdrReader {
         if !self.in_parts {
             let whole = GetSdr { reservation: 0, record, offset: 0, length: ALL };
             match session.run(whole).await {
-                // Such as 0xca: it cannot return as many bytes.
+                // For example 0xca: it cannot return so many bytes.
                 Err(Error::Refused { .. }) => self.in_parts = true,
                 other => return other,
             }
@@ -144,15 +144,15 @@ impl SdrReader {
     }
 }
 
-/// An analog sensor of the BMC itself.
+/// Analog sensor of the BMC itself.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Sensor {
     pub number: u8,
     pub kind: u8,
-    /// Of what it is a sensor, table 43-13.
+    /// Entity that the sensor measures, table 43-13.
     pub entity: u8,
     pub unit: u8,
-    /// In small letters, printable only.
+    /// Name in lower case, printable characters only.
     pub name: String,
     format: u8,
     m: f64,
@@ -161,8 +161,8 @@ pub struct Sensor {
 }
 
 impl Sensor {
-    /// Reads a full sensor record, section 43.1. `None` for any other one, and for sensors that are
-    /// not linear or stand behind another controller.
+    /// Reads a full sensor record, section 43.1. `None` for any other record, and for sensors that
+    /// are not linear or belong to another controller.
     pub fn of_record(record: &[u8]) -> Option<Sensor> {
         let byte = |at: usize| record.get(at).copied();
         let (full, bmc, linear) = (0x01, 0x20, 0);
@@ -187,7 +187,7 @@ impl Sensor {
         })
     }
 
-    /// A raw reading in the sensor's unit, section 36.3.
+    /// Converts a raw reading to the sensor's unit, section 36.3.
     pub fn convert(&self, raw: u8) -> Option<f64> {
         let raw = match self.format {
             0 => f64::from(raw),
@@ -201,7 +201,7 @@ impl Sensor {
     }
 }
 
-/// Ten bits in two's complement: eight, and two more on top of the next byte.
+/// Number of ten bits in two's complement: eight bits, and two more at the top of the next byte.
 fn ten_bits(low: u8, high: u8) -> i32 {
     signed(u16::from(low) | u16::from(high >> 6) << 8, 10)
 }

@@ -1,9 +1,9 @@
-//! The BMC's event log (SEL), IPMI 2.0 section 31, as lines that a technician can read.
+//! The BMC's event log (SEL), IPMI 2.0 section 31, as lines for technicians.
 //!
-//! The newest entries are read backwards from the last one, since a log can hold thousands. Nothing
-//! is reserved: a reservation is needed for partial reads only, and would take away that of a person
-//! who is just clearing the log. Invariants: nothing is written; no record makes it panic; a walk
-//! ends in time, with what it has found.
+//! The newest entries are read backwards from the last one, because a log can hold thousands. No
+//! reservation is made: only partial reads need one, and it would cancel the reservation of a
+//! person who is clearing the log. Invariants: nothing is written; no record makes it panic;
+//! reading ends in time, with the entries found so far.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,24 +21,24 @@ use crate::error::unless_refused;
 use crate::session::IpmiSession;
 use crate::{Error, LONGEST_WALK};
 
-/// Numbers in a row that may be missing before the walk backwards is given up: entries can be
-/// deleted one by one, and some BMCs number theirs in larger steps.
+/// Missing numbers in a row after which reading backwards is given up: entries can be deleted one
+/// by one, and some BMCs number theirs in larger steps.
 const GAP: u32 = 16;
-/// Entries that are read at most when the log has to be read from its beginning.
+/// Largest number of entries read when the log must be read from its beginning.
 const FORWARDS: u16 = 512;
-/// Up to this second a time counts from the start of the BMC, section 37.1.
+/// Last second that counts from the start of the BMC and not from 1970, section 37.1.
 const SINCE_START: u32 = 0x2000_0000;
 const NO_TIME: u32 = 0xffff_ffff;
 
-/// One entry of a BMC's event log, in words.
+/// Entry of a BMC's event log, in words.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct SelEntry {
-    /// By the BMC's clock, which may be wrong: `2026-11-23 14:02:11`.
+    /// Time by the BMC's clock, which may be wrong: `2026-11-23 14:02:11`.
     pub at: String,
     /// Kind and number of the sensor: `Power Supply 0x64`.
     pub sensor: String,
     pub event: String,
-    /// Whether it began or ended; not every entry says so.
+    /// True if the event began, false if it ended; `None` if the entry does not say.
     pub asserted: Option<bool>,
 }
 
@@ -60,7 +60,7 @@ impl IpmiRequest for GetSelInfo {}
 #[derive(Debug)]
 pub(super) struct ReadSelEntry(RecordId);
 
-/// A record as it came, and the number of the next one.
+/// Record as received, with the number of the next one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RawSelEntry {
     next: u16,
@@ -92,7 +92,7 @@ impl IpmiCommand for ReadSelEntry {
 
 impl IpmiRequest for ReadSelEntry {}
 
-/// The newest entries, at most `last`, oldest first.
+/// Reads the newest entries, at most `last`, oldest first.
 pub async fn read_last(session: &mut IpmiSession, last: usize) -> Result<Vec<SelEntry>, Error> {
     let entries = session.run(GetSelInfo).await?.entries;
     let wanted = last.min(usize::from(entries));
@@ -130,7 +130,7 @@ async fn backwards(
                 missing = 0;
                 found.push_front(record);
             }
-            // Some BMCs give the next record in place of one that is not there.
+            // Some BMCs return the next record in place of a missing one.
             _ => missing += 1,
         }
     }
@@ -159,7 +159,7 @@ async fn forwards(
     Ok(found)
 }
 
-/// What a record says, sections 31.6 and 32.
+/// Reads a record into words, sections 31.6 and 32.
 pub(super) fn event(bytes: &[u8; 16]) -> SelEntry {
     let seconds = u32::from_le_bytes([bytes[3], bytes[4], bytes[5], bytes[6]]);
     let hex = |part: &[u8]| hex::encode(part);
@@ -179,7 +179,7 @@ pub(super) fn event(bytes: &[u8; 16]) -> SelEntry {
                 true => format!("event type {event_type:#04x}, offset {}", event_data.offset),
                 false => named,
             };
-            // Of threshold events these bytes are raw readings, which mean nothing by themselves.
+            // For threshold events these bytes are raw readings, which mean nothing by themselves.
             let extension = event_data.to_string();
             if event_type != 0x01 && !extension.is_empty() {
                 event += &format!(" ({extension})");
@@ -220,7 +220,7 @@ impl fmt::Display for EventText<'_> {
     }
 }
 
-/// A time by the BMC's clock, whose zone nobody knows.
+/// Formats a time by the BMC's clock, whose time zone is not known.
 fn at(seconds: u32) -> String {
     if seconds == NO_TIME {
         return "(no time)".into();

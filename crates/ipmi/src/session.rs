@@ -1,8 +1,8 @@
 //! An open session: commands run in it, one after the other, and then it is closed.
 //!
-//! Invariants: a command that must not act twice leaves this machine in one packet only; a reply
-//! counts when session, signature, sequence window, function, command and request number all fit,
-//! and everything else is dropped while the wait goes on.
+//! Invariants: a command that must not act twice is sent in one packet only; a reply is accepted
+//! when session, signature, sequence window, function, command and request number are all right;
+//! everything else is dropped while the wait goes on.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::{Error, Permit};
 const NODE_BUSY: u8 = 0xc0;
 const NODE_BUSY_TRIES: u32 = 3;
 
-/// An open session. It must be given to [`IpmiSession::close`], whatever happened in it.
+/// Open session. The owner must give it to [`IpmiSession::close`], also after an error.
 #[derive(Debug)]
 pub struct IpmiSession {
     link: PeerLink,
@@ -30,38 +30,38 @@ pub struct IpmiSession {
     keys: SessionKeys,
     console_session: u32,
     bmc_session: u32,
-    /// Of the last packet that was sent.
+    /// Sequence number of the last packet sent.
     sequence: u32,
-    /// Of the last request, 6 bits.
+    /// Number of the last request, 6 bits.
     rq_seq: u8,
     window: ReplayWindow,
     raised: bool,
     last_command: Option<Instant>,
     stats: DialogueStats,
-    /// Commands that act are sent while it holds; without one, never.
+    /// Permit for commands that act; without one they are never sent.
     pub permit: Option<Permit>,
 }
 
-/// How the dialogue with a BMC went so far.
+/// Statistics of the dialogue with a BMC so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DialogueStats {
-    /// A message of the key exchange had to be sent again.
+    /// Set when a message of the key exchange was sent again.
     pub repeated: bool,
-    /// Longest time until a reply came.
+    /// Longest time until a reply.
     slowest: Duration,
-    /// The BMC said that it was busy.
+    /// Set when the BMC reported that it was busy.
     busy: bool,
 }
 
 impl DialogueStats {
-    /// A reply has come to what was first sent at `started`.
+    /// Records a reply to a message that was first sent at `started`.
     pub fn note_reply(&mut self, started: Instant) {
         self.slowest = self.slowest.max(started.elapsed());
     }
 }
 
 impl IpmiSession {
-    /// The session that a key exchange has opened.
+    /// Session that a key exchange has opened.
     pub fn new(
         link: PeerLink,
         login: Login,
@@ -102,13 +102,13 @@ impl IpmiSession {
         result
     }
 
-    /// Whether the BMC was busy, or took a good part of the timeout for one reply. One lost packet
-    /// does not make it slow.
+    /// True if the BMC was busy, or used a large part of the timeout for one reply. One lost packet
+    /// does not count as slow.
     pub fn was_slow(&self) -> bool {
         self.stats.busy || self.stats.slowest > self.login.timeout / 4
     }
 
-    /// Closes the session, so that the BMC frees its slot. A lost reply is no failure: the BMC
+    /// Closes the session, so that the BMC frees its slot. A lost reply is not an error: the BMC
     /// drops the session by itself after a minute.
     pub async fn close(mut self) {
         let timeout = self.login.timeout / 5;
@@ -121,7 +121,7 @@ impl IpmiSession {
         let privilege = self.login.privilege;
         let raised = self.complete(SetSessionPrivilege(privilege), self.login.timeout).await;
         raised.map_err(|error| match error {
-            // Its own completion codes: not available to the user, or on the channel.
+            // Completion codes of this command: not available to the user, or on the channel.
             Error::Refused { address, code: 0x80..=0x82 } => Error::Privilege {
                 address,
                 detail: format!("the session cannot be raised to {privilege}"),
@@ -146,7 +146,8 @@ impl IpmiSession {
             if reply.completion != NODE_BUSY || tries == NODE_BUSY_TRIES {
                 break reply;
             }
-            // The BMC says that it did not take the command, so that this is a first try again.
+            // The BMC reports that it did not take the command, so the next try counts as the
+            // first.
             tokio::time::sleep(jittered(timeout / 20 * tries)).await;
         };
         if let Ok(code) = CompletionErrorCode::try_from(reply.completion) {
@@ -158,7 +159,7 @@ impl IpmiSession {
         })
     }
 
-    /// What a completion code other than success means to the caller.
+    /// Error for a completion code other than success.
     fn refused(&self, code: CompletionErrorCode, number: u8, repeat: Repeat) -> Error {
         let address = self.login.address.clone();
         match code {
@@ -176,10 +177,10 @@ impl IpmiSession {
         }
     }
 
-    /// Sends a message until a reply to it comes, each time under a new session sequence number: a
-    /// BMC may drop a number that it has seen, so that the same packet never makes up for a lost
-    /// reply. What must not act twice is sent once. By IPMI 2.0 section 6.12.13 a BMC ignores a
-    /// repeated number, but OpenIPMI's acts on it again.
+    /// Sends a message until its reply arrives, each time under a new session sequence number: a
+    /// BMC may drop a number that it has seen, so the same packet cannot replace a lost reply. A
+    /// command that must not act twice is sent once. By IPMI 2.0 section 6.12.13 a BMC ignores a
+    /// repeated number, but OpenIPMI acts on it again.
     async fn exchange(
         &mut self,
         message: &Message,

@@ -1,14 +1,14 @@
-//! How many sessions may be open at a time, over all BMCs and in each group.
+//! Limits of the number of open sessions, over all BMCs and in each group.
 //!
-//! Invariant: whoever waits for its group holds nothing that others wait for, so that a group at its
-//! limit does not keep the others from working. Waits are served in order.
+//! Invariant: a caller that waits for its group holds nothing that others wait for, so that a group
+//! at its limit does not block the others. Waits are served in order.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The limits, and how much of them is used.
+/// Limits, with the number of sessions in use.
 #[derive(Debug)]
 pub struct SessionLimiter {
     all: Arc<Semaphore>,
@@ -16,7 +16,7 @@ pub struct SessionLimiter {
     groups: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
-/// The right to have one session open; dropping it gives it back.
+/// Right to have one session open; dropping it gives it back.
 #[derive(Debug)]
 pub struct SessionPermit {
     _group: OwnedSemaphorePermit,
@@ -24,7 +24,7 @@ pub struct SessionPermit {
 }
 
 impl SessionLimiter {
-    /// Limits for all sessions together and for those of each group; zero counts as one.
+    /// Sets the limits for all sessions together and for those of each group; zero counts as one.
     pub fn new(all: usize, per_group: usize) -> SessionLimiter {
         SessionLimiter { all: semaphore(all), per_group, groups: Mutex::default() }
     }
@@ -37,7 +37,7 @@ impl SessionLimiter {
         SessionPermit { _group: group, _all: all }
     }
 
-    /// The limit of a group. Groups are as few as the caller has names, so that none is removed.
+    /// Limit of a group. Never removed: there are only as many groups as the caller has names.
     fn group(&self, name: &str) -> Arc<Semaphore> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(group) = groups.get(name) {

@@ -1,20 +1,20 @@
-//! Whom to speak with, and as whom.
+//! BMCs and accounts that requests are for.
 
 use std::fmt;
 
 use secrecy::SecretString;
 use serde::Deserialize;
 
-/// A BMC to speak with.
+/// BMC that a request is for.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
-    /// IP address or name, with a port where it is not 623: `10.0.0.7`, `bmc-7.example:6230`,
+    /// IP address or name, with a port if it is not 623: `10.0.0.7`, `bmc-7.example:6230`,
     /// `[fe80::7]:623`.
     pub address: &'a str,
     pub credentials: &'a Credentials,
-    /// Sessions with the BMCs of one group are limited together
-    /// ([`Options::max_in_flight_per_datacenter`]), such as those of a datacenter behind one narrow
-    /// link. A client remembers each name that it was ever given.
+    /// Group of BMCs whose sessions are limited together
+    /// ([`Options::max_in_flight_per_datacenter`]), such as those of a datacenter behind one slow
+    /// link. A client remembers every name that it was given.
     ///
     /// [`Options::max_in_flight_per_datacenter`]: crate::Options::max_in_flight_per_datacenter
     pub group: &'a str,
@@ -33,7 +33,7 @@ pub struct Credentials {
     pub privilege: Privilege,
 }
 
-/// Privilege that sessions are raised to for anything beyond reading the power state.
+/// Privilege that a session is raised to, for commands other than reading the power state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Privilege {

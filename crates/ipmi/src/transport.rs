@@ -1,8 +1,8 @@
-//! A few UDP sockets for the whole fleet.
+//! UDP sockets, a few for the whole fleet.
 //!
-//! Invariant: a datagram reaches only the one dialogue that is open with the peer it came from.
-//! There is at most one such dialogue a peer, since sessions with one BMC are serialised; what a
-//! datagram is worth within the dialogue (session, tag, sequence) is decided there.
+//! Invariant: a datagram reaches only the one dialogue that is open with its sender. There is at
+//! most one such dialogue per peer, because sessions with one BMC run one after the other; the
+//! dialogue itself checks the datagram (session, tag, sequence).
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,20 +16,21 @@ use tokio::net::UdpSocket;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinHandle;
 
-/// Sockets an address family. One default receive buffer holds some 270 small datagrams, and a
-/// thousand BMCs may answer at once.
+/// Number of sockets per address family. One default receive buffer holds about 270 small
+/// datagrams, and a thousand BMCs may answer at once.
 const SOCKETS: usize = 8;
-/// Bytes of a receive buffer, where the system allows as much: a machine that stands still for a
-/// moment must not lose the reply to an act, which nothing can bring back.
+/// Size of a receive buffer in bytes, if the system allows it. A process that is stopped for a
+/// moment must not lose the reply to an act, which is never sent again.
 const RECEIVE_BUFFER: usize = 2 << 20;
-/// Datagrams that may wait for one dialogue; more are dropped as the network would drop them.
+/// Largest number of datagrams that may wait for one dialogue; more are dropped as the network
+/// would drop them.
 const WAITING: usize = 16;
-/// Larger than any packet of the commands spoken here.
+/// Buffer size in bytes, larger than any packet of the supported commands.
 const DATAGRAM: usize = 1024;
 
 type Peers = Mutex<HashMap<(IpAddr, u16), mpsc::Sender<Vec<u8>>>>;
 
-/// The sockets, opened when first needed.
+/// Sockets, opened when first needed.
 #[derive(Debug, Default)]
 pub struct Transport {
     v4: [OnceCell<Port>; SOCKETS],
@@ -50,7 +51,7 @@ impl Drop for Port {
 }
 
 impl Transport {
-    /// Starts to listen for `peer`. The caller sees to it that nobody else does.
+    /// Starts to listen for `peer`. The caller makes sure that nobody else does.
     pub async fn link(&self, peer: SocketAddr) -> io::Result<PeerLink> {
         let key = (peer.ip(), peer.port());
         let mut hasher = DefaultHasher::new();
@@ -67,7 +68,7 @@ impl Transport {
     }
 }
 
-/// One dialogue's end of a shared socket.
+/// Connection of one dialogue to a shared socket.
 #[derive(Debug)]
 pub struct PeerLink {
     peer: SocketAddr,
@@ -82,11 +83,11 @@ impl PeerLink {
         self.socket.send_to(packet, self.peer).await.map(|_| ())
     }
 
-    /// The next datagram from the peer.
+    /// Waits for the next datagram from the peer.
     pub async fn receive(&mut self) -> Vec<u8> {
         match self.received.recv().await {
             Some(datagram) => datagram,
-            // The sender lives in the table until this link is dropped.
+            // Cannot happen: the sender stays in the table until this link is dropped.
             None => std::future::pending().await,
         }
     }
@@ -113,7 +114,7 @@ async fn run_reader(socket: Arc<UdpSocket>, peers: Arc<Peers>) {
         match socket.recv_from(&mut buffer).await {
             Ok((length, from)) => {
                 if let Some(dialogue) = locked(&peers).get(&(from.ip(), from.port())) {
-                    // A full queue means a flood: dropping is what the protocol expects.
+                    // A full queue means a flood: the protocol expects dropped packets.
                     let _ = dialogue.try_send(buffer[..length].to_vec());
                 }
             }

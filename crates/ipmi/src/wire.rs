@@ -21,11 +21,11 @@ const RMCP: [u8; 4] = [0x06, 0x00, 0xff, 0x07];
 const AUTH_TYPE_RMCP_PLUS: u8 = 0x06;
 const NEXT_HEADER: u8 = 0x07;
 const BLOCK: usize = 16;
-/// Address of the BMC on its own bus, and of a remote console.
+/// Address of the BMC on its own bus; below, that of a remote console.
 const BMC: u8 = 0x20;
 const CONSOLE: u8 = 0x81;
 
-/// Payload types that are spoken here, of IPMI 2.0 table 13-16.
+/// Supported payload types, of IPMI 2.0 table 13-16.
 pub const IPMI: u8 = 0x00;
 pub const OPEN_REQUEST: u8 = 0x10;
 pub const OPEN_RESPONSE: u8 = 0x11;
@@ -34,17 +34,17 @@ pub const RAKP2: u8 = 0x13;
 pub const RAKP3: u8 = 0x14;
 pub const RAKP4: u8 = 0x15;
 
-/// Bytes that are not what this side of the protocol expects; they are dropped.
+/// Error for bytes that this side of the protocol does not expect; they are dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("not a packet of this dialogue")]
 pub struct Garbled;
 
-/// Wraps a payload of the key exchange, which travels outside any session.
+/// Wraps a payload of the key exchange in a packet outside any session.
 pub fn plain(payload_type: u8, payload: &[u8]) -> Vec<u8> {
     header(payload_type, 0, 0, payload)
 }
 
-/// Payload type and bytes of a packet outside any session.
+/// Reads payload type and payload of a packet outside any session.
 pub fn open_plain(packet: &[u8]) -> Result<(u8, &[u8]), Garbled> {
     let parts = split(packet)?;
     let clear = parts.payload_type & 0xc0 == 0 && parts.session == 0;
@@ -70,7 +70,8 @@ pub fn seal(
     packet
 }
 
-/// Verifies and decrypts a packet of our session `session`: its sequence and its message.
+/// Verifies and decrypts a packet of our session `session`; returns its sequence number and its
+/// message.
 pub fn unseal(keys: &SessionKeys, session: u32, packet: &[u8]) -> Result<(u32, Vec<u8>), Garbled> {
     let parts = split(packet)?;
     if parts.payload_type != IPMI | 0xc0 || parts.session != session {
@@ -88,7 +89,7 @@ pub fn unseal(keys: &SessionKeys, session: u32, packet: &[u8]) -> Result<(u32, V
     Ok((parts.sequence, decrypt(&keys.confidentiality, parts.payload)?))
 }
 
-/// Lays out a request to the BMC, IPMI 2.0 section 13.8.
+/// Builds a request to the BMC, IPMI 2.0 section 13.8.
 pub fn request(message: &Message, rq_seq: u8) -> Vec<u8> {
     let mut bytes = vec![BMC, message.netfn_raw() << 2];
     bytes.push(checksum(&bytes));
@@ -98,7 +99,7 @@ pub fn request(message: &Message, rq_seq: u8) -> Vec<u8> {
     bytes
 }
 
-/// A reply as it came, before it is held against a request.
+/// Reply as received, not yet compared with a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IpmiReply {
     pub netfn: u8,
@@ -108,7 +109,7 @@ pub struct IpmiReply {
     pub data: Vec<u8>,
 }
 
-/// Reads a reply from the BMC; both checksums must hold.
+/// Reads a reply from the BMC; both checksums must be right.
 pub fn reply(bytes: &[u8]) -> Result<IpmiReply, Garbled> {
     let [to, netfn, head_sum, _from, seq, cmd, completion, data @ .., tail_sum] = bytes else {
         return Err(Garbled);
@@ -183,7 +184,7 @@ fn split(packet: &[u8]) -> Result<RawPacket<'_>, Garbled> {
     })
 }
 
-/// Two's complement checksum: the bytes and it add up to zero.
+/// Two's complement checksum: the sum of the bytes and the checksum is zero.
 fn checksum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte))
 }
@@ -213,8 +214,8 @@ fn decrypt(key: &[u8; BLOCK], payload: &[u8]) -> Result<Vec<u8>, Garbled> {
         cipher.decrypt_block(block.try_into().expect("chunks_exact_mut gives whole blocks"));
     }
     let pad = usize::from(clear.pop().ok_or(Garbled)?);
-    // Only the length is held against the block: some BMCs fill the pad with other bytes than
-    // the specified 1, 2, 3, and the packet is authenticated already.
+    // Only the length is checked: some BMCs fill the pad with other bytes than the specified 1, 2,
+    // 3, and the packet is authenticated already.
     if pad >= BLOCK || pad > clear.len() {
         return Err(Garbled);
     }
@@ -223,7 +224,7 @@ fn decrypt(key: &[u8; BLOCK], payload: &[u8]) -> Result<Vec<u8>, Garbled> {
 }
 
 impl CipherSuite {
-    /// Length of the truncated authentication code at a packet's end.
+    /// Length of the truncated authentication code at the end of a packet.
     pub fn code_len(self) -> usize {
         match self {
             CipherSuite::Three => 12,
@@ -251,7 +252,7 @@ mod tests {
         request(&Message::new_request(NetFn::Chassis, 0x01, vec![]), 1)
     }
 
-    /// What a BMC would send: the same seal over a reply.
+    /// Builds a packet as a BMC would send it: the same encryption over a reply.
     fn sealed_reply(suite: CipherSuite) -> Vec<u8> {
         let mut bytes = vec![CONSOLE, 0x01 << 2];
         bytes.push(checksum(&bytes));

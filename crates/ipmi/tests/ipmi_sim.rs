@@ -1,4 +1,4 @@
-//! The client against OpenIPMI's BMC simulator, with `ipmitool` reading back what was set.
+//! Tests of the client with OpenIPMI's BMC simulator; `ipmitool` reads back what was set.
 #![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers as well")]
 
 use std::net::Ipv4Addr;
@@ -20,7 +20,7 @@ struct World {
 }
 
 impl World {
-    /// A rack at `127.<net>.<n/200>.<n%200+1>`; `faults` are by position.
+    /// Starts a rack at `127.<net>.<n/200>.<n%200+1>`; `faults` are by position.
     async fn start(net: u8, size: usize, faults: &[(usize, BmcFault)]) -> World {
         for (program, package) in [("ipmi_sim", "openipmi"), ("ipmitool", "ipmitool")] {
             let found = std::process::Command::new(program).arg("-V").output();
@@ -151,7 +151,7 @@ async fn ipmitool_reads_the_boot_device_that_was_set() {
         world.client.set_boot_override(target, boot, &Permit::always()).await.unwrap();
         let read = world.ipmitool(0, &["chassis", "bootparam", "get", "5"]);
         assert!(read.contains(selector), "{device:?}: {read}");
-        // This simulator keeps the device and forgets the valid bit, as `ipmitool` sees too.
+        // This simulator keeps the device but not the valid bit; `ipmitool` shows the same.
         assert!(read.contains("Boot Flag Invalid"), "{read}");
         assert_eq!(world.client.boot_override(target).await, Ok(None));
     }
@@ -162,7 +162,7 @@ async fn faults_are_told_apart() {
     let faults =
         [(0, BmcFault::WrongPassword), (1, BmcFault::Silent), (2, BmcFault::IgnoresSoftOff)];
     let world = World::start(74, 3, &faults).await;
-    // More often than the BMC has session slots: a refused login must not use one up.
+    // More logins than the BMC has session slots: a refused login must not use one up.
     for _ in 0..15 {
         let refused = world.client.power(world.target(0)).await.unwrap_err();
         assert!(matches!(refused, Error::Credentials { .. }), "{refused}");
@@ -187,7 +187,7 @@ async fn the_log_is_read_as_ipmitool_writes_it() {
     let world = World::start(79, 1, &[]).await;
     let target = world.target(0);
     assert_eq!(world.client.events(target, 5).await, Ok(vec![]), "it begins empty");
-    // Revision, kind and number of the sensor, event type, data: as `ipmitool` reads them.
+    // Revision, kind and number of the sensor, event type, data, as `ipmitool` reads them.
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("events");
     let lines: Vec<String> = (0..40u8)
@@ -209,7 +209,7 @@ async fn the_log_is_read_as_ipmitool_writes_it() {
         ]
     );
     assert_eq!(world.client.events(target, 100).await.unwrap().len(), 41);
-    // A hole in the numbers.
+    // Leaves a gap in the numbers.
     world.ipmitool(0, &["sel", "delete", "0x28"]);
     let events = world.client.events(target, 2).await.unwrap();
     assert_eq!(events[0].sensor, "Power Supply 0x26");
@@ -268,7 +268,7 @@ async fn a_stopped_rack_leaves_no_process_and_a_full_one_holds() {
     println!("{} hosts, first status: {} ms", rack::MOST, start.elapsed().as_millis());
     let World { rack, addresses, .. } = world;
     rack.stop();
-    // A chassis script that was running holds its parent's sockets until it ends by itself.
+    // A chassis script that is running holds its parent's sockets until it ends by itself.
     let start = Instant::now();
     while let Err(error) = std::net::UdpSocket::bind(&addresses[0]) {
         assert!(start.elapsed() < Duration::from_secs(5), "the port is not free again: {error}");

@@ -1,5 +1,5 @@
-//! Somebody of the simulated site, wherever they are: at the console, or in the simulated Slack.
-//! The demo's story is told with these.
+//! Users of the simulated site, independent of their platform: the console or the simulated Slack.
+//! The demo's script is written with these.
 
 use std::time::{Duration, Instant};
 
@@ -7,19 +7,19 @@ use anyhow::bail;
 use async_trait::async_trait;
 use serde_json::Value;
 
-/// One message as somebody sees it.
+/// Message as a user sees it.
 #[derive(Clone, Debug)]
 pub struct SeenMessage {
     pub id: String,
     pub thread: Option<String>,
-    /// Login, or `metalbot`.
+    /// Login of the author, or `metalbot`.
     pub author: String,
-    /// What it says, without markup.
+    /// Text without markup.
     pub text: String,
     pub html: String,
-    /// Nobody else sees it.
+    /// True if nobody else sees the message.
     pub only_you: bool,
-    /// The live part, as the console's pages get it.
+    /// Card with live data, as the console's pages get it.
     pub card: Option<Value>,
 }
 
@@ -31,7 +31,7 @@ impl SeenMessage {
         buttons.map(|all| all.iter().map(label).collect()).unwrap_or_default()
     }
 
-    /// What the button of this label sends back.
+    /// Value of the button with this label.
     pub fn button(&self, label: &str) -> Option<String> {
         let buttons = self.card.as_ref()?["buttons"].as_array()?;
         let button = buttons.iter().find(|button| button["label"] == label)?;
@@ -39,32 +39,32 @@ impl SeenMessage {
     }
 }
 
-/// What somebody can do in the channel for work on servers.
+/// Acts of a user in the channel for work on servers.
 #[async_trait]
 pub trait ChatUser {
     fn login(&self) -> &str;
 
-    /// Types a command, slash and all.
+    /// Types a command, slash included.
     async fn command(&self, text: &str) -> anyhow::Result<()>;
 
-    /// Says something in the thread under a message.
+    /// Posts in the thread under a message.
     async fn reply(&self, head: &SeenMessage, text: &str) -> anyhow::Result<()>;
 
-    /// Puts an emoji on a message.
+    /// Adds an emoji to a message.
     async fn react(&self, to: &SeenMessage, emoji: &str) -> anyhow::Result<()>;
 
-    /// Presses the button of this label.
+    /// Presses the button with this label.
     async fn press(&self, on: &SeenMessage, label: &str) -> anyhow::Result<()>;
 
-    /// Presses a button that asks something, and answers.
+    /// Presses a button that opens a form, and fills it in.
     async fn answer(&self, on: &SeenMessage, label: &str, answer: &str) -> anyhow::Result<()>;
 
-    /// The messages of the channel with what was written to them directly, or those of the thread
-    /// under a message, oldest first.
+    /// Messages of the channel and direct messages, or those of the thread under a message; oldest
+    /// first.
     async fn messages(&self, head: Option<&SeenMessage>) -> anyhow::Result<Vec<SeenMessage>>;
 }
 
-/// Looks again until a message is as wanted; the newest such one.
+/// Polls until a message matches; returns the newest match.
 pub async fn wait_for<M: Clone>(
     who: &str,
     what: &str,
@@ -88,7 +88,7 @@ pub async fn wait_for<M: Clone>(
     }
 }
 
-/// The text of HTML that is made here.
+/// Text of HTML that this crate made.
 pub fn plain(html: &str) -> String {
     let mut out = String::new();
     let mut rest = html;

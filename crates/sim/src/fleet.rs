@@ -1,12 +1,12 @@
-//! The simulated site: 48 servers in two datacenters, four people, and the configuration that makes
-//! Metalbot serve them.
+//! The simulated site: 48 servers in two datacenters, four people, and the configuration of
+//! Metalbot for them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::rack::{BmcFault, PASSWORD, SimBmc, USER};
 use metalbot_core::domain::host::HostName;
 
-/// A simulated server.
+/// Simulated server.
 #[derive(Clone, Debug)]
 pub struct SimServer {
     pub name: HostName,
@@ -19,17 +19,17 @@ pub struct SimServer {
     pub fault: Option<BmcFault>,
 }
 
-/// A person of the simulated site.
+/// Person of the simulated site.
 #[derive(Clone, Copy, Debug)]
 pub struct SitePerson {
     pub login: &'static str,
     pub name: &'static str,
-    /// For people to read.
+    /// Role, for people to read.
     pub role: &'static str,
     pub groups: &'static [&'static str],
 }
 
-/// Who works there.
+/// People of the simulated site.
 pub const PEOPLE: [SitePerson; 4] = [
     SitePerson { login: "alice", name: "Alice Ivanova", role: "SRE", groups: &["sre"] },
     SitePerson { login: "bob", name: "Bob Mensah", role: "owns web", groups: &["web-owners"] },
@@ -37,8 +37,9 @@ pub const PEOPLE: [SitePerson; 4] = [
     SitePerson { login: "carol", name: "Carol Lindqvist", role: "SRE", groups: &["sre"] },
 ];
 
-/// `web[01-40]` and `db[01-08]`; web07 is silent and web09 has another password than we know.
-/// `subnet` is the second number of the loopback addresses, so that racks can stand side by side.
+/// Creates `web[01-40]` and `db[01-08]`; web07 is silent and web09 has another password than
+/// configured. `subnet` is the second number of the loopback addresses, so that several racks can
+/// run at once.
 pub fn servers(subnet: u8) -> Vec<SimServer> {
     let web = (1..=40u8).map(|number| {
         let (datacenter, rack) = match number {
@@ -78,7 +79,7 @@ fn name(kind: &str, number: u8) -> HostName {
     format!("{kind}{number:02}").parse().expect("letters and two digits are a host name")
 }
 
-/// The rack's side of the servers.
+/// BMCs of the servers, for the rack.
 pub fn bmcs(servers: &[SimServer]) -> Vec<SimBmc> {
     servers
         .iter()
@@ -90,7 +91,7 @@ pub fn bmcs(servers: &[SimServer]) -> Vec<SimBmc> {
         .collect()
 }
 
-/// The inventory file, with the BMCs at this port.
+/// Content of the inventory file, with the BMCs at this port.
 pub fn inventory_csv(servers: &[SimServer], port: u16) -> String {
     let mut csv = String::from("name,owner,datacenter,rack,sku,bmc,credentials,groups\n");
     for server in servers {
@@ -100,7 +101,7 @@ pub fn inventory_csv(servers: &[SimServer], port: u16) -> String {
     csv
 }
 
-/// The directory file. `password` is a hash that all people have, where somebody is to sign in.
+/// Content of the directory file. `password` is a hash for all people, if somebody must sign in.
 pub fn people_toml(password: Option<&str>) -> String {
     let mut toml = String::new();
     for person in &PEOPLE {
@@ -116,7 +117,7 @@ pub fn people_toml(password: Option<&str>) -> String {
     toml
 }
 
-/// The configuration file, beside `people.toml` and `hosts.csv`.
+/// Content of the configuration file, for a folder with `people.toml` and `hosts.csv`.
 pub fn metalbot_toml(listen: SocketAddr, jira: &str, jira_token: &str) -> String {
     format!(
         r#"# Made by `metalbot-demo`: the simulated site.

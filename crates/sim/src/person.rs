@@ -1,5 +1,5 @@
 //! A person at the console, acting over HTTP as their browser would. The demo's script and the
-//! tests tell their stories with these.
+//! tests use it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::actor::{self, ChatUser, SeenMessage, plain};
 /// The channel for work on servers.
 const METAL: &str = "metal";
 
-/// A signed-in person.
+/// Signed-in person.
 #[derive(Clone, Debug)]
 pub struct ConsoleUser {
     pub login: String,
@@ -24,7 +24,7 @@ pub struct ConsoleUser {
 }
 
 impl ConsoleUser {
-    /// Takes a person's seat through the demo's switch.
+    /// Signs in as a person through the demo's switch, without a password.
     pub async fn become_one(base: &str, login: &str) -> anyhow::Result<ConsoleUser> {
         let http = client()?;
         let answer = http
@@ -72,18 +72,18 @@ impl ConsoleUser {
         Ok(person)
     }
 
-    /// Says something in a channel; returns the status.
+    /// Posts in a channel; returns the status.
     pub async fn say(&self, channel: &str, text: &str) -> anyhow::Result<StatusCode> {
         self.post("/console/send", json!({ "channel": channel, "text": text })).await
     }
 
-    /// Says something in a thread.
+    /// Posts in a thread; returns the status.
     pub async fn reply(&self, channel: &str, head: &str, text: &str) -> anyhow::Result<StatusCode> {
         let body = json!({ "channel": channel, "thread": head, "text": text });
         self.post("/console/send", body).await
     }
 
-    /// Puts an emoji on a message, or takes it away.
+    /// Adds an emoji to a message, or removes it.
     pub async fn react(&self, message: &str, name: &str, on: bool) -> anyhow::Result<StatusCode> {
         self.post("/console/react", json!({ "message": message, "name": name, "on": on })).await
     }
@@ -93,7 +93,7 @@ impl ConsoleUser {
         self.post("/console/press", json!({ "message": message, "value": value })).await
     }
 
-    /// Presses a button that asks something, and answers.
+    /// Presses a button that opens a form, and fills it in.
     pub async fn answer(
         &self,
         message: &str,
@@ -104,12 +104,12 @@ impl ConsoleUser {
         self.post("/console/press", body).await
     }
 
-    /// Posts with a delivery id of its own, unless the body brings one.
+    /// Posts to a path, with a delivery id of its own unless the body has one.
     pub async fn post(&self, path: &str, body: Value) -> anyhow::Result<StatusCode> {
         Ok(self.attempt(path, body).await?.0)
     }
 
-    /// As [`ConsoleUser::post`], with what the answer says.
+    /// Same as [`ConsoleUser::post`], but also returns the body of the answer.
     pub async fn attempt(
         &self,
         path: &str,
@@ -129,7 +129,7 @@ impl ConsoleUser {
         Ok((answer.status(), answer.text().await?))
     }
 
-    /// The messages of a channel, oldest first; with `thread`, those under its head.
+    /// Messages of a channel, oldest first; with `thread`, those under its first message.
     pub async fn messages(
         &self,
         channel: &str,
@@ -141,7 +141,7 @@ impl ConsoleUser {
         Ok(messages.iter().map(seen).collect())
     }
 
-    /// Waits until a message is there that `wanted` says yes to; the newest such one.
+    /// Waits until `wanted` is true for a message; returns the newest match.
     pub async fn wait_for(
         &self,
         channel: &str,
@@ -155,7 +155,7 @@ impl ConsoleUser {
         actor::wait_for(&self.login, what, at_most, look, text, wanted).await
     }
 
-    /// The card of a batch, as soon as `wanted` says yes to it.
+    /// Waits until `wanted` is true for the card of a batch; returns the card.
     pub async fn card(
         &self,
         channel: &str,
@@ -170,7 +170,7 @@ impl ConsoleUser {
         .await
     }
 
-    /// What the address says to this person.
+    /// Reads the JSON at a path as this person.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         let answer = self
             .http
@@ -182,7 +182,7 @@ impl ConsoleUser {
         Ok(answer.json().await?)
     }
 
-    /// Where the address sends this person.
+    /// Target of the redirect at a path, for this person.
     pub async fn leads_to(&self, path: &str) -> anyhow::Result<String> {
         let answer = self
             .http

@@ -1,9 +1,9 @@
-//! A rack of BMCs that nobody here wrote: OpenIPMI's `ipmi_sim` over real UDP on 127.x addresses.
+//! A rack of independent BMCs: OpenIPMI's `ipmi_sim` over real UDP on 127.x addresses.
 //!
-//! The host behind each BMC is a file that says whether its power is on, kept by a small script
-//! that `ipmi_sim` calls for everything the chassis does. The script appends each act to a log
-//! before it is carried out, which is the proof of how often a host was power-cycled.
-//! Invariant: the process ends with its [`Rack`], and with the process that started it.
+//! The host behind each BMC is a file that holds the state of its power. A small script, which
+//! `ipmi_sim` calls for every chassis command, keeps it. The script appends each act to a log
+//! before it carries it out, which proves the number of power cycles of a host. Invariant: the
+//! process ends with its [`Rack`], and with the process that started it.
 
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -18,22 +18,22 @@ use anyhow::{Context, bail, ensure};
 use metalbot_core::domain::host::HostName;
 use metalbot_ipmi::Power;
 
-/// What opens every BMC of a rack that has no fault.
+/// User name of every BMC of a rack; below, the password of those without a fault.
 pub const USER: &str = "admin";
 pub const PASSWORD: &str = "secret";
-/// Most BMCs that one `ipmi_sim` carries.
+/// Largest number of BMCs in one `ipmi_sim`.
 pub const MOST: usize = 250;
 
-/// Who its BMCs say has made them, by IANA's private enterprise numbers: Lenovo.
+/// Manufacturer that the BMCs report, by IANA's private enterprise numbers: Lenovo.
 pub const MANUFACTURER: u32 = 19046;
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
-/// One BMC of a rack and the host behind it.
+/// One BMC of a rack, with its host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SimBmc {
     pub host: HostName,
-    /// In 127.0.0.0/8.
+    /// Address in 127.0.0.0/8.
     pub address: Ipv4Addr,
     pub fault: Option<BmcFault>,
 }
@@ -42,31 +42,32 @@ pub struct SimBmc {
 pub enum BmcFault {
     /// No BMC answers at the address.
     Silent,
-    /// The BMC knows another password.
+    /// The BMC has another password.
     WrongPassword,
     /// The operating system does not react to a soft off.
     IgnoresSoftOff,
 }
 
-/// One thing that a BMC did to its host.
+/// Act of a BMC on its host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RackEvent {
-    /// Milliseconds since 1970.
+    /// Time in milliseconds since 1970.
     pub at_ms: u64,
     pub host: HostName,
-    /// `power`, `reset`, `shutdown`, `boot`, `identify`. A cycle is `power 0` and then `power 1`.
+    /// Kind of act and its value: `power`, `reset`, `shutdown`, `boot`, `identify`. A cycle is
+    /// `power 0` and then `power 1`.
     pub what: String,
     pub value: String,
 }
 
 impl RackEvent {
-    /// Whether the power was cut, by itself or as the first half of a cycle.
+    /// True if the power was cut, alone or as the first half of a cycle.
     pub fn is_power_off(&self) -> bool {
         self.what == "power" && self.value == "0"
     }
 }
 
-/// A running rack.
+/// Running rack.
 #[derive(Debug)]
 pub struct Rack {
     dir: PathBuf,
@@ -76,9 +77,9 @@ pub struct Rack {
 }
 
 impl Rack {
-    /// Starts the BMCs with all hosts on, and returns when all that should answer do.
+    /// Starts the BMCs with all hosts on, and returns when all that should answer do so.
     ///
-    /// `dir` is created and keeps the rack's files. `port` 0 takes a free one; other racks may run
+    /// `dir` is created and holds the rack's files. `port` 0 means a free one; other racks may run
     /// at the same time under other addresses or another port.
     pub async fn start(dir: &Path, port: u16, bmcs: Vec<SimBmc>) -> anyhow::Result<Rack> {
         ensure!(bmcs.len() <= MOST, "a rack holds at most {MOST} BMCs, not {}", bmcs.len());
@@ -113,26 +114,26 @@ impl Rack {
         self.port
     }
 
-    /// Where a host's BMC answers, as an inventory writes it.
+    /// Address of a host's BMC, in the form of an inventory.
     pub fn address(&self, host: &HostName) -> Option<String> {
         let bmc = self.bmcs.iter().find(|bmc| bmc.host == *host)?;
         Some(format!("{}:{}", bmc.address, self.port))
     }
 
-    /// Everything the BMCs did so far, in order.
+    /// All acts so far, in order.
     pub fn acts(&self) -> anyhow::Result<Vec<RackEvent>> {
         let log = fs::read_to_string(self.dir.join("acts")).context("cannot read the acts")?;
         log.lines().map(|line| read_act(line).with_context(|| format!("act {line:?}"))).collect()
     }
 
-    /// The host's own power, whatever its BMC says.
+    /// Real power state of the host, independent of its BMC.
     pub fn power(&self, host: &HostName) -> anyhow::Result<Power> {
         let path = self.dir.join("power").join(host.as_str());
         let state = fs::read_to_string(&path).with_context(|| format!("no host {host} here"))?;
         Ok(if state.trim() == "1" { Power::On } else { Power::Off })
     }
 
-    /// What `ipmi_sim` had to say.
+    /// Error output of `ipmi_sim`.
     pub fn stderr(&self) -> String {
         fs::read_to_string(self.dir.join("stderr")).unwrap_or_default()
     }
@@ -147,8 +148,8 @@ impl Rack {
     }
 
     fn spawn(&self) -> anyhow::Result<Child> {
-        // The shell's watch reads a pipe of ours: when this process dies, however it dies, the
-        // watch reads the end of it and takes the simulator along.
+        // The shell's watch reads a pipe from this process: when this process dies for any reason,
+        // the watch reads the end of the pipe and ends the simulator.
         let guard = r#"
 command -v ipmi_sim >/dev/null || {
     echo 'ipmi_sim is missing: install the package openipmi' >&2
@@ -205,8 +206,8 @@ exit $status
 
     fn kill(&mut self) {
         let Some(mut process) = self.process.take() else { return };
-        // At the end of the pipe the watch kills the simulator, and the shell ends after it: its
-        // ports are free then. A chassis script that is running ends by itself.
+        // At the end of the pipe the watch kills the simulator, and the shell ends after it: then
+        // its ports are free. A chassis script that is running ends by itself.
         drop(process.stdin.take());
         if let Err(error) = process.wait() {
             tracing::warn!(%error, "cannot wait for the rack's process");
@@ -234,7 +235,8 @@ fn free_port(bmcs: &[SimBmc]) -> anyhow::Result<u16> {
     bail!("no UDP port is free on all addresses of the rack")
 }
 
-/// Another rack there would answer in this one's place, and `ipmi_sim` says nothing of it.
+/// Fails if the port is in use: another rack would answer instead of this one, and `ipmi_sim`
+/// reports no error.
 fn ensure_free(bmcs: &[SimBmc], port: u16) -> anyhow::Result<()> {
     for bmc in bmcs {
         UdpSocket::bind((bmc.address, port))
@@ -303,8 +305,8 @@ mc_enable {unit:#04x}
     text
 }
 
-/// The BMCs that answer, each with its address on the simulator's bus: 0x20 is the first, which
-/// must exist; the rest count up from 1 around it.
+/// BMCs that answer, each with its address on the simulator's bus: 0x20 is the first, which must
+/// exist; the others count up from 1 and leave it out.
 fn units(bmcs: &[SimBmc]) -> impl Iterator<Item = (u8, &SimBmc)> {
     let rest = (1..=u8::MAX).filter(|unit| *unit != 0x20);
     let answering = bmcs.iter().filter(|bmc| bmc.fault != Some(BmcFault::Silent));
@@ -322,7 +324,8 @@ fn read_act(line: &str) -> anyhow::Result<RackEvent> {
     })
 }
 
-/// Called as `HOST get power|boot...` and `HOST set power|reset|shutdown|boot|identify VALUE...`.
+/// Script of the hosts, called as `HOST get power|boot...` and `HOST set
+/// power|reset|shutdown|boot|identify VALUE...`.
 const CHASSIS: &str = r#"#!/bin/sh
 cd "${0%/*}" || exit 1
 host=$1 verb=$2

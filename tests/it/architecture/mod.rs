@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use metalbot_core::command::Catalog;
 
-use self::sources::{Source, imports, log_messages, names, public_type, sources, variants};
+use self::sources::{Source, imports, log_messages, names, public_type, sources, texts, variants};
 
 /// Modules of the root package and what of ours each may import; `@store` is the crate. What the
 /// crates themselves may import, Cargo knows.

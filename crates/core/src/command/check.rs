@@ -1,7 +1,7 @@
-//! Holds a request against the definition of its action, and plans it.
+//! Checks a request against the definition of its action, and plans it.
 //!
 //! Invariant: a [`Submit`] is complete. Its plan has all arguments, in one spelling, and the steps
-//! that they lead to; nothing about it is looked up again later.
+//! that follow from them; nothing about it is looked up again later.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::domain::workflow::Plan;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CommonKey {
     pub name: &'static str,
-    /// What may be written, with an example.
+    /// Allowed values in words, with an example.
     pub expected: &'static str,
     pub help: &'static str,
     /// Values that completion offers.
@@ -81,17 +81,18 @@ const WHEN: &str =
 /// Longest pause between two waves.
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
-/// An action asked for in parts, by a front door that has them already.
+/// Request for an action, already split into its parts, as the API and forms have it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ActionRequest<'a> {
     pub action: &'a str,
-    /// A node set.
+    /// Node set, such as `web[01-12]`.
     pub hosts: &'a str,
     /// The action's arguments and the [`COMMON_KEYS`], as a person would type them.
     pub params: &'a [(String, String)],
 }
 
-/// Checks and plans a request; `now` is what its times are held against. Columns of errors count in `hosts`; errors of parameters have none.
+/// Checks and plans a request. `now` is the time that its own times are compared with. Columns of
+/// errors count in `hosts`; errors of parameters have no column.
 pub fn submission(
     request: &ActionRequest<'_>,
     catalog: &Catalog,
@@ -115,15 +116,15 @@ pub fn submission(
     submit(action, &hosts::join(&words), given, inventory, limits, now)
 }
 
-/// A parameter as it was given.
+/// Parameter as the person gave it.
 pub(super) struct Given {
     pub key: String,
     pub value: String,
     pub column: Option<usize>,
 }
 
-/// The one spelling of a parameter's name: `--Max_Fail` is `max-fail`. Some systems make a dash
-/// of two hyphens.
+/// Normal spelling of a parameter's name: `--Max_Fail` becomes `max-fail`. A leading `—` counts as
+/// `--`, because some systems replace two hyphens by a dash.
 pub(super) fn normal_key(key: &str) -> String {
     let bare = key.strip_prefix("--").or_else(|| key.strip_prefix('—')).unwrap_or(key);
     bare.to_lowercase().replace('_', "-")
@@ -162,7 +163,8 @@ pub(super) fn submit(
     let mut rollout = read_rollout(&values, now, &limits.zone)?;
     rollout.countdown_secs = action.countdown(limits.countdown).as_secs();
     let reason = read_reason(values.get("reason"), limits)?;
-    // After the parameters, so that a slip in a key shows before the hosts that it made missing.
+    // After the parameters, so that an error in a key is reported before the missing hosts that it
+    // may have caused.
     let hosts = hosts::resolve(set, inventory, limits.max_hosts).map_err(|mut error| {
         if let CommandProblem::UnknownHosts { hosts, key, .. } = &mut error.problem {
             *key = expected(action, &normal_key(hosts)).map(|_| normal_key(hosts));
@@ -238,7 +240,7 @@ fn read_rollout(
     }
     rollout.start = match (values.get("at"), values.get("not-before")) {
         (Some(at), Some(other)) => {
-            // The one that was written later is the one too many.
+            // Points at the one that was written later.
             let (one, other) = if at.column > other.column { (at, other) } else { (other, at) };
             let problem =
                 CommandProblem::Excluded { key: one.key.clone(), other: other.key.clone() };
@@ -291,7 +293,8 @@ fn read_time(
     Err(CommandError { problem, column: given.column })
 }
 
-/// `2026-11-24 02:00 UTC`, or `2026-11-24T03:00+01:00` elsewhere: both are read back.
+/// Formats a time in words: `2026-11-24 02:00 UTC`, or `2026-11-24T03:00+01:00` in other zones. The
+/// parser reads both.
 fn spoken(time: OffsetDateTime, zone: &Zone) -> String {
     let minute = format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
     match *zone == Zone::default() {
@@ -300,13 +303,13 @@ fn spoken(time: OffsetDateTime, zone: &Zone) -> String {
     }
 }
 
-/// `2026-03-29 02:30`
+/// Formats a time without a zone: `2026-03-29 02:30`.
 fn civil(time: PrimitiveDateTime) -> String {
     let minute = format_description!("[year]-[month]-[day] [hour]:[minute]");
     time.format(&minute).unwrap_or_else(|_| time.to_string())
 }
 
-/// `2026-03-29T03:30+02:00`, which needs no quotes.
+/// Formats a time with its offset: `2026-03-29T03:30+02:00`. Needs no quotes in a command.
 fn with_offset(time: OffsetDateTime) -> String {
     let minute = format_description!(
         "[year]-[month]-[day]T[hour]:[minute][offset_hour sign:mandatory]:[offset_minute]"
@@ -334,7 +337,7 @@ fn read_reason(
     }
 }
 
-/// What a parameter may be; `None` when the action has no such parameter.
+/// Allowed values of a parameter, in words; `None` when the action has no such parameter.
 pub(super) fn expected(action: &ActionSpec, key: &str) -> Option<String> {
     match action.args.get(key) {
         Some(spec) => Some(spec.expected()),

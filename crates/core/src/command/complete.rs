@@ -1,4 +1,4 @@
-//! Completion of what stands before the cursor.
+//! Completion of the text before the cursor.
 
 use serde::Serialize;
 
@@ -9,21 +9,21 @@ use super::spec::{ActionSpec, ArgKind, Catalog};
 use super::verbs::{self, VERBS};
 use crate::domain::host::HostSource;
 
-/// Most completions at once.
+/// Largest number of completions in one answer.
 const MOST: usize = 12;
 
-/// Text that can stand before the cursor instead of what stands there now.
+/// Text that can replace the text before the cursor.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Completion {
-    /// Where the replaced text starts, in characters from 0; it ends at the cursor.
+    /// Start of the replaced text, in characters from 0; the end is the cursor.
     pub from: usize,
     pub insert: String,
-    /// What a list shows.
+    /// Text that a list of completions shows.
     pub label: String,
     pub help: String,
 }
 
-/// What can stand at `cursor`, counted in characters from 0; at most 12, none inside quotes.
+/// Completions at `cursor`, which counts characters from 0; at most 12, none inside quotes.
 pub fn complete(
     text: &str,
     cursor: usize,
@@ -64,7 +64,7 @@ struct List<'a> {
 }
 
 impl List<'_> {
-    /// Adds `insert` when it goes on from what was typed after the first `skip` characters.
+    /// Adds `insert` if it begins with the typed text after the first `skip` characters.
     fn offer(&mut self, skip: usize, insert: &str, end: &str, help: &str) {
         let typed: String = self.typed.chars().skip(skip).collect::<String>().to_lowercase();
         if self.found.len() < MOST
@@ -119,7 +119,7 @@ impl List<'_> {
             }
             return;
         }
-        // Hosts come first until there are some.
+        // Hosts are offered first, until the command names some.
         let has_hosts = words.iter().any(|word| !word.contains('='));
         if !has_hosts {
             self.hosts(inventory);
@@ -179,7 +179,7 @@ impl List<'_> {
         }
     }
 
-    /// A key, and behind its `=` the words of `help`, such as `dm, thread or off`.
+    /// Offers a key, and after its `=` the words of `help`, such as `dm, thread or off`.
     fn choices(&mut self, key: &str, help: &str) {
         match self.typed.split_once('=') {
             None => self.offer(0, key, "=", help),
@@ -194,7 +194,7 @@ impl List<'_> {
         }
     }
 
-    /// Groups and hosts that go on from the last term of a node set.
+    /// Offers groups and hosts that begin with the last term of a node set.
     fn hosts(&mut self, inventory: &dyn HostSource) {
         let chars: Vec<char> = self.typed.chars().collect();
         let skip = chars.iter().rposition(|c| is_operator(*c)).map_or(0, |at| at + 1);
@@ -225,7 +225,7 @@ mod tests {
     use super::super::testing::rack;
     use super::*;
 
-    /// Completions at `|`, as `text`s that would stand there.
+    /// Completions at the `|` in the text, each with the text before it.
     fn at(text: &str) -> Vec<String> {
         let cursor = text.chars().position(|c| c == '|').unwrap();
         let text = text.replace('|', "");

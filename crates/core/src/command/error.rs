@@ -1,17 +1,17 @@
-//! What can be wrong with a command, as data. Its text says what is wrong, [`CommandError::hint`]
-//! what would be right. Both may quote what was typed: escape them for the place they are shown.
+//! Errors of commands, as data. The text says what is wrong, [`CommandError::hint`] says what would
+//! be right. Both may quote the command: escape them before you show them.
 
 use std::fmt;
 
-/// A command that cannot be understood, and where.
+/// Error of a command, with its position.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommandError {
     pub problem: CommandProblem,
-    /// Counted from 1 in characters of the text given; `None` when something is missing.
+    /// Position in the text, in characters from 1; `None` when something is missing.
     pub column: Option<usize>,
 }
 
-/// What is wrong with a command.
+/// Kinds of errors in a command.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CommandProblem {
     #[error("the command has {bytes} bytes and may have {most}")]
@@ -48,7 +48,7 @@ pub enum CommandProblem {
     MissingValue { key: String, expected: String },
     #[error("{key} cannot be {:?}", short(.value))]
     BadValue { key: String, value: String, expected: String },
-    /// Times are as people read them.
+    /// Start time before now. Both times are formatted for people.
     #[error("{key} is in the past: {time}, and it is {now} now")]
     PastTime { key: String, time: String, now: String },
     #[error("{key} cannot be {time}: the clocks of {zone} are put forward then and never show it")]
@@ -67,7 +67,8 @@ pub enum CommandProblem {
     ReasonMissing,
     #[error("the reason has {chars} characters and may have {most}")]
     ReasonTooLong { chars: usize, most: usize },
-    /// The action's own file is at fault for this combination of arguments.
+    /// Action file that has no valid plan for these arguments: an error of the file, not of the
+    /// person.
     #[error("{action} cannot be planned: {problem}")]
     Unplannable { action: String, problem: String },
 
@@ -77,11 +78,11 @@ pub enum CommandProblem {
     EmptySet,
     #[error("{}", unknown_hosts(.hosts, *.count))]
     UnknownHosts {
-        /// The first of them, folded.
+        /// First unknown hosts, folded.
         hosts: String,
         count: usize,
         near: Vec<String>,
-        /// A parameter of the action that has this name.
+        /// Parameter of the action with the same name as the unknown host, if there is one.
         key: Option<String>,
     },
     #[error("there is no group @{}", short(.name))]
@@ -110,7 +111,7 @@ pub enum CommandProblem {
     MissingTerm { operator: char, after: bool },
     #[error("this names {count} hosts and a command may name {most}")]
     TooManyHosts { count: u128, most: usize },
-    /// Though few hosts may be left of them.
+    /// Node set that expands to too many names, even if few hosts remain after `!` and `&`.
     #[error("the terms of a set may write out {most} names together")]
     TooManyNames { most: u128 },
     #[error("a set may name at most {0} groups")]
@@ -128,17 +129,17 @@ impl CommandProblem {
 }
 
 impl CommandError {
-    /// What is wrong, without the place.
+    /// Message of the error, without its position.
     pub fn message(&self) -> String {
         self.problem.to_string()
     }
 
-    /// Where, counted from 1 in characters of the text given.
+    /// Position, in characters from 1 of the given text.
     pub fn column(&self) -> Option<usize> {
         self.column
     }
 
-    /// What to do instead.
+    /// Advice: what to type instead.
     pub fn hint(&self) -> Option<String> {
         use CommandProblem as P;
         match &self.problem {
@@ -202,7 +203,7 @@ impl CommandError {
 }
 
 impl fmt::Display for CommandError {
-    /// One line: `column 8: there is no group @wbe; did you mean @web?`
+    /// Formats the error in one line: `column 8: there is no group @wbe; did you mean @web?`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(column) = self.column {
             write!(f, "column {column}: ")?;
@@ -217,7 +218,7 @@ impl fmt::Display for CommandError {
 
 impl std::error::Error for CommandError {}
 
-/// The candidates that `word` may have been meant to be, the likeliest first, at most three.
+/// Candidates that are near `word`, nearest first, at most three.
 pub(super) fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let word = word.to_lowercase();
     let slips = 1.max(word.chars().count() / 3);
@@ -227,7 +228,8 @@ pub(super) fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> 
             if word.chars().count() >= 3 && candidate.starts_with(&word) {
                 return Some((1, candidate));
             }
-            // The distance is at least the difference in length, and dear for long lists.
+            // The distance is at least the difference in length. Checking that first saves the
+            // costly comparison.
             if candidate.len().abs_diff(word.len()) > slips {
                 return None;
             }
@@ -249,7 +251,7 @@ fn did_you_mean(near: &[String], before: &str) -> Option<String> {
     }
 }
 
-/// At most 60 characters of what was typed.
+/// First 60 characters of what was typed.
 fn short(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -1,4 +1,4 @@
-//! What can be asked, as data. Templates and the API turn it into pages.
+//! Help pages as data. Templates and the API render them.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ pub enum HelpPage {
         actions: Vec<ActionHelp>,
         verbs: Vec<VerbHelp>,
         common: Vec<ArgHelp>,
-        /// Node sets and what they mean.
+        /// Forms of node sets, with their meaning.
         sets: Vec<SetHelp>,
     },
     Action(ActionHelp),
@@ -37,11 +37,11 @@ pub struct ActionHelp {
     pub usage: String,
     pub summary: String,
     pub risk: Risk,
-    /// What is looked at before anybody is asked to approve.
+    /// Preflight checks, which run before anybody is asked to approve.
     pub checks: Vec<String>,
     pub args: Vec<ArgHelp>,
     pub common: Vec<ArgHelp>,
-    /// Titles of the steps when nothing but what is required is given.
+    /// Titles of the steps when only the required arguments are given.
     pub steps: Vec<String>,
     pub examples: Vec<String>,
 }
@@ -49,12 +49,12 @@ pub struct ActionHelp {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ArgHelp {
     pub name: String,
-    /// `None` for the parameters that all actions have.
+    /// Kind of the value; `None` for the parameters that all actions have.
     pub kind: Option<ArgKind>,
     pub required: bool,
     pub default: Option<String>,
     pub choices: Vec<String>,
-    /// What may be written, with an example.
+    /// Allowed values in words, with an example.
     pub expected: String,
     pub help: String,
 }
@@ -65,7 +65,7 @@ pub struct SetHelp {
     pub meaning: String,
 }
 
-/// The overview, or the page of a verb or an action; `None` when there is none of that name.
+/// Help page of a verb or an action, or the overview; `None` when there is no such name.
 pub fn help(catalog: &Catalog, topic: Option<&str>) -> Option<HelpPage> {
     let Some(topic) = topic else {
         return Some(HelpPage::Overview {
@@ -81,7 +81,7 @@ pub fn help(catalog: &Catalog, topic: Option<&str>) -> Option<HelpPage> {
     }
 }
 
-/// Node sets as people write them, and what they mean.
+/// Examples of node sets, with their meaning.
 const SETS: [(&str, &str); 7] = [
     ("web01,db01", "these two hosts"),
     ("web[01-12,15]", "web01 to web12, and web15"),
@@ -154,7 +154,7 @@ fn check_title(check: Check) -> &'static str {
     }
 }
 
-/// `soft|hard`, `true|false`, `DURATION`, `NUMBER`.
+/// Allowed values in short form: `soft|hard`, `true|false`, `DURATION`, `NUMBER`.
 fn alternatives(spec: &ArgSpec) -> String {
     match spec.kind {
         ArgKind::Choice => spec.choices.join("|"),

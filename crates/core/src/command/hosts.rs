@@ -1,4 +1,4 @@
-//! Node sets: how people name many hosts at once.
+//! Node sets: short notation for many hosts.
 //!
 //! ```text
 //! set   = term { operator term }          from left to right, no precedence
@@ -13,10 +13,11 @@
 //! and never means all; hosts are counted before any bracket is written out, so that no text costs
 //! more than [`WORK`] limits.
 //!
-//! The grammar is ClusterShell's, less its parentheses and `@*`. Brackets are read here and not by
-//! the crate `nodeset` 0.6.0, which writes them out while it parses: before its `len()` can be asked,
-//! `a[1-300000000]` has taken 1.2 GB; `[1-3/0]` and five long dimensions make it panic, and it cannot
-//! hold numbers of ten digits, which serial numbers in names have. The tests compare with it.
+//! The grammar is ClusterShell's, without its parentheses and `@*`. Brackets are read here and not
+//! by the crate `nodeset` 0.6.0, which expands them while it parses: before its `len()` can be
+//! called, `a[1-300000000]` takes 1.2 GB; `[1-3/0]` and five long dimensions make it panic, and it
+//! cannot hold numbers of ten digits, which names with serial numbers have. The tests compare with
+//! it.
 
 use std::collections::BTreeSet;
 
@@ -24,17 +25,17 @@ use super::error::{CommandError, CommandProblem, near};
 use super::lex::{Mark, text};
 use crate::domain::host::{HostName, HostSource, fold};
 
-/// The brackets of one set may write out this many times the limit of hosts, since `!` and `&` can
-/// make it smaller again.
+/// Names that the brackets of one set may write out, as a multiple of the limit of hosts. Larger
+/// than 1 because `!` and `&` make the set smaller again.
 const WORK: u128 = 10;
-/// Most groups of one set: each can hold the whole fleet.
+/// Largest number of groups in one set. Each can hold the whole fleet.
 const MAX_GROUPS: usize = 64;
-/// Longest number in a bracket, so that it fits a `u64`.
+/// Largest number of digits in a bracket, so that the number fits a `u64`.
 const MAX_DIGITS: usize = 18;
-/// Most unknown hosts that an error names.
+/// Largest number of unknown hosts that an error names.
 const NAMED: usize = 20;
 
-/// The hosts of a node set, sorted. Columns count from 1 in `expression`.
+/// Resolves a node set to its hosts, sorted. Columns of errors count from 1 in `expression`.
 pub fn node_set(
     expression: &str,
     inventory: &dyn HostSource,
@@ -46,7 +47,7 @@ pub fn node_set(
     resolve(&join(&words), inventory, max_hosts)
 }
 
-/// Joins words to one expression: with `,` unless an operator stands there already.
+/// Joins words to one expression: adds `,` between two words that have no operator between them.
 pub(super) fn join(words: &[&[Mark]]) -> Vec<Mark> {
     let mut joined: Vec<Mark> = Vec::new();
     for word in words {
@@ -65,7 +66,7 @@ pub(super) fn is_operator(c: char) -> bool {
     matches!(c, ',' | '!' | '&' | '^')
 }
 
-/// The hosts of a node set, sorted.
+/// Resolves a node set to its hosts, sorted.
 pub(super) fn resolve(
     set: &[Mark],
     inventory: &dyn HostSource,
@@ -119,7 +120,7 @@ pub(super) fn resolve(
     }
 }
 
-/// A host or a group as it is written.
+/// Host or group of a node set, not yet expanded.
 struct Term {
     group: bool,
     pieces: Vec<Piece>,
@@ -130,7 +131,7 @@ enum Piece {
     Numbers(Vec<Numbers>),
 }
 
-/// `01-12/2`: padded to `width` digits, or as they are when it is 0.
+/// Range of numbers, such as `01-12/2`, padded to `width` digits; a `width` of 0 means no padding.
 struct Numbers {
     first: u64,
     last: u64,
@@ -139,7 +140,7 @@ struct Numbers {
 }
 
 impl Term {
-    /// How many names it writes out.
+    /// Number of names that the term expands to.
     fn count(&self) -> u128 {
         self.pieces
             .iter()
@@ -153,7 +154,7 @@ impl Term {
             .fold(1, u128::saturating_mul)
     }
 
-    /// All names. The caller has looked at [`Term::count`].
+    /// Expands the term to all its names. The caller must have checked [`Term::count`].
     fn names(&self) -> Vec<String> {
         self.pieces.iter().fold(vec![String::new()], |names, piece| match piece {
             Piece::Text(text) => names.into_iter().map(|name| name + text).collect(),
@@ -176,7 +177,7 @@ impl Term {
     }
 }
 
-/// Reads up to the next operator outside brackets; returns what is left.
+/// Reads a term, up to the next operator outside brackets; returns the rest.
 fn read_term(marks: &[Mark]) -> Result<(Term, &[Mark]), CommandError> {
     let mut term = Term { group: false, pieces: Vec::new() };
     let mut plain = String::new();
@@ -202,7 +203,8 @@ fn read_term(marks: &[Mark]) -> Result<(Term, &[Mark]), CommandError> {
     Ok((term, rest))
 }
 
-/// Reads `01-12,15]`; returns what follows. `open` is the column of the bracket.
+/// Reads the inside of a bracket, such as `01-12,15]`; returns the rest. `open` is the column of
+/// the bracket.
 fn read_bracket(marks: &[Mark], open: usize) -> Result<(Vec<Numbers>, &[Mark]), CommandError> {
     let mut numbers = Vec::new();
     let mut rest = marks;
@@ -247,7 +249,7 @@ fn read_bracket(marks: &[Mark], open: usize) -> Result<(Vec<Numbers>, &[Mark]), 
     }
 }
 
-/// Reads digits; returns what follows.
+/// Reads digits; returns the rest.
 fn read_number(marks: &[Mark], open: usize) -> Result<(&[Mark], &[Mark]), CommandError> {
     let length = marks.iter().take_while(|(c, _)| c.is_ascii_digit()).count();
     match marks.first() {
@@ -268,7 +270,7 @@ fn is_padded(digits: &[Mark]) -> bool {
     digits.len() > 1 && digits[0].0 == '0'
 }
 
-/// What one set may still cost.
+/// Remaining limits of one node set while it is resolved.
 struct Scope<'a> {
     inventory: &'a dyn HostSource,
     most: usize,
@@ -277,7 +279,7 @@ struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// The hosts of a term that starts at `column`.
+    /// Expands a term that starts at `column` to its hosts.
     fn hosts(&mut self, term: &Term, column: usize) -> Result<Vec<HostName>, CommandError> {
         let count = term.count();
         if count > self.most as u128 {
@@ -455,7 +457,7 @@ mod tests {
         assert_eq!(node_set(&groups, &rack(), 100), Err(CommandProblem::TooManyGroups(64).at(321)));
     }
 
-    /// A term and what it means, spelled out.
+    /// Generates a term, with the names that it must expand to.
     fn term() -> impl Strategy<Value = (String, BTreeSet<String>)> {
         (0u64..30, 0u64..12, 1u64..4, any::<bool>(), prop::sample::select(vec!["a", "b-", "c.x"]))
             .prop_map(|(first, more, step, padded, stem)| {
@@ -493,7 +495,8 @@ mod tests {
                 let found = found.unwrap();
                 let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
                 prop_assert_eq!(names(&found), expected.clone());
-                // What ClusterShell's grammar makes of it in other hands.
+                // Result of the crate `nodeset`, an independent implementation of ClusterShell's
+                // grammar.
                 let other: NodeSet<IdRangeList> = Parser::default().parse(&text).unwrap();
                 let mut other: Vec<String> = other.iter().collect();
                 other.sort();

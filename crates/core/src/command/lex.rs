@@ -1,4 +1,4 @@
-//! From text to words. Every character of a word knows the column it came from.
+//! Splits a text into words. Every character of a word keeps its column in the text.
 //!
 //! Words are separated by white space. Double quotes (also “ and ”, which chat clients make of
 //! them) and single quotes hold a word together, also in its middle: `reason="a b"`. A backslash
@@ -8,14 +8,14 @@
 
 use super::error::{CommandError, CommandProblem};
 
-/// A character and its column, counted from 1.
+/// Character with its column, which counts from 1.
 pub(super) type Mark = (char, usize);
 
-/// A word without its quotes.
+/// Word without its quotes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Word {
     pub marks: Vec<Mark>,
-    /// Where it starts, quote included.
+    /// Column of the first character, opening quote included.
     pub column: usize,
     /// Index in `marks` of the first `=` outside quotes.
     pub equals: Option<usize>,
@@ -31,7 +31,7 @@ pub(super) fn text(marks: &[Mark]) -> String {
     marks.iter().map(|(c, _)| c).collect()
 }
 
-/// The characters of a text with their columns, if all of them are allowed.
+/// Characters of a text with their columns; an error if one of them is not allowed.
 pub(super) fn marks(text: &str, most: usize) -> Result<Vec<Mark>, CommandError> {
     if text.len() > most {
         return Err(CommandProblem::TextTooLong { bytes: text.len(), most }.nowhere());
@@ -47,7 +47,7 @@ pub(super) fn marks(text: &str, most: usize) -> Result<Vec<Mark>, CommandError> 
         .collect()
 }
 
-/// Marks, embeddings, overrides and isolates of the Unicode Bidirectional Algorithm (UAX #9).
+/// True for the characters of Unicode's bidirectional algorithm (UAX #9) that change direction.
 pub(super) fn turns_text(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -68,7 +68,7 @@ pub(super) fn words(marks: &[Mark]) -> Result<Vec<Word>, CommandError> {
     Ok(words)
 }
 
-/// Reads one word that starts at `at`; returns where it ends.
+/// Reads one word that starts at `at`; returns the index of its end.
 fn read_word(marks: &[Mark], mut at: usize, word: &mut Word) -> Result<usize, CommandError> {
     let mut quote: Option<Mark> = None;
     while let Some(&(c, column)) = marks.get(at) {
@@ -104,7 +104,7 @@ fn is_quote(c: char) -> bool {
 
 fn closes(open: char, c: char) -> bool {
     match open {
-        // A client may turn only one of a pair.
+        // Each closes the other, because a client may convert only one quote of a pair.
         '“' | '”' => matches!(c, '“' | '”' | '"'),
         open => c == open,
     }

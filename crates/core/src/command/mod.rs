@@ -1,9 +1,9 @@
-//! From the text that a person typed to a typed [`Command`], and what helps people to type it.
+//! Reads command texts into a typed [`Command`], and helps people to type them.
 //!
-//! [`understand`] is the way in for chat, [`submission`] for front doors that have the parts
-//! already, [`thread_reply`] for plain messages in a batch's thread. Nothing here looks at who is
-//! asking or changes anything. Actions come from `commands/*.toml` ([`spec`]), hosts from a
-//! [`HostSource`]; every error names the column and says what would be right.
+//! [`understand`] serves chat, [`submission`] serves callers that have the parts already, and
+//! [`thread_reply`] serves plain messages in a batch's thread. Nothing here checks permissions or
+//! changes anything. Actions come from `commands/*.toml` ([`spec`]), hosts from a [`HostSource`];
+//! every error names the column and says what would be right.
 //!
 //! [`HostSource`]: crate::domain::host::HostSource
 
@@ -41,11 +41,11 @@ use crate::domain::ids::BatchId;
 use crate::domain::time_zone::Zone;
 use crate::domain::workflow::Plan;
 
-/// What a person asks for. Host lists are sorted, without repeats, never empty, and hold only hosts
-/// of the inventory.
+/// Request of a person. Host lists are sorted, without repeats, never empty, and hold only hosts of
+/// the inventory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
-    /// `topic` is a verb or an action that exists.
+    /// Help; `topic` is a verb or an action that exists.
     Help {
         topic: Option<String>,
     },
@@ -58,9 +58,9 @@ pub enum Command {
     Cancel(BatchId),
     Pause(BatchId),
     Resume(BatchId),
-    /// Asks for the failed hosts of a batch again.
+    /// Submits the failed hosts of a batch again.
     Retry(BatchId),
-    /// Takes hosts out of a batch that still waits.
+    /// Takes hosts out of a batch that has not started.
     Drop {
         batch: BatchId,
         hosts: Vec<HostName>,
@@ -70,21 +70,22 @@ pub enum Command {
         batch: BatchId,
         reason: Option<String>,
     },
-    /// Lets quarantined hosts go.
+    /// Releases quarantined hosts.
     Release(Vec<HostName>),
-    /// Shows what a node set means.
+    /// Shows the hosts of a node set.
     Hosts {
         expression: String,
         hosts: Vec<HostName>,
     },
     Whoami,
-    /// Asks what a submission would do.
+    /// Shows what a submission would do.
     DryRun(Submit),
     Notify(Notify),
 }
 
 impl Command {
-    /// Whether it can only keep something from being done. That is never too late.
+    /// True if the command can only stop or prevent work. Such a command is accepted however old
+    /// its message is.
     pub fn only_holds_back(&self) -> bool {
         match self {
             Command::Cancel(_)
@@ -108,31 +109,31 @@ impl Command {
     }
 }
 
-/// A request to do something to hosts.
+/// Submission: an action, its hosts and its plan.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Submit {
     pub plan: Plan,
     pub hosts: Vec<HostName>,
-    /// One line of at most [`MAX_REASON`] characters.
+    /// Reason of the person: one line of at most [`MAX_REASON`] characters.
     pub reason: Option<String>,
 }
 
-/// Longest reason, in characters.
+/// Largest length of a reason, in characters.
 pub const MAX_REASON: usize = 500;
 
-/// How much one command may ask for, and how its times are meant.
+/// Limits and defaults by which a command is read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommandLimits {
-    /// Most hosts of one command.
+    /// Largest number of hosts of one command.
     pub max_hosts: usize,
-    /// Longest command, in bytes.
+    /// Largest length of a command, in bytes.
     pub max_text: usize,
-    /// Refuse an action without `reason=`.
+    /// Set to refuse an action without `reason=`.
     pub reason_required: bool,
-    /// How long a destructive action can be stopped after the last approval, unless its own file
-    /// says it.
+    /// Time between the last approval and the start of a destructive action, in which it can still
+    /// be stopped. The action's own file may set another.
     pub countdown: Duration,
-    /// Of times that name none.
+    /// Time zone used for times without one.
     pub zone: Zone,
 }
 

@@ -1,4 +1,4 @@
-//! `notify`: what a person is told, and with `here` what the channel is told.
+//! The command `notify`: sets the notices of a person, or with `here` those of a channel.
 //!
 //! ```text
 //! notify                                        show both
@@ -17,23 +17,23 @@ use crate::domain::notify::{
     ActionChoice, ChannelChange, DeliveryPreference, NoticeTopic, PreferenceChange, Verbosity,
 };
 
-/// A request about notices.
+/// Request about notices.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Notify {
     Show,
-    /// Never empty.
+    /// Changes of the person's own preferences; never empty.
     Mine(Vec<PreferenceChange>),
-    /// Names at least one change.
+    /// Change of the channel's setting; never empty.
     Here(ChannelChange),
 }
 
 const DIGEST: &str = "digest";
 const ON_OR_OFF: &str = "on or off";
-/// Keys behind `here`, with what may be written.
+/// Keys after `here`, with their allowed values.
 pub(super) const HERE: [(&str, &str); 2] =
     [("actions", "actions such as reboot,power-off, or all"), ("verbosity", Verbosity::WORDS)];
 
-/// Keys of a person, with what may be written.
+/// Keys of a person's preferences, with their allowed values.
 pub(super) fn mine() -> impl Iterator<Item = (&'static str, &'static str)> {
     let topics = NoticeTopic::ALL.iter().map(|topic| (topic.as_str(), DeliveryPreference::WORDS));
     topics.chain([(DIGEST, ON_OR_OFF)])
@@ -76,7 +76,7 @@ pub(super) fn read(
     }
 }
 
-/// The `key=value` words, each key once and known.
+/// Reads the `key=value` words; a repeated or unknown key is an error.
 fn pairs<'a>(
     verb: &'static Verb,
     words: &[Word],
@@ -126,7 +126,7 @@ fn one_of<T: std::str::FromStr>(
     value.parse().map_err(|_| bad(value, key, column, expected))
 }
 
-/// Reads `all`, or names of actions with commas between them.
+/// Reads `all`, or names of actions separated by commas.
 fn actions(value: &str, catalog: &Catalog, column: usize) -> Result<ActionChoice, CommandError> {
     if ["all", "*"].contains(&value) {
         return Ok(ActionChoice::All);

@@ -23,7 +23,8 @@ use super::{Command, CommandLimits, MAX_REASON, Submit, hosts, notify, reply};
 use crate::domain::host::{HostName, HostSource};
 use crate::domain::ids::BatchId;
 
-/// Reads a command. The first thing wrong is the error. `now` is what times are held against.
+/// Reads a command; returns its first error. `now` is the time that the command's own times are
+/// compared with.
 pub fn understand(
     text: &str,
     catalog: &Catalog,
@@ -36,7 +37,7 @@ pub fn understand(
         (first, rest) if lex::text(first).eq_ignore_ascii_case("/metal") => rest,
         _ => &marks,
     };
-    // Before splitting into words: an apostrophe in a reason is no quote.
+    // Before the text is split into words: an apostrophe in a reason is not a quote.
     let (first, rest) = split_raw(marks);
     if lex::text(first).eq_ignore_ascii_case("reject") {
         return reject(rest);
@@ -59,12 +60,12 @@ pub fn understand(
     }
 }
 
-/// All words that a command can start with.
+/// All words that can start a command.
 pub(super) fn names(catalog: &Catalog) -> impl Iterator<Item = &str> {
     VERBS.iter().map(|verb| verb.name).chain(catalog.actions().map(|action| action.name.as_str()))
 }
 
-/// The text up to the first white space, and the rest.
+/// Text up to the first white space, and the rest.
 fn split_raw(marks: &[Mark]) -> (&[Mark], &[Mark]) {
     let start = marks.iter().take_while(|(c, _)| c.is_whitespace()).count();
     let length = marks[start..].iter().take_while(|(c, _)| !c.is_whitespace()).count();
@@ -131,7 +132,7 @@ fn is_option(word: &Word) -> bool {
     matches!(word.marks.as_slice(), [('—', _), ..] | [('-', _), ('-', _), ..])
 }
 
-/// A verb and what follows it.
+/// Verb and the words after it.
 struct Line<'a> {
     verb: &'static Verb,
     rest: &'a [Word],
@@ -204,7 +205,8 @@ impl Line<'_> {
         submit(action, rest, self.inventory, self.limits, self.now).map(Command::DryRun)
     }
 
-    /// A number is a batch; anything else is hosts, with or without the word `host`.
+    /// Reads the target of `status`: a number is a batch; anything else is a node set, with or
+    /// without the word `host` before it.
     fn status(&self) -> Result<Command, CommandError> {
         match self.rest {
             [] => self.batch().map(Command::Status),

@@ -1,16 +1,16 @@
-//! Lists of hosts that people paste or hand over as a file, as a node set.
+//! Turns lists of hosts, pasted or from a file, into node sets.
 //!
-//! A pasted list has hosts or node sets one per line, or with commas, semicolons or blanks between
-//! them; bullets and lines that begin with `#` are left out. A CSV file has one column, or names its
+//! A pasted list has hosts or node sets one per line, or separated by commas, semicolons or blanks;
+//! bullets and lines that begin with `#` are ignored. A CSV file has one column, or names its
 //! column of hosts in the first line.
 //!
 //! Invariant: nothing is guessed. A file of several columns that names none of them is refused,
-//! since a rack's name must not be read as a host's.
+//! because the name of a rack must not be read as a host.
 
-/// Names that a column of hosts may have.
+/// Accepted titles of the column of hosts in a CSV file.
 const COLUMNS: [&str; 7] = ["host", "hosts", "hostname", "name", "server", "node", "fqdn"];
 
-/// Why a file is no list of hosts. The text is for the person.
+/// Reasons why a file is not a list of hosts. The text is for the person.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotAList {
     #[error("the file is not text in UTF-8")]
@@ -23,7 +23,7 @@ pub enum NotAList {
     WhichColumn,
 }
 
-/// A pasted list as a node set. What is wrong with it is found by whoever reads the set.
+/// Turns a pasted list into a node set, unchecked: `node_set` finds its errors.
 pub fn pasted(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
     let items = lines.flat_map(|line| {
@@ -35,7 +35,8 @@ pub fn pasted(text: &str) -> String {
     items.filter(|item| !item.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// The hosts of a file as a node set; `name` tells a CSV file from a pasted list.
+/// Turns the content of a file into a node set. The ending of `name` tells a CSV file from a plain
+/// list.
 pub fn listed(name: &str, content: &[u8]) -> Result<String, NotAList> {
     let text = std::str::from_utf8(content).map_err(|_| NotAList::NotText)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

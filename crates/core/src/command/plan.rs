@@ -1,4 +1,4 @@
-//! From an action and its arguments to the steps that will be done.
+//! Turns an action and its arguments into the steps of a plan.
 //!
 //! Expressions see the arguments and nothing else: no files, no clock, no environment. An unknown
 //! name is an error, and so is a parameter that the step does not have.
@@ -14,15 +14,16 @@ use crate::domain::workflow::{PlannedStep, StepAction};
 /// Arguments by name.
 pub(super) type Args = BTreeMap<String, ArgValue>;
 
-/// Where in the action's file, and what is wrong.
+/// Error in an action's file: the key, if known, and the problem.
 pub(super) type Flaw = (Option<String>, String);
 
-/// Combinations of arguments that are tried when an action is loaded; more are refused.
+/// Largest number of combinations of arguments that are tried when an action is loaded. An action
+/// with more is refused.
 const MAX_COMBINATIONS: usize = 4096;
 
 const DEFAULT_DEADLINE: &str = "1m";
 
-/// The steps for these arguments, which must be complete.
+/// Plans the steps for these arguments, which must be complete.
 pub(super) fn steps(action: &ActionSpec, args: &Args) -> Result<Vec<PlannedStep>, Flaw> {
     let engine = engine();
     let variables: BTreeMap<String, Value> =
@@ -42,7 +43,8 @@ pub(super) fn steps(action: &ActionSpec, args: &Args) -> Result<Vec<PlannedStep>
     Ok(planned)
 }
 
-/// Plans the action with every combination of the values that stand for all others.
+/// Plans the action with every combination of sample values, so that an error shows when the file
+/// is loaded.
 pub(super) fn try_all(action: &ActionSpec) -> Result<(), Flaw> {
     let samples: Vec<(&String, Vec<ArgValue>)> =
         action.args.iter().map(|(name, spec)| (name, spec.samples())).collect();
@@ -73,7 +75,7 @@ pub(super) fn try_all(action: &ActionSpec) -> Result<(), Flaw> {
     Ok(())
 }
 
-/// The step, or `None` when its `when` is false. An error names the key within the step.
+/// Plans one step; `None` when its `when` is false. An error names the key within the step.
 fn plan_step(
     engine: &Environment<'_>,
     step: &StepSpec,
@@ -129,7 +131,7 @@ fn engine() -> Environment<'static> {
     engine
 }
 
-/// Renders text; one expression alone keeps its type.
+/// Renders a text. A text that is one expression keeps the expression's type.
 fn render(engine: &Environment<'_>, source: &str, context: &Value) -> Result<toml::Value, String> {
     if let Some(expression) = lone_expression(source) {
         let value = evaluate(engine, expression, context)?;
@@ -154,11 +156,11 @@ fn evaluate(engine: &Environment<'_>, expression: &str, context: &Value) -> Resu
         .compile_expression(expression)
         .and_then(|expression| expression.eval(context.clone()))
         .map_err(|cause| one_line(&cause.to_string()))?;
-    // The engine itself minds an undefined name only when something is done with it.
+    // Checked here because the engine accepts an undefined name that is only printed.
     if value.is_undefined() { Err(format!("{expression} is undefined")) } else { Ok(value) }
 }
 
-/// The expression of a text that is nothing but `{{ expression }}`.
+/// Expression of a text that consists of one `{{ expression }}` only.
 fn lone_expression(source: &str) -> Option<&str> {
     let inner = source.trim().strip_prefix("{{")?.strip_suffix("}}")?;
     (!inner.contains("{{") && !inner.contains("}}")).then(|| inner.trim())

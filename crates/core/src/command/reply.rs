@@ -1,12 +1,13 @@
-//! Plain messages in a batch's thread. People talk there, so only these exact forms, in any case,
-//! mean something: `approve`, `approved`, `lgtm`, `+1`, `cancel`, `stop`, `status`, `retry`, and `reject`
-//! with or without a reason (`reject because ...`, `reject: ...`, `reject ...`).
+//! Reads plain messages in a batch's thread. People also talk there, so only these exact forms, in
+//! any case, are commands: `approve`, `approved`, `lgtm`, `+1`, `cancel`, `stop`, `status`,
+//! `retry`, and `reject` with or without a reason (`reject because ...`, `reject: ...`, `reject
+//! ...`).
 //!
-//! `reject` alone takes free text, since a rejection too many does no harm to a host.
+//! Only `reject` takes free text, because a rejection by mistake does no harm to a host.
 
 use super::{MAX_REASON, lex};
 
-/// What a message in a batch's thread asks for.
+/// Request that a message in a batch's thread makes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ThreadReply {
     Approve,
@@ -17,7 +18,8 @@ pub enum ThreadReply {
 }
 
 impl ThreadReply {
-    /// Whether it can only keep something from being done. That is never too late.
+    /// True if the request can only stop or prevent work. Such a request is accepted however old
+    /// its message is.
     pub fn only_holds_back(&self) -> bool {
         match self {
             ThreadReply::Reject { .. } | ThreadReply::Cancel => true,
@@ -26,7 +28,7 @@ impl ThreadReply {
     }
 }
 
-/// Reads a message in a thread; `None` is talk.
+/// Reads a message in a thread; `None` for a message that is no request.
 pub fn thread_reply(text: &str) -> Option<ThreadReply> {
     let text = text.trim();
     match text.to_lowercase().as_str() {
@@ -40,13 +42,13 @@ pub fn thread_reply(text: &str) -> Option<ThreadReply> {
     Some(ThreadReply::Reject { reason: rejection(rest) })
 }
 
-/// The reason that somebody gave for a rejection, cut to [`MAX_REASON`]: a rejection must not fail
-/// for the length of its reason.
+/// Reason of a rejection, cut to [`MAX_REASON`], because a rejection must not fail when its reason
+/// is too long.
 pub fn rejection(text: &str) -> Option<String> {
     reason(text).map(|reason| reason.chars().take(MAX_REASON).collect())
 }
 
-/// The reason in what follows `reject`, as one line.
+/// Reads the reason after `reject`, as one line.
 pub(super) fn reason(rest: &str) -> Option<String> {
     let rest = rest.trim().trim_start_matches([':', ',']).trim();
     let rest = strip_word(rest, "because").unwrap_or(rest);
@@ -66,7 +68,7 @@ pub(super) fn reason(rest: &str) -> Option<String> {
     (!reason.is_empty()).then(|| reason.to_owned())
 }
 
-/// What follows `word`, which must end there.
+/// Text after `word`; `None` if the text does not begin with `word` as a whole word.
 fn strip_word<'a>(text: &'a str, word: &str) -> Option<&'a str> {
     let start = text.get(..word.len())?;
     let rest = &text[word.len()..];

@@ -44,10 +44,10 @@ use crate::domain::workflow::{Check, Risk};
 #[folder = "../../commands/"]
 struct BuiltIn;
 
-/// Longest duration of an argument that names no `max`.
+/// Largest duration of an argument without `max`.
 const MAX_DURATION: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Longest countdown.
+/// Largest countdown.
 const MAX_COUNTDOWN: Duration = Duration::from_secs(3600);
 
 /// All actions, by name.
@@ -56,34 +56,34 @@ pub struct Catalog {
     actions: BTreeMap<String, ActionSpec>,
 }
 
-/// An action: what a person can ask to be done to hosts.
+/// Action: work on hosts that a person can ask for.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ActionSpec {
     pub name: String,
     pub summary: String,
     pub risk: Risk,
     pub checks: BTreeSet<Check>,
-    /// As the file says it; see [`ActionSpec::countdown`].
+    /// Countdown in the file; see [`ActionSpec::countdown`].
     countdown: Option<Duration>,
     pub args: BTreeMap<String, ArgSpec>,
     pub steps: Vec<StepSpec>,
 }
 
-/// An argument of an action.
+/// Argument of an action.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArgSpec {
     pub kind: ArgKind,
     #[serde(default, deserialize_with = "scalar")]
     pub default: Option<String>,
-    /// For [`ArgKind::Choice`] only.
+    /// Allowed words; for [`ArgKind::Choice`] only.
     #[serde(default)]
     pub choices: Vec<String>,
     pub help: String,
-    /// Least value, for durations and counts.
+    /// Smallest value, for durations and counts.
     #[serde(default, deserialize_with = "scalar")]
     pub min: Option<String>,
-    /// Greatest value, for durations and counts.
+    /// Largest value, for durations and counts.
     #[serde(default, deserialize_with = "scalar")]
     pub max: Option<String>,
 }
@@ -91,16 +91,16 @@ pub struct ArgSpec {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ArgKind {
-    /// Whole seconds, written `90s`, `5m`, `1h30m`.
+    /// Duration in whole seconds, written `90s`, `5m`, `1h30m`.
     Duration,
     Choice,
-    /// `true` or `false`.
+    /// Truth value: `true` or `false`.
     Flag,
-    /// A whole number.
+    /// Count: a whole number.
     Count,
 }
 
-/// A step before its expressions are rendered.
+/// Step before its expressions are rendered.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 pub struct StepSpec {
     pub title: String,
@@ -108,12 +108,12 @@ pub struct StepSpec {
     #[serde(default)]
     pub retry: u32,
     pub when: Option<String>,
-    /// `run` and the parameters of that step.
+    /// Step's name (`run`) and parameters.
     #[serde(flatten)]
     pub action: toml::Table,
 }
 
-/// A value of an argument.
+/// Value of an argument.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ArgValue {
     Duration(Duration),
@@ -122,17 +122,17 @@ pub enum ArgValue {
     Count(u64),
 }
 
-/// Why an action's file cannot be used.
+/// Error in an action's file.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{file}: {}{problem}", .key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default())]
 pub struct SpecError {
     pub file: String,
-    /// Where in the file, as far as known: `args.wait.default`, `steps[2].deadline`.
+    /// Position in the file, if known: `args.wait.default`, `steps[2].deadline`.
     pub key: Option<String>,
     pub problem: String,
 }
 
-/// The file's content; the name comes from outside.
+/// Content of the file. The action's name is not in it: it is the name of the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -147,7 +147,8 @@ struct File {
 }
 
 impl Catalog {
-    /// The built-in actions, and those of a site's folder, which add or override by name.
+    /// Loads the built-in actions and those of a site's folder. A site's action adds to them, or
+    /// replaces the one of the same name.
     pub fn load(site: Option<&Path>) -> Result<Self, SpecError> {
         let mut catalog = Catalog::default();
         for file in BuiltIn::iter().filter(|file| file.ends_with(".toml")) {
@@ -193,7 +194,7 @@ impl Catalog {
 }
 
 impl ActionSpec {
-    /// Reads and checks one action; the name of `file` names it.
+    /// Reads and checks one action; its name is taken from `file`.
     pub fn parse(file: &str, text: &str) -> Result<Self, SpecError> {
         let fail = |key: Option<&str>, problem: String| SpecError {
             file: file.to_owned(),
@@ -237,8 +238,8 @@ impl ActionSpec {
         Ok(action)
     }
 
-    /// How long it can be stopped between the last approval and its start: what its file says, or
-    /// the `usual` time when it is destructive.
+    /// Time between the last approval and the start, in which the batch can still be stopped: the
+    /// one in the action's file, or else `usual` for a destructive action and zero for others.
     pub fn countdown(&self, usual: Duration) -> Duration {
         let usual = if self.risk == Risk::Destructive { usual } else { Duration::ZERO };
         self.countdown.unwrap_or(usual)
@@ -246,7 +247,7 @@ impl ActionSpec {
 }
 
 impl ArgSpec {
-    /// Reads a value; the error says what would be right, with an example.
+    /// Reads a value; the error gives the allowed values, with an example.
     pub fn read(&self, text: &str) -> Result<ArgValue, String> {
         let wrong = || self.expected();
         match self.kind {
@@ -282,7 +283,7 @@ impl ArgSpec {
         }
     }
 
-    /// What may be written: `a duration such as 5m, from 10s to 1h`.
+    /// Allowed values in words: `a duration such as 5m, from 10s to 1h`.
     pub fn expected(&self) -> String {
         match self.kind {
             ArgKind::Flag => "true or false".into(),
@@ -308,7 +309,7 @@ impl ArgSpec {
         }
     }
 
-    /// The value when none is given; `None` when one must be.
+    /// Default value; `None` for a required argument.
     pub(super) fn default_value(&self) -> Option<ArgValue> {
         match (&self.default, self.kind) {
             (Some(text), _) => self.read(text).ok(),
@@ -317,7 +318,8 @@ impl ArgSpec {
         }
     }
 
-    /// Values that stand for all that can be given: every choice, the ends of a range, the default.
+    /// Sample values that represent all allowed ones: every choice, the ends of a range, the
+    /// default.
     pub(super) fn samples(&self) -> Vec<ArgValue> {
         let mut samples: Vec<ArgValue> = match self.kind {
             ArgKind::Flag => vec![ArgValue::Flag(false), ArgValue::Flag(true)],
@@ -348,7 +350,7 @@ impl ArgSpec {
         (bound(&self.min).unwrap_or(0), bound(&self.max).unwrap_or(u64::from(u32::MAX)))
     }
 
-    /// The first field that is wrong, and why.
+    /// First invalid field, and the problem.
     fn check(&self) -> Result<(), (&'static str, String)> {
         let choice = self.kind == ArgKind::Choice;
         let ranged = matches!(self.kind, ArgKind::Duration | ArgKind::Count);
@@ -389,7 +391,7 @@ impl ArgSpec {
 }
 
 impl ArgValue {
-    /// As a person would type it.
+    /// Value as a person would type it.
     pub fn text(&self) -> String {
         match self {
             ArgValue::Duration(value) => duration_text(*value),
@@ -405,7 +407,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok().filter(|value| value.subsec_nanos() == 0)
 }
 
-/// `1h30m`, which [`duration`] reads back.
+/// Formats a duration as `1h30m`, which [`duration`] reads.
 pub(super) fn duration_text(value: Duration) -> String {
     humantime::format_duration(value).to_string().replace(' ', "")
 }
@@ -419,7 +421,7 @@ fn is_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
 }
 
-/// Text, a number or a truth value, as text.
+/// Reads a text, a number or a truth value, as text.
 fn scalar<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     match toml::Value::deserialize(from)? {
         toml::Value::String(text) => Ok(Some(text)),

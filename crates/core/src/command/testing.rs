@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::host::{HostName, HostSource};
 
-/// `web[01-40]` and `db[01-08]` in two racks.
+/// Inventory with `web[01-40]` and `db[01-08]` in two racks.
 pub(super) fn rack() -> TestRack {
     let mut rack = TestRack::default();
     for n in 1..=40 {
@@ -51,7 +51,7 @@ impl HostSource for TestRack {
     }
 }
 
-/// An inventory that has every host and no group.
+/// Inventory that has every host and no group.
 pub(super) struct Everything;
 
 impl HostSource for Everything {

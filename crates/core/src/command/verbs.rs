@@ -1,6 +1,6 @@
 //! The commands that are not actions. Parsing, help and completion read this one table.
 
-/// A command and how it is written.
+/// Command with its usage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Verb {
     pub name: &'static str,
@@ -18,7 +18,7 @@ const fn verb(
     Verb { name, usage, summary, examples }
 }
 
-/// All of them, in the order of the help page.
+/// All verbs, in the order of the help page.
 pub const VERBS: [Verb; 16] = [
     verb("help", "help [TOPIC]", "Show what can be asked", &["help", "help reboot"]),
     verb(

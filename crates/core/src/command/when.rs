@@ -16,16 +16,17 @@ use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 use super::spec::duration;
 use crate::domain::time_zone::{NotOneTime, Zone};
 
-/// How far ahead a start may lie: its hosts are held until then.
+/// Largest time until a start. A batch keeps its hosts until then.
 pub(super) const MOST_AHEAD: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// What is wrong with a time.
+/// Errors of times.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wrong {
     NotATime,
     Past(OffsetDateTime),
     TooFar,
-    /// The clocks go past `time`; `right` is as long after the change as was meant.
+    /// Time that the clocks skip when they are put forward; `right` is the corrected time, as long
+    /// after the change as `time` was meant to be.
     Skipped {
         time: PrimitiveDateTime,
         right: OffsetDateTime,
@@ -36,7 +37,7 @@ pub(super) enum Wrong {
     },
 }
 
-/// Reads a time that is still to come, in whole seconds of UTC.
+/// Reads a time in the future, in whole seconds of UTC.
 pub(super) fn read(text: &str, now: OffsetDateTime, zone: &Zone) -> Result<OffsetDateTime, Wrong> {
     let text = text.trim().to_uppercase();
     let relative = text.strip_prefix("IN").filter(|rest| rest.starts_with([' ', '\t']));
@@ -93,11 +94,11 @@ fn calendar(date: &str) -> Option<Date> {
     let [year, month, day] = numbers(date, '-', &[4, 2, 2])?;
     let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
     let date = Date::from_calendar_date(i32::from(year), month, u8::try_from(day).ok()?).ok()?;
-    // Years that a time in UTC could leave are none that anybody means.
+    // Other years are mistakes, and their conversion to UTC could overflow.
     (1970..9999).contains(&date.year()).then_some(date)
 }
 
-/// `02:00`, `02:00:30`, `02:00Z`, `02:00 UTC`, `02:00+01:00`.
+/// Reads a time of day: `02:00`, `02:00:30`, `02:00Z`, `02:00 UTC`, `02:00+01:00`.
 fn clock(text: &str) -> Option<(Time, Option<UtcOffset>)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != ':').unwrap_or(text.len());
     let (time, zone) = text.split_at(end);
@@ -114,7 +115,7 @@ fn clock(text: &str) -> Option<(Time, Option<UtcOffset>)> {
             let ahead = offset.starts_with('+');
             let [hours, minutes] = numbers(offset.strip_prefix(['+', '-'])?, ':', &[2, 2])?;
             let seconds = i32::from(hours) * 3600 + i32::from(minutes) * 60;
-            // The widest in use is +14:00.
+            // The largest offset in use is +14:00.
             let real = minutes < 60 && seconds <= 14 * 3600;
             let signed = if ahead { seconds } else { -seconds };
             Some(UtcOffset::from_whole_seconds(signed).ok().filter(|_| real)?)
@@ -123,7 +124,7 @@ fn clock(text: &str) -> Option<(Time, Option<UtcOffset>)> {
     Some((time, zone))
 }
 
-/// Numbers of exactly these many digits.
+/// Reads numbers of exactly these many digits, with `between` as the separator.
 fn numbers<const N: usize>(text: &str, between: char, digits: &[usize; N]) -> Option<[u16; N]> {
     let mut parts = text.split(between);
     let mut found = [0; N];

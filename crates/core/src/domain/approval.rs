@@ -1,4 +1,4 @@
-//! Who must approve a batch, and whether they have.
+//! Approval rules: which approvals a batch needs, and the tally of those given.
 //!
 //! Invariants: without a matching rule one approval by the owner is needed (default closed); the
 //! submitter's own approval never counts; an approval counts for one [`Digest`] only, and only
@@ -13,7 +13,7 @@ use super::human_duration;
 use super::principal::Principal;
 use super::workflow::{Digest, Risk};
 
-/// How long an approval is waited for when no rule says it.
+/// Time until an unapproved batch expires, when no rule gives one.
 pub const DEFAULT_EXPIRY: Duration = Duration::from_secs(60 * 60);
 
 /// One `[[approval]]` of the configuration. Conditions that are left out match everything.
@@ -22,14 +22,14 @@ pub const DEFAULT_EXPIRY: Duration = Duration::from_secs(60 * 60);
 pub struct ApprovalRule {
     pub action: Option<String>,
     pub risk: Option<Risk>,
-    /// Owner group of the hosts.
+    /// Condition: owner group of the hosts.
     pub owner: Option<String>,
-    /// How many different people must approve; 0 asks nobody.
+    /// Number of different people who must approve; 0 means that no approval is needed.
     #[serde(default = "one")]
     pub quorum: u32,
     #[serde(default = "owner_only")]
     pub from: Vec<ApproverRef>,
-    /// How long the batch waits before it expires.
+    /// Time that the batch waits for approval before it expires.
     #[serde(default = "default_expiry", deserialize_with = "human_duration::deserialize")]
     pub expires: Duration,
 }
@@ -46,7 +46,8 @@ fn default_expiry() -> Duration {
     DEFAULT_EXPIRY
 }
 
-/// Who may approve: `owner` (the owner group of the hosts) or `group:NAME`.
+/// People who may approve, as the configuration writes them: `owner` (the owner group of the hosts)
+/// or `group:NAME`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub enum ApproverRef {
@@ -54,7 +55,7 @@ pub enum ApproverRef {
     Group(String),
 }
 
-/// Text that names no approvers.
+/// Text that is neither `owner` nor `group:NAME`.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0:?} names no approvers: write \"owner\" or \"group:NAME\"")]
 pub struct NotAnApproverRef(pub String);
@@ -72,7 +73,7 @@ impl TryFrom<String> for ApproverRef {
 }
 
 impl ApprovalRule {
-    /// The groups whose members may approve for hosts of this owner.
+    /// Groups whose members may approve for hosts of this owner.
     pub fn groups(&self, owner: &str) -> BTreeSet<String> {
         self.from
             .iter()
@@ -90,28 +91,28 @@ impl ApprovalRule {
     }
 }
 
-/// What one owner group's part of a batch needs. Stored with the batch, so that a later change of
-/// the rules does not change a batch that people are deciding on.
+/// Approvals that one owner group's part of a batch needs. Stored with the batch, so that a later
+/// change of the rules does not change a batch that waits for decisions.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Requirement {
     pub owner: String,
-    /// How many hosts of the batch belong to that owner.
+    /// Number of the batch's hosts that belong to that owner.
     pub hosts: u32,
     pub quorum: u32,
     /// Groups whose members may approve this part.
     pub from: BTreeSet<String>,
 }
 
-/// What a batch needs before it may start.
+/// Approvals that a batch needs before it may start.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Needed {
-    /// Sorted by owner; empty when nobody needs to approve.
+    /// Requirements, sorted by owner; empty when no approval is needed.
     pub requirements: Vec<Requirement>,
-    /// The shortest of the rules that ask somebody.
+    /// Time until the batch expires: the shortest of the rules that need an approval.
     pub expires: Duration,
 }
 
-/// How many hosts each owner group has.
+/// Counts the hosts of each owner group.
 pub fn count_by_owner<'a>(owners: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, u32> {
     let mut counts = BTreeMap::new();
     for owner in owners {
@@ -120,8 +121,8 @@ pub fn count_by_owner<'a>(owners: impl IntoIterator<Item = &'a str>) -> BTreeMap
     counts
 }
 
-/// Finds the first matching rule for each owner group. No match means: one approval by the owner
-/// within [`DEFAULT_EXPIRY`].
+/// Finds the first matching rule for each owner group. Without a match, one approval by the owner
+/// is needed within [`DEFAULT_EXPIRY`].
 pub fn requirements(
     rules: &[ApprovalRule],
     action: &str,
@@ -144,7 +145,7 @@ pub fn requirements(
     Needed { requirements, expires: expires.unwrap_or(DEFAULT_EXPIRY) }
 }
 
-/// What a person said.
+/// Content of a decision: approve or reject.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -167,16 +168,16 @@ impl Verdict {
     }
 }
 
-/// One person's word on one plan.
+/// Decision of one person on one plan.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decision {
     pub login: String,
     pub verdict: Verdict,
-    /// The plan that they saw.
+    /// Digest of the plan that the person saw.
     pub digest: Digest,
 }
 
-/// Why a person may not decide on a batch. The message is for them.
+/// Reasons why a person may not decide on a batch. The message is for that person.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum MayNot {
     #[error("you submitted this batch, so somebody else has to decide on it")]
@@ -189,7 +190,7 @@ fn list(groups: &BTreeSet<String>) -> String {
     groups.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// The owners for whose part this person's word counts; never empty.
+/// Owners for whose hosts this person may decide; never empty.
 pub fn may_decide(
     requirements: &[Requirement],
     submitter: &str,
@@ -210,42 +211,42 @@ pub fn may_decide(
     Ok(owners)
 }
 
-/// One owner group's part of a tally.
+/// Tally for the hosts of one owner group.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct OwnerTally {
     pub owner: String,
     pub hosts: u32,
     pub quorum: u32,
-    /// Logins in the order of their first approval.
+    /// Logins of those who approved, in the order of their first approval.
     pub approved_by: Vec<String>,
     pub from: BTreeSet<String>,
 }
 
 impl OwnerTally {
-    /// Whether enough different people approved this part.
+    /// True if enough different people approved this part.
     pub fn reached(&self) -> bool {
         self.approved_by.len() >= self.quorum as usize
     }
 }
 
-/// Where the decisions on a batch stand.
+/// Tally of all decisions on a batch.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Tally {
     pub parts: Vec<OwnerTally>,
-    /// Login of the first who rejected.
+    /// Login of the first person who rejected.
     pub rejected_by: Option<String>,
 }
 
 impl Tally {
-    /// Every part has its quorum and nobody rejected.
+    /// True if every part has its quorum and nobody rejected.
     pub fn approved(&self) -> bool {
         self.rejected_by.is_none() && self.parts.iter().all(OwnerTally::reached)
     }
 }
 
-/// Adds up decisions in the order given. Each comes with its person's groups of today; people who
-/// are no longer in the directory are left out by the caller. One valid reject rejects the whole
-/// batch, even when the same person approves as well.
+/// Adds up decisions in the given order. Each comes with the person's current groups; the caller
+/// leaves out people who are no longer in the directory. One valid reject rejects the whole batch,
+/// even when the same person approves as well.
 pub fn tally(
     requirements: &[Requirement],
     digest: Digest,
@@ -352,7 +353,7 @@ mod tests {
             ("power-on", Harmless, both, &[], 60),
             ("reboot", Disruptive, &[web], &[(web, 1, &[web])], 120),
             ("reboot", Disruptive, both, &[(db, 2, leads), (web, 1, &[web])], 30),
-            // No rule for it: default closed.
+            // No rule matches: default closed.
             ("wipe", Destructive, both, &[(db, 1, &[db]), (web, 1, &[web])], 60),
         ];
         for (action, risk, owners, parts, minutes) in table {
@@ -402,7 +403,7 @@ mod tests {
             ("lea", &["leads"], Ok(vec!["web".into(), "db".into()])),
             ("eve", &["other"], Err(all.clone())),
             ("eve", &[], Err(all)),
-            // Even in every group, and said before anything else.
+            // Submitters are refused first, even if they are in every group.
             ("alice", &["web", "db", "leads"], Err(MayNot::OwnBatch)),
             ("alice", &[], Err(MayNot::OwnBatch)),
         ];

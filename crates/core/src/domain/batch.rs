@@ -1,11 +1,11 @@
-//! States of a batch and the one table of what may follow what.
+//! States of a batch, and the one table of transitions between them.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a batch stands.
+/// State of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BatchState {
@@ -23,14 +23,14 @@ pub enum BatchState {
     Cancelled,
 }
 
-/// What happened to a batch.
+/// Event that changes a batch's state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BatchEvent {
-    /// Admission or a check found that it must not be done.
+    /// Admission or a check refused the batch.
     Refuse,
     /// All checks passed; a quorum is still needed.
     AskApproval,
-    /// All checks passed and policy asks nobody, or the quorum is reached.
+    /// All checks passed and policy needs no approval, or the quorum is reached.
     Approve,
     Reject,
     Expire,
@@ -42,7 +42,7 @@ pub enum BatchEvent {
     Finish(BatchResult),
 }
 
-/// How the jobs of a finished batch add up.
+/// Result of a finished batch, computed from its jobs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BatchResult {
     AllSucceeded,
@@ -50,7 +50,7 @@ pub enum BatchResult {
     NoneSucceeded,
 }
 
-/// An event that the state does not allow. Nothing changed.
+/// Event that is not allowed in the state. The state is unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a batch that is {state} cannot be changed by {event:?}")]
 pub struct IllegalBatchEvent {
@@ -58,7 +58,7 @@ pub struct IllegalBatchEvent {
     pub event: BatchEvent,
 }
 
-/// The state after `event`. Every change of a batch's state goes through here.
+/// Computes the state after `event`. Every change of a batch's state uses this function.
 pub fn next(state: BatchState, event: BatchEvent) -> Result<BatchState, IllegalBatchEvent> {
     use BatchEvent as E;
     use BatchState as S;
@@ -67,7 +67,7 @@ pub fn next(state: BatchState, event: BatchEvent) -> Result<BatchState, IllegalB
         (S::Checking, E::AskApproval) => S::AwaitingApproval,
         (S::Checking | S::AwaitingApproval, E::Approve) => S::Scheduled,
         (S::AwaitingApproval, E::Reject) => S::Rejected,
-        // The approval, or the start, did not come in time.
+        // The approval, or the start, came too late.
         (S::AwaitingApproval | S::Scheduled, E::Expire) => S::Expired,
         (S::Scheduled, E::Start) => S::Running,
         (S::Running, E::Pause) => S::Paused,
@@ -96,7 +96,7 @@ impl BatchState {
         BatchState::Cancelled,
     ];
 
-    /// Nothing follows a final state.
+    /// True for a final state: no event is allowed after it.
     pub fn is_final(self) -> bool {
         use BatchState as S;
         match self {
@@ -111,7 +111,7 @@ impl BatchState {
         }
     }
 
-    /// The name in the database and in JSON.
+    /// Name in the database and in JSON.
     pub fn as_str(self) -> &'static str {
         use BatchState as S;
         match self {
@@ -132,13 +132,13 @@ impl BatchState {
 }
 
 impl fmt::Display for BatchState {
-    /// For people: `awaiting approval`.
+    /// Formats the state for people: `awaiting approval`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.as_str().replace('_', " "))
     }
 }
 
-/// A state's name that this version does not know.
+/// Name of a state that this version does not know.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("unknown state {0:?}")]
 pub struct UnknownState(pub String);

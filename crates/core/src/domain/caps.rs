@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::host::HostName;
 
-/// `[caps]` of the configuration; without a number there is no cap.
+/// Section `[caps]` of the configuration; a number that is left out means no cap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Caps {
@@ -16,37 +16,38 @@ pub struct Caps {
     pub owner: Option<u32>,
 }
 
-/// Where a host counts.
+/// Datacenter, rack and owner group of a host, by which the caps count it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FailureDomain {
     pub host: HostName,
     pub datacenter: String,
-    /// Racks of different datacenters may have the same name.
+    /// Rack within its datacenter. Racks of different datacenters may have the same name.
     pub rack: String,
     pub owner: String,
 }
 
-/// Which of the waiting hosts may start, and what keeps the others.
+/// Hosts that may start now, and the cap that stops the others.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Fit<T> {
     pub start: Vec<T>,
-    /// The first cap that kept a host from starting, for people.
+    /// First cap that stopped a host from starting, in words.
     pub blocked_by: Option<String>,
 }
 
 impl Caps {
-    /// Whether there is any cap at all.
+    /// True if at least one cap is set.
     pub fn any(&self) -> bool {
         self.datacenter.is_some() || self.rack.is_some() || self.owner.is_some()
     }
 
-    /// Picks hosts in the order given, at most `room`, that fit beside the hosts that are `down`. One
-    /// that is down itself takes no more room: it is there to be mended.
+    /// Picks hosts in the given order, at most `limit`, so that no cap is exceeded together with
+    /// the hosts that are `down`. A host that is itself down does not count again: the batch is
+    /// there to repair it.
     pub fn fit<T>(
         &self,
         down: &[FailureDomain],
         waiting: impl IntoIterator<Item = (T, FailureDomain)>,
-        room: u32,
+        limit: u32,
     ) -> Fit<T> {
         let mut counts: BTreeMap<(&'static str, String), u32> = BTreeMap::new();
         let mut counted: HashSet<&HostName> = HashSet::new();
@@ -57,7 +58,7 @@ impl Caps {
         }
         let mut fit = Fit { start: Vec::new(), blocked_by: None };
         for (host, spot) in waiting {
-            if fit.start.len() >= room as usize {
+            if fit.start.len() >= limit as usize {
                 break;
             }
             if counted.contains(&spot.host) {

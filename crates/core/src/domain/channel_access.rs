@@ -1,12 +1,12 @@
-//! Whether Metalbot can post where somebody speaks to it.
+//! Access of Metalbot to a channel: can it post there?
 
-/// What a platform says of one of its channels.
+/// Answer of a platform about access to one of its channels.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ChannelAccess {
-    /// A card that is posted there is seen.
+    /// Metalbot can post, and people see the card.
     Open,
-    /// It is not, until somebody has done what the text says, for people.
+    /// Metalbot cannot post until somebody follows the text, which is written for people.
     Closed { what_to_do: String },
-    /// The platform was not asked, or not within the time for which an answer holds.
+    /// Not known: the platform was not asked, or its last answer is too old.
     Unknown,
 }

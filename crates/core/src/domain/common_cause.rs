@@ -1,7 +1,7 @@
-//! Which failures of one signature belong into one ticket: those whose hosts share something.
+//! Groups failures of one signature into tickets: one ticket for hosts that share something.
 //!
-//! Invariant: hosts that share nothing with any other are still one cluster together, so that a
-//! failure all over the site is one ticket and not one for each host.
+//! Invariant: hosts that share nothing with any other host form one group together, so that a
+//! failure all over the site becomes one ticket and not one per host.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::triage::HostFailure;
 
-/// Something that hosts can have in common, the narrowest first: of two that are shared by equally
-/// many hosts, the narrower one says more.
+/// Property that hosts can share, narrowest first. When two are shared by equally many hosts, the
+/// narrower one says more about the cause.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dimension {
     Rack,
-    /// Of the BMC, with its vendor and model.
+    /// Firmware of the BMC, with its vendor and model.
     Firmware,
     Sku,
     BmcVendor,
@@ -41,7 +41,7 @@ impl Dimension {
         }
     }
 
-    /// The host's value; `None` where the inventory has none.
+    /// Value of the host; `None` if the inventory has none.
     pub fn of(self, host: &HostFailure) -> Option<String> {
         let value = match self {
             // Racks of different datacenters may have the same name.
@@ -55,7 +55,7 @@ impl Dimension {
         (!value.is_empty()).then_some(value)
     }
 
-    /// The host's value, where it says something of the host.
+    /// Value of the host, if most of the fleet does not have the same one.
     fn distinctive(self, host: &HostFailure) -> Option<String> {
         let usual = match self {
             Dimension::Firmware => host.usual.firmware,
@@ -66,7 +66,7 @@ impl Dimension {
     }
 }
 
-/// What the hosts of a ticket have in common.
+/// Property and value that the hosts of a ticket share.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Shared {
     pub dimension: Dimension,
@@ -79,15 +79,15 @@ impl Shared {
     }
 }
 
-/// Failures that are one ticket.
+/// Failures that belong into one ticket.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommonCause {
     pub shared: Option<Shared>,
     pub failures: Vec<HostFailure>,
 }
 
-/// Splits failures of one signature: again and again, those that share the most common value are
-/// taken out. What is left when no two hosts share anything stays together.
+/// Splits failures of one signature: repeatedly takes out those that share the most common value.
+/// The rest, in which no two hosts share anything, stays together.
 pub fn cluster(failures: Vec<HostFailure>) -> Vec<CommonCause> {
     let mut clusters = Vec::new();
     let mut rest = failures;
@@ -113,7 +113,7 @@ pub fn cluster(failures: Vec<HostFailure>) -> Vec<CommonCause> {
     clusters
 }
 
-/// What all of these hosts have in common, at its narrowest.
+/// Narrowest property that all of these hosts share.
 pub fn common<'a>(hosts: impl IntoIterator<Item = &'a HostFailure> + Clone) -> Option<Shared> {
     Dimension::ALL.into_iter().find_map(|dimension| {
         let mut hosts = hosts.clone().into_iter();
@@ -123,7 +123,7 @@ pub fn common<'a>(hosts: impl IntoIterator<Item = &'a HostFailure> + Clone) -> O
     })
 }
 
-/// The value that most hosts have, and how many.
+/// Value that most hosts share, with the number of hosts.
 fn most_shared(hosts: &[HostFailure]) -> Option<(Shared, usize)> {
     let mut counts: BTreeMap<Shared, usize> = BTreeMap::new();
     for host in hosts {
@@ -133,7 +133,7 @@ fn most_shared(hosts: &[HostFailure]) -> Option<(Shared, usize)> {
             }
         }
     }
-    // The last of equals is the maximum: reversed, that is the narrowest.
+    // `max_by_key` returns the last of equal items: in reverse order, that is the narrowest.
     counts.into_iter().rev().max_by_key(|(_, count)| *count)
 }
 
@@ -162,7 +162,7 @@ mod tests {
         }
     }
 
-    fn told(clusters: &[CommonCause]) -> Vec<String> {
+    fn described(clusters: &[CommonCause]) -> Vec<String> {
         clusters
             .iter()
             .map(|cluster| {
@@ -183,7 +183,7 @@ mod tests {
             host("a3", "fra1", "r1", "c6"),
             host("b1", "ams1", "r1", "m6"),
         ];
-        assert_eq!(told(&cluster(hosts)), ["rack fra1/r1: a[1-3]", "rack ams1/r1: b1"]);
+        assert_eq!(described(&cluster(hosts)), ["rack fra1/r1: a[1-3]", "rack ams1/r1: b1"]);
     }
 
     #[test]
@@ -193,7 +193,7 @@ mod tests {
             host("a2", "fra1", "r2", "c6"),
             host("a3", "ams1", "r3", "c6"),
         ];
-        assert_eq!(told(&cluster(hosts)), ["sku c6: a[1-3]"]);
+        assert_eq!(described(&cluster(hosts)), ["sku c6: a[1-3]"]);
     }
 
     #[test]
@@ -203,11 +203,11 @@ mod tests {
             host("a2", "ams1", "r2", "c7"),
             host("a3", "nyc1", "r3", "c8"),
         ];
-        assert_eq!(told(&cluster(hosts)), ["nothing: a[1-3]"]);
+        assert_eq!(described(&cluster(hosts)), ["nothing: a[1-3]"]);
         let unknown = vec![host("a1", "", "", ""), host("a2", "", "", "")];
-        assert_eq!(told(&cluster(unknown)), ["nothing: a[1-2]"]);
-        assert_eq!(told(&cluster(vec![host("a1", "", "", "")])), ["nothing: a1"]);
-        assert_eq!(told(&cluster(vec![host("a1", "fra1", "r1", "c")])), ["rack fra1/r1: a1"]);
+        assert_eq!(described(&cluster(unknown)), ["nothing: a[1-2]"]);
+        assert_eq!(described(&cluster(vec![host("a1", "", "", "")])), ["nothing: a1"]);
+        assert_eq!(described(&cluster(vec![host("a1", "fra1", "r1", "c")])), ["rack fra1/r1: a1"]);
     }
 
     #[test]

@@ -1,28 +1,28 @@
-//! Kinds of errors of a host, each by a name that never changes.
+//! Kinds of errors of a host, each with a name that never changes.
 //!
-//! The names stand in the database, in routes of tickets, in templates and in metrics. Invariants:
-//! an error is an [`ErrorKind`] from where it is seen to where it is shown; it becomes text in
-//! [`ErrorKind::as_str`] only, and text becomes it in [`ErrorKind::from_str`] only. Whoever decides
-//! by the kind matches exhaustively, so that a new kind is thought of everywhere.
+//! The names are in the database, in routes of tickets, in templates and in metrics. Invariants: an
+//! error is an [`ErrorKind`] from its cause to its display; only [`ErrorKind::as_str`] turns it
+//! into text, and only [`ErrorKind::from_str`] reads that text. Code that decides by the kind
+//! matches exhaustively, so that the compiler finds all places for a new kind.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Class of an error: what may be done after it.
+/// Class of an error: determines what may be done after it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ErrorClass {
     /// Nothing happened; the same request may be repeated.
     Transient,
     /// Nothing happened, and repeating cannot help.
     Rejected,
-    /// It may or may not have happened: probe the host's state first.
+    /// The request may or may not have taken effect: probe the host's state first.
     Unknown,
 }
 
 impl ErrorClass {
-    /// Every class once.
+    /// All classes, each once.
     pub const ALL: &[ErrorClass] =
         &[ErrorClass::Transient, ErrorClass::Rejected, ErrorClass::Unknown];
 
@@ -64,18 +64,18 @@ pub enum ErrorKind {
     BootDevice,
     /// The host's BMC is not the one that the batch was approved for.
     InventoryChanged,
-    /// The outcome of an attempt could not be written, so that nobody knows it.
+    /// The outcome of an attempt could not be stored, so that it is not known.
     JournalRefused,
-    /// Inventory or configuration do not describe the host well.
+    /// Inventory or configuration describe the host wrongly.
     Misconfigured,
-    /// The attempt did nothing to its host: it was not to be made any more.
+    /// The attempt did nothing to its host, because it lost the right to act.
     NoPermit,
-    /// A command was sent and nobody saw what became of it.
+    /// A command was sent and its effect is not known.
     OutcomeUnknown,
     /// The host's power is not in the state that the step needs or waited for.
     PowerState,
-    /// No kind was stored, or one that this version does not know: the row was written by hand or
-    /// by a newer replica. No code of this version gives an error this kind.
+    /// No kind was stored, or one that this version does not know: the row was edited directly or
+    /// written by a newer replica. No code of this version gives an error this kind.
     Unspecified,
     /// The host is not in the inventory any more.
     UnknownHost,
@@ -91,8 +91,8 @@ pub struct HostError {
 }
 
 impl HostError {
-    /// Makes one of a message that may be a BMC's own. A NUL, which PostgreSQL cannot store, is
-    /// left out.
+    /// Creates an error from a message, which may be a BMC's own text. Removes NULs, which
+    /// PostgreSQL cannot store.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let message: String = message.into();
         HostError { kind, message: message.replace('\0', "") }
@@ -105,7 +105,7 @@ impl HostError {
 pub struct UnknownErrorKind(pub String);
 
 impl ErrorKind {
-    /// Every kind once, in the order of the names.
+    /// All kinds, each once, in the order of the names.
     pub const ALL: &[ErrorKind] = &[
         ErrorKind::BmcBusy,
         ErrorKind::BmcCipher,
@@ -125,7 +125,7 @@ impl ErrorKind {
         ErrorKind::UnknownHost,
     ];
 
-    /// Stable name. It is stored and routed by: never change one.
+    /// Stable name. The database and routes use it: never change one.
     pub fn as_str(self) -> &'static str {
         match self {
             ErrorKind::BmcBusy => "bmc_busy",
@@ -147,8 +147,8 @@ impl ErrorKind {
         }
     }
 
-    /// Class, as far as the kind alone says. What is known of the host besides may change it: an
-    /// unknown outcome of an act that can be seen not to have happened is transient.
+    /// Class that the kind alone implies. More knowledge of the host may change it: an unknown
+    /// outcome becomes transient when the host shows that nothing happened.
     pub fn class(self) -> ErrorClass {
         match self {
             ErrorKind::BmcBusy
@@ -170,7 +170,7 @@ impl ErrorKind {
         }
     }
 
-    /// Whether the host's BMC can be expected to answer after such an error, so that its event log
+    /// True if the host's BMC can be expected to answer after such an error, so that its event log
     /// is worth reading.
     pub fn bmc_answers(self) -> bool {
         match self {
@@ -193,7 +193,7 @@ impl ErrorKind {
         }
     }
 
-    /// Kinds whose names are near a word, such as a misspelt one; the nearest first.
+    /// Kinds whose names are similar to a word, such as a misspelt one; nearest first.
     pub fn near(word: &str) -> Vec<ErrorKind> {
         let slips = 1.max(word.chars().count() / 3);
         let distance = |kind: &ErrorKind| strsim::osa_distance(&word.to_lowercase(), kind.as_str());

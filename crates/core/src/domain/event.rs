@@ -1,8 +1,8 @@
-//! What happened to batches, their jobs and their tickets. Notices, live views and the event bus are
-//! made of these.
+//! Events of batches, their jobs and their tickets. Notices, live views and the event bus are made
+//! from them.
 //!
-//! Invariant: an event says what happened and never how it is worded or who hears of it; it is
-//! written in the transaction that made it true.
+//! Invariant: an event says what happened, never its wording or its readers; it is written in the
+//! transaction that made it true.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -13,7 +13,7 @@ use super::ids::BatchId;
 use super::triage::TicketUpdate;
 use super::view::{ApprovalView, Failure};
 
-/// Something that happened to a batch.
+/// Event of a batch.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Event {
     pub batch: BatchId,
@@ -27,21 +27,22 @@ impl Event {
     }
 }
 
-/// What happened. The serialised `kind` is its stable name, and names its chat template.
+/// Content of an event. The serialised `kind` is its stable name, and the name of its chat
+/// template.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum EventBody {
-    /// Those who must approve are asked: when the batch begins to wait, and once before it expires.
+    /// Approvers are asked: when the batch begins to wait, and once before it expires.
     ApprovalWanted {
         action: String,
         hosts: Vec<HostName>,
         submitter: String,
         reason: Option<String>,
-        /// Channel of the batch's card; none for a batch that is announced nowhere.
+        /// Channel of the batch's card; `None` for a batch that is announced in no channel.
         channel: Option<String>,
-        /// Parts of the approval that are still lacking.
+        /// Parts of the approval that are still missing.
         lacking: Vec<ApprovalView>,
-        /// Groups that are mentioned by name.
+        /// Groups to mention.
         groups: Vec<String>,
         #[serde(with = "time::serde::rfc3339::option")]
         expires_at: Option<OffsetDateTime>,
@@ -52,7 +53,7 @@ pub enum EventBody {
         via: String,
         owners: Vec<String>,
         complete: bool,
-        /// The approval is complete and the batch does not start at once.
+        /// Set when the approval is complete and the batch does not start at once.
         waits: bool,
     },
     /// An approval was taken back before the batch began.
@@ -68,37 +69,38 @@ pub enum EventBody {
         /// Owner groups that had not approved.
         waited_for: Vec<String>,
     },
-    /// Everybody has approved, and the batch starts later.
+    /// The approval is complete, and the batch starts later.
     Scheduled {
         action: String,
         hosts: Vec<HostName>,
         #[serde(with = "time::serde::rfc3339")]
         starts_at: OffsetDateTime,
-        /// It waits so that somebody can still stop it, and not for a time that was asked for.
+        /// Set when the batch waits for its countdown, in which it can still be stopped, and not
+        /// for a requested time.
         countdown: bool,
     },
-    /// The time at which the batch was to start went by while no process was there to start it.
+    /// The start time passed while no process was running to start the batch.
     StartMissed {
         submitter: String,
         #[serde(with = "time::serde::rfc3339")]
         starts_at: OffsetDateTime,
     },
-    /// Hosts were taken out of a waiting batch; approvals given before are void.
+    /// Hosts were taken out of a waiting batch; earlier approvals are void.
     HostsDropped {
         by: String,
         dropped: Vec<HostName>,
-        /// Logins of those whose approvals are void.
+        /// Logins of the people whose approvals are void.
         voided: Vec<String>,
     },
-    /// Hosts did not pass the preflight checks and are not worked on.
+    /// Hosts failed the preflight checks and are left out of the work.
     ChecksFailed {
         submitter: String,
         failures: Vec<Failure>,
-        /// How many hosts passed.
+        /// Number of hosts that passed.
         passed: u32,
     },
     Paused {
-        /// Number of the pause, from 1: its button resumes from this one alone.
+        /// Number of the pause, from 1: the button of this pause resumes no other one.
         pause_number: i32,
         #[serde(flatten)]
         cause: PauseCause,
@@ -108,7 +110,7 @@ pub enum EventBody {
     },
     Cancelled {
         by: String,
-        /// Hosts at work, which are brought to a safe end.
+        /// Number of hosts with work under way, which is brought to a safe end.
         finishing: u32,
     },
     /// Quarantined hosts, or hosts that counted as down, may be used again.
@@ -116,30 +118,30 @@ pub enum EventBody {
         by: String,
         hosts: Vec<HostName>,
     },
-    /// Hosts of a batch that goes on have failed since the last such event.
+    /// Hosts failed since the last such event, and the batch goes on.
     JobsFailed {
         submitter: String,
         failures: Vec<Failure>,
-        /// Of all so far, and of how many hosts.
+        /// Failed hosts so far, and the number of all hosts.
         failed: u32,
         total: u32,
     },
-    /// A wave is done and the next one begins.
+    /// A wave ended and the next one begins.
     WaveEnded {
         submitter: String,
-        /// Number of the wave that is done, from 1, and how many there are.
+        /// Number of the wave that ended, from 1, and the number of waves.
         wave: u32,
         waves: u32,
         succeeded: u32,
         failed: u32,
         total: u32,
-        /// When the next wave begins, if not at once.
+        /// Start of the next wave; `None`: at once.
         #[serde(with = "time::serde::rfc3339::option")]
         begins_at: Option<OffsetDateTime>,
-        /// The next wave begins when somebody resumes.
+        /// Set when the next wave waits until somebody resumes the batch.
         manual: bool,
     },
-    /// The batch has reached a final state after its work.
+    /// The batch reached a final state after its work.
     Ended {
         submitter: String,
         state: BatchState,
@@ -154,7 +156,7 @@ pub enum EventBody {
         hosts: Vec<HostName>,
         tagged: Vec<String>,
     },
-    /// Hosts failed that an earlier ticket is for.
+    /// Hosts failed with the signature of an earlier ticket.
     TicketUpdated {
         key: String,
         url: String,
@@ -162,20 +164,20 @@ pub enum EventBody {
         hosts: Vec<HostName>,
         update: TicketUpdate,
     },
-    /// Jira says that the ticket's cause is resolved, and the hosts were asked.
+    /// Jira reports the ticket as resolved, and the BMCs of its hosts were asked.
     TicketResolved {
         submitter: String,
         key: String,
         url: String,
         /// Hosts whose BMC answers.
         answering: Vec<HostName>,
-        /// Hosts whose BMC does not, and what the first of them says.
+        /// Hosts whose BMC does not answer, and the error of the first of them.
         silent: Vec<HostName>,
         problem: Option<String>,
-        /// Whether the batch can be retried; hosts that failed its checks cannot.
+        /// Set when the batch can be retried; hosts that failed its checks cannot.
         retry: bool,
     },
-    /// Jira says that nobody will resolve the ticket's cause.
+    /// Jira reports that nobody will fix the ticket's cause.
     TicketDeclined {
         submitter: String,
         key: String,
@@ -185,14 +187,14 @@ pub enum EventBody {
     },
     /// A ticket needs an operator.
     TicketBlocked {
-        /// Key and address, where the ticket was filed all the same.
+        /// Key and address, if the ticket was filed in spite of the problem.
         key: Option<String>,
         url: Option<String>,
         problem: String,
     },
 }
 
-/// Why a batch was paused.
+/// Cause of a pause.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "cause", rename_all = "snake_case")]
 pub enum PauseCause {
@@ -202,11 +204,11 @@ pub enum PauseCause {
     /// More hosts failed than the batch's budget allows.
     FailureBudget {
         failed: u32,
-        /// Hosts that had failed in their last batch, and count as well.
+        /// Hosts that failed in their last batch, which count as well.
         failed_previously: u32,
         allowed: u32,
     },
-    /// A wave is done, and the next one was to wait for somebody.
+    /// A wave ended, and the next one waits until somebody resumes the batch.
     WaveEnded {
         /// Number of the wave, from 1.
         wave: i32,

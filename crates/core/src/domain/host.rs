@@ -1,4 +1,4 @@
-//! Hosts: their names, where they stand, and how a list of them is written for people.
+//! Hosts: their names, their places, and the notation of host lists for people.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -7,13 +7,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A host's name in its one normal form: lower case, no trailing dot, only letters, digits,
-/// `-`, `_` and `.`, at most 253 characters (RFC 1123, with `_` for the fleets that use it).
+/// Name of a host in normal form: lower case, no trailing dot, only letters, digits, `-`, `_` and
+/// `.`, at most 253 characters (RFC 1123, with `_` for the fleets that use it).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostName(String);
 
-/// Text that cannot be a host's name.
+/// Text that is not a valid host name.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0:?} is not a host name: use letters, digits, '-', '_' and '.', at most 253 characters")]
 pub struct NotAHostName(pub String);
@@ -67,7 +67,7 @@ impl fmt::Display for HostName {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Host {
     pub name: HostName,
-    /// Group of the directory that is responsible for it.
+    /// Directory group that is responsible for the host.
     pub owner: String,
     pub datacenter: String,
     pub rack: String,
@@ -75,60 +75,61 @@ pub struct Host {
     pub bmc: BmcEndpoint,
 }
 
-/// Where a host's management controller answers, and which credentials open it.
+/// Address and credentials of a host's management controller.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BmcEndpoint {
-    /// `address` or `address:port`; the IPMI port is 623 unless told otherwise.
+    /// `address` or `address:port`; the IPMI port is 623 by default.
     pub address: String,
     /// Name of a `[credentials.NAME]` section of the configuration; never the secret itself.
     pub credentials: String,
 }
 
-/// Who a management controller says it is; empty where it never answered.
+/// Identity that a management controller reports; empty if it never answered.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct BmcIdentity {
-    /// Such as `Dell`.
+    /// Vendor, such as `Dell`.
     pub vendor: String,
-    /// With vendor and model: the same number means nothing elsewhere.
+    /// Firmware version with vendor and model: the same number means nothing for another model.
     pub firmware: String,
 }
 
-/// Which parts of an identity most of the fleet has, so that they say nothing of a host.
+/// Set for each part of an identity that most of the fleet has: such a part says nothing about a
+/// host.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct UsualBmc {
     pub vendor: bool,
     pub firmware: bool,
 }
 
-/// The fleet as the inventory knows it now. Every call may see a newer inventory than the one before.
+/// Current fleet in the inventory. Every call may see a newer inventory than the one before.
 pub trait Hosts: Send + Sync {
-    /// The host of this name; `None` where the inventory has none.
+    /// Host of this name; `None` if the inventory has none.
     fn host(&self, name: &HostName) -> Option<Host>;
 
     /// Names of all hosts, sorted.
     fn names(&self) -> Vec<HostName>;
 }
 
-/// Where the hosts are looked up while a command is read.
+/// Source of hosts while a command is read.
 pub trait HostSource: Send + Sync {
     fn contains(&self, host: &HostName) -> bool;
 
-    /// The hosts of a group such as `web`, `dc:fra1` or `rack:r12`; `None` when there is no such
-    /// group. Never falls back to all hosts.
+    /// Hosts of a group such as `web`, `dc:fra1` or `rack:r12`; `None` when there is no such group.
+    /// Never falls back to all hosts.
     fn group(&self, name: &str) -> Option<Vec<HostName>>;
 
     /// All hosts, sorted.
     fn names(&self) -> Box<dyn Iterator<Item = &HostName> + '_>;
 
-    /// Everything that [`HostSource::group`] knows, sorted.
+    /// All names that [`HostSource::group`] knows, sorted.
     fn group_names(&self) -> Vec<String>;
 }
 
-/// Writes hosts for people: `db03,web[01-12,15]`. Sorted, each host once, padding kept; reading it
-/// as a node set gives the same hosts.
+/// Formats hosts for people: `db03,web[01-12,15]`. Sorted, each host once, padding kept; reading
+/// the result as a node set gives the same hosts.
 ///
-/// One run of digits of each name is folded: the one in which most of the other names differ, and
-/// the last of these when several are equal.
+/// One run of digits of each name is folded: the one in which most other names differ, and the last
+/// of these when several are equal.
 pub fn fold<'a>(hosts: impl IntoIterator<Item = &'a HostName>) -> String {
     let names: BTreeSet<&str> = hosts.into_iter().map(HostName::as_str).collect();
     let mut peers: HashMap<(&str, &str), usize> = HashMap::new();
@@ -137,7 +138,7 @@ pub fn fold<'a>(hosts: impl IntoIterator<Item = &'a HostName>) -> String {
             *peers.entry((&name[..run.start], &name[run.end..])).or_default() += 1;
         }
     }
-    // What stands before and after the digits, and the digits; a name without any has "".
+    // Text before and after the digits, with the digits; a name without digits has "".
     let mut stems: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for name in &names {
         let best = digit_runs(name)
@@ -154,7 +155,7 @@ pub fn fold<'a>(hosts: impl IntoIterator<Item = &'a HostName>) -> String {
     items.join(",")
 }
 
-/// The runs of digits that fit a `u64`.
+/// Runs of digits that fit a `u64`.
 fn digit_runs(name: &str) -> Vec<Range<usize>> {
     let bytes = name.as_bytes();
     let mut runs = Vec::new();
@@ -169,12 +170,12 @@ fn digit_runs(name: &str) -> Vec<Range<usize>> {
     runs
 }
 
-/// Gives `emit` the shortest texts that stand for these numbers: `7`, `[8-12]`, `[01-12,15]`.
+/// Calls `emit` with the shortest texts for these numbers: `7`, `[8-12]`, `[01-12,15]`.
 fn fold_digits(digits: &[&str], mut emit: impl FnMut(&str)) {
     let is_padded = |text: &str| text.len() > 1 && text.starts_with('0');
     let padded: BTreeSet<usize> =
         digits.iter().filter(|text| is_padded(text)).map(|text| text.len()).collect();
-    // 10 stands with 01 to 09 when they are there, and with 8 and 9 otherwise.
+    // 10 is folded with 01 to 09 if they exist, and with 8 and 9 otherwise.
     let mut widths: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
     for text in digits {
         match text.parse() {

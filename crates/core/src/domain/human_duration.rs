@@ -1,10 +1,11 @@
-//! Durations as people write them (`90s`, `1h 30m`) in files, for `#[serde(with = ...)]`.
+//! Durations in configuration files, in a form for people (`90s`, `1h 30m`), for `#[serde(with =
+//! ...)]`.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-/// Reads what `humantime` reads; a bare number is refused, since it does not tell its unit.
+/// Reads the format of `humantime`; a bare number is refused, because it has no unit.
 pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     humantime::parse_duration(text.trim()).map_err(|_| {

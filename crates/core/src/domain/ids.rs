@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Number of a batch, shown to people as `#42`.
+/// Number of a batch, shown as `#42`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BatchId(pub i64);
@@ -15,13 +15,13 @@ pub struct BatchId(pub i64);
 #[serde(transparent)]
 pub struct JobId(pub i64);
 
-/// Number of a triage ticket in our own books; Jira's key comes later.
+/// Number of a triage ticket in Metalbot's own database; Jira's key comes later.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TicketId(pub i64);
 
-/// Fencing number of a lease. Every new lease of a job gets a higher one, and a write that carries
-/// an older one changes nothing.
+/// Fencing number of a lease. Every new lease of a job gets a higher one; a write with an older one
+/// changes nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(pub i64);

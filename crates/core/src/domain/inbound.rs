@@ -1,4 +1,4 @@
-//! What reaches us from a chat platform, once nothing about the platform is left but names.
+//! Messages and acts from chat platforms, in one form for all platforms.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -8,18 +8,18 @@ use time::OffsetDateTime;
 pub struct ChatLocation {
     pub platform: String,
     pub channel: String,
-    /// Id of the message at the head of the thread.
+    /// Id of the first message of the thread.
     pub thread: Option<String>,
 }
 
 impl ChatLocation {
-    /// A channel, outside any thread.
+    /// Location in a channel, outside any thread.
     pub fn channel(platform: impl Into<String>, channel: impl Into<String>) -> ChatLocation {
         ChatLocation { platform: platform.into(), channel: channel.into(), thread: None }
     }
 }
 
-/// A user as the platform names them; `identity` knows which person that is.
+/// User as the platform names them; `identity` maps it to a person of the directory.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct PlatformUser {
     pub platform: String,
@@ -29,37 +29,37 @@ pub struct PlatformUser {
 /// One delivery of a chat platform.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Inbound {
-    /// The platform's own id of the delivery: a repeat carries the same.
+    /// Id that the platform gave the delivery: a repeated delivery has the same id.
     pub delivery: String,
     pub user: PlatformUser,
     pub location: ChatLocation,
     pub body: InboundBody,
 }
 
-/// What a person did.
+/// Act of a person in chat.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum InboundBody {
-    /// The text behind the slash command: `reboot web[01-12]`.
+    /// Text after the slash command: `reboot web[01-12]`.
     Command { text: String },
-    /// A plain message in a thread.
+    /// Plain message in a thread.
     ThreadReply {
         text: String,
-        /// When, by the platform's clock, if it says so.
+        /// Time by the platform's clock, if the platform gives one.
         #[serde(default, with = "time::serde::rfc3339::option")]
         at: Option<OffsetDateTime>,
     },
-    /// An emoji put on a message or taken from it; `name` without colons.
+    /// Emoji added to a message or removed from it; `name` without colons.
     Reaction {
         message: String,
         name: String,
         added: bool,
-        /// When, by the platform's clock, if it says so: it may deliver an older one later.
+        /// Time by the platform's clock, if it gives one: an older act may be delivered later.
         #[serde(default, with = "time::serde::rfc3339::option")]
         at: Option<OffsetDateTime>,
     },
-    /// A button of a card; `value` is what we gave the button, `answer` what the person wrote when
-    /// they were asked for something.
+    /// Button of a card; `value` is the value that Metalbot gave the button, `answer` the text that
+    /// the person entered if the button asks for one.
     Button {
         message: String,
         value: String,
@@ -69,7 +69,7 @@ pub enum InboundBody {
 }
 
 impl InboundBody {
-    /// When it was done, where the platform says so.
+    /// Time of the act, if the platform gives one.
     pub fn at(&self) -> Option<OffsetDateTime> {
         match self {
             InboundBody::ThreadReply { at, .. } | InboundBody::Reaction { at, .. } => *at,

@@ -1,4 +1,4 @@
-//! States of a job (one host of a batch) and the one table of what may follow what.
+//! States of a job (one host of a batch), and the one table of transitions between them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,43 +7,43 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::UnknownState;
 
-/// Where a job stands.
+/// State of a job.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
-    /// Its host is claimed; its wave has not come yet.
+    /// The host is claimed; the job's wave has not begun.
     Pending,
     /// Any worker may lease it.
     Queued,
     Running,
     Succeeded,
     Failed,
-    /// The outcome is unknown or the host is unsafe: an operator must look.
+    /// The outcome is unknown or the host is unsafe: an operator must look at it.
     Quarantined,
     Cancelled,
-    /// Taken out of the batch before anything was done.
+    /// Taken out of the batch before any work.
     Skipped,
 }
 
-/// What happened to a job.
+/// Event that changes a job's state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum JobEvent {
     Queue,
-    /// Its batch does not run any more: its turn will come again, or never.
+    /// The batch stopped running: the job is queued again later, or never.
     Unqueue,
     Lease,
-    /// The same for a job that was leased, and whose host was not touched.
+    /// The batch stopped running after the job was leased and before its host was touched.
     Recall,
     Succeed,
     Fail,
     Quarantine,
     Cancel,
     Skip,
-    /// An operator looked at a quarantined host and lets it go.
+    /// An operator releases a quarantined host.
     Release,
 }
 
-/// An event that the state does not allow. Nothing changed.
+/// Event that is not allowed in the state. The state is unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a job that is {state} cannot be changed by {event:?}")]
 pub struct IllegalJobEvent {
@@ -51,9 +51,9 @@ pub struct IllegalJobEvent {
     pub event: JobEvent,
 }
 
-/// The state after `event`. Every change of a job's state goes through here.
+/// Computes the state after `event`. Every change of a job's state uses this function.
 ///
-/// `Lease` on a running job is the takeover after its worker's lease ran out.
+/// `Lease` on a running job means that another worker takes it over after the lease expired.
 pub fn next(state: JobState, event: JobEvent) -> Result<JobState, IllegalJobEvent> {
     use JobEvent as E;
     use JobState as S;
@@ -83,13 +83,13 @@ impl JobState {
         JobState::Skipped,
     ];
 
-    /// Work on the host is over, as far as this batch is concerned.
+    /// True when this batch does no more work on the host.
     pub fn is_ended(self) -> bool {
         !matches!(self, JobState::Pending | JobState::Queued | JobState::Running)
     }
 
-    /// Whether the host is still claimed: a quarantined one is, until somebody releases it.
-    /// The partial unique index on `job.host` says the same in SQL.
+    /// True if the host is still claimed: a quarantined one is, until an operator releases it. The
+    /// partial unique index on `job.host` has the same condition in SQL.
     pub fn holds_claim(self) -> bool {
         matches!(
             self,
@@ -97,7 +97,7 @@ impl JobState {
         )
     }
 
-    /// The name in the database and in JSON.
+    /// Name in the database and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             JobState::Pending => "pending",

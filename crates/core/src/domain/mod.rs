@@ -1,7 +1,7 @@
-//! The words and rules of Metalbot, pure: no IO, no clock (callers hand in `now`), no async.
+//! The words and rules of Metalbot, pure: no IO, no clock (callers pass `now`), no async.
 //!
-//! Start with [`batch`] and [`job`]: their two transition functions are the only definition of what
-//! may follow what. Everything else here answers one question each.
+//! Start with [`batch`] and [`job`]: their two transition functions are the only definition of
+//! allowed transitions. Every other module covers one topic.
 
 pub mod approval;
 pub mod batch;

@@ -1,5 +1,5 @@
-//! Things that people should hear of, as the outbox keeps them: what happened or what is answered,
-//! never its wording. The wording is `templates/chat/<kind>.md`, rendered with the fields.
+//! Notices, as the outbox stores them: an event or an answer, never its wording. The wording is
+//! `templates/chat/<kind>.md`, rendered with the fields.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,25 +10,25 @@ use super::inbound::ChatLocation;
 use super::notice_digest::DigestLine;
 use super::reply::Reply;
 
-/// Who is to see a notice.
+/// Readers of a notice.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "to", rename_all = "snake_case")]
 pub enum Audience {
-    /// Everybody in a channel or thread.
+    /// All people in a channel or thread.
     Channel { location: ChatLocation },
     /// One platform user in a channel or thread.
     Only { location: ChatLocation, user: String },
-    /// The thread under the batch's card. A batch that is announced nowhere has none: nothing is
-    /// queued then.
+    /// Thread under the batch's card. A batch that is announced in no channel has none: then
+    /// nothing is queued.
     Thread { batch: BatchId },
-    /// One person alone, by direct message. `near` names the platform, and the channel for a
+    /// One person, by direct message. `near` names the platform, and the channel to use on a
     /// platform without direct messages.
     Person { login: String, near: ChatLocation },
 }
 
 impl Audience {
-    /// Notices with the same key are sent in their order. An answer to one person has none: it waits
-    /// for nothing.
+    /// Key of an ordered queue: notices with the same key are sent in order. `None` for an answer
+    /// to one person, which waits for nothing.
     pub fn ordering_key(&self) -> Option<String> {
         match self {
             Audience::Only { .. } => None,
@@ -42,39 +42,39 @@ impl Audience {
     }
 }
 
-/// Something to be said to people.
+/// Message to people.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Notice {
     Event {
         #[serde(flatten)]
         event: Event,
-        /// Whether the batch's submitter is mentioned, so that their platform notifies them.
+        /// Set when the batch's submitter is mentioned, so that their platform notifies them.
         mention: bool,
     },
     Reply(Reply),
-    /// Many notices with one ordering key in one.
+    /// Several notices with one ordering key, folded into one.
     Digest {
         count: u32,
         lines: Vec<DigestLine>,
     },
-    /// The batch's card cannot be shown yet.
+    /// The batch's card cannot be posted yet.
     CardDelayed {
         batch: BatchId,
         action: String,
         hosts: Vec<HostName>,
-        /// What has to be done first.
+        /// Step that somebody must do first.
         why: String,
     },
 }
 
 impl Notice {
-    /// An event that mentions nobody.
+    /// Notice of an event, with nobody mentioned.
     pub fn event(event: Event) -> Notice {
         Notice::Event { event, mention: false }
     }
 
-    /// The batch that it is about, if it is about one.
+    /// Batch of the notice, if it has one.
     pub fn batch(&self) -> Option<BatchId> {
         match self {
             Notice::Event { event, .. } => Some(event.batch),

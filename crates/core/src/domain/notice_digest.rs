@@ -1,7 +1,7 @@
-//! Many notices of one ordering key in one, and when that is done.
+//! Folds several notices of one ordering key into one, and decides when to do so.
 //!
 //! Invariants: a digest names every batch, host, person and ticket that its notices named, in the
-//! order in which they first came up; what does not fit into one digest is left for the next.
+//! order of their first appearance; what does not fit into one digest is left for the next.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,37 +11,38 @@ use super::ids::BatchId;
 use super::notice::Notice;
 use super::view::Failure;
 
-/// Most lines of one digest: a message must stay readable, and platforms limit its length.
+/// Largest number of lines of one digest: a message must stay readable, and platforms limit its
+/// length.
 pub const MAX_LINES: usize = 40;
 
-/// Line of a digest: notices that say the same of different batches.
+/// Line of a digest: notices that say the same about different batches.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DigestLine {
-    /// As of the notices.
+    /// Kind of the notices.
     pub kind: String,
-    /// What they have in common besides, such as a state or a kind of failure.
+    /// Further property that the notices share, such as a state or a kind of failure.
     pub detail: Option<String>,
     pub batches: Vec<BatchId>,
     pub hosts: Vec<HostName>,
-    /// People who acted or are meant.
+    /// Logins of people who acted, or whom the notice is about.
     pub people: Vec<String>,
-    /// Whatever else is named: errors, reasons, tickets.
+    /// Other items that the notices name: errors, reasons, tickets.
     pub items: Vec<String>,
 }
 
-/// What to do with the notices of one ordering key that wait.
+/// Decision about the waiting notices of one ordering key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RateDecision {
-    /// There is room: each goes out as a message of its own.
+    /// All fit within the limit: each is sent as a message of its own.
     Each,
-    /// More wait than there is room for: they become one message.
+    /// More wait than the limit allows: they are folded into one message.
     Fold,
-    /// Enough was sent under this key: wait until there is room again.
+    /// The limit is used up: wait until older messages leave the window.
     Hold,
 }
 
-/// `recent` messages went out within the window, `waiting` notices are to go, `most` messages may
-/// go out within the window.
+/// Decides by the limit: `recent` messages were sent within the window, `waiting` notices are to be
+/// sent, and `most` messages may be sent within the window.
 pub fn pace(recent: u32, waiting: u32, most: u32) -> RateDecision {
     if recent.saturating_add(waiting) <= most {
         RateDecision::Each
@@ -52,7 +53,7 @@ pub fn pace(recent: u32, waiting: u32, most: u32) -> RateDecision {
     }
 }
 
-/// Folds notices, oldest first. Returns the digest and how many of them are in it: at least one.
+/// Folds notices, oldest first. Returns the digest and the number of notices in it: at least one.
 pub fn digest(notices: &[Notice]) -> (Notice, usize) {
     let mut lines: Vec<DigestLine> = Vec::new();
     let mut taken = 0;
@@ -93,8 +94,8 @@ fn add<T: PartialEq>(into: &mut Vec<T>, new: Vec<T>) {
     }
 }
 
-/// What one notice says, as lines that others may join. Replies to one person are never folded: they
-/// have no ordering key.
+/// Content of one notice, as lines that other notices may join. Replies to one person are never
+/// folded: they have no ordering key.
 fn lines_of(notice: &Notice) -> Vec<DigestLine> {
     match notice {
         Notice::Event { event, .. } => lines_of_event(event),
@@ -192,7 +193,7 @@ fn line(kind: &str, batch: BatchId) -> DigestLine {
 
 fn failure_lines(batch: BatchId, failures: &[Failure]) -> Vec<DigestLine> {
     let failed = failures.iter().map(|failure| DigestLine {
-        // The errors of one kind differ in addresses: the first stands for them.
+        // Errors of one kind differ in addresses: the first represents them all.
         detail: Some(failure.kind.to_string()),
         hosts: failure.hosts.clone(),
         ..line(if failure.quarantined { "quarantined" } else { "jobs_failed" }, batch)

@@ -1,7 +1,7 @@
-//! Who is told of a batch's course, and how: what a person and a channel prefer.
+//! Preferences for notices about a batch's progress: those of a person and those of a channel.
 //!
-//! Invariant: preferences only choose among what a person may see anyway; nothing that somebody must
-//! act on disappears, since the batch's card shows it whatever is preferred.
+//! Invariant: preferences only choose among what a person may see anyway; nothing that somebody
+//! must act on disappears, because the batch's card always shows it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,17 +9,17 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What a person can be told of.
+/// Topic of notices to a person.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoticeTopic {
-    /// A batch of theirs has ended.
+    /// A batch of the person has ended.
     Complete,
-    /// Hosts of a batch of theirs failed while it goes on.
+    /// Hosts of a batch of the person failed, and the batch goes on.
     Failures,
-    /// A batch of theirs goes on to its next wave.
+    /// A batch of the person begins its next wave.
     Waves,
-    /// A batch waits for their approval.
+    /// A batch waits for the person's approval.
     Approvals,
 }
 
@@ -37,25 +37,25 @@ impl NoticeTopic {
     }
 }
 
-/// How a person is told.
+/// Form of notices to a person.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryPreference {
-    /// By direct message, and by their name in the thread.
+    /// Direct message, and mention in the thread.
     Dm,
-    /// By their name in the thread.
+    /// Mention in the thread.
     Thread,
-    /// Not at all; the thread may say it without their name.
+    /// No notice; the thread may show it without a mention.
     Off,
 }
 
-/// Text that is none of the words that may stand there.
+/// Text that is none of the allowed words, which the field lists.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("write {0}")]
 pub struct NotOneOf(pub &'static str);
 
 impl DeliveryPreference {
-    /// What may be written.
+    /// Allowed words.
     pub const WORDS: &'static str = "dm, thread or off";
 
     pub fn as_str(self) -> &'static str {
@@ -73,24 +73,24 @@ impl FromStr for DeliveryPreference {
     fn from_str(text: &str) -> Result<Self, NotOneOf> {
         [DeliveryPreference::Dm, DeliveryPreference::Thread, DeliveryPreference::Off]
             .into_iter()
-            .find(|told| told.as_str() == text)
+            .find(|choice| choice.as_str() == text)
             .ok_or(NotOneOf(DeliveryPreference::WORDS))
     }
 }
 
-/// What one person prefers.
+/// Preferences of one person.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Preferences {
     pub complete: DeliveryPreference,
     pub failures: DeliveryPreference,
     pub waves: DeliveryPreference,
     pub approvals: DeliveryPreference,
-    /// Whether many direct messages at once may become one.
+    /// Set when several direct messages at once may be folded into one.
     pub digest: bool,
 }
 
 impl Default for Preferences {
-    /// The end of one's own batch is worth a direct message; its course is read in the thread.
+    /// Direct message for the end of the person's own batch only; its progress is in the thread.
     fn default() -> Self {
         Preferences {
             complete: DeliveryPreference::Dm,
@@ -112,14 +112,14 @@ impl Preferences {
         }
     }
 
-    /// With the changes that somebody asked for.
+    /// Preferences after these changes.
     pub fn changed(mut self, changes: &[PreferenceChange]) -> Preferences {
         for change in changes {
             match *change {
-                PreferenceChange::Tell(NoticeTopic::Complete, told) => self.complete = told,
-                PreferenceChange::Tell(NoticeTopic::Failures, told) => self.failures = told,
-                PreferenceChange::Tell(NoticeTopic::Waves, told) => self.waves = told,
-                PreferenceChange::Tell(NoticeTopic::Approvals, told) => self.approvals = told,
+                PreferenceChange::Tell(NoticeTopic::Complete, choice) => self.complete = choice,
+                PreferenceChange::Tell(NoticeTopic::Failures, choice) => self.failures = choice,
+                PreferenceChange::Tell(NoticeTopic::Waves, choice) => self.waves = choice,
+                PreferenceChange::Tell(NoticeTopic::Approvals, choice) => self.approvals = choice,
                 PreferenceChange::Digest(digest) => self.digest = digest,
             }
         }
@@ -127,27 +127,27 @@ impl Preferences {
     }
 }
 
-/// One change of a person's preferences.
+/// Change of a person's preferences.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PreferenceChange {
     Tell(NoticeTopic, DeliveryPreference),
     Digest(bool),
 }
 
-/// How much of a batch's course a channel's threads tell.
+/// Amount of a batch's progress that a channel's threads show.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verbosity {
-    /// Decisions and the end.
+    /// Decisions and the end only.
     Summary,
-    /// And failures as they happen.
+    /// Summary, and failures as they happen.
     Failures,
-    /// And every wave.
+    /// Failures, and every wave.
     All,
 }
 
 impl Verbosity {
-    /// What may be written.
+    /// Allowed words.
     pub const WORDS: &'static str = "all, failures or summary";
 
     pub fn as_str(self) -> &'static str {
@@ -176,10 +176,10 @@ impl FromStr for Verbosity {
     }
 }
 
-/// What the threads of one channel tell.
+/// Setting of one channel: the progress that its threads show.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ChannelSetting {
-    /// Actions whose course is told; of the others only decisions and the end. `None`: all.
+    /// Actions whose progress is shown; other actions show only decisions and the end. `None`: all.
     pub actions: Option<BTreeSet<String>>,
     pub verbosity: Verbosity,
 }
@@ -190,14 +190,14 @@ impl Default for ChannelSetting {
     }
 }
 
-/// What somebody asked to change about a channel; what is not named stays.
+/// Change of a channel's setting; a field that is `None` stays unchanged.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ChannelChange {
     pub actions: Option<ActionChoice>,
     pub verbosity: Option<Verbosity>,
 }
 
-/// Actions whose progress a channel wants to see.
+/// Actions whose progress a channel shows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ActionChoice {
     All,
@@ -205,7 +205,7 @@ pub enum ActionChoice {
 }
 
 impl ChannelSetting {
-    /// With the changes that somebody asked for.
+    /// Setting after this change.
     pub fn changed(self, change: ChannelChange) -> ChannelSetting {
         ChannelSetting {
             actions: match change.actions {
@@ -225,29 +225,29 @@ impl ChannelSetting {
     }
 }
 
-/// How an owner group is mentioned on one platform when a batch waits for its approval: one
-/// `[[chat.approver_mention]]` of the configuration.
+/// Mention of an owner group that must approve, on one platform: one `[[chat.approver_mention]]` of
+/// the configuration.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApproverMention {
     pub group: String,
     pub platform: String,
-    /// The platform's name of the group, to be mentioned in the batch's thread.
+    /// Name of the group on the platform, for a mention in the batch's thread.
     pub mention: Option<String>,
-    /// A channel of the platform where the request is posted as well.
+    /// Channel of the platform in which the request is posted as well.
     pub channel: Option<String>,
 }
 
-/// The ways on which one notice about a batch goes out.
+/// Destinations of one notice about a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Route {
     pub thread: bool,
-    /// The submitter is called by name in the thread.
+    /// Set when the thread mentions the submitter.
     pub named: bool,
     pub direct: bool,
 }
 
-/// How a notice about a batch of this action reaches the thread and the submitter.
+/// Chooses the destinations of a notice about a batch of this action.
 pub fn route(
     topic: NoticeTopic,
     action: &str,
@@ -259,11 +259,11 @@ pub fn route(
         NoticeTopic::Failures => Verbosity::Failures,
         NoticeTopic::Waves => Verbosity::All,
     };
-    let told = who.of(topic);
+    let choice = who.of(topic);
     Route {
         thread: setting.for_action(action) >= least,
-        named: told != DeliveryPreference::Off,
-        direct: told == DeliveryPreference::Dm,
+        named: choice != DeliveryPreference::Off,
+        direct: choice == DeliveryPreference::Dm,
     }
 }
 
@@ -273,8 +273,9 @@ mod tests {
 
     #[test]
     fn words_are_read_as_they_are_written() {
-        for told in [DeliveryPreference::Dm, DeliveryPreference::Thread, DeliveryPreference::Off] {
-            assert_eq!(told.as_str().parse(), Ok(told));
+        for choice in [DeliveryPreference::Dm, DeliveryPreference::Thread, DeliveryPreference::Off]
+        {
+            assert_eq!(choice.as_str().parse(), Ok(choice));
         }
         for verbosity in [Verbosity::All, Verbosity::Failures, Verbosity::Summary] {
             assert_eq!(verbosity.to_string().parse(), Ok(verbosity));

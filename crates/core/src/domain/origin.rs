@@ -1,27 +1,28 @@
-//! By which way a request came. A batch keeps it; where a batch is announced is another question.
+//! Origin of a request: chat, API token, command line, schedule. A batch keeps it. The place where
+//! a batch is announced is independent of it.
 
 use serde::{Deserialize, Serialize};
 
 use super::inbound::ChatLocation;
 
-/// The way by which somebody asked.
+/// Origin of a request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "origin", rename_all = "snake_case")]
 pub enum Origin {
-    /// A message, button or reaction on a chat platform.
+    /// Message, button or reaction on a chat platform.
     Chat { location: ChatLocation },
-    /// A token of the REST API, by its name.
+    /// Token of the REST API, by its name.
     Api { token: String },
-    /// The command line on the named machine.
+    /// Command line on the named machine.
     CommandLine { machine: String },
-    /// A schedule, by its name.
+    /// Schedule, by its name.
     Schedule { name: String },
-    /// Metalbot itself, which takes back what was allocated and not used.
+    /// Metalbot itself: it reclaims hosts that were allocated and not used.
     Reclaim,
 }
 
 impl Origin {
-    /// The stable name in the database.
+    /// Stable name in the database.
     pub fn as_str(&self) -> &'static str {
         match self {
             Origin::Chat { .. } => "chat",
@@ -32,7 +33,7 @@ impl Origin {
         }
     }
 
-    /// The way in words, for the audit and for people: `slack #C123`, `command line on ops1`.
+    /// Origin in words, for the audit and for people: `slack #C123`, `command line on ops1`.
     pub fn via(&self) -> String {
         match self {
             Origin::Chat { location } => format!("{} #{}", location.platform, location.channel),
@@ -43,7 +44,7 @@ impl Origin {
         }
     }
 
-    /// Where it was said, if it was said in chat.
+    /// Place of the request in chat; `None` for other origins.
     pub fn location(&self) -> Option<&ChatLocation> {
         match self {
             Origin::Chat { location } => Some(location),

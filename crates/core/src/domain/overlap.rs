@@ -1,4 +1,5 @@
-//! Who holds the hosts that a submission asks for.
+//! Overlap of a submission with other batches: the hosts that are in use, and the batches that use
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,7 @@ use super::host::HostName;
 use super::ids::BatchId;
 use super::job::JobState;
 
-/// A live job's exclusive hold on its host, as the store reads it under the admission locks.
+/// Exclusive claim of a live job on its host, read by the store under the admission locks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Claim {
     pub host: HostName,
@@ -19,7 +20,7 @@ pub struct Claim {
     pub submitter: String,
 }
 
-/// Hosts that one other batch holds.
+/// Hosts that one other batch has claimed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Held {
     pub hosts: Vec<HostName>,
@@ -27,18 +28,18 @@ pub struct Held {
     pub submitter: String,
     /// State of that batch.
     pub state: BatchState,
-    /// They wait for an operator to release them.
+    /// Set when the hosts wait for an operator to release them.
     pub quarantined: bool,
 }
 
-/// The part of a request that others hold, by batch, and the part that is free.
+/// Requested hosts that other batches have claimed, by batch, and those that are free.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Overlap {
     pub held: Vec<Held>,
     pub free: Vec<HostName>,
 }
 
-/// Sorts the requested hosts into held and free ones.
+/// Divides the requested hosts into claimed and free ones.
 pub fn overlap(requested: &[HostName], claims: &[Claim]) -> Overlap {
     let mut held: BTreeMap<(BatchId, bool), Held> = BTreeMap::new();
     for claim in claims {

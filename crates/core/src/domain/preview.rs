@@ -1,4 +1,4 @@
-//! What a command would do, shown before it is given.
+//! Preview of a command: its effect if it were given now.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,10 +6,10 @@ use super::host::HostName;
 use super::overlap::Held;
 use super::view::ApprovalView;
 
-/// What a command would do if it were given now.
+/// Effect of a command if it were given now.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Preview {
-    /// The command that does it.
+    /// Command that the preview is for.
     pub command: String,
     pub action: String,
     pub risk: String,
@@ -17,21 +17,21 @@ pub struct Preview {
     pub params: Vec<(String, String)>,
     pub reason: Option<String>,
     pub hosts: Vec<HostName>,
-    /// Hosts of each owner group.
+    /// Number of hosts of each owner group.
     pub owners: Vec<(String, u32)>,
     pub datacenters: Vec<(String, u32)>,
     pub steps: Vec<String>,
-    /// Hosts of each wave.
+    /// Number of hosts of each wave.
     pub waves: Vec<u32>,
     pub max_concurrent: Option<u32>,
     pub max_fail: Option<String>,
-    /// Who holds hosts right now.
+    /// Hosts that other batches have claimed now.
     pub held: Vec<Held>,
     pub free: Vec<HostName>,
-    /// Why the person may not do it.
+    /// Reason why the person may not give the command.
     pub forbidden: Option<String>,
-    /// Empty when nobody needs to approve.
+    /// Approvals that would be needed; empty for none.
     pub approvals: Vec<ApprovalView>,
-    /// How long approvals would be waited for.
+    /// Time to wait for approvals, in seconds.
     pub expires_secs: u64,
 }

@@ -1,5 +1,5 @@
-//! What a person is answered: data that each front door renders in its own way, chat by a template,
-//! the API as JSON, the command line as a table.
+//! Replies to a person, as data. Each caller renders them in its own form: chat by a template, the
+//! API as JSON, the command line as a table.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,15 +17,15 @@ use crate::command::HelpPage;
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Reply {
     Error(ErrorReply),
-    /// The platform's user is nobody in the directory.
+    /// The platform's user belongs to no person of the directory.
     UnknownUser {
         platform: String,
         user: String,
-        /// Groups of those who can be asked.
+        /// Groups whose members can help.
         admins: Vec<String>,
     },
     Help {
-        /// `None`: there is no help on that.
+        /// Help page; `None` when there is none on that topic.
         page: Option<HelpPage>,
     },
     Batch {
@@ -38,7 +38,7 @@ pub enum Reply {
         mine: bool,
         batches: Vec<BatchLine>,
     },
-    /// The hosts that a node set means.
+    /// Hosts of a node set.
     NodeSet {
         expression: String,
         hosts: Vec<HostName>,
@@ -48,34 +48,34 @@ pub enum Reply {
         name: String,
         groups: Vec<String>,
     },
-    /// What the person and the channel prefer to be told.
+    /// Preferences of the person, and the setting of the channel.
     Preferences {
         mine: Preferences,
-        /// Of the channel where it was asked, if it was asked in one.
+        /// Setting of the channel in which the request was made; `None` outside channels.
         here: Option<ChannelSetting>,
         changed: bool,
     },
-    /// What a command would do.
+    /// Effect of a command if it were given now.
     Preview {
         preview: Box<Preview>,
     },
     Admitted(Admitted),
     Refused(Refusal),
-    /// What was asked for is done; its event says it to everybody concerned.
+    /// The request is done; its event informs everybody concerned.
     Done,
 }
 
-/// Why nothing was done.
+/// Error: nothing was done, with the reason.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ErrorReply {
-    /// Stable name, such as `invalid` or `conflict.plan_changed`.
+    /// Stable name of the error, such as `invalid` or `conflict.plan_changed`.
     pub code: String,
     pub message: String,
-    /// What was typed, when an error points into it.
+    /// Text of the request, when `column` points into it.
     pub input: Option<String>,
-    /// 1-based, in characters of `input`.
+    /// Position of the error, in characters of `input` from 1.
     pub column: Option<usize>,
-    /// What would be right.
+    /// Advice: what to do instead.
     pub hint: Option<String>,
 }
 
@@ -86,13 +86,13 @@ pub struct Admitted {
     pub action: String,
     pub state: BatchState,
     pub hosts: Vec<HostName>,
-    /// The plan digest in hexadecimal digits.
+    /// Plan digest in hexadecimal digits.
     pub digest: String,
-    /// What must be approved; empty while the hosts are checked, and when nobody needs to.
+    /// Approvals that are needed; empty during the checks, and when none are needed.
     pub approvals: Vec<ApprovalView>,
 }
 
-/// A submission that was stored as refused, since others hold some of its hosts.
+/// Submission that was stored as refused, because other batches have claimed some of its hosts.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Refusal {
     pub batch: BatchId,
@@ -100,6 +100,6 @@ pub struct Refusal {
     pub hosts: Vec<HostName>,
     pub held: Vec<Held>,
     pub free: Vec<HostName>,
-    /// Command that asks for the free hosts alone, where chat knows the action.
+    /// Command for the free hosts alone, if chat knows the action.
     pub free_command: Option<String>,
 }

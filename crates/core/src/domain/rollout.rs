@@ -1,17 +1,19 @@
-//! When a batch starts, how many hosts go at a time, and how many may fail before it pauses.
+//! Rollout of a batch: its start, the number of hosts at a time, and the number of failures before
+//! it pauses.
 //!
-//! **Start.** `not-before` is the earliest time: an approval that comes later starts the batch at
-//! once. `at` is that time or never: the approval must come before it, and a batch that could not be
-//! started within [`GRACE`] of it, because no process was running, is not started in the middle of
-//! somebody's day. A destructive batch also waits for its countdown after the last approval,
-//! so that whoever has second thoughts can stop it while nothing has been done.
+//! **Start.** `not-before` is the earliest time: a batch that is approved later starts at once.
+//! `at` is an exact time: the approval must come before it, and a batch that could not be started
+//! within [`GRACE`] of it, because no process was running, is given up, so that it does not start
+//! unexpectedly in working hours. A destructive batch also waits for its countdown after the last
+//! approval, so that people can still stop it.
 //!
-//! **Budget.** `max-fail` is about how many hosts of the batch are bad, not about how many went bad
-//! under our hands: a pool that has lost a host already can lose one less. So a host that failed in
-//! the batch before this one counts from the start, until its turn comes: then it succeeds, and counts
-//! no more, or fails, and counts as failed; never twice. Not counted is a host that a retry is there
-//! to mend, that is one whose last failure was in the batch being retried: otherwise every retry
-//! would pause before it began. Who resumes accepts what is bad by then, and the count begins anew.
+//! **Budget.** `max-fail` limits the number of bad hosts in the batch, not only those that fail
+//! during it: a pool that has already lost one host can lose one less. Therefore a host that failed
+//! in the batch before this one counts from the start, until its own work ends: then it succeeds
+//! and no longer counts, or fails and counts as failed; never twice. A host that a retry is there
+//! to repair does not count, that is one whose last failure was in the batch being retried:
+//! otherwise every retry would pause before it began. Resuming accepts the hosts that are bad by
+//! then, and the count starts again from 0.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,15 +22,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-/// How much later than `at` a batch may start; then it is given up.
+/// Longest delay after `at` in which a batch may still start; later it is given up.
 pub const GRACE: Duration = Duration::from_secs(10 * 60);
 
-/// A number of hosts: absolute, or a share of the batch.
+/// Number of hosts: absolute, or a share of the batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Size {
     Hosts(u32),
-    /// 0 to 100.
+    /// Share in per cent, 0 to 100.
     Percent(u8),
 }
 
@@ -38,7 +40,8 @@ pub enum Size {
 pub struct NotASize;
 
 impl Size {
-    /// Hosts out of `total`, rounded up, so that 10% of 3 hosts is one host and never none.
+    /// Number of hosts out of `total`, rounded up, so that 10% of 3 hosts is one host and never
+    /// none.
     pub fn of(self, total: u32) -> u32 {
         match self {
             Size::Hosts(hosts) => hosts.min(total),
@@ -90,13 +93,13 @@ impl From<Size> for String {
     }
 }
 
-/// The time that a submission names for its start.
+/// Requested start time of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
-    /// Then, or when it is approved if that is later.
+    /// Start at this time, or at the approval if that is later.
     NotBefore(#[serde(with = "time::serde::rfc3339")] OffsetDateTime),
-    /// Then or never.
+    /// Start at this time only.
     At(#[serde(with = "time::serde::rfc3339")] OffsetDateTime),
 }
 
@@ -108,30 +111,31 @@ impl Start {
     }
 }
 
-/// What lies between two waves.
+/// Pause between two waves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WavePause {
     Seconds(u64),
-    /// Somebody has to resume the batch.
+    /// Wait until somebody resumes the batch.
     Manual,
 }
 
-/// The pace of a batch.
+/// Rollout settings of a batch.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Rollout {
-    /// Sizes of the waves in order; the last one repeats until every host had its turn. Empty: all
+    /// Sizes of the waves in order; the last one repeats until all hosts are in a wave. Empty: all
     /// hosts in one wave.
     pub waves: Vec<Size>,
-    /// Most hosts at work at the same time.
+    /// Largest number of hosts at work at the same time.
     pub max_concurrent: Option<u32>,
-    /// Pause when more than this many hosts are bad.
+    /// Failure budget: the batch pauses when more hosts than this are bad.
     pub max_fail: Option<Size>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wave_pause: Option<WavePause>,
-    /// Seconds from the last approval in which it can be stopped before anything is done.
+    /// Countdown in seconds after the last approval, in which the batch can be stopped before any
+    /// work.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub countdown_secs: u64,
 }
@@ -140,42 +144,42 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// Counts of a batch's jobs, as the rollout sees them.
+/// Counts of a batch's jobs, for the decisions of the rollout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct JobCounts {
-    /// Jobs of the batch that are or were to be worked on, and those that did not pass the checks.
+    /// All jobs with work, past or future, and those that failed the checks.
     pub total: u32,
     /// Pending jobs of the current wave.
     pub pending_in_wave: u32,
     /// Pending jobs of later waves.
     pub pending_later: u32,
-    /// Jobs that a worker may lease at any time, of any wave.
+    /// Queued jobs of all waves, which a worker may lease at any time.
     pub queued: u32,
     pub running: u32,
     /// Failed and quarantined jobs since the batch started or was last resumed.
     pub failed: u32,
-    /// Jobs that have not ended, whose hosts failed in the batch before, and those that did not pass the
-    /// checks.
+    /// Jobs that have not ended and whose hosts failed in the batch before, and those that failed
+    /// the checks.
     pub failed_previously: u32,
 }
 
-/// What the rollout asks for next.
+/// Next act of a running batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// Let this many pending jobs of the current wave start.
+    /// Queue this many pending jobs of the current wave.
     Queue(u32),
-    /// Nothing to do until a job ends.
+    /// Wait until a job ends.
     Wait,
-    /// The wave is done: open the next one.
+    /// End the wave and begin the next one.
     NextWave,
-    /// More hosts are bad than the budget allows.
+    /// Pause: more hosts are bad than the budget allows.
     Pause { failed: u32, failed_previously: u32, allowed: u32 },
-    /// No job is left.
+    /// Finish: no job is left.
     Finish,
 }
 
 impl Rollout {
-    /// How many hosts each wave has, for a batch of `total` hosts. Sums to `total`.
+    /// Number of hosts of each wave, for a batch of `total` hosts. Sums to `total`.
     pub fn wave_sizes(&self, total: u32) -> Vec<u32> {
         let mut sizes = Vec::new();
         let mut left = total;
@@ -183,7 +187,7 @@ impl Rollout {
         let mut last = Size::Percent(100);
         while left > 0 {
             last = waves.next().copied().unwrap_or(last);
-            // A wave of nobody would never end.
+            // At least 1, because a wave without hosts would never end.
             let size = last.of(total).clamp(1, left);
             sizes.push(size);
             left -= size;
@@ -191,25 +195,25 @@ impl Rollout {
         sizes
     }
 
-    /// The wave of each host of a batch of `total` hosts, in their order; the first wave is 0.
+    /// Number of the wave of each of `total` hosts, in order; the first wave is 0.
     pub fn waves_of(&self, total: usize) -> impl Iterator<Item = u32> {
         let sizes = self.wave_sizes(u32::try_from(total).unwrap_or(u32::MAX));
         sizes.into_iter().zip(0..).flat_map(|(size, wave)| std::iter::repeat_n(wave, size as usize))
     }
 
-    /// When a batch that is approved `now` may start; `None`: at once.
+    /// Earliest start of a batch that is approved `now`; `None`: at once.
     pub fn starts_at(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
         let countdown =
             (self.countdown_secs > 0).then(|| now + Duration::from_secs(self.countdown_secs));
         self.start.map(Start::time).max(countdown)
     }
 
-    /// Whether a batch that was to start at `due` must not any more.
+    /// True if a batch with the start time `due` must not start any more.
     pub fn is_missed(&self, due: OffsetDateTime, now: OffsetDateTime) -> bool {
         matches!(self.start, Some(Start::At(_))) && now > due + GRACE
     }
 
-    /// The time after which an approval would be too late.
+    /// Latest time for an approval.
     pub fn approve_by(&self) -> Option<OffsetDateTime> {
         match self.start {
             Some(Start::At(time)) => Some(time),
@@ -217,7 +221,7 @@ impl Rollout {
         }
     }
 
-    /// Decides what a running batch does next.
+    /// Decides the next act of a running batch.
     pub fn next(&self, counts: JobCounts) -> Next {
         let active = counts.queued + counts.running;
         let untouched = counts.pending_in_wave + counts.pending_later + counts.queued;
@@ -232,14 +236,14 @@ impl Rollout {
             }
         }
         if counts.pending_in_wave == 0 {
-            // The next wave waits for the stragglers of this one: that is what a wave is for.
+            // A wave must end completely, slow hosts included, before the next one begins.
             return if active == 0 { Next::NextWave } else { Next::Wait };
         }
-        let room = match self.max_concurrent {
+        let free = match self.max_concurrent {
             Some(most) => most.max(1).saturating_sub(active),
             None => counts.pending_in_wave,
         };
-        match room.min(counts.pending_in_wave) {
+        match free.min(counts.pending_in_wave) {
             0 => Next::Wait,
             hosts => Next::Queue(hosts),
         }
@@ -306,7 +310,7 @@ mod tests {
             ..JobCounts::default()
         };
         assert_eq!(pace.next(counts), Next::Pause { failed: 0, failed_previously: 3, allowed: 2 });
-        // One of them succeeded, and there is room again; another one failed, and counts once.
+        // One of them succeeded, so the budget allows more; another one failed, and counts once.
         assert_eq!(pace.next(JobCounts { failed_previously: 2, ..counts }), Next::Queue(10));
         assert_eq!(
             pace.next(JobCounts { failed_previously: 1, failed: 1, ..counts }),

@@ -8,30 +8,30 @@ use super::host::HostName;
 /// A triage ticket as people see it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TicketView {
-    /// Empty while it waits to be filed.
+    /// Jira's key; empty until the ticket is filed.
     pub key: String,
     pub url: String,
     pub kind: ErrorKind,
-    /// Jira's own word, such as `In Progress`.
+    /// Status in Jira's words, such as `In Progress`.
     #[serde(default)]
     pub status: Option<String>,
     #[serde(default)]
     pub assignee: Option<String>,
-    /// Why it is not filed yet.
+    /// Reason why the ticket is not filed yet.
     #[serde(default)]
     pub waits: Option<String>,
-    /// It waits for an operator, not only for Jira.
+    /// Set when the ticket waits for an operator, not only for Jira.
     #[serde(default)]
     pub refused: bool,
 }
 
-/// A host whose ticket was closed as one that nobody will fix.
+/// Host whose ticket was closed as one that nobody will fix.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WontFixView {
     pub host: HostName,
-    /// Of the ticket.
+    /// Key of the ticket.
     pub key: String,
     pub url: String,
-    /// In Jira's words.
+    /// Resolution in Jira's words.
     pub resolution: String,
 }

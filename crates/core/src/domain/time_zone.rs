@@ -1,6 +1,6 @@
-//! The site's time zone: in which zone times are meant that name none, and in which they are shown.
+//! Time zone of the site: used to read times without a zone, and to show times.
 //!
-//! Invariant: a time of day that a change of the clocks skips, or repeats, is an error and never a
+//! Invariant: a time of day that a change of the clocks skips or repeats is an error, never a
 //! guess.
 
 use jiff::Timestamp;
@@ -12,12 +12,12 @@ use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Zone(TimeZone);
 
-/// A time of day that is not one time of a zone.
+/// Errors for a local time that is not exactly one time of a zone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotOneTime {
-    /// The clocks go past it, from the first of these offsets to the second.
+    /// The clocks skip the time: they change from the first of these offsets to the second.
     Skipped { before: UtcOffset, after: UtcOffset },
-    /// It comes at the first of these offsets, and again at the second.
+    /// The time occurs twice: with the first of these offsets, and again with the second.
     Twice { first: UtcOffset, second: UtcOffset },
     /// The year is out of range.
     TooFar,
@@ -36,12 +36,12 @@ impl From<TimeZone> for Zone {
 }
 
 impl Zone {
-    /// Its name in the database, such as `Europe/Berlin`.
+    /// Name in the IANA database, such as `Europe/Berlin`.
     pub fn name(&self) -> &str {
         self.0.iana_name().unwrap_or("UTC")
     }
 
-    /// The same moment with the offset that this zone has then.
+    /// The same moment, with the zone's offset at that moment.
     pub fn local(&self, time: OffsetDateTime) -> OffsetDateTime {
         let offset = Timestamp::from_second(time.unix_timestamp())
             .map(|moment| self.0.to_offset(moment).seconds());
@@ -49,8 +49,8 @@ impl Zone {
         time.to_offset(offset.unwrap_or(UtcOffset::UTC))
     }
 
-    /// What people call the zone at that moment: `UTC`, `CET`, `CEST`, or an offset such as `+03`
-    /// where the zone has no such name.
+    /// Abbreviation of the zone at that moment: `UTC`, `CET`, `CEST`, or an offset such as `+03` if
+    /// the zone has none.
     pub fn abbreviation(&self, time: OffsetDateTime) -> String {
         match Timestamp::from_second(time.unix_timestamp()) {
             Ok(moment) => self.0.to_offset_info(moment).abbreviation().to_owned(),
@@ -58,7 +58,7 @@ impl Zone {
         }
     }
 
-    /// The moment at which the clocks of this zone show `time`.
+    /// Moment at which the clocks of this zone show `time`.
     pub fn moment(&self, time: PrimitiveDateTime) -> Result<OffsetDateTime, NotOneTime> {
         let here = civil(time).ok_or(NotOneTime::TooFar)?;
         let offset = |offset: jiff::tz::Offset| {

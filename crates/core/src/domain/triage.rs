@@ -1,5 +1,5 @@
-//! Triage: which ticket a failure becomes, by the failure's facts, the rules that route it, and what a second
-//! failure does to a ticket that is there.
+//! Triage: chooses the ticket for a failure, by the failure's facts and the rules of routing, and
+//! the change that a second failure makes to an existing ticket.
 //!
 //! Invariant: every failure has a route, because the last one takes everything.
 
@@ -14,7 +14,7 @@ use super::error_kind::{ErrorClass, ErrorKind};
 use super::host::{BmcIdentity, HostName, UsualBmc};
 use super::human_duration;
 
-/// One host that something went wrong with.
+/// Failure of one host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostFailure {
     pub host: HostName,
@@ -23,7 +23,7 @@ pub struct HostFailure {
     pub rack: String,
     pub sku: String,
     pub bmc: BmcIdentity,
-    /// Parts of that which most of the fleet has now.
+    /// Parts of that identity that most of the fleet has now.
     pub usual: UsualBmc,
     /// Name of the action, such as `reboot`.
     pub action: String,
@@ -37,7 +37,7 @@ pub struct HostFailure {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// A step that was tried: what `run` calls it, and its title for people.
+    /// Step that was tried: its `run` name, and its title for people.
     Step { run: String, title: String },
     /// A preflight check of the host.
     Check { name: String },
@@ -52,7 +52,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// Words that a value has to match, one of them; `*` in a word stands for any text.
+/// Patterns, of which a value must match one; `*` stands for any text.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Patterns(Vec<String>);
 
@@ -61,14 +61,14 @@ impl Patterns {
         self.0.iter().any(|pattern| glob(pattern, text))
     }
 
-    /// The first pattern that matches none of these names.
+    /// First pattern that matches none of these names.
     fn matching_none(&self, names: &[&str]) -> Option<&str> {
         let matches_none =
             |pattern: &&String| !names.iter().any(|name| glob(pattern.as_str(), name));
         self.0.iter().find(matches_none).map(String::as_str)
     }
 
-    /// Whether whatever `other` matches is certainly matched by this, too.
+    /// True if this certainly matches everything that `other` matches.
     fn covers(&self, other: &Patterns) -> bool {
         let all = self.0.iter().any(|word| word.bytes().all(|b| b == b'*'));
         all || other.0.iter().all(|word| self.0.contains(word))
@@ -111,8 +111,8 @@ impl<'de> Deserialize<'de> for Patterns {
     }
 }
 
-/// Reads patterns for the names of kinds. One that matches none is an error that names the near
-/// ones.
+/// Reads patterns for the names of kinds. A pattern that matches no kind is an error, which names
+/// similar ones.
 fn kinds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Patterns>, D::Error> {
     let names: Vec<&str> = ErrorKind::ALL.iter().map(|kind| kind.as_str()).collect();
     let patterns = Patterns::deserialize(from)?;
@@ -127,7 +127,7 @@ fn kinds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Patterns>, D::Erro
     Ok(Some(patterns))
 }
 
-/// Reads patterns for the names of classes. One that matches none is an error.
+/// Reads patterns for the names of classes. A pattern that matches no class is an error.
 fn classes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Patterns>, D::Error> {
     let names: Vec<&str> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
     let patterns = Patterns::deserialize(from)?;
@@ -140,7 +140,7 @@ fn classes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Patterns>, D::Er
     }
 }
 
-/// Whether `*` in the pattern can stand for something so that it is the text.
+/// True if the pattern matches the text; `*` stands for any text.
 fn glob(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
@@ -159,18 +159,18 @@ fn glob(pattern: &str, text: &str) -> bool {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteRule {
-    /// For people.
+    /// Name of the rule, for people.
     pub name: Option<String>,
 
     pub action: Option<Patterns>,
-    /// Name of the step in `run`, or its title.
+    /// Condition: the step's `run` name, or its title.
     pub step: Option<Patterns>,
-    /// Name of the check that failed before anything was tried.
+    /// Condition: name of the check that failed before any work.
     pub check: Option<Patterns>,
-    /// Names of [`ErrorClass`].
+    /// Condition: name of an [`ErrorClass`].
     #[serde(deserialize_with = "classes")]
     pub class: Option<Patterns>,
-    /// Names of [`ErrorKind`].
+    /// Condition: name of an [`ErrorKind`].
     #[serde(deserialize_with = "kinds")]
     pub kind: Option<Patterns>,
     pub datacenter: Option<Patterns>,
@@ -182,17 +182,17 @@ pub struct RouteRule {
     pub project: Option<String>,
     pub issue_type: Option<String>,
     pub components: Vec<String>,
-    /// Beside those of the default route.
+    /// Labels, added to those of the default route.
     pub labels: Vec<String>,
     pub priority: Option<String>,
-    /// Account in that Jira.
+    /// Account at that Jira site.
     pub assignee: Option<String>,
-    /// Other fields by their id, as Jira's REST API takes them.
+    /// Other fields by their id, in the form of Jira's REST API.
     pub fields: BTreeMap<String, serde_json::Value>,
 }
 
 impl RouteRule {
-    /// Conditions that the rule has, by name.
+    /// Conditions that the rule sets, with their names.
     fn conditions(&self) -> Vec<(&'static str, &Patterns)> {
         let all = [
             ("action", &self.action),
@@ -208,7 +208,7 @@ impl RouteRule {
         all.into_iter().filter_map(|(name, patterns)| Some((name, patterns.as_ref()?))).collect()
     }
 
-    /// Each condition with the value that meets it, or `None` when one is not met.
+    /// Conditions with the values that meet them; `None` when a condition is not met.
     fn matches(&self, failure: &HostFailure) -> Option<Vec<String>> {
         let mut met = Vec::new();
         for (name, patterns) in self.conditions() {
@@ -230,7 +230,7 @@ impl RouteRule {
         Some(met)
     }
 
-    /// Whether no failure that this rule does not take could be taken by the other.
+    /// True if this rule takes every failure that the other rule takes.
     fn covers(&self, other: &RouteRule) -> bool {
         let others = other.conditions();
         self.conditions().into_iter().all(|(name, mine)| {
@@ -240,7 +240,7 @@ impl RouteRule {
     }
 }
 
-/// Where a ticket is filed, and with what.
+/// Destination of a ticket: its Jira site, project and fields.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Target {
     /// Name of the Jira site.
@@ -253,13 +253,13 @@ pub struct Target {
     pub labels: Vec<String>,
     pub priority: Option<String>,
     pub assignee: Option<String>,
-    /// Other fields by their id, each as the JSON that Jira takes.
+    /// Other fields by their id, each as JSON in the form that Jira accepts.
     #[serde(default)]
     pub fields: BTreeMap<String, String>,
 }
 
 impl Target {
-    /// For people: `HW (Bug)`, with the site where it is not the default one.
+    /// Name of the target for people: `HW (Bug)`, with the site if it is not the default one.
     pub fn name(&self, default_site: &str) -> String {
         match self.site == default_site {
             true => format!("{} ({})", self.project, self.issue_type),
@@ -268,17 +268,17 @@ impl Target {
     }
 }
 
-/// Where a failure goes, and why.
+/// Chosen target of a failure, with the reasons.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Routed {
-    /// For people: the rule's name or its place.
+    /// Name of the rule, or its position, for people.
     pub rule: String,
-    /// The conditions that were met, for people; empty for the default route.
+    /// Conditions that were met, for people; empty for the default route.
     pub met: Vec<String>,
     pub target: Target,
 }
 
-/// The rules in order, and where everything else goes.
+/// All routes: the rules in order, and the default route.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Routes {
     pub rules: Vec<RouteRule>,
@@ -286,7 +286,7 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// The first rule that matches takes the failure.
+    /// Chooses the route of a failure: the first rule that matches, or the default route.
     pub fn route(&self, failure: &HostFailure) -> Routed {
         let first = self
             .rules
@@ -307,8 +307,8 @@ impl Routes {
         }
     }
 
-    /// Where a rule sends what it takes. A rule for another site than the default's inherits no
-    /// components, priority or fields: they mean nothing there.
+    /// Target of a rule. A rule for another site than the default's inherits no components,
+    /// priority or fields, because they mean nothing at another site.
     pub fn target(&self, rule: &RouteRule) -> Target {
         let default = &self.default;
         let labels = default.labels.iter().chain(&rule.labels);
@@ -331,7 +331,7 @@ impl Routes {
         target
     }
 
-    /// Rules that can never take anything: `(index, index of the rule before that takes all)`.
+    /// Rules that never apply: `(index, index of the earlier rule that takes all its failures)`.
     pub fn unreachable(rules: &[RouteRule]) -> Vec<(usize, usize)> {
         let before = |(index, rule): (usize, &RouteRule)| {
             let cover = rules[..index].iter().position(|earlier| earlier.covers(rule))?;
@@ -341,15 +341,15 @@ impl Routes {
     }
 }
 
-/// Reaction to a failure whose ticket is not open any more.
+/// Reaction to a failure whose ticket is no longer open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Afterwards {
     /// Another ticket is filed.
     New,
-    /// The old one gets a comment and stays closed.
+    /// The closed ticket gets a comment and stays closed.
     Comment,
-    /// The old one covers it.
+    /// Nothing changes: the closed ticket covers the failure.
     Nothing,
 }
 
@@ -357,7 +357,7 @@ pub enum Afterwards {
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TicketPolicy {
-    /// Failures of different batches that are this close in time may have one cause.
+    /// Largest time between failures of different batches that may have one cause.
     #[serde(with = "human_duration")]
     pub group_window: Duration,
     /// Time after its end in which a ticket is opened again rather than followed by another one.
@@ -367,13 +367,13 @@ pub struct TicketPolicy {
     pub after_reopen: Afterwards,
     /// Reaction to a failure whose ticket was closed as one that nobody will fix.
     pub after_wont_fix: Afterwards,
-    /// Resolutions that mean that nobody will fix it.
+    /// Resolutions in Jira that mean that nobody will fix the cause.
     pub wont_fix: Vec<String>,
-    /// Transitions that open a closed ticket; the first that Jira offers is taken.
+    /// Transitions that reopen a closed ticket; the first one that Jira offers is used.
     pub reopen_by: Vec<String>,
-    /// Transitions that close a ticket whose hosts have succeeded since; none: it stays open.
+    /// Transitions that close a ticket after its hosts succeeded; empty: it stays open.
     pub close_by: Vec<String>,
-    /// Period in which the states of open tickets are read.
+    /// Interval at which the states of open tickets are read.
     #[serde(with = "human_duration")]
     pub poll_interval: Duration,
     /// Time after a lost answer in which the ticket may still appear in a search; only then is it
@@ -383,7 +383,7 @@ pub struct TicketPolicy {
     /// Channel in which operators are notified of tickets that need them, as `platform/channel`;
     /// without it, the batch's thread.
     pub operators: Option<String>,
-    /// Where failures go: the first rule that matches takes one, and `[jira]` itself the rest.
+    /// Routes of failures: the first rule that matches takes one, and `[jira]` itself the rest.
     pub route: Vec<RouteRule>,
 }
 
@@ -407,16 +407,16 @@ impl Default for TicketPolicy {
     }
 }
 
-/// State of a ticket when another failure of its signature comes.
+/// State of a ticket when another failure of its signature occurs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
-    /// It waits to be filed, or is open.
+    /// The ticket waits to be filed, or is open.
     Open,
-    /// Done, so long ago.
+    /// Resolved, this long ago.
     Done { since: Duration },
     /// Closed as one that nobody will fix.
     Declined,
-    /// Jira does not have it any more.
+    /// The ticket no longer exists in Jira.
     Gone,
 }
 
@@ -424,15 +424,15 @@ pub enum Standing {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TicketUpdate {
-    /// The open ticket takes the hosts in, and a comment says so.
+    /// The hosts are added to the open ticket, with a comment.
     Join,
-    /// The same for a closed one, which is opened again.
+    /// The closed ticket is reopened, and the hosts are added with a comment.
     Reopen,
     /// A closed ticket gets a comment and stays closed.
     Comment,
-    /// The closed ticket says it all.
+    /// Nothing changes: the closed ticket covers the failure.
     Nothing,
-    /// A new ticket.
+    /// A new ticket is filed.
     New,
 }
 

@@ -1,4 +1,4 @@
-//! What people see of batches and hosts, as data: cards, `/metal status`, lists, the API.
+//! Views of batches and hosts, as data: for cards, `/metal status`, lists and the API.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -17,13 +17,13 @@ use super::waiting::Waiting;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Failure {
     pub kind: ErrorKind,
-    /// The last error of the first of the hosts.
+    /// Last error of the first host.
     pub error: String,
     pub hosts: Vec<HostName>,
     pub quarantined: bool,
 }
 
-/// What a card and `/metal status` show.
+/// View of a batch on its card and in `/metal status`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct BatchView {
     pub id: BatchId,
@@ -36,7 +36,7 @@ pub struct BatchView {
     pub submitter: String,
     pub reason: Option<String>,
     pub hosts: Vec<HostName>,
-    /// Titles of the steps in order.
+    /// Titles of the steps, in order.
     pub steps: Vec<String>,
     pub approvals: Vec<ApprovalView>,
     #[serde(with = "time::serde::rfc3339")]
@@ -48,41 +48,42 @@ pub struct BatchView {
     #[serde(with = "time::serde::rfc3339::option")]
     pub finished_at: Option<OffsetDateTime>,
     pub counts: StateCounts,
-    /// 1-based number of the current wave and how many there are.
+    /// Number of the current wave, from 1, and the number of waves.
     pub wave: u32,
     pub waves: u32,
-    /// Why hosts that have not begun wait.
+    /// Reasons why hosts that have not begun wait.
     #[serde(default)]
     pub waiting: Vec<Waiting>,
     #[serde(default)]
     pub wave_pause: Option<WavePause>,
     #[serde(default)]
     pub start: Option<Start>,
-    /// Seconds in which it can be stopped after the last approval.
+    /// Countdown in seconds after the last approval, in which the batch can be stopped.
     #[serde(default)]
     pub countdown_secs: u64,
-    /// Hosts that failed in their last batch and count against `max_fail` until their turn has come.
+    /// Hosts that failed in their last batch and count against `max_fail` until their own work
+    /// ends.
     #[serde(default)]
     pub failed_previously: Vec<HostName>,
-    /// How often it was paused so far.
+    /// Number of pauses so far.
     #[serde(default)]
     pub pause_count: i32,
     pub max_concurrent: Option<u32>,
     pub max_fail: Option<String>,
     pub running: Vec<HostName>,
     pub failures: Vec<Failure>,
-    /// Hosts that did not pass the checks, and are not worked on.
+    /// Hosts that failed the checks, and are left out of the work.
     pub left_out: Vec<Failure>,
     pub tickets: Vec<TicketView>,
-    /// Hosts still to be worked on that nobody will fix.
+    /// Hosts with work to come whose tickets were closed as ones that nobody will fix.
     #[serde(default)]
     pub wont_fix: Vec<WontFixView>,
     pub retry_of: Option<BatchId>,
-    /// The plan digest in hexadecimal digits; buttons carry it.
+    /// Plan digest in hexadecimal digits; buttons carry it.
     pub digest: String,
 }
 
-/// One owner group's part of an approval.
+/// Approval of one owner group's part of a batch.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ApprovalView {
     pub owner: String,
@@ -94,7 +95,7 @@ pub struct ApprovalView {
 }
 
 impl ApprovalView {
-    /// A part that nobody has approved yet.
+    /// View of a part that nobody has approved yet.
     pub fn lacking(part: &Requirement) -> ApprovalView {
         ApprovalView {
             owner: part.owner.clone(),
@@ -106,7 +107,7 @@ impl ApprovalView {
     }
 }
 
-/// Jobs of a batch by state.
+/// Number of a batch's jobs in each state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct StateCounts {
     pub pending: u32,
@@ -120,7 +121,7 @@ pub struct StateCounts {
 }
 
 impl StateCounts {
-    /// Jobs that are or were to be worked on.
+    /// Number of jobs with work, past or future.
     pub fn total(&self) -> u32 {
         self.pending
             + self.queued
@@ -132,7 +133,7 @@ impl StateCounts {
     }
 }
 
-/// One line of `/metal list`.
+/// Line of `/metal list`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct BatchLine {
     pub id: BatchId,
@@ -144,7 +145,7 @@ pub struct BatchLine {
     pub created_at: OffsetDateTime,
 }
 
-/// One host of `/metal status host ...`.
+/// View of a host in `/metal status host ...`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct HostView {
     pub host: HostName,
@@ -154,11 +155,11 @@ pub struct HostView {
     pub sku: String,
     #[serde(default)]
     pub wont_fix: Option<WontFixView>,
-    /// Batches that worked on it, newest first.
+    /// Batches with this host, newest first.
     pub history: Vec<HostHistoryEntry>,
 }
 
-/// A batch seen from one of its hosts.
+/// Result of one batch for a host.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct HostHistoryEntry {
     pub batch: BatchId,
@@ -167,7 +168,7 @@ pub struct HostHistoryEntry {
     pub batch_state: BatchState,
     pub job_state: JobState,
     pub error: Option<String>,
-    /// Last entries of the BMC's own log when the job failed, oldest first.
+    /// Last entries of the BMC's event log when the job failed, oldest first.
     #[serde(default)]
     pub bmc_events: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Why hosts of a batch wait, in each case. Templates word it.
+//! Reasons why hosts of a batch wait. Templates word them.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -6,19 +6,19 @@ use time::OffsetDateTime;
 use super::batch::BatchState;
 use super::rollout::{Rollout, Start};
 
-/// One reason, and how many hosts it keeps where that differs from all that have not begun.
+/// Reason, with the number of its hosts if it does not apply to all hosts that have not begun.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "why", rename_all = "snake_case")]
 pub enum Waiting {
-    /// The hosts are being looked at.
+    /// Preflight checks are under way.
     Checks,
     Approval,
-    /// The time that the submission named.
+    /// Requested start time.
     Time {
         #[serde(with = "time::serde::rfc3339")]
         until: OffsetDateTime,
     },
-    /// So that a person can still stop it.
+    /// Countdown after the last approval, in which people can still stop the batch.
     Countdown {
         #[serde(with = "time::serde::rfc3339")]
         until: OffsetDateTime,
@@ -27,11 +27,11 @@ pub enum Waiting {
         #[serde(with = "time::serde::rfc3339")]
         until: OffsetDateTime,
     },
-    /// The wave before theirs is not done.
+    /// An earlier wave has not ended.
     Wave {
         hosts: u32,
     },
-    /// In words.
+    /// A cap, in words.
     Cap {
         cap: String,
         hosts: u32,
@@ -40,32 +40,32 @@ pub enum Waiting {
         most: u32,
         hosts: u32,
     },
-    /// No worker has room.
+    /// No worker is free.
     Worker {
         hosts: u32,
     },
-    /// Somebody, or the budget, paused it.
+    /// A person or the failure budget paused the batch.
     Paused {
         hosts: u32,
     },
 }
 
-/// What is known of a batch.
+/// Facts about a batch, from which the reasons follow.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     pub state: BatchState,
     pub rollout: &'a Rollout,
-    /// The time that it waits for, if that is still to come.
+    /// Time that the batch waits for, if it is in the future.
     pub until: Option<OffsetDateTime>,
-    /// The cap that keeps hosts from starting, in words.
+    /// Cap that stops hosts from starting, in words.
     pub blocked_by: Option<&'a str>,
-    /// Pending jobs: of the waves so far, and of later ones.
+    /// Pending jobs of the waves so far; `pending_later` are those of later waves.
     pub pending: u32,
     pub pending_later: u32,
     pub queued: u32,
 }
 
-/// All reasons that hold, the nearest first.
+/// All reasons that apply, the nearest first.
 pub fn waiting(facts: Facts<'_>) -> Vec<Waiting> {
     let Facts { pending, pending_later, queued, .. } = facts;
     match facts.state {
@@ -88,7 +88,7 @@ pub fn waiting(facts: Facts<'_>) -> Vec<Waiting> {
                 (Some(until), ..) => Some(Waiting::WavePause { until }),
                 (None, Some(cap), _) => Some(Waiting::Cap { cap: cap.to_owned(), hosts: pending }),
                 (None, None, Some(most)) => Some(Waiting::Concurrency { most, hosts: pending }),
-                // They are about to go.
+                // Nothing stops them: they are queued next.
                 (None, None, None) => None,
             };
             let worker = (queued > 0).then_some(Waiting::Worker { hosts: queued });

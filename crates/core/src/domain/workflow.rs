@@ -1,7 +1,7 @@
-//! What a batch will do to each of its hosts, fixed at submission.
+//! Plan of a batch: the work on each of its hosts, fixed at submission.
 //!
-//! A [`Plan`] is stored with its batch: a later change of `commands/` does not change a batch that
-//! people have already approved. Its [`digest`] is what they approve.
+//! A [`Plan`] is stored with its batch: a later change of `commands/` does not change an approved
+//! batch. Approvals are for its [`digest`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::host::HostName;
 use super::rollout::Rollout;
 
-/// How much harm an action can do; approval policy is keyed by it.
+/// Degree of harm that an action can do; approval rules depend on it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Risk {
@@ -47,14 +47,14 @@ pub enum PowerTo {
     Off,
     /// Asks the operating system to shut down (ACPI).
     Soft,
-    /// Off and on again in one command. After a lost reply nobody can tell whether it happened, so
-    /// actions that must survive a crash say `off` and then `on`.
+    /// Turns the power off and on again in one command. After a lost reply the effect cannot be
+    /// known, so actions that must survive a crash use `off` and then `on`.
     Cycle,
     /// Hard reset without a power-down.
     Reset,
 }
 
-/// A power state that can be waited for.
+/// Power state that a step can wait for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PowerIs {
@@ -75,21 +75,21 @@ pub enum BootDevice {
     Bios,
 }
 
-/// What to do when a wait reaches its deadline.
+/// Reaction when a wait reaches its deadline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDeadline {
     #[default]
     Fail,
-    /// Go on with the next step, which is expected to do it the hard way.
+    /// Go on with the next step, which is expected to force the change.
     Continue,
 }
 
-/// One thing done to a host, with its parameters. `run` in `commands/*.toml` names the variant.
+/// Work of one step, with its parameters. `run` in `commands/*.toml` names the variant.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "run", rename_all = "snake_case", deny_unknown_fields)]
 pub enum StepAction {
-    /// One power command; nothing is sent when the host is already there.
+    /// Sends one power command; sends nothing when the host is already in that state.
     Power { to: PowerTo },
     /// Polls the BMC until the host is on or off.
     WaitPower {
@@ -99,7 +99,7 @@ pub enum StepAction {
     },
     /// Lights the identify lamp. `seconds`: 0 (off) to 255.
     Identify { seconds: u8 },
-    /// Sets the next boot's device.
+    /// Sets the device of the next boot.
     BootDevice {
         device: BootDevice,
         #[serde(default)]
@@ -110,22 +110,22 @@ pub enum StepAction {
 }
 
 impl StepAction {
-    /// What `run` calls it in `commands/*.toml`.
+    /// Name of the step in `run` of `commands/*.toml`.
     pub fn name(&self) -> String {
         let value = serde_json::to_value(self).unwrap_or_default();
         value["run"].as_str().unwrap_or_default().to_owned()
     }
 }
 
-/// A step with its limits.
+/// Step with its limits.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PlannedStep {
-    /// For people, in the imperative: `cut the power`.
+    /// Title for people, in the imperative: `cut the power`.
     pub title: String,
     pub action: StepAction,
     /// Longest time for all attempts of the step together, in seconds.
     pub deadline_secs: u64,
-    /// How many more attempts may follow a failed one, when the failure is transient.
+    /// Number of further attempts after a failed one, when the failure is transient.
     pub retry: u32,
 }
 
@@ -135,35 +135,35 @@ impl PlannedStep {
     }
 }
 
-/// A read-only look at a host before anybody is asked to approve. `checks` in `commands/*.toml`
-/// names them.
+/// Preflight check: a read-only look at a host before anybody is asked to approve. `checks` in
+/// `commands/*.toml` names them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
-    /// The BMC opens a session with our credentials and tells the power state.
+    /// The BMC opens a session with Metalbot's credentials and reports the power state.
     BmcConsole,
 }
 
 impl Check {
-    /// What `checks` calls it in `commands/*.toml`.
+    /// Name of the check in `checks` of `commands/*.toml`.
     pub fn name(self) -> String {
         let value = serde_json::to_value(self).unwrap_or_default();
         value.as_str().unwrap_or_default().to_owned()
     }
 }
 
-/// What is done to every host of a batch, and how fast.
+/// Plan: the work on every host of a batch, and its pace.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Plan {
     pub action: String,
     pub risk: Risk,
-    /// Arguments as given or defaulted, by name, in the text form a person would type.
+    /// Arguments, given or default, by name, in the form that a person would type.
     pub params: BTreeMap<String, String>,
-    /// Names of the arguments that are at their defaults: people need not read them. Not in the
-    /// digest, which is for what will be done.
+    /// Names of the arguments with default values, which views leave out. Not in the digest, which
+    /// covers the work itself.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub at_default: BTreeSet<String>,
-    /// Hosts that do not pass them are left out before anybody is asked.
+    /// Preflight checks. Hosts that fail one are left out before anybody is asked to approve.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub checks: BTreeSet<Check>,
     pub steps: Vec<PlannedStep>,
@@ -171,8 +171,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether a host may be down at whose step number `failed` the work on it ended: what was done
-    /// before it cut the power, or it waited in vain for the host to be on.
+    /// True if a host may be left without power when its step number `failed` failed: an earlier
+    /// step cut the power, or this step waited in vain for the host to be on.
     pub fn leaves_down(&self, failed: usize) -> bool {
         let waited = self.steps.get(failed).map(|step| &step.action);
         if let Some(StepAction::WaitPower { is: PowerIs::On, .. }) = waited {
@@ -183,7 +183,7 @@ impl Plan {
             StepAction::Power { to: PowerTo::Off } => Some(true),
             StepAction::Power { to: PowerTo::On | PowerTo::Cycle | PowerTo::Reset } => Some(false),
             StepAction::WaitPower { is, on_deadline: OnDeadline::Fail } => Some(is == PowerIs::Off),
-            // A host that was asked to shut down may refuse.
+            // A host may ignore a request to shut down.
             StepAction::Power { to: PowerTo::Soft }
             | StepAction::WaitPower { on_deadline: OnDeadline::Continue, .. }
             | StepAction::Identify { .. }
@@ -194,12 +194,12 @@ impl Plan {
 }
 
 /// SHA-256 over a plan and its sorted hosts. Approvals are for a digest, so that a change after the
-/// approval voids it.
+/// approval makes it void.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
-    /// The first 8 hexadecimal digits, enough for people to compare by eye.
+    /// First 8 hexadecimal digits, enough for people to compare by eye.
     pub fn short(&self) -> String {
         self.to_string()[..8].to_owned()
     }
@@ -217,7 +217,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// The digest of a plan over these hosts, whatever order they come in.
+/// Digest of a plan over these hosts, independent of their order.
 pub fn digest<'a>(plan: &Plan, hosts: impl IntoIterator<Item = &'a HostName>) -> Digest {
     let mut hosts: Vec<&HostName> = hosts.into_iter().collect();
     hosts.sort();

@@ -1,78 +1,80 @@
-//! What a simulated BMC does right, and how it misbehaves as real ones do.
+//! Behaviour of a simulated BMC, and the faults that real BMCs have.
 
 use std::time::Duration;
 
 use super::wire::Cipher;
 use crate::rack::{MANUFACTURER, PASSWORD, USER};
 
-/// How one BMC and the way to it behave. The default is a good BMC on a good network.
+/// Behaviour of one BMC and of the network to it. The default is a good BMC on a good network.
 ///
-/// Shares are between 0 and 1 and are rolled for each datagram, in each direction.
+/// Shares are between 0 and 1 and are drawn for each datagram, in each direction.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Behaviour {
-    /// Time that it takes to answer a datagram.
+    /// Time between a datagram and its answer.
     pub delay: Duration,
-    /// Share of datagrams that get lost.
+    /// Share of datagrams that are lost.
     pub drop: f64,
     /// Share of datagrams that arrive twice.
     pub duplicate: f64,
-    /// Share of datagrams that are held back by `late`, so that later ones overtake them.
+    /// Share of datagrams that are delayed by `late`, so that later ones overtake them.
     pub hold: f64,
     pub late: Duration,
-    /// What comes besides the answers.
+    /// Invalid datagrams, besides or instead of the answers.
     pub noise: Noise,
 
-    /// Who has made it, by IANA's private enterprise numbers.
+    /// Manufacturer, by IANA's private enterprise numbers.
     pub manufacturer: u32,
     pub ciphers: &'static [Cipher],
     pub user: &'static str,
     pub password: &'static str,
-    /// Highest level that the user gets, IPMI 2.0 table 13-10: 2 user, 3 operator, 4 administrator.
+    /// Highest privilege level of the user, IPMI 2.0 table 13-10: 2 user, 3 operator, 4
+    /// administrator.
     pub privilege: u8,
-    /// Too high a level is refused when the session is raised, not already in the key exchange.
+    /// Set to refuse a privilege level that is too high when the session is raised, not already in
+    /// the key exchange.
     pub late_refusal: bool,
-    /// Sessions at once, of which opening ones count.
+    /// Largest number of sessions at once, including those that are being opened.
     pub slots: usize,
-    /// A silent session's slot is freed after this time (the specification's is 60 s).
+    /// Time after which a silent session's slot is freed (60 s in the specification).
     pub session_timeout: Duration,
-    /// Answers in the key exchange carry tag 0, whatever the request's was.
+    /// Set to give answers in the key exchange tag 0, for any tag of the request.
     pub tag_zero: bool,
-    /// Refusals in the key exchange end after the status.
+    /// Set to end refusals in the key exchange after the status.
     pub short_errors: bool,
-    /// This many requests of each session are first answered with 'node busy'.
+    /// Number of requests of each session that are first answered with 'node busy'.
     pub busy: u32,
 
     pub soft: Soft,
-    /// Time after which an act shows in the power state; a cycle is off for as long again.
+    /// Time until an act shows in the power state; a cycle shows 'off' for as long again.
     pub lag: Duration,
-    /// Whether the boot flags can be told not to expire, and after which time they do otherwise.
+    /// Set if the BMC can keep boot flags on request; others expire after `boot_flags_expire`.
     pub keeps_boot_flags: bool,
     pub boot_flags_expire: Duration,
 
-    /// Whether it knows DCMI's power reading.
+    /// Set if the BMC supports DCMI's power reading.
     pub dcmi: bool,
-    /// Most bytes of a sensor's record that it gives at a time; asked for more it refuses.
+    /// Largest number of bytes of a sensor's record per read; a read of more is refused.
     pub longest_read: usize,
 }
 
-/// What the operating system makes of a soft off.
+/// Reaction of the operating system to a soft off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Soft {
     Obeyed,
     /// The BMC accepts it, and nothing happens.
     Ignored,
-    /// The BMC does not know the command: completion code 0xcc.
+    /// The BMC refuses the command as unknown: completion code 0xcc.
     Refused,
 }
 
-/// Datagrams that are no answers.
+/// Invalid datagrams that the BMC sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Noise {
     None,
-    /// Before each answer come two that are cut off at the next length in turn, one with a flipped
-    /// bit at the next place, and random bytes of the next length.
+    /// Before each answer, four datagrams: two copies cut off at varying lengths, one copy with a
+    /// flipped bit at a varying place, and random bytes of a varying length.
     Before,
-    /// Instead of each answer come the same.
+    /// The same four datagrams instead of each answer.
     Instead,
 }
 

@@ -1,11 +1,11 @@
-//! The host behind a simulated BMC: its power, its boot flags, and what was done to it.
+//! The host behind a simulated BMC: its power, its boot flags, and the log of acts on it.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::behaviour::{Behaviour, Soft};
 
-/// What a BMC did to its host.
+/// Act of a BMC on its host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Deed {
     Off,
@@ -14,19 +14,19 @@ pub enum Deed {
     Reset,
     Diagnose,
     Soft,
-    /// Seconds.
+    /// Lamp, with its time in seconds.
     Identify(u8),
-    /// The boot flags, without the parameter's number.
+    /// Boot flags, without the parameter's number.
     Boot([u8; 5]),
 }
 
 #[derive(Debug)]
 pub struct Chassis {
     on: bool,
-    /// States that will show at their time.
+    /// Power states with the times at which they show.
     changes: VecDeque<(Instant, bool)>,
     boot: [u8; 5],
-    /// When the flags were set, unless they were told to stay.
+    /// Time at which the flags were set, unless they were told not to expire.
     boot_set: Option<Instant>,
     boot_stays: bool,
 }
@@ -46,7 +46,7 @@ impl Chassis {
         Chassis { on, changes: VecDeque::new(), boot: [0; 5], boot_set: None, boot_stays: false }
     }
 
-    /// Leaves a boot device behind without the bit that makes it valid, as real BMCs do.
+    /// Leaves a boot device without its valid bit, as real BMCs do.
     pub fn leave_stale_boot_device(&mut self) {
         self.boot = [0, 0x01 << 2, 0, 0, 0];
     }
@@ -68,7 +68,7 @@ impl Chassis {
         [0x20 | u8::from(self.is_on(now)), 0x10, 0x40, 0x54]
     }
 
-    /// Chassis Control, section 28.3: the completion code, and what was done.
+    /// Chassis Control, section 28.3: returns the act, or the completion code of a refusal.
     pub fn control(&mut self, how: &Behaviour, data: &[u8], now: Instant) -> Result<Deed, u8> {
         let deed = match data.first().ok_or(TOO_SHORT)? & 0x0f {
             0 => Deed::Off,
@@ -95,7 +95,7 @@ impl Chassis {
         }
         let boots = matches!(deed, Deed::On | Deed::Cycle | Deed::Reset);
         if boots && self.boot[0] & BOOT_PERSISTENT == 0 {
-            // Used up: the device stays behind.
+            // The flags are used up: the device stays without its valid bit.
             self.boot[0] &= !BOOT_VALID;
         }
         Ok(deed)
@@ -119,7 +119,7 @@ impl Chassis {
                 Ok(Some(Deed::Boot(self.boot)))
             }
             [] => Err(TOO_SHORT),
-            // Set-in-progress and the acknowledge of the boot information.
+            // Set-in-progress, and acknowledgement of the boot information.
             [0x00 | 0x04, ..] => Ok(None),
             _ => Err(PARAMETER_UNKNOWN),
         }

@@ -1,7 +1,7 @@
 //! One simulated BMC: its sessions and its commands.
 //!
-//! Pure: it is handed the time and the random numbers. Invariant, as section 6.12.13 demands it: a
-//! session sequence number is obeyed once, and only within 16 of the highest.
+//! Pure: callers pass the time and the random numbers. Invariant, required by section 6.12.13: a
+//! session sequence number is accepted once, and only within 16 of the highest.
 
 use std::net::SocketAddrV4;
 use std::time::Instant;
@@ -40,18 +40,19 @@ mod code {
     pub const INVALID_SESSION: u8 = 0x87;
 }
 
-/// What a BMC has seen.
+/// Counters of a BMC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BmcCounters {
-    /// Sessions that became active, that were closed in order, and the most at the same time.
+    /// Sessions that became active; below, those closed in order, and the largest number at the
+    /// same time.
     pub opened: u32,
     pub closed: u32,
     pub most_at_once: u32,
-    /// Requests for a session that were turned away for want of a slot.
+    /// Requests for a session that were refused because no slot was free.
     pub turned_away: u32,
-    /// Packets of a session that were dropped because their sequence number was seen before.
+    /// Packets of a session that were dropped because of a repeated sequence number.
     pub repeated: u32,
-    /// Chassis control requests that were obeyed or refused, not counting dropped ones.
+    /// Chassis control requests that were carried out or refused, without dropped ones.
     pub controls: u32,
 }
 
@@ -80,11 +81,11 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// What RAKP messages 1 and 2 settled.
+/// Values agreed by RAKP messages 1 and 2.
 struct Challenge {
     console_random: [u8; 16],
     random: [u8; 16],
-    /// Role, length of the name, name: as RAKP message 1 carried them.
+    /// Role, length of the name, and name, as in RAKP message 1.
     role_and_name: Vec<u8>,
 }
 
@@ -98,7 +99,7 @@ struct Active {
     busy: u32,
 }
 
-/// The surroundings of one datagram.
+/// Context of one datagram.
 pub struct Moment<'a> {
     pub now: Instant,
     pub peer: SocketAddrV4,
@@ -122,7 +123,7 @@ impl Controller {
         self.sessions.iter().filter(|session| session.active.is_some()).count()
     }
 
-    /// Takes a datagram and gives the answer and what was done to the host.
+    /// Handles a datagram; returns the answer, and the act on the host.
     pub fn hear(&mut self, moment: &mut Moment, packet: &[u8]) -> (Option<Vec<u8>>, Option<Deed>) {
         let timeout = moment.how.session_timeout;
         self.sessions.retain(|session| moment.now < session.heard + timeout);
@@ -172,7 +173,7 @@ impl Controller {
         let known = moment.how.ciphers.iter().find(|cipher| cipher.algorithms() == wanted);
         let Some(cipher) = known.copied() else { return refuse(status::NO_CIPHER_MATCH) };
 
-        // The same request again, because our answer was lost or slow: the same answer again.
+        // A repeated request, because our answer was lost or slow, gets the same answer again.
         let before = self.sessions.iter().find(|session| {
             session.console == console_id
                 && session.peer == moment.peer
@@ -208,7 +209,7 @@ impl Controller {
         Some(answer)
     }
 
-    /// RAKP message 1 and its answer, sections 13.20 and 13.21.
+    /// Handles RAKP message 1; returns its answer, sections 13.20 and 13.21.
     fn challenge(&mut self, moment: &mut Moment, body: &[u8]) -> Option<Vec<u8>> {
         let [tag, _, _, _, rest @ ..] = body else { return None };
         let (id, rest) = rest.split_first_chunk::<4>()?;
@@ -254,13 +255,13 @@ impl Controller {
         Some(answer)
     }
 
-    /// RAKP message 3 and its answer, sections 13.22 and 13.23.
+    /// Handles RAKP message 3; returns its answer, sections 13.22 and 13.23.
     fn confirm(&mut self, moment: &mut Moment, body: &[u8]) -> Option<Vec<u8>> {
         let [tag, status, _, _, rest @ ..] = body else { return None };
         let (id, code) = rest.split_first_chunk::<4>()?;
         let at = self.find(u32::from_le_bytes(*id), moment);
         if *status != 0 {
-            // The console gives up: there is nothing to answer.
+            // The console ends the exchange and expects no answer.
             if let Some(at) = at.filter(|at| self.sessions[*at].active.is_none()) {
                 self.sessions.swap_remove(at);
             }
@@ -383,7 +384,7 @@ impl Controller {
                 *deed = Some(self.chassis.control(how, data, now)?);
                 Ok(vec![])
             }
-            // Chassis Identify, section 28.5; 15 s unless told otherwise.
+            // Chassis Identify, section 28.5; 15 s by default.
             (0, 0x04) => {
                 operator?;
                 *deed = Some(Deed::Identify(data.first().copied().unwrap_or(15)));
@@ -408,7 +409,7 @@ impl Controller {
         }
     }
 
-    /// What is read from its log, its repository and its sensors.
+    /// Commands that read the log, the repository and the sensors.
     fn stored(&mut self, moment: &Moment, request: &BmcRequest) -> Option<Result<Vec<u8>, u8>> {
         let BmcRequest { netfn, command, data, .. } = request;
         let on = self.chassis.is_on(moment.now);
@@ -423,7 +424,7 @@ impl Controller {
         }
     }
 
-    /// The commands that need no session.
+    /// Commands that need no session.
     fn without_session(&self, how: &Behaviour, request: &BmcRequest) -> (u8, Vec<u8>) {
         match (request.netfn, request.command) {
             // Get Device ID, section 20.1: IPMI 2.0, chassis, log, repository, sensors.
@@ -460,7 +461,7 @@ impl Controller {
         }
     }
 
-    /// Place of a session, whose slot is now fresh.
+    /// Index of a session; renews the time of its slot.
     fn find(&mut self, id: u32, moment: &Moment) -> Option<usize> {
         let at = self.sessions.iter().position(|session| session.id == id)?;
         self.sessions[at].heard = moment.now;
@@ -476,7 +477,7 @@ impl Controller {
 }
 
 impl Active {
-    /// Whether a sequence number is new and near enough; bit n of `seen` is `highest - n`.
+    /// True if a sequence number is new and near enough; bit n of `seen` is `highest - n`.
     fn admit(&mut self, sequence: u32) -> bool {
         if let Some(ahead @ 1..=16) = sequence.checked_sub(self.highest) {
             self.highest = sequence;

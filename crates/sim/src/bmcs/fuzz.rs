@@ -1,5 +1,5 @@
-//! The way in for `fuzz/`: everything that reads bytes from a console. Compiled for it and for the
-//! test below, which looks in the same places, less long.
+//! Entry points for `fuzz/`: all code that reads bytes from a console. Compiled for the fuzz target
+//! and for the test below, which makes a short run of the same.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use super::storage::{self, EventLog};
 use super::wire::{self, Cipher, SimSessionKeys};
 use super::world::BmcWorld;
 
-/// Neither a row of datagrams nor a row of commands may make a BMC panic; without a session
-/// nothing is done to a host.
+/// Gives the bytes to a BMC as datagrams and as commands, none of which may make it panic. Without
+/// a session no act on a host may happen.
 pub fn any_bytes(data: &[u8]) {
     let Some((choice, bytes)) = data.split_first() else { return };
     match choice % 2 {
@@ -20,7 +20,7 @@ pub fn any_bytes(data: &[u8]) {
     }
 }
 
-/// Each piece is a length and so many bytes.
+/// Splits bytes into pieces, each with its length first.
 fn pieces(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut pieces = Vec::new();
     while let Some((length, rest)) = bytes.split_first() {

@@ -1,10 +1,10 @@
-//! Tens of thousands of BMCs in our own process, for load and for faults.
+//! Simulated BMCs, tens of thousands in one process, for tests of load and faults.
 //!
 //! A light RMCP+ responder with cipher suites 3 and 17: one thread, one UDP socket that answers for
 //! all of 127.0.0.0/8. BMC number `n` has the address `127.64.0.0 + n`. Each BMC has a
-//! [`Behaviour`], and everything that was done to a host is in the log of [`Bmcs::acts`], which is
-//! the proof of how often a host was power-cycled. Invariant: `ipmitool` and `ipmipower` take it
-//! for a BMC, and nothing is done to a host but what stands in the log.
+//! [`Behaviour`], and every act on a host is in the log of [`Bmcs::acts`], which proves the number
+//! of power cycles of a host. Invariant: `ipmitool` and `ipmipower` accept it as a BMC, and no act
+//! on a host is missing from the log.
 
 mod behaviour;
 mod chassis;
@@ -36,16 +36,16 @@ use metalbot_core::domain::host::{BmcEndpoint, Host, HostName};
 use metalbot_ipmi::Power;
 
 const FIRST: u32 = u32::from_be_bytes([127, 64, 0, 0]);
-/// Most BMCs that there are addresses for.
+/// Largest number of BMCs that have an address.
 pub const MOST: usize = 1 << 20;
-/// Name of the credentials that [`host`] asks for.
+/// Name of the credentials that a [`host`] has.
 pub const CREDENTIALS: &str = "rack";
-/// After this time the thread looks whether it is to stop.
+/// Interval at which the thread checks if it must stop.
 const LOOK_UP: Duration = Duration::from_millis(50);
-/// Datagrams that are taken before what is due is sent.
+/// Largest number of datagrams received before due events are sent.
 const BATCH: usize = 64;
 
-/// Running BMCs; they stop when it is dropped.
+/// Running BMCs; they stop when this is dropped.
 #[derive(Debug)]
 pub struct Bmcs {
     port: u16,
@@ -55,8 +55,8 @@ pub struct Bmcs {
 }
 
 impl Bmcs {
-    /// Starts that many BMCs, with all hosts on. Port 0 takes a free one, the same for all; `seed`
-    /// decides what shares of datagrams fall on.
+    /// Starts that many BMCs, with all hosts on. Port 0 means a free one, the same for all; `seed`
+    /// determines the datagrams that faults apply to.
     pub fn start(port: u16, count: usize, behaviour: Behaviour, seed: u64) -> io::Result<Bmcs> {
         if count > MOST {
             return Err(io::Error::other(format!("there are addresses for {MOST} BMCs")));
@@ -77,7 +77,7 @@ impl Bmcs {
         self.port
     }
 
-    /// Where BMC number `bmc` answers.
+    /// Socket address of BMC number `bmc`.
     pub fn address(&self, bmc: usize) -> SocketAddrV4 {
         SocketAddrV4::new(address(bmc), self.port)
     }
@@ -87,12 +87,12 @@ impl Bmcs {
         host(bmc, self.port)
     }
 
-    /// Changes how one BMC behaves from now on.
+    /// Changes the behaviour of one BMC from now on.
     pub fn behave(&self, bmc: usize, behaviour: Behaviour) {
         self.world().bmcs[bmc].0 = Arc::new(behaviour);
     }
 
-    /// Changes how all BMCs behave from now on.
+    /// Changes the behaviour of all BMCs from now on.
     pub fn behave_all(&self, behaviour: Behaviour) {
         let behaviour = Arc::new(behaviour);
         for (each, _) in &mut self.world().bmcs {
@@ -100,7 +100,7 @@ impl Bmcs {
         }
     }
 
-    /// Turns a host on or off, unseen by its BMC's log.
+    /// Turns a host on or off without an entry in the log of acts.
     pub fn set_power(&self, bmc: usize, power: Power) {
         self.world().bmcs[bmc].1.chassis.set_on(power == Power::On);
     }
@@ -110,12 +110,12 @@ impl Bmcs {
         self.world().bmcs[bmc].1.chassis.leave_stale_boot_device();
     }
 
-    /// Replaces what stands in a BMC's event log.
+    /// Replaces the entries of a BMC's event log.
     pub fn set_log(&self, bmc: usize, entries: Vec<SelRecord>) {
         self.world().bmcs[bmc].1.log.replace(entries);
     }
 
-    /// Whether a host is on as its BMC reports it.
+    /// Power of a host as its BMC reports it.
     pub fn power(&self, bmc: usize) -> Power {
         match self.world().bmcs[bmc].1.chassis.is_on(Instant::now()) {
             true => Power::On,
@@ -123,23 +123,23 @@ impl Bmcs {
         }
     }
 
-    /// Everything that was done so far, in order.
+    /// All acts so far, in order.
     pub fn acts(&self) -> Vec<BmcAct> {
         self.world().acts.clone()
     }
 
-    /// What was done to one host so far, in order.
+    /// Acts on one host so far, in order.
     pub fn deeds(&self, bmc: usize) -> Vec<Deed> {
         let world = self.world();
         world.acts.iter().filter(|act| act.bmc == bmc).map(|act| act.deed).collect()
     }
 
-    /// Forgets what was done.
+    /// Clears the log of acts.
     pub fn clear_acts(&self) {
         self.world().acts.clear();
     }
 
-    /// What a BMC has seen.
+    /// Counters of a BMC.
     pub fn tally(&self, bmc: usize) -> BmcCounters {
         self.world().tally(bmc)
     }
@@ -149,7 +149,7 @@ impl Bmcs {
         self.world().bmcs[bmc].1.active()
     }
 
-    /// Datagrams that came from consoles so far.
+    /// Number of datagrams from consoles so far.
     pub fn heard(&self) -> u64 {
         self.world().heard
     }
@@ -174,7 +174,7 @@ pub fn address(bmc: usize) -> Ipv4Addr {
     Ipv4Addr::from(FIRST + bmc as u32)
 }
 
-/// The host behind BMC number `bmc` of BMCs at this port, perhaps of another process.
+/// Host behind BMC number `bmc` at this port; the BMCs may be in another process.
 pub fn host(bmc: usize, port: u16) -> Host {
     let name: HostName =
         format!("sim{bmc:05}").parse().expect("letters and digits are a host name");
@@ -213,7 +213,7 @@ fn run(mut socket: Socket, world: &Mutex<BmcWorld>, stop: &AtomicBool) {
             let received = match socket.receive(&mut buffer) {
                 Ok(Some(received)) => received,
                 Ok(None) => break,
-                // Such as a port that nobody listens at any more, told by ICMP.
+                // For example ICMP's report of a port that nobody listens at any more.
                 Err(error) => {
                     tracing::debug!(%error, "the simulated BMCs cannot receive");
                     break;
@@ -243,13 +243,13 @@ fn run(mut socket: Socket, world: &Mutex<BmcWorld>, stop: &AtomicBool) {
 }
 
 fn send(socket: &Socket, event: &Event) {
-    // As on a network: what cannot be sent is lost.
+    // A datagram that cannot be sent is lost, as on a network.
     if let Err(error) = socket.send(address(event.bmc), event.peer, &event.datagram) {
         tracing::debug!(%error, "a simulated BMC cannot send");
     }
 }
 
-/// Events that wait for their time; those of the same time stay in order.
+/// Events that are not due yet; events of the same time stay in order.
 #[derive(Default)]
 struct Due {
     events: BTreeMap<(Instant, u64), Event>,

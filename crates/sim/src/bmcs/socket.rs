@@ -1,7 +1,7 @@
 //! One UDP socket that answers for every address of 127.0.0.0/8, each from itself.
 //!
-//! Invariant: an answer leaves from the address that the question was sent to (`IP_PKTINFO`,
-//! ip(7)), without which no console would take it.
+//! Invariant: an answer is sent from the address that the request was sent to (`IP_PKTINFO`,
+//! ip(7)); otherwise no console would accept it.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -17,7 +17,8 @@ use nix::sys::socket::{
     sockopt,
 };
 
-/// Ten thousand consoles may ask at once; the kernel gives what it allows.
+/// Size of the receive buffer in bytes: ten thousand consoles may ask at once. The kernel gives
+/// what it allows.
 const RECEIVE_BUFFER: usize = 32 << 20;
 const DATAGRAM: usize = 2048;
 
@@ -27,7 +28,7 @@ pub struct Socket {
     ancillary: Vec<u8>,
 }
 
-/// A datagram that was received: from whom, to which address, how long.
+/// Received datagram: its sender, the address it was sent to, and its length.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
     pub from: SocketAddrV4,
@@ -39,12 +40,12 @@ pub type Buffer = [u8; DATAGRAM];
 pub const BUFFER: Buffer = [0; DATAGRAM];
 
 impl Socket {
-    /// Port 0 takes a free one.
+    /// Binds the socket; port 0 means a free one.
     pub fn bind(port: u16) -> io::Result<Socket> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
         socket.set_nonblocking(true)?;
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
-        // Beyond the system's limit where we may, else up to it.
+        // Beyond the system's limit if permitted, else up to the limit.
         setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
             .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER))?;
         Ok(Socket { socket, ancillary: cmsg_space!(in_pktinfo) })
@@ -54,7 +55,7 @@ impl Socket {
         Ok(self.socket.local_addr()?.port())
     }
 
-    /// Waits until something can be received, at most this long, rounded up to milliseconds.
+    /// Waits until a datagram can be received, for at most this time, rounded up to milliseconds.
     pub fn wait(&self, timeout: Duration) -> io::Result<()> {
         let milliseconds = timeout.as_micros().div_ceil(1000);
         let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
@@ -64,7 +65,7 @@ impl Socket {
         }
     }
 
-    /// Takes a datagram if there is one.
+    /// Receives a datagram if there is one.
     pub fn receive(&mut self, buffer: &mut Buffer) -> io::Result<Option<Received>> {
         let mut slices = [IoSliceMut::new(buffer)];
         let received = recvmsg::<SockaddrIn>(

@@ -1,7 +1,7 @@
-//! What a simulated BMC stores: its event log, and the descriptions of its sensors.
+//! Storage of a simulated BMC: its event log, and the descriptions of its sensors.
 //!
-//! Pure. Laid out by IPMI 2.0 sections 31 (SEL), 33 (SDR) and 43.1 (sensor records), apart from the
-//! client's reading of them.
+//! Pure. Written from IPMI 2.0 sections 31 (SEL), 33 (SDR) and 43.1 (sensor records), independently
+//! of the client's reader.
 
 use super::behaviour::Behaviour;
 use super::chassis::TOO_SHORT;
@@ -11,19 +11,20 @@ const RESERVATION_LOST: u8 = 0xc5;
 const CANNOT_RETURN_AS_MANY: u8 = 0xca;
 const NOT_PRESENT: u8 = 0xcb;
 const BAD_FIELD: u8 = 0xcc;
-/// Record numbers that mean the first and the last one.
+/// Record number that means the first one; below, the last one.
 const FIRST: u16 = 0x0000;
 const LAST: u16 = 0xffff;
 const NEVER: [u8; 4] = [0xff; 4];
 
-/// A record of the log: its number, and what follows the number.
+/// Record of the log: its number, and the bytes after the number.
 pub type SelRecord = (u16, [u8; 14]);
 
-/// The log of a server that lost a power supply, got hot, and corrected a memory error.
+/// Log of a server that lost a power supply, got hot, and corrected a memory error.
 fn usual_entries() -> Vec<SelRecord> {
     let begin = 1_795_000_000u32;
     let events: [(u32, [u8; 3], [u8; 3]); 6] = [
-        // Kind and number of the sensor, event type with bit 7 for the end; then the event's data.
+        // Kind and number of the sensor, event type (bit 7 is set for an end), then the event's
+        // data.
         (0, [0x12, 0x83, 0x6f], [0x05, 0x01, 0xff]),
         (60, [0x1d, 0x8a, 0x6f], [0x00, 0xff, 0xff]),
         (86_400, [0x08, 0x64, 0x6f], [0x03, 0xff, 0xff]),
@@ -44,7 +45,7 @@ fn record(at: u32, [kind, number, event_type]: [u8; 3], data: [u8; 3]) -> [u8; 1
     record
 }
 
-/// The log; it costs nothing until somebody asks for it.
+/// Event log; its entries are created at the first read, because most logs are never read.
 #[derive(Debug, Default)]
 pub struct EventLog {
     entries: Option<Vec<SelRecord>>,
@@ -82,7 +83,7 @@ impl EventLog {
             0x43 => self.get(data),
             0x44 => self.add(data),
             0x47 => self.clear(data),
-            // The time of the newest entry: the clock of a simulated BMC stands still.
+            // Time of the newest entry: the clock of a simulated BMC stands still.
             0x48 => {
                 let newest = self
                     .entries()
@@ -94,7 +95,7 @@ impl EventLog {
         })
     }
 
-    /// Get SEL SelRecord.
+    /// Get SEL Entry.
     fn get(&mut self, data: &[u8]) -> Result<Vec<u8>, u8> {
         let [r0, r1, n0, n1, offset, length] = *data else { return Err(TOO_SHORT) };
         if offset != 0 {
@@ -114,8 +115,7 @@ impl EventLog {
         Ok([&next.to_le_bytes()[..], part].concat())
     }
 
-    /// Add SEL SelRecord: the number and, as section 31.6 has it, the time are the BMC's to give; the
-    /// given time is kept here.
+    /// Add SEL Entry. By section 31.6 the BMC gives number and time; here the given time is kept.
     fn add(&mut self, data: &[u8]) -> Result<Vec<u8>, u8> {
         let record: [u8; 14] =
             data.get(2..).and_then(|rest| rest.try_into().ok()).ok_or(TOO_SHORT)?;
@@ -125,7 +125,7 @@ impl EventLog {
         Ok(id.to_le_bytes().to_vec())
     }
 
-    /// Clear SEL, done at once.
+    /// Clear SEL; completes at once.
     fn clear(&mut self, data: &[u8]) -> Result<Vec<u8>, u8> {
         let [r0, r1, b'C', b'L', b'R', what] = *data else { return Err(BAD_FIELD) };
         self.reserved(&[r0, r1])?;
@@ -136,21 +136,21 @@ impl EventLog {
     }
 }
 
-/// Bytes of a record from an offset on; 0xff asks for all the rest.
+/// Bytes of a record from an offset; a length of 0xff means all the rest.
 fn cut(record: &[u8], offset: u8, length: u8) -> Result<&[u8], u8> {
     let rest = record.get(usize::from(offset)..).ok_or(BAD_FIELD)?;
     Ok(&rest[..rest.len().min(usize::from(length))])
 }
 
-/// An analog sensor of every simulated host.
+/// Analog sensor of every simulated host.
 struct Sensor {
     number: u8,
     name: &'static str,
-    /// Tables 42-3, 43-13 and 43-15.
+    /// Codes of tables 42-3, 43-13 and 43-15.
     kind: u8,
     entity: u8,
     unit: u8,
-    /// What a raw reading is multiplied with.
+    /// Factor of a raw reading.
     factor: u8,
     /// Upper non-critical, critical and non-recoverable thresholds, raw.
     upper: [u8; 3],
@@ -201,16 +201,16 @@ const SENSORS: [Sensor; 4] = [
 ];
 
 impl Sensor {
-    /// A full sensor record, table 43-1.
+    /// Full sensor record, table 43-1.
     fn record(&self, id: u16) -> Vec<u8> {
         let mut record = vec![0; 48];
         record[..2].copy_from_slice(&id.to_le_bytes());
         record[2..4].copy_from_slice(&[0x51, 0x01]);
-        // The BMC's own, of the first instance of its entity.
+        // Sensor of the BMC itself, of the first instance of its entity.
         record[5..10].copy_from_slice(&[0x20, 0x00, self.number, self.entity, 0x01]);
-        // Scanned; its thresholds can be read.
+        // The sensor is scanned, and its thresholds can be read.
         record[10..14].copy_from_slice(&[0x7f, 0x44, self.kind, 0x01]);
-        // Upper thresholds make events and can be read.
+        // Upper thresholds cause events and can be read.
         record[14..20].copy_from_slice(&[0x80, 0x0a, 0x80, 0x7a, 0x38, 0x00]);
         record[21] = self.unit;
         record[24] = self.factor;
@@ -237,7 +237,7 @@ impl Sensor {
     }
 }
 
-/// Where the management controller itself stands, table 43-9: no sensor.
+/// Record of the management controller itself, table 43-9: not a sensor.
 fn locator() -> Vec<u8> {
     let mut record = vec![0x00, 0x00, 0x51, 0x12, 0, 0x20, 0x00, 0x00, 0x87, 0, 0, 0];
     record.extend([0x07, 0x01, 0x00, 0xc0 | 3]);
@@ -253,7 +253,7 @@ fn records() -> Vec<Vec<u8>> {
 
 /// The commands of the repository, sections 33.9 to 33.12; `None` for any other.
 pub fn repository(how: &Behaviour, command: u8, data: &[u8]) -> Option<Result<Vec<u8>, u8>> {
-    // Nothing changes the repository, so that a reservation is never lost.
+    // The repository never changes, so a reservation is never lost.
     let reservation = 0x0001u16.to_le_bytes();
     Some(match command {
         0x20 => {
@@ -292,7 +292,7 @@ pub fn sensor(number: u32, on: bool, command: u8, data: &[u8]) -> Option<Result<
         .ok_or(TOO_SHORT)
         .and_then(|wanted| SENSORS.iter().find(|each| each.number == *wanted).ok_or(NOT_PRESENT));
     Some(match command {
-        // The raw reading; scanned, events on; no threshold is crossed.
+        // Raw reading; scanned, events on; no threshold is exceeded.
         0x2d => sensor.map(|sensor| vec![sensor.raw(number, on), 0xc0, 0xc0]),
         0x27 => sensor.map(|sensor| {
             let [non_critical, critical, non_recoverable] = sensor.upper;
@@ -302,7 +302,8 @@ pub fn sensor(number: u32, on: bool, command: u8, data: &[u8]) -> Option<Result<
     })
 }
 
-/// Get Power Reading, DCMI 1.5 section 6.6.1: now, least, most, mean, time, period, state.
+/// Get Power Reading, DCMI 1.5 section 6.6.1: current, minimum, maximum, average, time, period,
+/// state.
 pub fn dcmi(number: u32, on: bool, command: u8, data: &[u8]) -> Option<Result<Vec<u8>, u8>> {
     match (data, command) {
         ([0xdc, 0x01, ..], 0x02) => {}

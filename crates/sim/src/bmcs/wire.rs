@@ -1,7 +1,8 @@
-//! The BMC's side of the wire: packets and cryptography of IPMI 2.0, read from the specification.
+//! The BMC's side of the protocol: packets and cryptography, written from the IPMI 2.0
+//! specification.
 //!
-//! Pure, and written apart from the client's packets on purpose: a mistake that both sides shared
-//! would prove nothing. Invariant: no bytes make it panic.
+//! Pure. Shares no code with the client's packets: a mistake that both sides shared would not be
+//! found. Invariant: no bytes make it panic.
 
 use aes::Aes128;
 use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
@@ -11,7 +12,7 @@ use sha2::Sha256;
 
 /// RMCP header, section 13.1.3: version 1.0, no acknowledgement, class IPMI.
 const RMCP_IPMI: [u8; 4] = [0x06, 0x00, 0xff, 0x07];
-/// The same for class ASF, and the number of the organisation that defined its messages.
+/// RMCP header of class ASF; below, the number of the organisation that defined its messages.
 const RMCP_ASF: [u8; 4] = [0x06, 0x00, 0xff, 0x06];
 const ASF_IANA: [u8; 4] = [0x00, 0x00, 0x11, 0xbe];
 const ASF_PING: u8 = 0x80;
@@ -38,7 +39,7 @@ impl Cipher {
         }
     }
 
-    /// Authentication, integrity, confidentiality.
+    /// Numbers of the authentication, integrity and confidentiality algorithms.
     pub fn algorithms(self) -> [u8; 3] {
         match self {
             Cipher::Three => [1, 1, 1],
@@ -46,7 +47,7 @@ impl Cipher {
         }
     }
 
-    /// Length of the code at the end of a packet and of RAKP message 4.
+    /// Length of the authentication code at the end of a packet and of RAKP message 4.
     fn short(self) -> usize {
         match self {
             Cipher::Three => 12,
@@ -54,7 +55,7 @@ impl Cipher {
         }
     }
 
-    /// A keyed hash: 20 or 32 bytes.
+    /// Keyed hash: 20 or 32 bytes.
     pub fn hash(self, key: &[u8], parts: &[&[u8]]) -> Hash {
         match self {
             Cipher::Three => digest::<Hmac<Sha1>>(key, parts),
@@ -112,20 +113,20 @@ impl SimSessionKeys {
     }
 }
 
-/// What a datagram is.
+/// Kinds of datagrams.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Packet<'a> {
     /// ASF presence ping with this tag.
     Ping { tag: u8 },
-    /// An IPMI message outside any session, in the packet format of IPMI 1.5.
+    /// IPMI message outside any session, in the packet format of IPMI 1.5.
     Bare(&'a [u8]),
     /// A message of the key exchange.
     Exchange { kind: u8, body: &'a [u8] },
-    /// A packet of a session; it is neither verified nor decrypted yet.
+    /// Packet of a session; not yet verified or decrypted.
     Sealed { session: u32, sequence: u32, packet: &'a [u8], payload: &'a [u8] },
 }
 
-/// Reads a datagram; `None` is for what a BMC drops without a word.
+/// Reads a datagram; `None` for one that a BMC drops without an answer.
 pub fn read(packet: &[u8]) -> Option<Packet<'_>> {
     if let Some(asf) = packet.strip_prefix(&RMCP_ASF) {
         return match asf.strip_prefix(&ASF_IANA)? {
@@ -133,7 +134,7 @@ pub fn read(packet: &[u8]) -> Option<Packet<'_>> {
             _ => None,
         };
     }
-    // The sequence number of RMCP itself is of no use to IPMI, whatever it says.
+    // The sequence number of RMCP itself is not used by IPMI.
     let [0x06, _, _, 0x07, auth_type, rest @ ..] = packet else { return None };
     match auth_type {
         0x00 => {
@@ -164,7 +165,7 @@ pub fn read(packet: &[u8]) -> Option<Packet<'_>> {
     }
 }
 
-/// The answer to a ping: IPMI is supported.
+/// Answer to a ping: IPMI is supported.
 pub fn pong(tag: u8) -> Vec<u8> {
     let mut packet = [RMCP_ASF, ASF_IANA].concat();
     packet.extend([ASF_PONG, tag, 0, 16, 0, 0, 0x11, 0xbe, 0, 0, 0, 0, 0x81, 0, 0, 0, 0, 0, 0, 0]);
@@ -178,7 +179,7 @@ pub fn bare(message: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// Wraps the BMC's answer in the key exchange to a message of this kind.
+/// Wraps the BMC's answer to a key exchange message of this kind.
 pub fn exchange(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut packet = Vec::with_capacity(16 + body.len());
     packet.extend(RMCP_IPMI);
@@ -192,7 +193,7 @@ impl SimSessionKeys {
     /// Verifies and decrypts the payload of a packet, sections 13.28.4 and 13.29.
     pub fn open(&self, packet: &[u8], payload: &[u8]) -> Option<Vec<u8>> {
         let (signed, code) = packet.split_at_checked(packet.len() - self.cipher.short())?;
-        // RMCP header and session header are 16 bytes, pad length and next header 2.
+        // RMCP header and session header have 16 bytes, pad length and next header 2.
         if signed.len() < 16 + payload.len() + 2 {
             return None;
         }
@@ -209,7 +210,7 @@ impl SimSessionKeys {
         for block in blocks {
             aes.decrypt_block(block.into());
         }
-        // A BMC checks the pad, byte by byte.
+        // The pad is checked byte by byte, as a BMC does.
         let pad = clear.pop()?;
         for expected in (1..=pad).rev() {
             if clear.pop()? != expected {
@@ -219,7 +220,7 @@ impl SimSessionKeys {
         Some(clear)
     }
 
-    /// Encrypts and signs a message to the console's session.
+    /// Encrypts and signs a message for the console's session.
     pub fn seal(&self, session: u32, sequence: u32, iv: [u8; 16], message: &[u8]) -> Vec<u8> {
         let pad = (16 - (message.len() + 1) % 16) % 16;
         let payload = 16 + message.len() + pad + 1;
@@ -250,13 +251,13 @@ impl SimSessionKeys {
     }
 }
 
-/// A request to the BMC, section 13.8.
+/// Request to the BMC, section 13.8.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BmcRequest {
     pub netfn: u8,
     pub command: u8,
     pub data: Vec<u8>,
-    /// Addresses, logical units and request number, which the answer gives back.
+    /// Addresses, logical units and request number, which the answer repeats.
     console: u8,
     units: [u8; 2],
 }
@@ -282,7 +283,7 @@ pub fn request(bytes: &[u8]) -> Option<BmcRequest> {
 }
 
 impl BmcRequest {
-    /// The answer to it.
+    /// Builds the answer to the request.
     pub fn answer(&self, completion: u8, data: &[u8]) -> Vec<u8> {
         let [unit, number] = self.units;
         let sum = |bytes: &[u8]| bytes.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
@@ -323,7 +324,7 @@ mod tests {
 
     #[test]
     fn an_answer_carries_what_the_request_carried() {
-        // Get Chassis Status as section 13.8 lays it out, request number 1.
+        // Get Chassis Status in the layout of section 13.8, request number 1.
         let request = request(&hex::decode("2000e08104017a").unwrap()).unwrap();
         assert_eq!((request.netfn, request.command), (0, 1));
         assert_eq!(hex::encode(request.answer(0, &[0x21])), "81047b2004010021ba");

@@ -1,7 +1,7 @@
-//! All simulated BMCs together, and the network between them and the console.
+//! All simulated BMCs, and the network between them and the console.
 //!
-//! Pure: it is handed datagrams and the time, and gives events with the time they are due.
-//! Invariant: with the same seed and the same calls it does the same.
+//! Pure: callers pass datagrams and the time; the result is events with their due times. Invariant:
+//! the same seed and the same calls give the same events.
 
 use std::net::SocketAddrV4;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::controller::{BmcCounters, Controller, Moment};
 /// Length of the RMCP header with the session header.
 const HEADER: usize = 16;
 
-/// One thing that a BMC did to its host.
+/// Act of a BMC on its host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BmcAct {
     pub at: Instant,
@@ -26,7 +26,7 @@ pub struct BmcAct {
     pub deed: Deed,
 }
 
-/// A datagram on its way, due at a time.
+/// Datagram under way, with its due time.
 #[derive(Debug)]
 pub struct Event {
     pub at: Instant,
@@ -46,7 +46,7 @@ pub enum Direction {
 pub struct BmcWorld {
     pub bmcs: Vec<(Arc<Behaviour>, Controller)>,
     pub acts: Vec<BmcAct>,
-    /// Datagrams that came from consoles.
+    /// Number of datagrams from consoles.
     pub heard: u64,
     random: StdRng,
     noise: usize,
@@ -60,7 +60,7 @@ impl BmcWorld {
         BmcWorld { bmcs, acts: Vec::new(), heard: 0, random: StdRng::seed_from_u64(seed), noise: 0 }
     }
 
-    /// A datagram has come from a console: over the network to the BMC.
+    /// Accepts a datagram from a console and delivers it over the network to the BMC.
     pub fn arrive(
         &mut self,
         now: Instant,
@@ -82,7 +82,7 @@ impl BmcWorld {
         }
     }
 
-    /// A datagram has reached the BMC.
+    /// Handles a datagram that reached the BMC.
     pub fn hear(
         &mut self,
         now: Instant,
@@ -116,7 +116,8 @@ impl BmcWorld {
         }
     }
 
-    /// Whether a datagram is lost, doubled, held back: how late each copy of it is.
+    /// Faults of the network for one datagram: the delay of each copy that arrives; no copy if it
+    /// is lost.
     fn fates(&mut self, how: &Behaviour) -> impl Iterator<Item = Duration> + use<> {
         let mut roll = |share: f64| share > 0.0 && self.random.random_bool(share);
         let copies = usize::from(!roll(how.drop)) * (1 + usize::from(roll(how.duplicate)));
@@ -134,8 +135,9 @@ impl BmcWorld {
         self.noise += 1;
         let cut = |length: usize| answer[..length % answer.len()].to_vec();
         let mut flipped = answer.to_vec();
-        // The first bytes of RMCP mean nothing, and nothing protects the body of the key exchange:
-        // a flipped bit there is another answer, which UDP's checksum has to keep away.
+        // The first bytes of RMCP are not checked, and nothing protects the body of the key
+        // exchange: a flipped bit there gives another valid answer, which only UDP's checksum
+        // prevents.
         let sealed = answer[5] & 0xc0 != 0;
         let flippable = if sealed { answer.len() - 4 } else { HEADER - 4 };
         let place = 4 + turn % flippable;
@@ -189,7 +191,7 @@ mod tests {
     #[test]
     fn shares_are_about_what_they_say() {
         let lost = 2_000 - answers(Behaviour { drop: 0.1, ..Behaviour::default() }, 2_000).len();
-        // Twice the share: on the way there and on the way back.
+        // Twice the share, because requests and answers are both lost.
         assert!((300..460).contains(&lost), "{lost}");
         let behaviour = Behaviour { duplicate: 0.1, ..Behaviour::default() };
         let more = answers(behaviour, 2_000).len() - 2_000;

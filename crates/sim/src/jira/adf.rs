@@ -1,10 +1,10 @@
-//! Atlassian Document Format as Cloud checks it, and as HTML for people.
+//! Atlassian Document Format: checks a document as Cloud does, and renders it as HTML.
 //!
-//! Invariant: what is not known to be right is refused, with the place of the mistake; in the HTML
-//! every character of the text is escaped, and tags come from here alone.
+//! Invariant: everything that is not known to be right is refused, with the place of the mistake;
+//! in the HTML every character of the text is escaped, and all tags are from this module.
 //!
-//! Source: the format's JSON schema (`adf-schema`, version 1), of which it knows the nodes of texts:
-//! no media, cards, panels or extensions.
+//! Source: the format's JSON schema (`adf-schema`, version 1). Supported are the nodes of texts: no
+//! media, cards, panels or extensions.
 
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ const BLOCKS: &[&str] = &[
 ];
 const INLINES: &[&str] = &["text", "hardBreak", "mention"];
 
-/// What may stand in a node, how much of it at least, and which attributes it has.
+/// Rule for a node: its allowed content, the least number of children, and its attributes.
 struct Rule {
     content: &'static [&'static str],
     least: usize,

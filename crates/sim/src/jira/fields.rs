@@ -1,4 +1,5 @@
-//! Holds the fields of a create or update against the site, as Jira's screens and schemes do.
+//! Checks the fields of a create or update with the site's settings, as Jira's screens and schemes
+//! do.
 //!
 //! Invariant: a wrong field gives an error under its id and changes nothing.
 
@@ -10,12 +11,12 @@ use time::OffsetDateTime;
 use super::adf::{self, DocumentError};
 use super::world::{SimDialect, SimJiraSite, Ticket};
 
-/// Errors by field, as Jira words them.
+/// Errors by field, in Jira's words.
 pub(super) type Errors = Vec<(String, String)>;
 
 const MAX_TEXT: usize = 32_767;
 
-/// The ticket that a create asks for, still without its key.
+/// Creates a ticket from the body of a request; it has no key yet.
 #[expect(clippy::disallowed_methods, reason = "the simulated Jira has a clock of its own")]
 pub(super) fn new_ticket(site: &SimJiraSite, body: &Value) -> Result<Ticket, Errors> {
     let empty = Map::new();
@@ -63,7 +64,7 @@ pub(super) fn new_ticket(site: &SimJiraSite, body: &Value) -> Result<Ticket, Err
     if errors.is_empty() { Ok(ticket) } else { Err(errors) }
 }
 
-/// The ticket as an update with `fields` and `update` makes it.
+/// Creates the changed ticket from the body of an update (`fields` and `update`).
 pub(super) fn changed(site: &SimJiraSite, ticket: &Ticket, body: &Value) -> Result<Ticket, Errors> {
     let mut errors = Errors::new();
     let mut ticket = ticket.clone();
@@ -86,7 +87,7 @@ pub(super) fn changed(site: &SimJiraSite, ticket: &Ticket, body: &Value) -> Resu
     if errors.is_empty() { Ok(ticket) } else { Err(errors) }
 }
 
-/// Reason why a value is no description or comment, in Jira's own words.
+/// Reason why a value is not a valid description or comment, in Jira's words.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum BodyError {
     #[error("Operation value must be a string")]
@@ -99,7 +100,7 @@ pub(super) enum BodyError {
     TooLong,
 }
 
-/// Text of a description or comment, as it is stored.
+/// Text of a description or comment, in the form that is stored.
 pub(super) fn body_text(site: &SimJiraSite, value: &Value) -> Result<String, BodyError> {
     let kept = match (site.dialect, value) {
         (SimDialect::DataCenter, Value::String(text)) => text.clone(),

@@ -1,8 +1,8 @@
-//! A stateful Jira in our own process: the part of Data Center's REST version 2 or of Cloud's
-//! version 3 that a ticket client needs, faults on demand, and pages for people.
+//! A simulated Jira with state, in our own process: the part of Data Center's REST version 2 or of
+//! Cloud's version 3 that a ticket client needs, faults on demand, and pages for people.
 //!
-//! Invariants: it checks what it gets at least as strictly as Jira does, so that a client which
-//! passes here is not refused there; the pages only read.
+//! Invariants: it checks requests at least as strictly as Jira does, so that a client that works
+//! here is not refused there; the pages only read.
 
 mod adf;
 mod fields;
@@ -35,20 +35,20 @@ pub use adf::{DocumentError, check as check_document};
 use world::JiraWorld;
 pub use world::{SimDialect, SimJiraSite, Status, Ticket, Transition};
 
-/// Something that goes wrong with one REST request.
+/// Fault of one REST request.
 #[derive(Clone, Debug)]
 pub enum JiraFault {
-    /// This answer instead of any work.
+    /// This answer is sent; no work is done.
     Answer { status: u16, headers: Vec<(String, String)>, body: Vec<u8> },
-    /// Nothing is done, and the connection is dropped.
+    /// No work is done; the connection is dropped.
     DropRequest,
-    /// The work is done and the connection is dropped before the answer.
+    /// The work is done; the connection is dropped before the answer.
     DropReply,
-    /// The work is done and the answer never comes.
+    /// The work is done; the answer never comes.
     HangReply,
-    /// The work is done and the answer breaks off in its middle.
+    /// The work is done; the answer is cut off in the middle.
     CutReply,
-    /// The work is done and a proxy answers with this status and a page.
+    /// The work is done; a proxy answers with this status and a page.
     ReplaceReply(u16),
 }
 
@@ -73,7 +73,7 @@ impl JiraFault {
 
 const PAGE: &str = "<!doctype html><title>Sign in</title><form action=\"/login\"></form>";
 
-/// Handle of a running stand-in. Dropping it stops the server.
+/// Handle of a running simulated Jira. Dropping it stops the server.
 #[derive(Debug)]
 pub struct SimJira {
     address: SocketAddr,
@@ -115,18 +115,19 @@ impl SimJira {
         lock(&self.shared).tickets.clone()
     }
 
-    /// Changes the settings, as an administrator does: removes a priority, makes a field required.
+    /// Changes the settings, as an administrator does: for example removes a priority or makes a
+    /// field required.
     pub fn change_site(&self, change: impl FnOnce(&mut SimJiraSite)) {
         change(&mut lock(&self.shared).site);
     }
 
-    /// Changes a ticket, as people do: gives it to somebody, deletes the reporter's account.
+    /// Changes a ticket, as people do: for example assigns it or deletes the reporter's account.
     /// `false` when there is no such ticket.
     pub fn change_ticket(&self, key: &str, change: impl FnOnce(&mut Ticket)) -> bool {
         lock(&self.shared).find_mut(key).map(change).is_some()
     }
 
-    /// Takes a ticket through a transition by name; `false` when its status does not offer it.
+    /// Moves a ticket through a transition by name; `false` when its status does not offer it.
     pub fn transition(&self, key: &str, name: &str) -> bool {
         let mut world = lock(&self.shared);
         let is_named = |at: &usize| world.site.transitions[*at].name == name;
@@ -134,7 +135,7 @@ impl SimJira {
         named.into_iter().any(|at| world.take_through(key, at))
     }
 
-    /// Deletes a ticket; `false` when there is none of that key.
+    /// Deletes a ticket; `false` when there is none with that key.
     pub fn delete(&self, key: &str) -> bool {
         let mut world = lock(&self.shared);
         let before = world.tickets.len();
@@ -153,17 +154,18 @@ impl SimJira {
         Some(new)
     }
 
-    /// How long the search does not see a new ticket.
+    /// Sets the time in which the search does not find a new ticket.
     pub fn set_search_lag(&self, lag: Duration) {
         lock(&self.shared).site.search_lag = lag;
     }
 
-    /// While down, every request gets a 503 with an empty body.
+    /// Takes the site down, or up with `false`. While it is down, every request gets a 503 with an
+    /// empty body.
     pub fn set_down(&self, down: bool) {
         lock(&self.shared).down = down;
     }
 
-    /// The next `n` creates happen, and their connection is dropped before the answer.
+    /// Drops the connection of the next `n` creates before the answer; the work is done.
     pub fn lose_next_reply(&self, n: u32) {
         lock(&self.shared).lose_creates += n;
     }
@@ -178,14 +180,14 @@ impl SimJira {
         lock(&self.shared).faults.push_back((Some(kind.into()), fault));
     }
 
-    /// How many requests came, by kind: `create`, `get`, `update`, `search`, `fetch`, `comment`,
+    /// Number of requests by kind: `create`, `get`, `update`, `search`, `fetch`, `comment`,
     /// `watch`, `transitions`, `transition`, `user`, `myself`, `page`, `other`. Refused ones count
     /// too.
     pub fn requests(&self) -> BTreeMap<&'static str, u64> {
         lock(&self.shared).requests.clone()
     }
 
-    /// Stops listening and ends open connections; waits a second for those in use.
+    /// Stops listening and closes connections; waits up to a second for those in use.
     pub async fn stop(mut self) {
         self.stopping.cancel();
         let ended = tokio::time::timeout(Duration::from_secs(1), &mut self.server).await;
@@ -203,7 +205,7 @@ impl Drop for SimJira {
 }
 
 fn lock(shared: &Mutex<JiraWorld>) -> MutexGuard<'_, JiraWorld> {
-    // Every change of the world is one assignment, so a panicked holder leaves it whole.
+    // Every change of the world is one assignment, so it is complete even if a holder panicked.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -235,7 +237,7 @@ fn router(shared: Shared) -> Router {
         .with_state(shared)
 }
 
-/// Counts, refuses and misbehaves before and after every handler.
+/// Counts requests, checks tokens and applies faults, before and after every handler.
 async fn gate(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let is_rest = path.starts_with("/rest/");
@@ -281,7 +283,8 @@ fn is_known(site: &SimJiraSite, headers: &HeaderMap) -> bool {
     given == Some(&expected)
 }
 
-/// Cloud reads to strangers what everybody may see: here nothing, with status 200.
+/// Answer to a request without a valid token. Cloud returns public data, which is none here, with
+/// status 200.
 fn stranger(dialect: SimDialect, kind: &str) -> Response {
     let response = match (dialect, kind) {
         (SimDialect::Cloud, "search" | "fetch") => {
@@ -293,7 +296,7 @@ fn stranger(dialect: SimDialect, kind: &str) -> Response {
     ([("x-seraph-loginreason", "AUTHENTICATED_FAILED")], response).into_response()
 }
 
-/// An answer that ends in the middle, or before its beginning.
+/// Answer that is cut off in the middle, or before its beginning.
 fn broken(beginning: &'static [u8]) -> Response {
     let lost = Err(std::io::Error::other("reply lost on purpose"));
     let beginning = (!beginning.is_empty()).then(|| Ok(Bytes::from_static(beginning)));

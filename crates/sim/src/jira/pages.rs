@@ -1,4 +1,4 @@
-//! Pages on which people read the tickets. They change nothing and need no script.
+//! Pages that show the tickets to people. They change nothing and need no script.
 
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};

@@ -16,7 +16,7 @@ use super::{Shared, lock, shape};
 
 type Given = Result<Json<Value>, JsonRejection>;
 
-/// An error in Jira's shape.
+/// Error response in Jira's shape.
 pub(super) fn refusal(
     status: StatusCode,
     messages: &[&str],

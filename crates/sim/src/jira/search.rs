@@ -1,6 +1,6 @@
-//! Finding tickets: `search` of Data Center, `search/jql` and `issue/bulkfetch` of Cloud.
+//! Search for tickets: `search` of Data Center, `search/jql` and `issue/bulkfetch` of Cloud.
 //!
-//! Invariant: a query that is not understood is an error, never every ticket.
+//! Invariant: an unknown query is an error, never every ticket.
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Json, Query, State};
@@ -14,7 +14,7 @@ use super::rest::{refusal, unreadable};
 use super::world::{JiraWorld, Ticket};
 use super::{Shared, lock, shape};
 
-/// Most that Cloud fetches at a time.
+/// Largest number of tickets that Cloud fetches at a time.
 const MOST_FETCHED: usize = 100;
 
 #[derive(Deserialize)]
@@ -48,7 +48,7 @@ pub(super) struct Fetch {
     fields: Vec<String>,
 }
 
-/// A list in a body, words with commas in an address.
+/// Wanted fields: a list in a body, words separated by commas in an address.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Fields {
@@ -103,8 +103,8 @@ fn answer(world: &JiraWorld, search: &Search) -> Response {
     .into_response()
 }
 
-/// Cloud's pages hang together by tokens, and a page may be shorter than asked for: here no page
-/// has more than two issues.
+/// Cloud's search: pages are linked by tokens, and a page may be shorter than requested. Here no
+/// page has more than two issues.
 pub(super) async fn by_token(
     State(shared): State<Shared>,
     body: Result<Json<TokenSearch>, JsonRejection>,
@@ -137,7 +137,7 @@ pub(super) async fn by_token(
     Json(page).into_response()
 }
 
-/// Not behind what was written, unlike the search.
+/// Fetches tickets by key. Shows new tickets at once, unlike the search.
 pub(super) async fn fetch(
     State(shared): State<Shared>,
     body: Result<Json<Fetch>, JsonRejection>,
@@ -157,8 +157,8 @@ pub(super) async fn fetch(
     Json(json!({ "issues": issues, "issueErrors": [] })).into_response()
 }
 
-/// What the query means, or Jira's words about it. Understood: `labels = x` or `id in (A-1,B-2)`,
-/// and `ORDER BY created ASC` after either.
+/// Runs a query, or returns Jira's error for it. Supported are `labels = x` and `id in (A-1,B-2)`,
+/// each also followed by `ORDER BY created ASC`.
 fn find<'a>(world: &'a JiraWorld, jql: &str) -> Result<Vec<&'a Ticket>, String> {
     let (clause, oldest_first) = match jql.trim().strip_suffix("ORDER BY created ASC") {
         Some(clause) => (clause.trim(), true),
@@ -183,7 +183,7 @@ fn find<'a>(world: &'a JiraWorld, jql: &str) -> Result<Vec<&'a Ticket>, String> 
     } else {
         return Err(format!("Error in the JQL Query: '{clause}' is not understood."));
     };
-    // Newest first, as Jira sorts by itself.
+    // Newest first, which is Jira's default order.
     if !oldest_first {
         found.reverse();
     }

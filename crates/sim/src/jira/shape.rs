@@ -1,7 +1,7 @@
-//! The JSON in which Jira shows tickets, people and statuses.
+//! The JSON form of tickets, people and statuses.
 //!
-//! Invariant: a field that Jira always gives is there, even where nobody in this project reads it:
-//! other clients' models need it.
+//! Invariant: a field that Jira always sends is there, even if nobody in this project reads it: the
+//! models of other clients need it.
 
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -9,7 +9,7 @@ use time::macros::format_description;
 
 use super::world::{SimDialect, SimJiraSite, Ticket};
 
-/// The issue with the wanted fields; `*all` stands for every one.
+/// Issue with the wanted fields; `*all` means every field.
 pub(super) fn issue(site: &SimJiraSite, ticket: &Ticket, wanted: &[&str]) -> Value {
     let all = wanted.contains(&"*all");
     let mut fields = fields(site, ticket);
@@ -24,7 +24,7 @@ pub(super) fn issue(site: &SimJiraSite, ticket: &Ticket, wanted: &[&str]) -> Val
     })
 }
 
-/// A number that no other key has.
+/// Number that no other key has.
 pub(super) fn id(key: &str) -> String {
     key.bytes().fold(7_u64, |sum, byte| sum.wrapping_mul(131).wrapping_add(byte.into())).to_string()
 }
@@ -53,7 +53,7 @@ pub(super) fn user(site: &SimJiraSite, account: &str) -> Value {
             "key": account, "emailAddress": format!("{shown}@example.com"),
             "displayName": shown, "active": true, "timeZone": "UTC", "avatarUrls": avatars,
         }),
-        // Where people keep their time zone and address to themselves, Cloud leaves them out.
+        // Cloud leaves time zone and address out for people who keep them private.
         SimDialect::Cloud => json!({
             "self": format!("/rest/api/3/user?accountId={account}"), "accountId": account,
             "accountType": "atlassian", "displayName": shown, "active": true,
@@ -127,7 +127,7 @@ fn fields(site: &SimJiraSite, ticket: &Ticket) -> Map<String, Value> {
     fields
 }
 
-/// A text as it came.
+/// Text in the form that this version of Jira sends: wiki text, or a document.
 fn body(site: &SimJiraSite, text: &str) -> Value {
     match site.dialect {
         SimDialect::DataCenter => text.into(),

@@ -1,7 +1,7 @@
-//! Shows the wiki text of a ticket as HTML, well enough to read: headings, bullets, quotes, tables,
-//! rules, bold, italic, fixed width, mentions and links.
+//! Renders the wiki text of a ticket as HTML, as far as people need to read it: headings, bullets,
+//! quotes, tables, rules, bold, italic, fixed width, mentions and links.
 //!
-//! Invariant: every character of the text is escaped on its way out; tags come from here alone.
+//! Invariant: every character of the text is escaped; all tags are from this module.
 
 /// HTML of a whole text.
 pub(super) fn to_html(text: &str) -> String {
@@ -41,7 +41,7 @@ pub(super) fn html(text: &str) -> String {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Block {
-    /// A blank line, heading, rule or quote.
+    /// Blank line, heading, rule or quote.
     None,
     Bullets,
     Numbers,
@@ -103,7 +103,7 @@ fn lone_line(out: &mut String, line: &str) {
     }
 }
 
-/// One table row: `||head||` or `|cell|`. A bar inside a link belongs to the link.
+/// One table row: `||head||` or `|cell|`. A `|` inside a link belongs to the link.
 fn row(out: &mut String, line: &str) {
     let (tag, bar) = if line.starts_with("||") { ("th", "||") } else { ("td", "|") };
     let line = line.strip_prefix(bar).unwrap_or(line);
@@ -155,7 +155,8 @@ fn inline(text: &str) -> String {
     out
 }
 
-/// `*bold*` and its like; returns the bytes taken, as do the functions below.
+/// Renders `*bold*` and similar phrases; returns the number of bytes read, as do the functions
+/// below.
 fn phrase(out: &mut String, text: &str, open: &str, close: &str, tag: &str) -> Option<usize> {
     let inner = text.strip_prefix(open)?;
     let end = inner.find(close).filter(|end| *end > 0)?;
@@ -167,7 +168,7 @@ fn phrase(out: &mut String, text: &str, open: &str, close: &str, tag: &str) -> O
     Some(open.len() + end + close.len())
 }
 
-/// `[~name]`, `[text|https://...]` or `[https://...]`.
+/// Renders `[~name]`, `[text|https://...]` or `[https://...]`.
 fn bracket(out: &mut String, text: &str) -> Option<usize> {
     let end = text.find(']')?;
     let body = &text[1..end];
@@ -183,7 +184,7 @@ fn bracket(out: &mut String, text: &str) -> Option<usize> {
     Some(end + 1)
 }
 
-/// A numeric character reference, shown as its character.
+/// Renders a numeric character reference as its character.
 fn reference(out: &mut String, text: &str) -> Option<usize> {
     let inner = text.strip_prefix("&#")?;
     let end = inner.find(';').filter(|end| (1..=7).contains(end))?;

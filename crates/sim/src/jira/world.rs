@@ -1,4 +1,4 @@
-//! What the stand-in knows: its settings, its tickets and what has to go wrong next.
+//! State of the simulated Jira: its settings, its tickets and the faults to come.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -9,22 +9,22 @@ use time::OffsetDateTime;
 
 use super::JiraFault;
 
-/// Which of the two Jiras it stands in for.
+/// Version of Jira that is simulated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SimDialect {
-    /// REST version 2, wiki text, people by user name.
+    /// Data Center: REST version 2, wiki text, people by user name.
     DataCenter,
-    /// REST version 3, Atlassian Document Format, people by account id.
+    /// Cloud: REST version 3, Atlassian Document Format, people by account id.
     Cloud,
 }
 
-/// What the stand-in knows before the first ticket.
+/// Settings of the simulated site.
 #[derive(Clone, Debug)]
 pub struct SimJiraSite {
     pub dialect: SimDialect,
-    /// The one bearer token that it takes, or with `user` the password.
+    /// Only valid bearer token; with `user` set, the password.
     pub token: String,
-    /// With it, basic authentication is the only one.
+    /// User name; if set, only basic authentication is accepted.
     pub user: Option<String>,
     pub projects: Vec<String>,
     pub issue_types: Vec<String>,
@@ -32,37 +32,37 @@ pub struct SimJiraSite {
     pub components: Vec<String>,
     /// Ids of custom fields on the screen.
     pub custom_fields: Vec<String>,
-    /// Fields beside summary that a ticket must have, by project.
+    /// Required fields besides the summary, as pairs of project and field.
     pub required: Vec<(String, String)>,
-    /// Accounts that exist; `None` takes every name.
+    /// Accounts that exist; `None` accepts every name.
     pub people: Option<Vec<String>>,
-    /// The first status is that of a new ticket.
+    /// Statuses; the first one is that of a new ticket.
     pub statuses: Vec<Status>,
     pub transitions: Vec<Transition>,
-    /// How long the search does not see a new ticket.
+    /// Time in which the search does not find a new ticket.
     pub search_lag: Duration,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {
     pub name: String,
-    /// Jira's key: `new`, `indeterminate` or `done`.
+    /// Category in Jira's words: `new`, `indeterminate` or `done`.
     pub category: &'static str,
 }
 
-/// A way between two statuses.
+/// Transition between two statuses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transition {
     pub name: String,
     pub from: String,
     pub to: String,
-    /// Set on arrival; `None` makes the ticket unresolved again.
+    /// Resolution after the transition; `None` makes the ticket unresolved again.
     pub resolution: Option<String>,
 }
 
 impl SimJiraSite {
-    /// Data Center with three projects, four issue types, everybody, and a workflow from Open over
-    /// In Progress to Done and back.
+    /// Settings of Data Center with three projects, four issue types, all accounts, and a workflow
+    /// from Open over In Progress to Done and back.
     pub fn with_token(token: impl Into<String>) -> SimJiraSite {
         let status = |name: &str, category| Status { name: name.into(), category };
         let transition = |name: &str, from: &str, to: &str, resolution: Option<&str>| Transition {
@@ -99,7 +99,7 @@ impl SimJiraSite {
         }
     }
 
-    /// The same as Cloud, for a user with an API token.
+    /// Settings of Cloud, otherwise the same, for a user with an API token.
     pub fn cloud(user: impl Into<String>, token: impl Into<String>) -> SimJiraSite {
         let user = Some(user.into());
         SimJiraSite { dialect: SimDialect::Cloud, user, ..SimJiraSite::with_token(token) }
@@ -115,29 +115,29 @@ fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// One ticket as the stand-in keeps it.
+/// Ticket as stored.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Ticket {
     pub key: String,
-    /// Keys that it had in other projects.
+    /// Earlier keys, from other projects.
     pub former_keys: Vec<String>,
     pub project: String,
     pub issue_type: String,
     pub summary: String,
-    /// As it came: wiki text, or a document as JSON text.
+    /// Description as received: wiki text, or a document as JSON text.
     pub description: String,
     pub labels: Vec<String>,
     pub components: Vec<String>,
     pub priority: Option<String>,
     pub assignee: Option<String>,
-    /// Gone where the account was deleted.
+    /// Account of the reporter; `None` after it was deleted.
     pub reporter: Option<String>,
     pub fields: Map<String, Value>,
     pub status: String,
     pub resolution: Option<String>,
     pub resolved: Option<OffsetDateTime>,
     pub created: OffsetDateTime,
-    /// As they came, oldest first.
+    /// Comments as received, oldest first.
     pub comments: Vec<String>,
     pub watchers: BTreeSet<String>,
 }
@@ -146,7 +146,7 @@ pub struct Ticket {
 pub(super) struct JiraWorld {
     pub site: SimJiraSite,
     pub tickets: Vec<Ticket>,
-    /// Last number that each project gave.
+    /// Last ticket number of each project.
     pub numbers: BTreeMap<String, u64>,
     pub down: bool,
     pub lose_creates: u32,
@@ -167,7 +167,7 @@ impl JiraWorld {
         }
     }
 
-    /// The fault of this request: the oldest for its kind or for any.
+    /// Takes the fault for this request: the oldest for its kind or for any kind.
     pub fn fault_for(&mut self, kind: &str) -> Option<JiraFault> {
         if kind == "create" && self.lose_creates > 0 {
             self.lose_creates -= 1;
@@ -184,7 +184,7 @@ impl JiraWorld {
         format!("{project}-{number}")
     }
 
-    /// Also by a key that it had before it was moved.
+    /// Finds a ticket by its key or by an earlier one.
     pub fn find(&self, key: &str) -> Option<&Ticket> {
         self.tickets.iter().find(|ticket| ticket.is(key))
     }
@@ -193,7 +193,7 @@ impl JiraWorld {
         self.tickets.iter_mut().find(|ticket| ticket.is(key))
     }
 
-    /// Takes the ticket from where it is through the transition at that place of the settings.
+    /// Moves the ticket from its status through the transition at that index of the settings.
     #[expect(clippy::disallowed_methods, reason = "the simulated Jira has a clock of its own")]
     pub fn take_through(&mut self, key: &str, at: usize) -> bool {
         let Some(transition) = self.site.transitions.get(at).cloned() else { return false };

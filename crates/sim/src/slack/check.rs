@@ -1,4 +1,4 @@
-//! What Slack refuses of messages and views.
+//! Checks of messages and views, with Slack's refusals.
 //! <https://docs.slack.dev/reference/block-kit/blocks>
 
 use std::collections::BTreeSet;
@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 type Refusal = Result<(), &'static str>;
 
-/// Measured: more characters in a message's blocks are refused.
+/// Largest number of characters in a message's blocks; measured, not documented.
 const MOST_IN_MESSAGE: usize = 13_200;
 
-/// The content of a message.
+/// Checks the content of a message.
 pub fn content(args: &Map<String, Value>) -> Refusal {
     let text = args.get("text").and_then(Value::as_str).unwrap_or_default();
     let blocks = args.get("blocks").and_then(Value::as_array);
@@ -40,7 +40,7 @@ pub fn content(args: &Map<String, Value>) -> Refusal {
     Ok(())
 }
 
-/// A modal or the app's home.
+/// Checks a modal or the app's home.
 pub fn view(view: &Value, kind: &str) -> Refusal {
     let known = [
         "type",
@@ -209,7 +209,7 @@ fn length(text: &str) -> usize {
     text.chars().count()
 }
 
-/// Characters of all texts in a block.
+/// Number of characters of all texts in a block.
 fn all_text(value: &Value) -> usize {
     match value {
         Value::Object(map) => map

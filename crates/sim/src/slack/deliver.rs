@@ -1,4 +1,4 @@
-//! Envelopes on their way to the app, over Socket Mode or as signed requests.
+//! Delivery of envelopes to the app, over Socket Mode or as signed requests.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,12 +10,12 @@ use tokio::sync::oneshot;
 
 use super::{SIGNING_SECRET, World};
 
-/// How long Slack waits for an acknowledgement.
+/// Time that Slack waits for an acknowledgement.
 pub const WAIT: Duration = Duration::from_secs(3);
-/// How often an event is sent at most. Slack waits between its tries, up to minutes.
+/// Largest number of times that an event is sent. Slack waits between its tries, up to minutes.
 const TRIES: u32 = 4;
 
-/// One thing that a person did, as the app gets it.
+/// Act of a person, in the form that the app gets.
 #[derive(Clone, PartialEq, Debug)]
 pub struct UserAction {
     /// `slash_commands`, `interactive` or `events_api`.
@@ -23,16 +23,16 @@ pub struct UserAction {
     pub payload: Value,
 }
 
-/// How envelopes travel.
+/// Transport of envelopes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SlackTransport {
     Socket,
-    /// To this address.
+    /// Requests to this address.
     Http(String),
 }
 
-/// Sends an act until it is acknowledged; returns what came back. An error is what the person is
-/// told, and for an event that it was given up.
+/// Sends an act until it is acknowledged; returns the content of the acknowledgement. An error is
+/// the message that the person sees; for an event, it means that Slack gave up.
 pub async fn deliver(world: &World, act: UserAction) -> anyhow::Result<Option<Value>> {
     let is_event = act.kind == "events_api";
     let (way, repeats, other_ids, wait) = {
@@ -118,7 +118,7 @@ async fn over_http(
 ) -> anyhow::Result<Option<Value>> {
     let (content_type, body) = request_body(kind, payload)?;
     let (stamp, signature) = sign(&body, now());
-    // Not before there is something to send: it reads the system's certificates.
+    // Created at the first use, because it reads the system's certificates.
     let client = world.client.get_or_init(|| {
         let client = reqwest::Client::builder().use_rustls_tls().no_proxy().build();
         client.expect("the system's certificates can be read")
@@ -141,7 +141,7 @@ async fn over_http(
     Ok(if text.is_empty() { None } else { Some(serde_json::from_str(&text)?) })
 }
 
-/// The body of a request: JSON for events, a form for the others.
+/// Body of a request: JSON for events, a form for the others.
 pub fn request_body(kind: &str, payload: &Value) -> anyhow::Result<(&'static str, String)> {
     let form = "application/x-www-form-urlencoded";
     Ok(match kind {
@@ -171,7 +171,7 @@ fn encoded<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     fields.collect::<Vec<_>>().join("&")
 }
 
-/// The headers `X-Slack-Request-Timestamp` and `X-Slack-Signature` for a body.
+/// Headers `X-Slack-Request-Timestamp` and `X-Slack-Signature` for a body.
 pub fn sign(body: &str, seconds: u64) -> (String, String) {
     let mut mac = Hmac::<Sha256>::new_from_slice(SIGNING_SECRET.as_bytes())
         .expect("HMAC takes a key of any length");
@@ -179,7 +179,7 @@ pub fn sign(body: &str, seconds: u64) -> (String, String) {
     (seconds.to_string(), format!("v0={}", hex::encode(mac.finalize().into_bytes())))
 }
 
-/// Seconds since 1970.
+/// Current time in seconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "the simulated Slack has a clock of its own")]
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()

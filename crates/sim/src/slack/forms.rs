@@ -1,5 +1,5 @@
-//! People in forms and on the app's home, in Slack's documented shapes, and what Slack does with an
-//! answer to a form. <https://docs.slack.dev/surfaces/modals#updating_views>
+//! Acts of people in forms and on the app's home, in Slack's documented shapes, and Slack's
+//! reaction to the app's answer. <https://docs.slack.dev/surfaces/modals#updating_views>
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -16,19 +16,19 @@ impl SimSlack {
         self.deliver(act).await
     }
 
-    /// Chooses an option of a menu in the open view that tells the app at once.
+    /// Chooses an option in the open view, of a menu that sends each choice to the app at once.
     pub async fn choose(&self, who: &str, block: &str, value: &str) -> anyhow::Result<()> {
         let act = self.world.lock().choose(who, block, value)?;
         self.deliver(act).await.map(drop)
     }
 
-    /// Presses the first button of this label on the app's home.
+    /// Presses the first button with this label on the app's home.
     pub async fn click_home(&self, who: &str, label: &str) -> anyhow::Result<()> {
         let act = self.world.lock().click_home(who, label)?;
         self.deliver(act).await.map(drop)
     }
 
-    /// A file as a form hands it over once somebody has chosen it.
+    /// Value of a file field in a form, after somebody has chosen this file.
     pub fn choose_file(&self, name: &str, content: &str) -> Value {
         let mut state = self.world.lock();
         let id = format!("F{:08}", state.next());
@@ -42,7 +42,7 @@ impl SimSlack {
 }
 
 impl State {
-    /// What Slack does with what came back for a form that was sent.
+    /// Applies the app's answer to a form that was sent.
     pub fn answered(&mut self, who: &str, answer: Option<&Value>) -> anyhow::Result<()> {
         let user = self.user(who)?.id.clone();
         let next = |state: &mut State, view: &Value| -> anyhow::Result<Value> {
@@ -87,6 +87,7 @@ impl State {
         Ok(())
     }
 
+    /// Payload of a global shortcut.
     /// <https://docs.slack.dev/reference/interaction-payloads/shortcuts-interaction-payload>
     fn shortcut(&mut self, who: &str, callback: &str) -> anyhow::Result<UserAction> {
         let user = self.user(who)?.id.clone();

@@ -10,7 +10,7 @@ use super::World;
 use super::check;
 use super::state::{BOT, File, ShownMessage, State, User, conversation, message};
 
-/// How long a trigger opens views.
+/// Time in which a trigger can open views.
 const TRIGGER: Duration = Duration::from_secs(3);
 
 type Args = Map<String, Value>;
@@ -97,7 +97,7 @@ fn text<'a>(args: &'a Args, name: &str) -> Result<&'a str, &'static str> {
     args.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).ok_or("invalid_arguments")
 }
 
-/// <https://docs.slack.dev/reference/methods/conversations.open>
+/// Opens a conversation with a user. <https://docs.slack.dev/reference/methods/conversations.open>
 fn open(state: &mut State, user: &str) -> Answer {
     let user = state.users.get(user).ok_or("user_not_found")?;
     if user.deleted {
@@ -108,7 +108,7 @@ fn open(state: &mut State, user: &str) -> Answer {
     Ok(json!({ "no_op": false, "already_open": false, "channel": { "id": id } }))
 }
 
-/// The bot must be in the channel. A person's id is none.
+/// Channel of a call that reads: the bot must be in it. A person's id is not accepted.
 fn reachable<'a>(state: &State, args: &'a Args) -> Result<&'a str, &'static str> {
     let channel = text(args, "channel")?;
     if state.direct.contains(channel) {
@@ -122,13 +122,13 @@ fn reachable<'a>(state: &State, args: &'a Args) -> Result<&'a str, &'static str>
     }
 }
 
-/// The same for what writes.
+/// Channel of a call that writes, with the same conditions.
 fn writable<'a>(state: &State, args: &'a Args) -> Result<&'a str, &'static str> {
     let channel = reachable(state, args)?;
     if state.archived.contains(channel) { Err("is_archived") } else { Ok(channel) }
 }
 
-/// <https://docs.slack.dev/reference/methods/conversations.info>
+/// Describes a channel. <https://docs.slack.dev/reference/methods/conversations.info>
 fn about(state: &State, args: &Args) -> Answer {
     let channel = text(args, "channel")?;
     let is_member = match reachable(state, args) {
@@ -155,7 +155,7 @@ fn content(state: &State, channel: &str, args: &Args) -> Result<ShownMessage, &'
 }
 
 fn post(state: &mut State, args: &Args) -> Answer {
-    // This method alone takes a person's id for the conversation with them.
+    // Only this method accepts a person's id for the conversation with them.
     let channel = match text(args, "channel")? {
         user if state.users.contains_key(user) => {
             open(state, user)?;
@@ -213,7 +213,7 @@ fn whisper(state: &mut State, args: &Args) -> Answer {
     Ok(json!({ "message_ts": state.post(message) }))
 }
 
-/// A page of a channel, newest first, or of a thread, oldest first; ephemeral messages are in none.
+/// Page of a channel, newest first, or of a thread, oldest first; without ephemeral messages.
 fn read(state: &State, args: &Args, thread: Option<&str>) -> Answer {
     let channel = reachable(state, args)?;
     let oldest: f64 =
@@ -262,13 +262,13 @@ fn wire(message: &ShownMessage, with_metadata: bool) -> Value {
     }
     if with_metadata && !message.metadata.is_null() {
         value["metadata"] = message.metadata.clone();
-        // Other apps keep more than text there, and so may we.
+        // Other apps store more than text there, and Metalbot may do so later.
         value["metadata"]["event_payload"]["more"] = json!({ "number": 1, "list": [true, null] });
     }
     value
 }
 
-/// <https://docs.slack.dev/reference/methods/users.info>
+/// Describes a user. <https://docs.slack.dev/reference/methods/users.info>
 fn info(user: &User) -> Answer {
     let org = user.team.strip_prefix('E').map(|_| json!({ "enterprise_id": user.team }));
     Ok(json!({ "user": {

@@ -1,11 +1,11 @@
-//! A Slack of our own on this machine: the Web API and Socket Mode over loopback, or event requests
+//! A simulated Slack on this machine: the Web API and Socket Mode over loopback, or event requests
 //! to an address, with people who act in it.
 //!
-//! It says no as Slack does (`check`): what is too long, unknown or not allowed is refused with
-//! Slack's own code. Faults come on demand. Payloads have the documented shapes.
+//! Refuses as Slack does (`check`): a request that is too long, unknown or not allowed gets
+//! Slack's own error code. Faults come on demand. Payloads have the documented shapes.
 //!
-//! Invariant: an event or a form is over only when it was acknowledged; what is not acknowledged in
-//! three seconds is sent again, or the person is told that it failed.
+//! Invariant: an event or a form is done only when it is acknowledged; without an acknowledgement
+//! within three seconds it is sent again, or the person sees an error.
 
 mod check;
 mod deliver;
@@ -36,53 +36,53 @@ pub use state::{ShownMessage, SlackFault, User};
 
 use super::actor;
 
-/// Tokens and the secret that the stand-in takes.
+/// Tokens and the secret that are accepted.
 pub const BOT_TOKEN: &str = "xoxb-stand-in";
 pub const APP_TOKEN: &str = "xapp-stand-in";
 pub const SIGNING_SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
-/// The workspace, and its channels: the bot is in the first only.
+/// Workspace, and its channels: the bot is in the first only.
 pub const TEAM: &str = "T0METAL";
 pub const METAL: &str = "C0METAL";
 pub const RANDOM: &str = "C0RANDOM";
 
 type Shared = Arc<World>;
 
-/// What handlers share.
+/// State that handlers share.
 struct World {
     state: Mutex<State>,
-    /// Opens its doors.
+    /// Token of the bot, for the Web API.
     bot_token: String,
-    /// The workspace by whose connections and addresses all others are reached.
+    /// Main workspace, through whose connections and addresses all others are reached.
     front: Weak<World>,
-    /// Those others, where this is the front.
+    /// Other workspaces, if this is the main one.
     others: Mutex<Vec<Arc<World>>>,
-    /// Where Socket Mode connections are taken.
+    /// Address for Socket Mode connections.
     socket: SocketAddr,
     api: SocketAddr,
-    /// Sends deliveries over HTTP.
+    /// HTTP client for deliveries.
     client: OnceLock<reqwest::Client>,
 }
 
 impl World {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change is whole before anything can panic.
+        // Every change is complete before anything can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The workspace of this id.
+    /// Workspace with this id.
     fn of_team(self: &Arc<Self>, team: &str) -> Shared {
         let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         others.iter().find(|one| one.lock().team == team).unwrap_or(self).clone()
     }
 
-    /// The workspace that a token is of.
+    /// Workspace of a token.
     fn of_token(self: &Arc<Self>, token: &str) -> Shared {
         let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         others.iter().find(|one| one.bot_token == token).unwrap_or(self).clone()
     }
 }
 
-/// A running stand-in.
+/// Running simulated Slack.
 pub struct SimSlack {
     world: Shared,
     stopping: CancellationToken,
@@ -90,7 +90,7 @@ pub struct SimSlack {
 }
 
 impl SimSlack {
-    /// Starts it on free ports of this machine, with the simulated site's people.
+    /// Starts the server on free ports of this machine, with the simulated site's people.
     pub async fn start() -> anyhow::Result<SimSlack> {
         let here = (Ipv4Addr::LOCALHOST, 0);
         let (api, socket) = (TcpListener::bind(here).await?, TcpListener::bind(here).await?);
@@ -118,8 +118,9 @@ impl SimSlack {
         Ok(SimSlack { world, stopping, servers: vec![serving, taking] })
     }
 
-    /// Another workspace, or an organisation (`E...`), that has the app: with the same people, channels
-    /// and ids, which mean others there. Its deliveries come by the connections of this one.
+    /// Adds another workspace, or an organisation (`E...`), that has the app. It has the same
+    /// channels and ids of people, but they are different channels and people. Its deliveries use
+    /// the connections of this one.
     pub fn workspace(&self, team: &str) -> SimSlack {
         let world = Arc::new(World {
             state: Mutex::new(State::new(team, self.world.api)),
@@ -135,17 +136,17 @@ impl SimSlack {
         SimSlack { world, stopping: self.stopping.child_token(), servers: Vec::new() }
     }
 
-    /// For `[slack] api_url`.
+    /// Value for `[slack] api_url`.
     pub fn api_url(&self) -> String {
         format!("http://{}/api", self.world.api)
     }
 
-    /// Where the channel is shown to people.
+    /// Address of the page that shows the channel.
     pub fn url(&self) -> String {
         format!("http://{}", self.world.api)
     }
 
-    /// The `[slack]` section that is served by this stand-in.
+    /// Section `[slack]` of a configuration that uses this server.
     pub fn toml(&self, mode: &str) -> String {
         let others = self.world.others.lock().unwrap_or_else(PoisonError::into_inner);
         let tokens: String = if others.is_empty() {
@@ -166,7 +167,7 @@ impl SimSlack {
         )
     }
 
-    /// Types a slash command. Returns what came back with the acknowledgement.
+    /// Types a slash command. Returns the content of the acknowledgement.
     pub async fn slash(
         &self,
         who: &str,
@@ -177,7 +178,7 @@ impl SimSlack {
         self.deliver(act).await
     }
 
-    /// Presses the button of this label on a message.
+    /// Presses the button with this label on a message.
     pub async fn click(
         &self,
         who: &str,
@@ -189,7 +190,7 @@ impl SimSlack {
         self.deliver(act).await
     }
 
-    /// Puts an emoji on a message.
+    /// Adds an emoji to a message.
     pub async fn react(
         &self,
         who: &str,
@@ -201,7 +202,7 @@ impl SimSlack {
         self.deliver(act).await.map(drop)
     }
 
-    /// Takes it away.
+    /// Removes an emoji from a message.
     pub async fn unreact(
         &self,
         who: &str,
@@ -213,7 +214,7 @@ impl SimSlack {
         self.deliver(act).await.map(drop)
     }
 
-    /// Says something in the channel, or in a thread of it.
+    /// Posts in the channel, or in a thread of it.
     pub async fn say(
         &self,
         who: &str,
@@ -226,30 +227,30 @@ impl SimSlack {
         Ok(ts)
     }
 
-    /// Somebody lets the bot into a channel: `/invite @metalbot`.
+    /// Adds the bot to a channel, as a person does with `/invite @metalbot`.
     pub async fn invite(&self, who: &str, channel: &str) -> anyhow::Result<()> {
         let act = self.world.lock().invite(who, channel)?;
         self.deliver(act).await.map(drop)
     }
 
-    /// The bot is put out of a channel, which it is not told.
+    /// Removes the bot from a channel, without an event.
     pub fn remove_bot(&self, channel: &str) {
         if let Some(members) = self.world.lock().channels.get_mut(channel) {
             members.remove(BOT);
         }
     }
 
-    /// From now on only members know the channel.
+    /// Makes a channel private: only members know it from now on.
     pub fn make_private(&self, channel: &str) {
         self.world.lock().private.insert(channel.into());
     }
 
-    /// From now on nobody can write into the channel.
+    /// Archives a channel: nobody can post in it from now on.
     pub fn archive(&self, channel: &str) {
         self.world.lock().archived.insert(channel.into());
     }
 
-    /// Sends the open view of a person, with what they filled in by block and action.
+    /// Sends the open view of a person, with the values by block and action.
     pub async fn submit_view(&self, who: &str, values: Value) -> anyhow::Result<Option<Value>> {
         let act = self.world.lock().submit_view(who, values)?;
         let answer = self.deliver(act).await?;
@@ -263,12 +264,12 @@ impl SimSlack {
         self.deliver(act).await.map(drop)
     }
 
-    /// Sends an envelope as Slack would, whatever is in it.
+    /// Sends an envelope as Slack would, with any content.
     pub async fn deliver(&self, act: UserAction) -> anyhow::Result<Option<Value>> {
         deliver::deliver(&self.world, act).await
     }
 
-    /// The payload of an act that has not been sent yet, for tests that change it.
+    /// Payload of a slash command that is not sent yet, for tests that change it.
     pub fn prepare_slash(
         &self,
         who: &str,
@@ -278,7 +279,7 @@ impl SimSlack {
         self.world.lock().slash(who, channel, text)
     }
 
-    /// The same for what somebody says.
+    /// Payload of a message that is not sent yet.
     pub fn prepare_say(
         &self,
         who: &str,
@@ -289,7 +290,7 @@ impl SimSlack {
         self.world.lock().say(who, channel, thread, text)
     }
 
-    /// The same for an emoji put on a message or taken from it.
+    /// Payload of an added or removed emoji that is not sent yet.
     pub fn prepare_react(
         &self,
         who: &str,
@@ -301,7 +302,7 @@ impl SimSlack {
         self.world.lock().react(who, channel, ts, name, added)
     }
 
-    /// The same for a press of a button.
+    /// Payload of a press of a button that is not sent yet.
     pub fn prepare_click(
         &self,
         who: &str,
@@ -312,22 +313,22 @@ impl SimSlack {
         self.world.lock().click(who, channel, ts, label)
     }
 
-    /// From now on deliveries are requests to this address.
+    /// Sends deliveries as requests to this address from now on.
     pub fn use_http(&self, url: &str) {
         self.world.lock().way = SlackTransport::Http(url.to_owned());
     }
 
-    /// The messages that everybody in the channel sees, and those that only `who` does, in order.
+    /// Messages in the channel for everybody, and those for `who` only, in order.
     pub fn messages(&self, who: &str, channel: &str) -> Vec<ShownMessage> {
         self.world.lock().shown(who, channel)
     }
 
-    /// The view that a person has open.
+    /// Open view of a person.
     pub fn view(&self, who: &str) -> Option<Value> {
         self.world.lock().view(who).cloned()
     }
 
-    /// The app's home as this person sees it.
+    /// App's home for this person.
     pub fn home(&self, who: &str) -> Option<Value> {
         let state = self.world.lock();
         state.homes.get(&state.user(who).ok()?.id).cloned()
@@ -340,24 +341,24 @@ impl SimSlack {
         here.map(|file| (file.name.clone(), file.content.clone())).collect()
     }
 
-    /// A person of the workspace.
+    /// Person of the workspace.
     pub fn user(&self, login: &str) -> User {
         self.world.lock().user(login).expect("somebody of the simulated site").clone()
     }
 
-    /// Changes what Slack says of a person, or adds one.
+    /// Changes the data of a person in Slack, or adds a person.
     pub fn change_user(&self, login: &str, change: impl FnOnce(&mut User)) {
         change(self.world.lock().user_or_new(login));
     }
 
-    /// The next calls of a method go wrong in these ways, one after the other.
+    /// Queues faults for the next calls of a method, one per call.
     pub fn fault(&self, method: &str, faults: impl IntoIterator<Item = SlackFault>) {
         let mut state = self.world.lock();
         state.faults.entry(method.to_owned()).or_default().extend(faults);
     }
 
-    /// While it is down every call ends with 503, and no connection can be opened; those that there
-    /// were break.
+    /// Takes Slack down, or up with `false`. While it is down, every call ends with 503 and no
+    /// connection can be opened; open connections are closed.
     pub fn set_down(&self, down: bool) {
         self.world.lock().down = down;
         if down {
@@ -365,22 +366,22 @@ impl SimSlack {
         }
     }
 
-    /// How long an acknowledgement may take; three seconds, unless a test must bear a busy machine.
+    /// Sets the time for an acknowledgement: three seconds, or more for a test on a busy machine.
     pub fn wait_for_acks(&self, wait: Duration) {
         self.world.lock().wait = wait;
     }
 
-    /// Most posts of a channel in a second; more are refused with 429.
+    /// Sets the largest number of posts in a channel per second; more are refused with 429.
     pub fn limit_posts(&self, a_second: usize) {
         self.world.lock().posts_a_second = Some(a_second);
     }
 
-    /// Breaks all connections, without a word.
+    /// Drops all connections without a message.
     pub fn drop_connections(&self) {
         self.world.lock().connections.clear();
     }
 
-    /// Asks all connections to be replaced, or to leave: `warning`, `refresh_requested`.
+    /// Asks the app to replace or close all connections: `warning`, `refresh_requested`.
     pub fn ask_to_disconnect(&self, reason: &str) {
         let message = json!({
             "type": "disconnect", "reason": reason,
@@ -391,51 +392,51 @@ impl SimSlack {
         }
     }
 
-    /// Most connections of the app at a time; ten, if nothing else is said.
+    /// Sets the largest number of connections of the app at a time; ten by default.
     pub fn limit_connections(&self, most: usize) {
         self.world.lock().most_connections = most;
     }
 
-    /// How many connections were sent away because there were as many already.
+    /// Number of connections that were refused because of that limit.
     pub fn sent_away(&self) -> usize {
         self.world.lock().sent_away
     }
 
-    /// From now on connections are opened and not greeted, or greeted again.
+    /// Stops greeting new connections, or with `false` starts again.
     pub fn set_silent(&self, silent: bool) {
         self.world.lock().silent = silent;
     }
 
-    /// Sends text over all connections as it is.
+    /// Sends text over all connections, unchanged.
     pub fn send_raw(&self, text: &str) {
         for connection in self.world.lock().connections.values() {
             let _ = connection.send(text.to_owned());
         }
     }
 
-    /// Each of the next deliveries comes so many times more, under other envelopes.
+    /// Repeats each of the next deliveries this many times, in other envelopes.
     pub fn repeat(&self, times: u32, other_event_ids: bool) {
         let mut state = self.world.lock();
         (state.repeats, state.other_event_ids) = (times, other_event_ids);
     }
 
-    /// How many connections are open.
+    /// Number of open connections.
     pub fn connections(&self) -> usize {
         self.world.lock().connections.len()
     }
 
-    /// How often a method was called.
+    /// Number of calls of a method.
     pub fn calls(&self, method: &str) -> usize {
         self.world.lock().calls.get(method).copied().unwrap_or_default()
     }
 
-    /// When a method was called for a channel, in order.
+    /// Times of a method's calls for a channel, in order.
     pub fn times(&self, method: &str, channel: &str) -> Vec<std::time::Instant> {
         let state = self.world.lock();
         state.times.get(&(method.to_owned(), channel.to_owned())).cloned().unwrap_or_default()
     }
 
-    /// Waits until a message is there that is as wanted; the newest such one.
+    /// Waits until a message matches; returns the newest match.
     pub async fn wait_for(
         &self,
         who: &str,
@@ -448,7 +449,7 @@ impl SimSlack {
         actor::wait_for(who, what, at_most, look, |message| message.text.clone(), wanted).await
     }
 
-    /// The card of a batch, as soon as it is as wanted.
+    /// Waits until the card of a batch matches; returns the card.
     pub async fn card(
         &self,
         batch: i64,
@@ -477,7 +478,7 @@ impl SimSlack {
         Ok(())
     }
 
-    /// Stops it.
+    /// Stops the server.
     pub async fn stop(mut self) {
         self.stopping.cancel();
         self.drop_connections();

@@ -1,7 +1,7 @@
-//! Slack's mrkdwn as its app shows it, in HTML.
+//! Renders Slack's mrkdwn as its app does, in HTML.
 //! <https://docs.slack.dev/messaging/formatting-message-text>
 
-/// Emoji that messages here have.
+/// Emoji that messages use.
 const EMOJI: [(&str, &str); 10] = [
     ("hourglass_flowing_sand", "⏳"),
     ("gear", "⚙️"),
@@ -15,10 +15,10 @@ const EMOJI: [(&str, &str); 10] = [
     ("x", "❌"),
 ];
 const MARKS: [(char, &str); 3] = [('*', "b"), ('_', "i"), ('~', "s")];
-/// Has no width. Marks before it are characters like others.
+/// Character without width. Formatting characters before it are plain text.
 const NOTHING: char = '\u{200b}';
 
-/// A text; `name` says who has an id.
+/// Renders a text; `name` gives the name for an id.
 pub fn html(text: &str, name: &dyn Fn(&str) -> String) -> String {
     let mut out = String::new();
     for (at, part) in text.split("```").enumerate() {
@@ -34,7 +34,7 @@ pub fn html(text: &str, name: &dyn Fn(&str) -> String) -> String {
     out.replace(NOTHING, "")
 }
 
-/// The emoji of this name.
+/// Emoji of this name.
 pub fn emoji(name: &str) -> String {
     let name = name.split("::").next().unwrap_or(name);
     let known = EMOJI.iter().find(|(known, _)| *known == name);
@@ -62,7 +62,7 @@ fn inline(text: &str, name: &dyn Fn(&str) -> String) -> String {
     out
 }
 
-/// Marked text at the beginning: its tag, what is inside, and what comes after it.
+/// Splits formatted text at the beginning: its tag, its content, and the rest.
 fn styled(text: &str, before: char) -> Option<(&'static str, &str, &str)> {
     let (mark, tag) = MARKS.iter().find(|(mark, _)| text.starts_with(*mark))?;
     let touches = |c: Option<char>| c.is_some_and(|c| !c.is_whitespace() && c != NOTHING);
@@ -79,7 +79,7 @@ fn styled(text: &str, before: char) -> Option<(&'static str, &str, &str)> {
     Some((tag, &text[..end], &text[end + 1..]))
 }
 
-/// What stands in angle brackets: people, groups, dates, links.
+/// Renders the content of angle brackets: people, groups, dates, links.
 fn special(inside: &str, name: &dyn Fn(&str) -> String) -> String {
     let (target, label) = inside.split_once('|').map_or((inside, None), |(t, l)| (t, Some(l)));
     let who = |name: &str| format!("<span class=\"who\">@{name}</span>");

@@ -1,5 +1,5 @@
-//! The simulated Slack in a browser: the channel for work on servers as each person sees it, and
-//! forms. Whoever looks acts as whom they like.
+//! Web page of the simulated Slack: the channel for work on servers as each person sees it, and
+//! forms. The viewer may act as any person.
 
 use axum::extract::{Path, State as Extracted};
 use axum::http::{StatusCode, header};
@@ -34,7 +34,7 @@ async fn page() -> Response {
     ([(header::CONTENT_SECURITY_POLICY, policy)], Html(page)).into_response()
 }
 
-/// What this person sees of the channel and is told directly, and the form that they have open.
+/// Channel and direct messages of this person, with their open form.
 async fn seen_by(Extracted(world): Extracted<Shared>, Path(who): Path<String>) -> Response {
     let state = world.lock();
     if state.user(&who).is_err() {
@@ -51,7 +51,7 @@ async fn seen_by(Extracted(world): Extracted<Shared>, Path(who): Path<String>) -
     Json(json!({ "messages": html, "form": form.unwrap_or_default() })).into_response()
 }
 
-/// What somebody does in the page.
+/// Act of a person in the page.
 #[derive(Deserialize)]
 #[serde(tag = "does", rename_all = "snake_case")]
 enum Does {
@@ -63,7 +63,8 @@ enum Does {
     Close,
 }
 
-/// Answers with what the app says to a form. As it takes JSON only, no other site can ask.
+/// Carries out an act and returns the app's answer to a form. Only JSON is accepted, so that no
+/// other site can send such a request.
 async fn done_by(
     Extracted(world): Extracted<Shared>,
     Path(who): Path<String>,
@@ -80,7 +81,7 @@ async fn carry_out(world: &World, who: &str, does: Does) -> anyhow::Result<Optio
     let act = {
         let mut state = world.lock();
         match does {
-            // Slack takes no commands in threads.
+            // Slack accepts no commands in threads.
             Does::Say { text, thread: None } if text.starts_with("/metal") => {
                 state.slash(who, METAL, text["/metal".len()..].trim())?
             }
@@ -146,7 +147,7 @@ fn article(state: &State, message: &ShownMessage, replies: &str) -> String {
     html + &format!("{replies}</article>\n")
 }
 
-/// What a message says, without its buttons.
+/// Text of a message as HTML, without its buttons.
 pub fn content(state: &State, message: &ShownMessage) -> String {
     match message.blocks.as_array().filter(|blocks| !blocks.is_empty()) {
         Some(blocks) => blocks.iter().map(|one| block(state, one)).collect(),
@@ -180,7 +181,7 @@ fn block(state: &State, block: &Value) -> String {
     }
 }
 
-/// A field of a form. What only Slack's own app could offer is left out.
+/// Renders a field of a form. Elements that only Slack's own app can offer are left out.
 fn field(block: &Value) -> String {
     let element = &block["element"];
     let (id, action) = (escaped(&block["block_id"]), escaped(&element["action_id"]));
@@ -221,7 +222,7 @@ fn text(state: &State, mrkdwn: &Value) -> String {
     mrkdwn::html(mrkdwn.as_str().unwrap_or_default(), &name)
 }
 
-/// Plain text.
+/// Renders plain text.
 fn escaped(text: &Value) -> String {
     let text = text.as_str().unwrap_or_default();
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")

@@ -1,4 +1,4 @@
-//! What people do, in Slack's documented shapes.
+//! Payloads for acts of people, in Slack's documented shapes.
 
 use std::time::Instant;
 
@@ -18,13 +18,14 @@ impl State {
         trigger
     }
 
-    /// An address that takes five answers, whoever is in the channel.
+    /// Creates an address that accepts five answers, even if the bot is not in the channel.
     fn response(&mut self, channel: &str, user: &str) -> String {
         let id = self.next().to_string();
         self.responses.insert(id.clone(), (channel.into(), user.into(), 5));
         format!("http://{}/respond/{}/{id}", self.address, self.team)
     }
 
+    /// Payload of a slash command.
     /// <https://docs.slack.dev/interactivity/implementing-slash-commands>
     pub fn slash(&mut self, who: &str, channel: &str, text: &str) -> anyhow::Result<UserAction> {
         let user = self.in_channel(who, channel)?;
@@ -40,6 +41,7 @@ impl State {
         Ok(self.installed("slash_commands", payload))
     }
 
+    /// Payload of a press of a button.
     /// <https://docs.slack.dev/reference/interaction-payloads/block_actions-payload>
     pub fn click(
         &mut self,
@@ -76,6 +78,7 @@ impl State {
         Ok(self.installed("interactive", payload))
     }
 
+    /// Payload of an added or removed emoji.
     /// <https://docs.slack.dev/reference/events/reaction_added>
     pub fn react(
         &mut self,
@@ -103,7 +106,7 @@ impl State {
         })))
     }
 
-    /// <https://docs.slack.dev/reference/events/message>
+    /// Payload of a message. <https://docs.slack.dev/reference/events/message>
     pub fn say(
         &mut self,
         who: &str,
@@ -128,6 +131,7 @@ impl State {
         Ok((ts, self.event(event)))
     }
 
+    /// Payload of a submitted form.
     /// <https://docs.slack.dev/reference/interaction-payloads/view-interactions-payload>
     pub fn submit_view(&mut self, who: &str, values: Value) -> anyhow::Result<UserAction> {
         let user = self.user(who)?.id.clone();
@@ -144,7 +148,7 @@ impl State {
         Ok(self.installed("interactive", payload))
     }
 
-    /// <https://docs.slack.dev/reference/events/app_home_opened>
+    /// Payload of an opened home. <https://docs.slack.dev/reference/events/app_home_opened>
     pub fn open_home(&mut self, who: &str) -> anyhow::Result<UserAction> {
         let user = self.user(who)?.id.clone();
         let stamp = self.next_ts();
@@ -154,6 +158,7 @@ impl State {
         })))
     }
 
+    /// Payload for a new member of a channel.
     /// <https://docs.slack.dev/reference/events/member_joined_channel>
     pub fn invite(&mut self, who: &str, channel: &str) -> anyhow::Result<UserAction> {
         let user = self.in_channel(who, channel)?;
@@ -165,8 +170,8 @@ impl State {
         })))
     }
 
-    /// The act as it looks where the app was installed: for an organisation as a whole, payloads
-    /// name that and no workspace, or one of its workspaces beside it.
+    /// Adapts a payload to the place of the app's installation: for a whole organisation, payloads
+    /// name the organisation and no workspace, or one of its workspaces as well.
     pub fn installed(&self, kind: &'static str, mut payload: Value) -> UserAction {
         if self.team.starts_with('E') {
             let (org, one) = (self.team.as_str(), "T0MEMBER");
@@ -193,7 +198,7 @@ impl State {
         UserAction { kind, payload }
     }
 
-    /// The wrapper of an event.
+    /// Wraps an event.
     fn event(&mut self, event: Value) -> UserAction {
         let payload = json!({
             "token": "legacy", "team_id": self.team, "context_team_id": self.team,
@@ -210,7 +215,7 @@ impl State {
     }
 }
 
-/// What people type reaches apps escaped.
+/// Escapes text, as Slack does with everything that people type.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -1,4 +1,4 @@
-//! A person in the simulated Slack who acts and sees as in its app.
+//! A person in the simulated Slack, who acts and sees as in its app.
 
 use anyhow::{Context, ensure};
 use async_trait::async_trait;
@@ -8,14 +8,14 @@ use super::state::{BOT, ShownMessage};
 use super::{METAL, SimSlack, page};
 use crate::actor::{ChatUser, SeenMessage, plain};
 
-/// Somebody of the workspace.
+/// Person of the workspace.
 pub struct SlackPerson<'a> {
     slack: &'a SimSlack,
     login: String,
 }
 
 impl SimSlack {
-    /// A person of the workspace, in the channel for work on servers.
+    /// Person of the workspace, in the channel for work on servers.
     pub fn person(&self, login: &str) -> SlackPerson<'_> {
         SlackPerson { slack: self, login: login.into() }
     }
@@ -26,7 +26,7 @@ impl SlackPerson<'_> {
         let state = self.slack.world.lock();
         let html = page::content(&state, message);
         let author = state.users.get(&message.user).map_or("metalbot", |user| &user.login);
-        // A card without buttons is still one.
+        // Cards may have no buttons.
         let heads = message.user == BOT && message.thread.is_none() && message.only_to.is_none();
         let label = |label: &String| json!({ "label": label });
         let buttons: Vec<Value> = message.buttons().iter().map(label).collect();

@@ -1,4 +1,4 @@
-//! The Web API's front: tokens, faults, limits, and the shape of answers.
+//! HTTP entry point of the Web API: tokens, faults, limits, and the shape of answers.
 
 use std::collections::HashMap;
 use std::io;
@@ -88,7 +88,7 @@ async fn call(
     }
 }
 
-/// More posts in a channel than the limit of the moment.
+/// True if a channel got more posts than the current limit allows.
 fn too_often(
     state: &mut super::state::State,
     method: &str,
@@ -109,14 +109,14 @@ fn answer(result: Result<Value, &'static str>) -> Response {
     ([("x-oauth-scopes", SCOPES)], axum::Json(body)).into_response()
 }
 
-/// A connection that ends in the middle of an answer.
+/// Response that is cut off in the middle.
 fn broken() -> Response {
     let lost = io::Error::other("lost on purpose");
     let stream = futures_util::stream::iter([Err::<Bytes, _>(lost)]);
     Response::new(Body::from_stream(stream))
 }
 
-/// Arguments from a query, a form or JSON.
+/// Reads arguments from a query, a form or JSON.
 fn args(headers: &HeaderMap, query: HashMap<String, String>, body: &Bytes) -> Map<String, Value> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let mut args: Map<String, Value> =
@@ -129,7 +129,7 @@ fn args(headers: &HeaderMap, query: HashMap<String, String>, body: &Bytes) -> Ma
     args
 }
 
-/// A file as the app may fetch it: with its token.
+/// Serves a file to the app, which must send its token.
 async fn download(
     Extracted(world): Extracted<Shared>,
     Path(id): Path<String>,
@@ -141,13 +141,14 @@ async fn download(
     let state = world.lock();
     match state.files.iter().find(|file| file.id == id) {
         Some(file) if token == world.bot_token => file.content.clone().into_response(),
-        // Slack shows its login page.
+        // Slack redirects to its login page.
         Some(_) => (StatusCode::FOUND, [(header::LOCATION, "/login")]).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
-/// An answer to a slash command. <https://docs.slack.dev/interactivity/handling-user-interaction>
+/// Accepts an answer to a slash command.
+/// <https://docs.slack.dev/interactivity/handling-user-interaction>
 async fn respond(
     Extracted(world): Extracted<Shared>,
     Path((team, id)): Path<(String, String)>,

@@ -1,5 +1,4 @@
-//! Socket Mode's side of the stand-in: takes connections by their ticket, greets them, and hears
-//! acknowledgements.
+//! Socket Mode: accepts connections by their ticket, greets them, and reads acknowledgements.
 
 use std::sync::Arc;
 
@@ -73,7 +72,7 @@ async fn serve(world: Shared, stream: TcpStream) {
         tokio::select! {
             text = out.recv() => match text {
                 Some(text) => if sink.send(Message::text(text)).await.is_err() { break },
-                // Dropped by the stand-in: the line breaks without a word.
+                // Dropped by the simulated Slack: the connection ends without a message.
                 None => break,
             },
             frame = stream.next() => match frame {

@@ -1,4 +1,4 @@
-//! What the simulated Slack holds: people, channels, messages, views, files.
+//! State of the simulated Slack: people, channels, messages, views, files.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -12,27 +12,27 @@ use super::deliver::{SlackTransport, WAIT};
 use super::{METAL, RANDOM};
 use crate::fleet::PEOPLE;
 
-/// The bot's own user.
+/// User id of the bot.
 pub const BOT: &str = "U0BOT";
 
-/// How a call goes wrong.
+/// Fault of a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SlackFault {
     /// 429 with `Retry-After` in seconds.
     RateLimited(u64),
-    /// This status and no body.
+    /// This status, without a body.
     Status(u16),
-    /// `{"ok": false, "error": ...}`
+    /// Answer `{"ok": false, "error": ...}`.
     Error(&'static str),
-    /// It is done, and the answer is lost.
+    /// The work is done, and the answer is lost.
     LoseAnswer,
-    /// It is not done, and the connection breaks.
+    /// No work is done, and the connection breaks.
     Break,
-    /// It is done, and the answer comes after this time.
+    /// The work is done, and the answer comes after this time.
     Slow(Duration),
 }
 
-/// A person as Slack knows them.
+/// Person in Slack.
 #[derive(Clone, Debug)]
 pub struct User {
     pub id: String,
@@ -43,40 +43,40 @@ pub struct User {
     pub team: String,
 }
 
-/// A message as it is seen.
+/// Message as people see it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ShownMessage {
     pub ts: String,
     pub channel: String,
     pub thread: Option<String>,
     pub user: String,
-    /// The texts of its blocks, line by line, as mrkdwn.
+    /// Texts of the blocks, line by line, as mrkdwn.
     pub text: String,
-    /// What notifications show.
+    /// Text for notifications.
     pub fallback: String,
     pub blocks: Value,
     pub only_to: Option<String>,
     pub metadata: Value,
-    /// Emoji and who put them there.
+    /// Emoji, each with the user who added it.
     pub reactions: BTreeSet<(String, String)>,
     pub edits: u32,
-    /// Who is notified by it: `channel`, `here`, `everyone`, ids of users and groups.
+    /// Targets of notifications: `channel`, `here`, `everyone`, ids of users and groups.
     pub pings: Vec<String>,
 }
 
 impl ShownMessage {
-    /// Labels of its buttons.
+    /// Labels of the buttons.
     pub fn buttons(&self) -> Vec<String> {
         let label = |element: &Value| element["text"]["text"].as_str().unwrap_or_default().into();
         self.elements().iter().map(label).collect()
     }
 
-    /// The button of this label.
+    /// Button with this label.
     pub fn button(&self, label: &str) -> Option<Value> {
         self.elements().into_iter().find(|element| element["text"]["text"] == label)
     }
 
-    /// Its buttons.
+    /// All buttons.
     pub fn elements(&self) -> Vec<Value> {
         let blocks = self.blocks.as_array().into_iter().flatten();
         blocks
@@ -97,26 +97,26 @@ pub struct File {
 }
 
 pub struct State {
-    /// The workspace, or the organisation that the app was installed for as a whole.
+    /// Id of the workspace, or of the organisation that the app was installed for as a whole.
     pub team: String,
-    /// Where the Web API is.
+    /// Address of the Web API.
     pub address: SocketAddr,
-    /// Addresses for answers: in which channel, to whom, and how many are left.
+    /// Addresses for answers, each with its channel, its user, and the number of answers left.
     pub responses: HashMap<String, (String, String, u32)>,
     pub users: BTreeMap<String, User>,
     /// Members by channel.
     pub channels: BTreeMap<String, BTreeSet<String>>,
-    /// Conversations of the bot with one user that were opened.
+    /// Users with whom the bot has an open conversation.
     pub direct: BTreeSet<String>,
-    /// Those of the channels that only their members know, and those that are read-only for good.
+    /// Private channels, which only their members know; below, archived ones, which are read-only.
     pub private: BTreeSet<String>,
     pub archived: BTreeSet<String>,
     pub messages: Vec<ShownMessage>,
-    /// Views that are open, by user, the topmost last.
+    /// Open views by user, the topmost last.
     pub views: HashMap<String, Vec<Value>>,
     pub homes: HashMap<String, Value>,
     pub files: Vec<File>,
-    /// Trigger ids that may still open a view, and whose they are.
+    /// Trigger ids that may still open a view, each with its user and its time.
     pub triggers: HashMap<String, (String, Instant)>,
     pub faults: HashMap<String, VecDeque<SlackFault>>,
     pub down: bool,
@@ -126,20 +126,20 @@ pub struct State {
     pub calls: HashMap<String, usize>,
     pub times: HashMap<(String, String), Vec<Instant>>,
     pub way: SlackTransport,
-    /// How long an acknowledgement may take.
+    /// Time that Slack waits for an acknowledgement.
     pub wait: Duration,
-    /// Socket Mode connections that said hello.
+    /// Socket Mode connections that were greeted.
     pub connections: BTreeMap<u64, mpsc::UnboundedSender<String>>,
-    /// Most connections of the app, and how many were sent away because there were as many.
+    /// Largest number of connections of the app; below, the number of refused ones.
     pub most_connections: usize,
     pub sent_away: usize,
-    /// Connections are opened and not greeted.
+    /// Set to open connections without a greeting.
     pub silent: bool,
-    /// Tickets of connections that may be opened.
+    /// Tickets for connections that may be opened.
     pub tickets: BTreeSet<String>,
-    /// Who waits for the acknowledgement of an envelope.
+    /// Receivers of acknowledgements, by envelope.
     pub waiting: HashMap<String, oneshot::Sender<Option<Value>>>,
-    /// The connection that gets the next envelope.
+    /// Number that selects the connection for the next envelope.
     pub turn: u64,
     number: u64,
 }
@@ -188,13 +188,13 @@ impl State {
         }
     }
 
-    /// A number that was never given before.
+    /// Number that was never used before.
     pub fn next(&mut self) -> u64 {
         self.number += 1;
         self.number
     }
 
-    /// A time stamp that names a message or an event.
+    /// New time stamp, which names a message or an event.
     #[expect(clippy::disallowed_methods, reason = "the simulated Slack has a clock of its own")]
     pub fn next_ts(&mut self) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -214,7 +214,7 @@ impl State {
         self.users.entry(new.id.clone()).or_insert(new)
     }
 
-    /// A message that this person can see.
+    /// Message that this person can see.
     pub fn message(&self, channel: &str, ts: &str) -> anyhow::Result<&ShownMessage> {
         let found = self.messages.iter().find(|m| m.channel == channel && m.ts == ts);
         found.with_context(|| format!("there is no message {ts} in {channel}"))
@@ -229,7 +229,7 @@ impl State {
         self.messages.iter().filter(own).filter(here).cloned().collect()
     }
 
-    /// What a person sees of the channel for work on servers, and what was written to them directly.
+    /// Messages of the channel for work on servers and direct messages, as a person sees them.
     pub fn visible(&self, who: &str) -> Vec<ShownMessage> {
         let mut all = self.shown(who, METAL);
         all.extend(self.shown(who, who));
@@ -237,12 +237,13 @@ impl State {
         all
     }
 
-    /// The view that a person has open.
+    /// Open view of a person.
     pub fn view(&self, who: &str) -> Option<&Value> {
         self.views.get(&self.user(who).ok()?.id)?.last()
     }
 
-    /// Somebody must be in the channel to act there.
+    /// User id of a person; an error if they are not in the channel, because only members can act
+    /// there.
     pub fn in_channel(&self, login: &str, channel: &str) -> anyhow::Result<String> {
         let id = self.user(login)?.id.clone();
         let members = self.channels.get(channel).with_context(|| format!("no {channel}"))?;
@@ -259,7 +260,7 @@ impl State {
     }
 }
 
-/// The conversation of the bot with a user alone.
+/// Id of the conversation between the bot and one user.
 pub fn conversation(user: &str) -> String {
     format!("D{user}")
 }
@@ -275,7 +276,7 @@ fn new_user(login: &str, team: &str) -> User {
     }
 }
 
-/// A message of this content.
+/// Message with this content.
 pub fn message(channel: &str, user: &str, content: &Value) -> ShownMessage {
     let texts = texts(&content["blocks"]);
     let fallback = content["text"].as_str().unwrap_or_default().to_owned();
@@ -308,7 +309,7 @@ fn texts(blocks: &Value) -> Vec<String> {
     texts
 }
 
-/// Who would be notified by this mrkdwn.
+/// Targets that this mrkdwn would notify.
 fn pings(text: &str) -> Vec<String> {
     let inside = text.split('<').skip(1).filter_map(|rest| rest.split_once('>'));
     inside
