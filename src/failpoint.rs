@@ -1,19 +1,19 @@
-//! Fail-points: where a test lets the process die, to prove that nothing is lost there.
+//! Fail-points: points at which a test ends the process, to prove that nothing is lost there.
 //!
 //! Only a build with the cargo feature `failpoints` has them; in any other build [`reach`] is
-//! empty. There `METALBOT_FAILPOINT=job.after_act` ends the process where that point is first
-//! reached, and `job.after_act*3` where it is reached for the third time: at once, as `kill -9`
-//! would, with nothing closed and nothing written.
+//! empty. With `METALBOT_FAILPOINT=job.after_act` the process ends when that point is reached
+//! first, and with `job.after_act*3` when it is reached for the third time: at once, as after `kill
+//! -9`, with nothing closed and nothing written.
 //!
-//! Invariant: every await of a job that follows or precedes something durable, and every moment of a
-//! relay between the other side's having something and our storing that, has its point.
+//! Invariant: there is a point before and after each durable step of a job, and between each effect
+//! of a relay on another system and our record of it.
 
-/// Point at which a process can be made to die.
+/// Point at which a test can end the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Point {
     /// A delivery's effects are written, and not committed.
     InboxBeforeCommit,
-    /// A delivery's effects are committed, and nobody was woken.
+    /// A delivery's effects are committed, and no loop was notified.
     InboxAfterCommit,
     /// All hosts of a batch were checked, and nothing that follows is committed.
     CheckerBeforeCommit,
@@ -42,12 +42,12 @@ pub enum Point {
     CardAfterPost,
     CardAfterUpdate,
     NoticeBeforePost,
-    /// A notice is in chat, and waits in the outbox still.
+    /// A notice is in chat, and is not yet marked as sent in the outbox.
     NoticeAfterPost,
     TicketBeforeCreate,
     /// A ticket is in Jira, and its key is not stored.
     TicketAfterCreate,
-    /// Rows of the audit are in the chain, and not committed.
+    /// Rows of the audit are added to the hash chain, and not committed.
     SealBeforeCommit,
 }
 
@@ -110,7 +110,7 @@ impl Point {
 #[inline(always)]
 pub fn reach(_: Point) {}
 
-/// Ends the process if it is to die here.
+/// Ends the process if a test has chosen this point.
 #[cfg(feature = "failpoints")]
 pub fn reach(point: Point) {
     use std::sync::LazyLock;

@@ -1,7 +1,7 @@
-//! Logs and metrics: how they are set up and what the metrics are called.
+//! Logs and metrics: their set-up, and the names of the metrics.
 //!
-//! Invariant: a metric's name stands here only, with its unit at its end, so that dashboards can
-//! rely on this list.
+//! Invariant: names of metrics are defined here only and end with their unit, so that dashboards
+//! can rely on this list.
 
 use std::io::IsTerminal;
 
@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandl
 use serde::Deserialize;
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 
-/// Changed files that could not be used, so that what was read before holds.
+/// Changed files that could not be used, so that the version read before was kept.
 pub const RELOADS_FAILED: &str = "metalbot_reloads_failed_total";
 /// Batches by the state that they ended in; labels `action`, `state`.
 pub const BATCHES_ENDED: &str = "metalbot_batches_ended_total";
@@ -20,13 +20,13 @@ pub const JOBS_ENDED: &str = "metalbot_jobs_ended_total";
 pub const JOBS_FAILED: &str = "metalbot_jobs_failed_total";
 /// Jobs that this process works on now.
 pub const JOBS_RUNNING: &str = "metalbot_jobs_running";
-/// Requests to BMCs by what may be done after them; labels `request`, `outcome`: `done`, `transient`
-/// (nothing happened), `rejected`, `unknown` (it may have happened).
+/// Requests to BMCs by what may be done after them; labels `request`, `outcome`: `done`,
+/// `transient` (nothing happened), `rejected`, `unknown` (it may have happened).
 pub const BMC_REQUESTS: &str = "metalbot_bmc_requests_total";
 /// Seconds of one request to a BMC, from the first packet of its session to the last; label
 /// `request`.
 pub const BMC_SECONDS: &str = "metalbot_bmc_request_seconds";
-/// Seconds from delivery to answer.
+/// Seconds of one delivery in the inbox loop, from taking it to the commit of its effects.
 pub const COMMAND_SECONDS: &str = "metalbot_command_seconds";
 /// Seconds of one admission, locks included.
 pub const ADMISSION_SECONDS: &str = "metalbot_admission_seconds";
@@ -45,7 +45,7 @@ pub const TICKETS: &str = "metalbot_tickets";
 /// People concerned by open tickets whom Jira does not know.
 pub const TICKETS_UNKNOWN_ACCOUNTS: &str = "metalbot_tickets_unknown_accounts";
 
-/// How a log line is written.
+/// Format of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
@@ -54,7 +54,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why logs or metrics cannot be set up.
+/// Error of the set-up of logs or metrics.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     #[error("log.filter: {0}")]
@@ -65,7 +65,8 @@ pub enum TelemetryError {
     Metrics(#[from] BuildError),
 }
 
-/// Sends the logs of the whole process to standard error. Filter: `info`, `metalbot=debug,sqlx=warn`.
+/// Sends the logs of the whole process to standard error. Filter: `info`,
+/// `metalbot=debug,sqlx=warn`.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
     let filter = check_filter(filter)?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -81,10 +82,10 @@ pub fn check_filter(filter: &str) -> Result<EnvFilter, ParseError> {
     EnvFilter::builder().parse(filter)
 }
 
-/// Collects the metrics of the whole process. The handle renders them for `/metrics`; somebody has
-/// to call its `run_upkeep` every few seconds.
+/// Collects the metrics of the whole process. The handle renders them for `/metrics`; its
+/// `run_upkeep` must be called every few seconds.
 pub fn install() -> Result<PrometheusHandle, TelemetryError> {
-    // From a database write to a BMC that takes its time.
+    // From the time of a database write to that of a slow BMC.
     let seconds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
     let handle = PrometheusBuilder::new().set_buckets(&seconds)?.install_recorder()?;
     describe_counter!(BATCHES_ENDED, "Batches by the state that they ended in");

@@ -1,9 +1,9 @@
-//! Power commands that an administrator gives by hand, on the machine that Metalbot runs on.
+//! Power commands that an administrator runs on the machine where Metalbot runs.
 //!
-//! They are a batch like any other, with the same claims, caps, journal and audit, and only nobody
-//! is asked to approve: there is one way to act on machines, so that no batch can hold a host at the
-//! same time, and after a crash the host is asked or quarantined. The action is in no catalog: chat
-//! cannot ask for it.
+//! A power command is a batch like any other, with the same claims, caps, journal and audit. Only
+//! the approval is left out. There is one way to act on machines, so no other batch can hold a host
+//! at the same time, and after a crash the host's state is read, or the host is quarantined. The
+//! action is in no catalog, so chat cannot ask for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,12 +25,12 @@ use metalbot_store as store;
 /// Name of the action, in batches and in the audit.
 const ACTION: &str = "bmc-power";
 
-/// Whether the person may do it at all.
+/// Checks that the person may give power commands at all. Fails with [`Error::Forbidden`].
 pub fn may(app: &App, ctx: &RequestContext) -> Result<Authorised, Error> {
     Ok(authorise(&app.policy, &ctx.principal, Permission::AdminPower)?)
 }
 
-/// What an administrator wants.
+/// Power command of an administrator.
 #[derive(Clone, Debug)]
 pub struct AdminPower {
     pub to: PowerTo,
@@ -38,8 +38,8 @@ pub struct AdminPower {
     pub reason: Option<String>,
 }
 
-/// Starts a batch that brings hosts to a power state. It is announced in no channel: whoever gave
-/// the command waits for its end, and anybody can ask for it by its number.
+/// Starts a batch that brings hosts to a power state. It is announced in no channel: the
+/// administrator waits for its end, and anybody can ask for it by its number.
 pub async fn power(
     tx: &mut PgTransaction<'_>,
     app: &App,
@@ -49,7 +49,8 @@ pub async fn power(
 ) -> Result<Submitted, Error> {
     let AdminPower { to, hosts, reason } = wanted;
     let mut plan = plan(to);
-    // Nobody waits for one that no worker takes up: hours later it would come as a surprise.
+    // Now or never: if no worker takes the batch up, it must not act hours later, when nobody
+    // expects it any more.
     plan.rollout.start = Some(Start::At(store::now(tx).await?));
     let request = Submit { plan, hosts, reason };
     let inventory = app.inventory.current();
@@ -63,8 +64,8 @@ pub async fn power(
     admit(tx, app, ctx, allowed, admission).await
 }
 
-/// What is done to each host. As in `commands/reboot.toml` a cycle is off and then on, each
-/// verified: after a lost reply nobody has to guess whether it happened.
+/// Builds the plan for each host. As in `commands/reboot.toml` a cycle is off and then on, each
+/// verified: after a lost reply the host's state says whether the step was done.
 fn plan(to: PowerTo) -> Plan {
     let send = |to, title: &str| step(StepAction::Power { to }, title, 60, 3);
     let wait = |is, title: &str, seconds| {

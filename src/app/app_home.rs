@@ -1,4 +1,4 @@
-//! A person's own page: their batches, and what waits for their approval.
+//! A person's own page: their batches, and the batches that wait for their approval.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ pub use metalbot_store::app_home::DueHome;
 
 /// Batches of each part of the page.
 const SHOWN: usize = 8;
-/// How long a page is kept up to date after it was opened last.
+/// Time for which a page is kept up to date after it was opened last.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Least time between two updates of one page.
 const PAUSE: Duration = Duration::from_secs(3);
 
-/// What a page shows.
+/// Content of a page.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Home {
-    /// Waits for this person's approval.
+    /// Batches that wait for this person's approval.
     pub waiting: Vec<HomeBatch>,
     pub mine: Vec<HomeBatch>,
 }
@@ -32,11 +32,11 @@ pub struct Home {
 #[derive(Clone, PartialEq, Debug)]
 pub struct HomeBatch {
     pub batch: BatchView,
-    /// Where its card is, once it was posted: what a button of it refers to.
+    /// Channel and message id of its card, once it was posted; a button refers to that message.
     pub card: Option<(ChatLocation, String)>,
 }
 
-/// A user opened their page, whoever they are.
+/// Records that a user opened their page; the user may be unknown.
 pub async fn opened(pool: &PgPool, user: &PlatformUser) -> sqlx::Result<()> {
     app_home::opened(pool, &user.platform, &user.id).await
 }
@@ -46,7 +46,7 @@ pub async fn due(pool: &PgPool, platform: &str) -> sqlx::Result<Vec<DueHome>> {
     app_home::due(pool, platform, KEPT).await
 }
 
-/// The platform shows the page.
+/// Records that the platform shows the page, by the digest of its content.
 pub async fn rendered(
     pool: &PgPool,
     platform: &str,
@@ -56,7 +56,8 @@ pub async fn rendered(
     app_home::rendered(pool, platform, due, digest, PAUSE).await
 }
 
-/// A page could not be shown; it is tried again, at first soon.
+/// Records that a page could not be shown and when it is tried again: after `wait`, else after a
+/// time that grows with each failure, up to five minutes.
 pub async fn failed(
     pool: &PgPool,
     platform: &str,
@@ -69,7 +70,7 @@ pub async fn failed(
     app_home::postpone(pool, platform, &due.platform_user_id, wait, error).await
 }
 
-/// What a person's page shows now.
+/// Returns the present content of a person's page.
 pub async fn home(pool: &PgPool, who: &Principal) -> sqlx::Result<Home> {
     let mut conn = pool.acquire().await?;
     let mut page = Home::default();
@@ -106,7 +107,7 @@ async fn readable(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Option<B
     }
 }
 
-/// Where a batch's card is and its message, once it was posted.
+/// Returns the channel and the message id of a batch's card, once it was posted.
 pub async fn card_of(pool: &PgPool, id: BatchId) -> sqlx::Result<Option<(ChatLocation, String)>> {
     let found = card::message_of(pool, id).await?;
     Ok(found.map(|(platform, channel, message)| {

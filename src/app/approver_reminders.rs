@@ -1,7 +1,7 @@
 //! Asks those who must approve: when a batch begins to wait, and once more before it expires.
 //!
-//! Invariant: each is said once for a batch, by the transaction that marks the batch as asked or
-//! reminded; the database's clock says when.
+//! Invariant: each of the two is sent once for a batch, by the transaction that marks the batch as
+//! asked or reminded. The database's clock decides when.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ pub async fn remind_approvers(pool: &PgPool, app: &App) -> Result<usize, Error> 
     for id in due {
         match remind_of(pool, app, id).await {
             Ok(done) => asked += usize::from(done),
-            // One that this version cannot read must not hold up the others.
+            // A batch that this version cannot read must not hold up the others.
             Err(error) => tracing::error!(batch = %id, ?error, "cannot ask a batch's approvers"),
         }
     }
@@ -42,7 +42,7 @@ async fn remind_of(pool: &PgPool, app: &App, id: BatchId) -> Result<bool, Error>
     if batch.state != BatchState::AwaitingApproval || batch.overdue {
         return Ok(false);
     }
-    // Between the look and the lock another process may have asked.
+    // Another process may have asked before this one got the lock.
     let marked = store::batch::mark_approvers_notified(&mut tx, id, app.remind_before).await?;
     let Some(reminder) = marked else { return Ok(false) };
     let Some(seen) = view::batch_view(&mut tx, id).await? else { return Ok(false) };
@@ -51,7 +51,7 @@ async fn remind_of(pool: &PgPool, app: &App, id: BatchId) -> Result<bool, Error>
         .into_iter()
         .filter(|part| part.approved_by.len() < part.quorum as usize)
         .collect();
-    // A batch that is announced nowhere has nobody to be asked in a thread; it is in the lists.
+    // A batch without a card has no thread to ask in; approvers find it in the lists.
     if let Some(home) = batch.announced.clone() {
         let reminder = Reminder { batch: &batch, home, hosts: seen.hosts, lacking, reminder };
         reminder.send(&mut tx, app).await?;
@@ -66,7 +66,7 @@ struct Reminder<'a> {
     home: ChatLocation,
     hosts: Vec<HostName>,
     lacking: Vec<ApprovalView>,
-    /// Said before.
+    /// True if the approvers were asked before.
     reminder: bool,
 }
 
@@ -104,7 +104,8 @@ impl Reminder<'_> {
         format!("batch:{}:{}", self.batch.id.0, if self.reminder { "reminder" } else { "asked" })
     }
 
-    /// The card has asked already; a reminder is worth a message even where nobody can be mentioned.
+    /// Writes in the batch's thread. The card itself has asked already, so a first message is sent
+    /// only to mention groups; a reminder is sent even if nobody can be mentioned.
     async fn in_thread(
         &self,
         tx: &mut PgTransaction<'_>,
@@ -124,7 +125,7 @@ impl Reminder<'_> {
         Ok(())
     }
 
-    /// In channels of the groups' own.
+    /// Writes in the groups' own channels.
     async fn in_channels(
         &self,
         tx: &mut PgTransaction<'_>,
@@ -146,7 +147,7 @@ impl Reminder<'_> {
         Ok(())
     }
 
-    /// To those who want to hear of approvals by direct message.
+    /// Writes to people who want to hear of approvals by direct message.
     async fn directly(
         &self,
         tx: &mut PgTransaction<'_>,

@@ -1,5 +1,5 @@
-//! Where people see what Metalbot says. A batch whose card nobody can see must not hold hosts, so
-//! that none is asked for in a channel that is known to be closed.
+//! Access to channels: whether Metalbot's messages are visible there. A batch whose card nobody can
+//! see must not hold hosts, so no batch is accepted from a channel that is known to be closed.
 
 use sqlx::{PgConnection, PgPool};
 
@@ -26,9 +26,10 @@ pub(super) async fn access(
     })
 }
 
-/// Asks the platform, with no transaction open, what has to be done before people see there what
-/// Metalbot says. A platform that does not answer is taken at its best: it may show the card later,
-/// and the submitter is told when it does not.
+/// Asks the platform, with no transaction open, what people have to do before they can see
+/// Metalbot's messages in a channel; `None` if they can see them now. If the platform does not
+/// answer, the channel counts as open: the card may be shown later, and the submitter is told if it
+/// is not.
 pub async fn ask(pool: &PgPool, app: &App, at: &ChatLocation) -> sqlx::Result<Option<String>> {
     let mut conn = pool.acquire().await?;
     match channel_access::access(&mut conn, at).await? {
@@ -41,7 +42,8 @@ pub async fn ask(pool: &PgPool, app: &App, at: &ChatLocation) -> sqlx::Result<Op
     let closed = match platform.closed(at).await {
         Ok(closed) => closed,
         Err(error) => {
-            tracing::warn!(%error, channel = at.channel, "cannot ask whether a channel is open");
+            let channel = at.channel.as_str();
+            tracing::warn!(%error, channel, "cannot ask whether a channel is open; taken as open");
             None
         }
     };

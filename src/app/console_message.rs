@@ -1,7 +1,8 @@
-//! The console's own channels: what people say, put on messages and press, and what the bot posts.
+//! The console's own channels: people's messages, reactions and presses of buttons, and the bot's
+//! posts.
 //!
-//! Invariant: what a person sees themselves do and what Metalbot will act on are written in one
-//! transaction; a delivery that was seen before writes nothing.
+//! Invariant: the message that a person sees and the delivery that Metalbot will act on are written
+//! in one transaction; a delivery that was taken before writes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use metalbot_core::domain::inbound::{ChatLocation, Inbound, InboundBody, Platfor
 use metalbot_store as store;
 pub use metalbot_store::console_message::{ConsoleMessage, MessageReaction};
 
-/// The platform's name in [`Place`] and [`PlatformUser`].
+/// The platform's name in [`ChatLocation`] and [`PlatformUser`].
 pub const PLATFORM: &str = "console";
 /// The author of the bot's messages.
 pub const BOT: &str = "metalbot";
@@ -30,7 +31,7 @@ const MAX_LIST: i64 = 200;
 const MAX_VALUE: usize = 2000;
 const LIVE_BUFFER: usize = 1024;
 
-/// Why something was not done. The text is for the person.
+/// Error of an action in the console; nothing was changed. The text is for the person.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsoleError {
     #[error("there is no such channel")]
@@ -49,15 +50,16 @@ pub enum ConsoleError {
     Database(#[from] sqlx::Error),
 }
 
-/// What became of a delivery.
+/// Result of a delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Taken {
     Now,
-    /// It was taken before; nothing was written.
+    /// The delivery was taken before; nothing was written.
     Before,
 }
 
-/// Who acts, under which delivery. One person's delivery can never stand for another's.
+/// Person who acts, and the id of the delivery. The id counts within one login only, so one
+/// person's delivery can never be taken for another's.
 #[derive(Clone, Copy, Debug)]
 pub struct By<'a> {
     pub login: &'a str,
@@ -77,8 +79,8 @@ impl By<'_> {
     }
 }
 
-/// A person says something. A text that begins with `/metal` is a command wherever it stands; any
-/// other text in a thread is a reply; any other text in a channel is for people alone.
+/// Stores a person's message. A text that begins with `/metal` is a command, in a channel and in a
+/// thread; any other text in a thread is a reply; any other text in a channel is for people alone.
 pub async fn say(
     pool: &PgPool,
     by: By<'_>,
@@ -131,7 +133,7 @@ pub async fn say(
     Ok(Taken::Now)
 }
 
-/// A person puts an emoji on a message or takes it away.
+/// Puts a person's emoji on a message (`on`) or takes it away.
 pub async fn react(
     pool: &PgPool,
     by: By<'_>,
@@ -164,8 +166,8 @@ pub async fn react(
     Ok(Taken::Now)
 }
 
-/// A person presses a button. The value is handed on as it came: whoever acts on it judges it,
-/// because the card may have changed since the person saw it.
+/// Stores a person's press of a button. The value is stored as it came: the use case checks it
+/// later, because the card may have changed since the person saw it.
 pub async fn press(
     pool: &PgPool,
     by: By<'_>,
@@ -197,20 +199,20 @@ pub async fn press(
     Ok(if taken { Taken::Now } else { Taken::Before })
 }
 
-/// What the bot posts.
+/// Message that the bot posts.
 #[derive(Clone, Copy, Debug)]
 pub struct Post<'a> {
     pub author: &'a str,
     pub channel: &'a str,
     pub thread: Option<&'a str>,
     pub only_to: Option<&'a str>,
-    /// A second post under the same key is the first one.
+    /// Idempotency key: a second post under the same key writes nothing.
     pub key: &'a str,
     pub markdown: &'a str,
     pub card: Option<&'a Value>,
 }
 
-/// The bot posts a message; returns its id.
+/// Posts a message of the bot and returns its id.
 pub async fn post(pool: &PgPool, post: Post<'_>) -> Result<String, ConsoleError> {
     let thread = post.thread.map(message_id).transpose()?;
     let key = format!("bot:{}", post.key);
@@ -235,7 +237,7 @@ pub async fn post(pool: &PgPool, post: Post<'_>) -> Result<String, ConsoleError>
     Ok(id.to_string())
 }
 
-/// The bot replaces what it wrote.
+/// Replaces the text and the card of one of the bot's messages.
 pub async fn update(
     pool: &PgPool,
     id: &str,
@@ -251,8 +253,8 @@ pub async fn update(
     Ok(())
 }
 
-/// The latest messages of a channel, or a thread's head and its latest replies, as far as this
-/// person may see them.
+/// Reads the latest messages of a channel, or a thread's first message and its latest replies, as
+/// far as this person may see them.
 pub async fn list(
     pool: &PgPool,
     login: &str,
@@ -284,15 +286,15 @@ pub async fn newest(
     Ok(store::console_message::heads(pool, channel, login, 1).await?.pop())
 }
 
-/// Something that open consoles must hear of.
+/// Change that open consoles must show.
 #[derive(Clone, Debug)]
 pub enum LiveEvent {
     Changed(Arc<ConsoleMessage>),
-    /// Changes may have been missed: look again.
+    /// Changes may have been missed: read the list again.
     Resync,
 }
 
-/// Where open consoles subscribe. Every replica has its own, fed by the database.
+/// Stream of changes for open consoles. Every replica has its own, fed by the database.
 #[derive(Clone, Debug)]
 pub struct Live {
     sender: broadcast::Sender<LiveEvent>,
@@ -304,7 +306,7 @@ impl Live {
         self.sender.subscribe()
     }
 
-    /// Resolves when the process is about to end, so that open streams do not hold it up.
+    /// Resolves when the process is about to end, so that open streams do not delay its end.
     pub async fn stopped(&self) {
         self.stop.cancelled().await;
     }
@@ -335,7 +337,7 @@ async fn run_live(pool: &PgPool, sender: &broadcast::Sender<LiveEvent>) {
 async fn listen(pool: &PgPool, sender: &broadcast::Sender<LiveEvent>) -> sqlx::Result<()> {
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen(store::console_message::NOTIFY_CHANNEL).await?;
-    // Nobody listening is no error.
+    // Sending fails when no console is open; that is no error.
     let _ = sender.send(LiveEvent::Resync);
     loop {
         let Some(first) = listener.try_recv().await? else {
@@ -353,12 +355,12 @@ async fn listen(pool: &PgPool, sender: &broadcast::Sender<LiveEvent>) -> sqlx::R
     }
 }
 
-/// The console's deliveries are stored as what they mean already.
+/// Decodes a delivery of the console, which is stored in decoded form.
 pub fn decode(body: &Value) -> Result<Inbound, DecodeError> {
     Inbound::deserialize(body).map_err(|error| DecodeError(error.to_string()))
 }
 
-/// The text behind `/metal`, if that is what the text begins with.
+/// Returns the text behind `/metal`, if the text begins with that word.
 pub fn command_in(text: &str) -> Option<&str> {
     let rest = text.strip_prefix("/metal")?;
     (rest.is_empty() || rest.starts_with(char::is_whitespace)).then(|| rest.trim())

@@ -1,4 +1,4 @@
-//! Who asks, by which way and when: the first argument of every use case.
+//! The person, origin and time of a request: the first argument of every use case.
 
 use time::OffsetDateTime;
 
@@ -10,9 +10,10 @@ use metalbot_core::domain::principal::{Actor, Principal};
 pub struct RequestContext {
     pub principal: Principal,
     pub origin: Origin,
-    /// Idempotency key: what the request queues is keyed by it, so that a repeat queues nothing.
+    /// Idempotency key: notices that the request queues are keyed by it, so a repeat queues
+    /// nothing.
     pub key: String,
-    /// When they asked, if that may be some time ago.
+    /// Time at which the person asked, if that may be some time ago.
     pub asked_at: Option<OffsetDateTime>,
 }
 
@@ -22,7 +23,7 @@ impl RequestContext {
         &self.principal.login
     }
 
-    /// As the audit keeps it.
+    /// Person and origin as the audit keeps them.
     pub fn actor(&self) -> Actor {
         Actor { who: self.principal.login.clone(), via: self.origin.via() }
     }

@@ -48,8 +48,9 @@ pub async fn pause(
     tell(tx, ctx, id, EventBody::Paused { pause_number: batch.pause_count, cause }).await
 }
 
-/// Goes on with a paused batch; the failures so far no longer count against its budget. `seen` is
-/// the number of the pause that the person saw, where the door can tell.
+/// Resumes a paused batch; the failures so far no longer count against its budget. `seen` is the
+/// number of the pause that the person saw, if the request carries it (a button does, a command
+/// does not).
 pub async fn resume(
     tx: &mut PgTransaction<'_>,
     app: &App,
@@ -68,8 +69,8 @@ pub async fn resume(
     tell(tx, ctx, id, EventBody::Resumed { by: ctx.login().to_owned() }).await
 }
 
-/// Takes hosts out of a batch that waits for approval. The plan is another one then: approvals
-/// that were given are void.
+/// Takes hosts out of a batch that waits for approval. This changes the plan, so approvals that
+/// were given no longer count.
 pub async fn drop_hosts(
     tx: &mut PgTransaction<'_>,
     app: &App,
@@ -113,7 +114,8 @@ pub async fn drop_hosts(
     tell(tx, ctx, id, EventBody::HostsDropped { by: ctx.login().to_owned(), dropped, voided }).await
 }
 
-/// Lets hosts go that are quarantined, or counted as down: somebody has looked at them.
+/// Releases hosts that are quarantined, or counted as down, after somebody has looked at them.
+/// Returns their batches.
 pub async fn release(
     tx: &mut PgTransaction<'_>,
     app: &App,
@@ -144,7 +146,7 @@ pub async fn release(
         freed.extend(store::caps::let_go(tx, *batch, hosts).await?);
         freed.sort();
         if freed.is_empty() {
-            // Somebody else was faster.
+            // Another request released them first.
             continue;
         }
         let body = EventBody::Released { by: ctx.login().to_owned(), hosts: freed };
@@ -168,7 +170,7 @@ async fn steerable(
     Ok((batch, proof))
 }
 
-/// Locks a batch for a person who may at least stop it: more people may than may steer.
+/// Locks a batch for a person who may at least stop it: more people may stop than may steer.
 async fn stoppable(
     tx: &mut PgTransaction<'_>,
     app: &App,

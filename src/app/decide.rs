@@ -1,4 +1,4 @@
-//! Approvals: by a button, a reaction or a word in the thread; all of them come here.
+//! Approvals and rejections: by a button, a reaction, a reply in the thread or a command.
 
 use serde_json::json;
 use sqlx::{PgPool, PgTransaction};
@@ -17,8 +17,9 @@ use metalbot_core::domain::workflow::Digest;
 use metalbot_store::batch::Batch;
 use metalbot_store::{self as store, audit, card, outbox};
 
-/// Counts one person's word on a waiting batch. `seen` is the plan that the person saw, where the
-/// door can tell; a plan that changed since then, or since they asked, is not approved.
+/// Counts one person's decision on a waiting batch. `seen` is the plan that the person saw, if the
+/// request carries it (a button does); a plan that changed since then, or since they asked, is not
+/// approved.
 pub async fn decide(
     tx: &mut PgTransaction<'_>,
     app: &App,
@@ -32,7 +33,7 @@ pub async fn decide(
     must_wait(&batch)?;
     let another = match (seen, ctx.asked_at) {
         (Some(seen), _) => seen != batch.digest,
-        // What was said before cannot approve it; it can still be rejected.
+        // An approval from before the change is not for this plan; a rejection still counts.
         (None, Some(at)) if verdict == Verdict::Approve => {
             store::plan::changed_since(tx, id, at).await?
         }
@@ -45,7 +46,7 @@ pub async fn decide(
     let decision = Decision { login: ctx.login().to_owned(), verdict, digest: batch.digest };
     let actor = ctx.actor();
     if verdict == Verdict::Reject {
-        // Whoever sees a mistake after approving must be able to stop it.
+        // A person who sees a mistake after approving must be able to stop the batch.
         store::decision::withdraw(tx, id, batch.digest, ctx.login()).await?;
     }
     if !store::decision::insert(tx, id, &decision, &owners, &actor.via, reason).await? {
@@ -83,16 +84,17 @@ pub async fn decide(
     Ok(outbox::event(tx, &ctx.key, id, body).await?)
 }
 
-/// An emoji that says something.
+/// An emoji that counts as a decision.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DecidingReaction {
     pub name: String,
     pub verdict: Verdict,
-    /// When it was put there or taken away, by the platform's clock.
+    /// Time at which it was put there or taken away, by the platform's clock.
     pub at: Option<OffsetDateTime>,
 }
 
-/// A reaction that decides. Another approving one beside it approves no second time.
+/// Counts a reaction as a decision. A second approving emoji of the same person does not count
+/// again.
 pub async fn react(
     tx: &mut PgTransaction<'_>,
     app: &App,
@@ -104,7 +106,7 @@ pub async fn react(
     let who = ctx.login();
     let before = store::reaction::stands(tx, id, who, &app.reactions.approve).await?;
     if !store::reaction::put(tx, id, who, &name, at).await? {
-        // It came late: it has been taken away since.
+        // The delivery came late: the reaction has been taken away since.
         return Ok(());
     }
     if before && verdict == Verdict::Approve {
@@ -113,8 +115,8 @@ pub async fn react(
     decide(tx, app, ctx, id, verdict, None, None).await
 }
 
-/// A reaction was taken away: the approval goes with the last approving one. A rejection has ended
-/// the batch.
+/// Handles a reaction that was taken away: with a person's last approving emoji their approval is
+/// withdrawn. A rejection has ended the batch and cannot be taken back.
 pub async fn take_back(
     tx: &mut PgTransaction<'_>,
     app: &App,
@@ -124,7 +126,7 @@ pub async fn take_back(
 ) -> Result<(), Error> {
     let who = ctx.login();
     let stood = store::reaction::take(tx, id, who, &reaction.name, reaction.at).await?;
-    // Else it approved nothing: a button or another reaction did, or it was for another plan.
+    // Otherwise the approval came from a button or another reaction, or was for another plan.
     if stood
         && reaction.verdict == Verdict::Approve
         && !store::reaction::stands(tx, id, who, &app.reactions.approve).await?
@@ -134,7 +136,7 @@ pub async fn take_back(
     Ok(())
 }
 
-/// Takes back a decision that has not decided anything yet.
+/// Takes back a decision, as long as the batch still waits for approval.
 async fn withdraw(
     tx: &mut PgTransaction<'_>,
     ctx: &RequestContext,
@@ -161,7 +163,7 @@ pub async fn expire_overdue(pool: &PgPool) -> Result<usize, Error> {
     for id in overdue {
         match expire(pool, id).await {
             Ok(ended) => expired += usize::from(ended),
-            // One that this version cannot read must not hold up the others.
+            // A batch that this version cannot read must not hold up the others.
             Err(error) => {
                 tracing::error!(batch = %id, ?error, "an overdue batch cannot be expired")
             }
@@ -173,7 +175,7 @@ pub async fn expire_overdue(pool: &PgPool) -> Result<usize, Error> {
 async fn expire(pool: &PgPool, id: BatchId) -> Result<bool, Error> {
     let mut tx = pool.begin().await?;
     let Some(mut batch) = store::batch::lock(&mut tx, id).await? else { return Ok(false) };
-    // Between the look and the lock somebody may have approved it.
+    // Somebody may have approved it before this transaction got the lock.
     if batch.state != BatchState::AwaitingApproval {
         return Ok(false);
     }
@@ -202,8 +204,8 @@ pub(super) async fn end(
     Ok(())
 }
 
-/// Adds up the decisions, each by its person's groups of today. Those of people who may not decide
-/// any more are withdrawn, so that nobody waits for what the card shows as given.
+/// Adds up the decisions, each by its person's present groups. Decisions of people who may not
+/// decide any more are withdrawn, so that the card does not show approvals that do not count.
 async fn count(tx: &mut PgTransaction<'_>, app: &App, batch: &Batch) -> Result<Tally, Error> {
     let directory = app.directory.current();
     let mut decisions: Vec<(Principal, Decision)> = Vec::new();

@@ -1,8 +1,8 @@
-//! Why a use case did not do what was asked. Every front door renders these in its own way: chat by
-//! a template, the API as a problem, the command line on standard error.
+//! Errors of use cases. Each interface renders them in its own way: chat by a template, the API as
+//! a problem, the command line on standard error.
 //!
-//! Invariants: the message is for the person and says what to do next; what is ours is logged with
-//! its cause and never shown; after an error nothing was changed.
+//! Invariants: the message is for the person and says what to do next; the cause of an internal
+//! error is logged and never shown; after an error nothing was changed.
 
 use metalbot_core::command::CommandError;
 use metalbot_core::domain::approval::MayNot;
@@ -14,30 +14,30 @@ use metalbot_store::batch::ApplyError;
 
 use crate::identity::authz::Forbidden;
 
-/// Why a request was not carried out.
+/// Error of a request that was not carried out; the variant is its class.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The request cannot be understood, or asks for what no request may.
     #[error("{}", .0.message())]
     Invalid(#[from] CommandError),
-    /// The person may not.
+    /// The person is not allowed to do it.
     #[error(transparent)]
     Forbidden(#[from] Denied),
-    /// There is no such thing.
+    /// The batch, host or action does not exist.
     #[error(transparent)]
     NotFound(#[from] NotFound),
-    /// The state of things does not allow it now.
+    /// The present state of a batch, host or channel does not allow it.
     #[error(transparent)]
     Conflict(#[from] Conflict),
     /// The database does not answer: the same request may be repeated.
     #[error("Metalbot cannot do this right now; nothing was changed. Try again in a minute")]
     Unavailable(#[source] sqlx::Error),
-    /// A fault of ours.
+    /// A fault in Metalbot or its database; the log has the cause.
     #[error("Metalbot has failed at this; nothing was changed, and its log says why")]
     Internal(#[source] sqlx::Error),
 }
 
-/// Why the person may not.
+/// Reason why the person is not allowed to do something.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Denied {
     #[error(transparent)]
@@ -46,7 +46,7 @@ pub enum Denied {
     Decision(#[from] MayNot),
 }
 
-/// What was asked for and is not there.
+/// Thing that was asked for and does not exist.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotFound {
     #[error("there is no batch {0}; `/metal list` shows the latest")]
@@ -60,7 +60,7 @@ pub enum NotFound {
     Action(String),
 }
 
-/// What stands in the way.
+/// State that does not allow the request.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Conflict {
     #[error("the state of the batch does not allow it: {0}")]
@@ -116,7 +116,7 @@ impl Error {
         }
     }
 
-    /// What would be right, where that can be said beside the message.
+    /// Advice on the right form of the request, if there is any beside the message.
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Invalid(error) => error.hint(),
@@ -132,7 +132,7 @@ impl Error {
         }
     }
 
-    /// As an answer. `input` is what was typed, where something was.
+    /// The error as an answer. `input` is the typed text, if the request came as text.
     pub fn reply(&self, input: Option<&str>) -> ErrorReply {
         let column = input.and(self.column());
         ErrorReply {
@@ -179,7 +179,7 @@ impl Conflict {
     }
 }
 
-/// Whether the database is away rather than unhappy: the request may be repeated as it is.
+/// Returns whether the database could not be reached at all. The same request may then be repeated.
 fn is_away(error: &sqlx::Error) -> bool {
     matches!(
         error,

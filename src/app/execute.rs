@@ -1,4 +1,4 @@
-//! Carries a command out: the one place where a command finds its use case.
+//! Carries a command out: the only place that maps commands to use cases.
 
 use sqlx::PgTransaction;
 

@@ -1,5 +1,5 @@
 //! Forms: a submission whose parts come from fields instead of a line of text. A form becomes the
-//! command that a person could have typed, and goes the same way; see [`crate::app::intake`].
+//! command that a person could have typed, and is handled like one; see [`crate::app::intake`].
 //!
 //! Invariant: the command that a form becomes is read back and means the same, or it is refused.
 
@@ -15,7 +15,7 @@ use metalbot_core::domain::preview::Preview;
 use metalbot_core::domain::principal::Principal;
 use metalbot_store::{self as store, draft};
 
-/// What somebody filled in.
+/// Fields that a person filled in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Form {
     pub action: String,
@@ -33,19 +33,19 @@ pub enum Field {
     Param(String),
 }
 
-/// What is wrong with a form, for the person.
+/// Error at a field of a form. The message is for the person.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FieldError {
     pub field: Field,
     pub message: String,
 }
 
-/// By which clock times in forms count: the database's.
+/// Reads the database's clock, by which times in forms are meant.
 pub async fn now(pool: &PgPool) -> sqlx::Result<OffsetDateTime> {
     store::now(&mut *pool.acquire().await?).await
 }
 
-/// What a form asks for, and the text behind `/metal` that asks for the same.
+/// Turns a form into a submission, and into the text behind `/metal` that asks for the same.
 pub fn compile(
     app: &App,
     form: &Form,
@@ -94,7 +94,7 @@ pub struct Draft {
     pub location: ChatLocation,
 }
 
-/// Keeps what a person is shown before they send it; returns its key and the preview.
+/// Stores a draft that a person is shown before they send it; returns its key and the preview.
 pub async fn keep(
     pool: &PgPool,
     app: &App,
@@ -111,7 +111,7 @@ pub async fn keep(
     Ok((key, preview))
 }
 
-/// What this person is about to send. `None`: it was kept too long ago.
+/// Reads the draft that this person is about to send; `None` if it is too old and was deleted.
 pub async fn kept(pool: &PgPool, who: &Principal, key: &str) -> sqlx::Result<Option<Draft>> {
     let body = draft::get(&mut *pool.acquire().await?, key, &who.login).await?;
     Ok(body.and_then(|body| serde_json::from_value(body).ok()))

@@ -1,4 +1,4 @@
-//! Which person a platform's user is, and which user of a platform a person is.
+//! Finds the person behind a platform's user, and the platform's user of a person.
 
 use sqlx::{PgConnection, PgPool};
 
@@ -7,15 +7,15 @@ use metalbot_core::domain::inbound::{ChatLocation, PlatformUser};
 use metalbot_core::domain::principal::Principal;
 use metalbot_store::account::{self, AccountEmail};
 
-/// What is known of a user without asking the platform.
+/// Identity of a user as far as it is known without asking the platform.
 pub(super) enum Identity {
     Person(Principal),
     Nobody,
     AskPlatform,
 }
 
-/// The person behind a user: by the directory's own mapping, else by an address that the platform
-/// has verified.
+/// Finds the person behind a user: by the directory's own mapping, else by an address that the
+/// platform has verified.
 pub(super) async fn person(
     conn: &mut PgConnection,
     app: &App,
@@ -37,7 +37,7 @@ pub(super) async fn person(
     })
 }
 
-/// Why it cannot be said who a user is.
+/// Error that leaves a user unidentified.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentifyError {
     #[error("the database: {0}")]
@@ -46,8 +46,8 @@ pub enum IdentifyError {
     Platform(#[from] PlatformError),
 }
 
-/// The person behind a user who waits for an answer: the platform is asked at once. Needs no
-/// transaction.
+/// Finds the person behind a user who waits for an answer: if necessary the platform is asked at
+/// once, with no transaction open.
 pub async fn identify(
     pool: &PgPool,
     app: &App,
@@ -65,8 +65,9 @@ pub async fn identify(
     Ok(email.and_then(|email| app.directory.current().by_email(&email)))
 }
 
-/// A person's user on the platform of a place. Where users belong to an installation, it is that of
-/// the place: an account elsewhere does not see what is said here.
+/// Finds a person's user on the platform of the location `near`. If the platform's users belong to
+/// an installation, only a user of the location's installation counts: an account of another one
+/// cannot see messages there.
 pub async fn account(
     conn: &mut PgConnection,
     app: &App,

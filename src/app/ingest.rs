@@ -1,4 +1,4 @@
-//! Where chat doors leave what reached them, before they acknowledge it.
+//! Stores deliveries of chat platforms before they are acknowledged.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use sqlx::PgPool;
 
 use metalbot_store::{dedup_key, inbox};
 
-/// A delivery as it came through a door.
+/// A delivery as a chat platform sent it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NewDelivery {
     pub platform: &'static str,
-    /// Their deliveries are worked on in the order in which they came.
+    /// Platform user; deliveries of one sender are worked on in the order in which they came.
     pub sender: String,
-    /// A repeat carries the same.
+    /// Id of the delivery; a repeat carries the same.
     pub key: String,
     /// As the platform sent it.
     pub body: Value,
-    /// What may come only once in a while: one request, one press of one button.
+    /// Limits on repeats of the same request or the same press of a button.
     pub once: Vec<Once>,
 }
 
-/// What may come only once within a window.
+/// Key that is accepted only once within a window of time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Once {
     pub key: String,
@@ -43,12 +43,14 @@ pub async fn accept(pool: &PgPool, deliveries: &[NewDelivery]) -> sqlx::Result<(
     tx.commit().await
 }
 
-/// Whether this comes for the first time, for what is answered and not stored.
+/// Returns whether a request comes for the first time; for requests that are answered and not
+/// stored.
 pub async fn first(pool: &PgPool, once: &Once) -> sqlx::Result<bool> {
     dedup_key::first(&mut *pool.acquire().await?, &once.key, once.window).await
 }
 
-/// Where the platform takes an answer to a delivery, if the delivery said so and came within `good`.
+/// Address for an answer to a delivery (Slack's `response_url`), if the delivery named one and came
+/// no longer than `good` ago.
 pub async fn answer_at(
     pool: &PgPool,
     platform: &str,
@@ -58,12 +60,13 @@ pub async fn answer_at(
     inbox::response_url(pool, platform, delivery, good).await
 }
 
-/// Forgets where: the answer was given, or goes another way.
+/// Forgets the address for an answer, because the answer was sent or is sent as a message.
 pub async fn answer_no_more(pool: &PgPool, platform: &str, delivery: &str) -> sqlx::Result<()> {
     inbox::forget_response_url(pool, platform, delivery).await
 }
 
-/// PostgreSQL's JSON has no NUL, and a delivery must not be lost for one.
+/// Replaces NUL characters, which PostgreSQL's JSON cannot hold; a delivery must not be lost for
+/// one.
 fn storable(body: &Value) -> Value {
     match body {
         Value::String(text) => Value::String(text.replace('\0', "\u{fffd}")),

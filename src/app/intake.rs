@@ -34,13 +34,13 @@ use crate::failpoint::{Point, reach};
 use crate::runtime::notifier::Notifier;
 use crate::telemetry;
 
-/// Turns a platform's raw delivery into what it means.
+/// Decodes a platform's raw delivery.
 pub type Decode = fn(&Value) -> Result<Inbound, DecodeError>;
 
-/// The platforms of this process, by name.
+/// Decoders of this process, by the platform's name.
 pub type Decoders = HashMap<&'static str, Decode>;
 
-/// Why a delivery means nothing; for operators.
+/// Error of a delivery that cannot be decoded; the text is for operators.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DecodeError(pub String);
@@ -57,27 +57,28 @@ impl From<&str> for DecodeError {
     }
 }
 
-/// Tries of a delivery that always fails for a reason of ours; about a quarter of an hour.
+/// Tries of a delivery that always fails for an internal reason; they last about a quarter of an
+/// hour.
 const MOST_ATTEMPTS: i32 = 20;
 
 /// Longest wait between two tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// Time for which a delivery is left alone while a platform is asked about it: longer than that
-/// takes.
+/// Time for which other loops leave a delivery alone while a platform is asked about it; longer
+/// than the platform takes to answer.
 const ASKING: Duration = Duration::from_secs(20);
 
-/// Age beyond which what could not be done at first is not done any more: who asked for it sees
-/// another world by now. They are told instead.
+/// Age beyond which a delivery that failed at first is not carried out any more, because the
+/// situation may have changed since. The person is told instead.
 const TOO_LATE: Duration = Duration::from_secs(15 * 60);
 
-/// Longest time for which it may be unknown who sent a delivery.
+/// Age beyond which a delivery is given up if its sender still cannot be identified.
 const LONGEST_DOUBT: Duration = Duration::from_secs(24 * 3600);
 
 /// Sleep of the loop when nothing wakes it.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Works on deliveries until it is stopped. Several may run, here and in other replicas.
+/// Works on deliveries until it is stopped. Several loops may run, here and in other replicas.
 pub async fn run_intake(
     pool: PgPool,
     app: Arc<App>,
@@ -99,7 +100,7 @@ pub async fn run_intake(
     }
 }
 
-/// Works on one delivery; `false` when none waits.
+/// Works on one delivery; returns `false` when none waits.
 pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx::Result<bool> {
     let mut tx = pool.begin().await?;
     let Some(delivery) = inbox::take(&mut tx).await? else { return Ok(false) };
@@ -124,8 +125,8 @@ pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx
             return Ok(true);
         }
         Ok(Ok(Worked::AskUser(user))) => {
-            // The platform is asked with no transaction open; then the delivery's turn comes again.
-            // Meanwhile the other loops work on the others.
+            // The platform is asked with no transaction open; then the delivery is taken again.
+            // Meanwhile other loops can work on other deliveries.
             inbox::leave_alone(&mut tx, delivery.id, ASKING).await?;
             tx.commit().await?;
             return ask_user(pool, app, &delivery, &user).await;
@@ -144,8 +145,8 @@ pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx
     fail(pool, &delivery, &failure).await
 }
 
-/// Asks the platform who the sender is. While it does not say, the delivery waits: nobody is taken
-/// for somebody meanwhile, by whatever was known of them once.
+/// Asks the platform who the sender is. While it does not answer, the delivery waits: an older
+/// answer may be wrong by now, so it is not used.
 async fn ask_user(
     pool: &PgPool,
     app: &App,
@@ -168,13 +169,17 @@ async fn ask_user(
                 let wait = outbox::wait_after(delivery.attempts, LONGEST_WAIT);
                 inbox::postpone(pool, delivery.id, wait, &why).await?;
             }
-            tracing::warn!(delivery = delivery.id, why, "a delivery waits for its sender's name");
+            tracing::warn!(
+                delivery = delivery.id,
+                why,
+                "the sender of a delivery cannot be identified"
+            );
         }
     }
     Ok(true)
 }
 
-/// Tries the delivery again later, or never.
+/// Plans another try of the delivery, or gives it up after `MOST_ATTEMPTS`.
 async fn fail(pool: &PgPool, delivery: &Delivery, failure: &str) -> sqlx::Result<bool> {
     let attempts = delivery.attempts;
     tracing::error!(delivery = delivery.id, attempts, error = failure, "a delivery failed");
@@ -182,20 +187,20 @@ async fn fail(pool: &PgPool, delivery: &Delivery, failure: &str) -> sqlx::Result
         let wait = outbox::wait_after(attempts, LONGEST_WAIT);
         inbox::postpone(pool, delivery.id, wait, failure).await?;
     } else {
-        // It would hold up everything that its sender says from now on.
+        // Otherwise it would hold up every later delivery of its sender.
         inbox::give_up(pool, delivery.id, failure).await?;
     }
     Ok(true)
 }
 
-/// What became of a delivery whose transaction may be committed.
+/// Result of a delivery whose transaction may be committed.
 enum Worked {
     Done,
-    /// It means nothing; kept in the inbox for a person to look at. Nobody can be answered.
+    /// The delivery cannot be decoded; it stays in the inbox for an operator. Nobody is answered.
     Unreadable(DecodeError),
-    /// Nothing was done: the platform must say first who this is.
+    /// Nothing was done: the platform must first be asked who this user is.
     AskUser(PlatformUser),
-    /// Nothing was done: the platform must say first whether people see there what is said.
+    /// Nothing was done: the platform must first be asked whether messages are visible there.
     AskChannel(ChatLocation),
 }
 
@@ -241,7 +246,7 @@ async fn work_on(
         }
     }
     let ctx = context(&inbound, who, delivery.received_at);
-    // What a refused request wrote before it was refused goes away with the savepoint.
+    // The savepoint removes whatever a refused request wrote before it was refused.
     let mut attempt = sqlx::Acquire::begin(&mut **tx).await?;
     let input = request.input().map(str::to_owned);
     let reply = match carry_out(&mut attempt, app, &ctx, request).await {
@@ -272,8 +277,8 @@ fn key(inbound: &Inbound) -> String {
     format!("{}:{}", inbound.user.platform, inbound.delivery)
 }
 
-/// Queues the answer, for the person alone. What was done is not answered: the batch's card or an
-/// event in its thread says it to everybody.
+/// Queues the answer, for the person alone. A request that was carried out gets no answer: the
+/// batch's card or an event in its thread shows it to everybody.
 async fn answer(tx: &mut PgTransaction<'_>, inbound: &Inbound, reply: Reply) -> sqlx::Result<()> {
     if matches!(reply, Reply::Admitted(_) | Reply::Done) {
         return Ok(());
@@ -292,8 +297,8 @@ fn unknown_user(app: &App, user: &PlatformUser) -> Reply {
     }
 }
 
-/// Whether somebody whom we do not know asks for something, and must learn that they are not known.
-/// In threads they may talk, but not believe that they have decided.
+/// Returns whether an unknown user asks for something, and so must be told that they are unknown.
+/// They may talk in threads, but must not believe that their word counts as a decision.
 async fn asks_for_something(
     tx: &mut PgTransaction<'_>,
     inbound: &Inbound,
@@ -346,7 +351,7 @@ async fn carry_out(
         ChatRequest::UnknownButton => Err(Conflict::StaleButton.into()),
         ChatRequest::Reply { reply, .. } => {
             let thread = ctx.origin.location().and_then(|at| at.thread.as_deref());
-            // Words in a thread that is no batch's are for people.
+            // A reply in a thread of no batch is for people.
             let Some(id) = batch_of(tx, ctx, thread).await? else { return Ok(Reply::Done) };
             execute(tx, app, ctx, command_of(reply, id)).await
         }
@@ -373,7 +378,7 @@ fn command_of(reply: ThreadReply, id: BatchId) -> Command {
     }
 }
 
-/// Does what a button stands for. It must sit on its batch's card or in the thread under it.
+/// Does what a button asks for. The button must be on its batch's card or in the card's thread.
 async fn press(
     tx: &mut PgTransaction<'_>,
     app: &App,
@@ -404,7 +409,7 @@ async fn press(
     Ok(Reply::Done)
 }
 
-/// The batch whose card a message is.
+/// Finds the batch whose card a message is.
 async fn batch_of(
     tx: &mut PgTransaction<'_>,
     ctx: &RequestContext,

@@ -1,5 +1,5 @@
-//! What a delivery from chat asks for. It is read here, once; whatever else is asked of it (is it
-//! talk, does it only hold something back, does it need a card) is asked of what was read.
+//! Reads the request in a delivery from chat, once. All later questions (does it only hold
+//! something back, does it need a card) are answered from the request, not from the delivery.
 
 use metalbot_core::command::{self, Command, CommandError, ThreadReply};
 use metalbot_core::domain::approval::Verdict;
@@ -11,14 +11,14 @@ use time::OffsetDateTime;
 use super::decide::DecidingReaction;
 use super::{App, Reactions};
 
-/// A request from chat, read.
+/// A request from chat.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum ChatRequest {
     /// A command that was typed.
     Command(Command),
     /// Text behind the slash command that is no command.
     Invalid { input: String, error: CommandError },
-    /// A message in a thread that means something there.
+    /// A reply in a thread that asks for something.
     Reply { text: String, reply: ThreadReply },
     /// An emoji that decides, put on a message or taken from it.
     Reaction { message: String, reaction: DecidingReaction, added: bool },
@@ -28,8 +28,8 @@ pub(super) enum ChatRequest {
     UnknownButton,
 }
 
-/// What a button of a batch asks for. Its value is `verb batch [seen]`: what the person saw when
-/// they pressed it, which is the plan's digest or the pause's number.
+/// A button of a batch. Its value is `verb batch [seen]`, where `seen` is the plan's digest or the
+/// pause's number that the person saw when they pressed it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Button {
     pub batch: BatchId,
@@ -45,8 +45,8 @@ pub(super) enum ButtonAction {
     Retry,
 }
 
-/// Reads a delivery; `None` for what is not for Metalbot, whoever says it. `now` is the database's
-/// time, by which relative times are meant.
+/// Reads a delivery; `None` if it is not for Metalbot. `now` is the database's time, by which
+/// relative times are meant.
 pub(super) fn interpret(app: &App, body: &InboundBody, now: OffsetDateTime) -> Option<ChatRequest> {
     Some(match body {
         InboundBody::Command { text } => {
@@ -97,7 +97,8 @@ fn button(value: &str, answer: Option<&str>) -> Option<Button> {
 }
 
 impl ChatRequest {
-    /// Whether it can only keep something from being done: that is never too late.
+    /// Returns whether the request can only prevent work, such as a rejection; those are never too
+    /// late.
     pub(super) fn only_holds_back(&self) -> bool {
         match self {
             ChatRequest::Command(command) => command.only_holds_back(),
@@ -110,12 +111,12 @@ impl ChatRequest {
                 ButtonAction::Cancel | ButtonAction::Pause => true,
                 ButtonAction::Resume { .. } | ButtonAction::Retry => false,
             },
-            // Nothing is done for these, however late; the person learns what is wrong with them.
+            // Nothing is done for these at any time; the person learns what is wrong with them.
             ChatRequest::Invalid { .. } | ChatRequest::UnknownButton => true,
         }
     }
 
-    /// Whether it asks for a batch, whose card somebody must be able to see.
+    /// Returns whether the request makes a batch, whose card somebody must be able to see.
     pub(super) fn needs_card(&self) -> bool {
         match self {
             ChatRequest::Command(command) => {
@@ -129,7 +130,7 @@ impl ChatRequest {
         }
     }
 
-    /// What was typed, for an error that points into it.
+    /// Typed text, for an error that points into it.
     pub(super) fn input(&self) -> Option<&str> {
         match self {
             ChatRequest::Invalid { input, .. } => Some(input),
@@ -139,7 +140,7 @@ impl ChatRequest {
 }
 
 impl Reactions {
-    /// What a reaction says, if anything.
+    /// Decision that an emoji stands for, if any.
     fn verdict(&self, name: &str) -> Option<Verdict> {
         let among = |names: &[String]| names.iter().any(|one| one == name);
         match (among(&self.approve), among(&self.reject)) {

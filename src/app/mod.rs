@@ -1,7 +1,8 @@
-//! The use cases. Each is one function over the caller's transaction: it takes who asks
-//! ([`RequestContext`]), authorises, checks, changes, queues the events that people should hear of,
-//! and answers with data or a typed [`Error`]. Front doors ([`intake`] for chat) own the transaction,
-//! so that a request and all its effects commit together or not at all, and render the answer.
+//! The use cases. Each is one function over the caller's transaction: it takes the request's person
+//! and origin ([`RequestContext`]), authorises, checks, changes, queues the events that people
+//! should hear of, and answers with data or a typed [`Error`]. The interface ([`intake`] for chat)
+//! owns the transaction, so that a request and all its effects commit together or not at all, and
+//! renders the answer.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -45,7 +46,7 @@ pub use context::RequestContext;
 pub use error::Error;
 pub use platform::{ChatPlatform, PlatformError};
 
-/// What the use cases know besides the database.
+/// Configuration and catalogs of the use cases; everything that they read besides the database.
 pub struct App {
     pub catalog: Catalog,
     pub inventory: Arc<HotReload<Inventory>>,
@@ -54,7 +55,7 @@ pub struct App {
     pub approvals: Vec<ApprovalRule>,
     pub limits: CommandLimits,
     pub reactions: Reactions,
-    /// How owner groups are mentioned when they must approve.
+    /// Mentions and channels of owner groups, for messages that ask them to approve.
     pub approver_mentions: Vec<ApproverMention>,
     /// Time before the expiry of an approval at which those who must act are reminded.
     pub remind_before: Duration,

@@ -1,4 +1,5 @@
-//! What the use cases ask of a chat platform: who its users are, and where Metalbot is heard.
+//! Questions of the use cases to a chat platform: the verified addresses of its users, and the
+//! channels where Metalbot's messages are visible.
 
 use async_trait::async_trait;
 
@@ -8,22 +9,22 @@ use metalbot_core::domain::inbound::{ChatLocation, PlatformUser};
 /// A platform whose users Metalbot knows by the addresses that the platform has verified.
 #[async_trait]
 pub trait ChatPlatform: Send + Sync {
-    /// The verified address of a user who is one of the platform's own people. `None`: it vouches
-    /// for none.
+    /// Returns the verified address of a user who is one of the platform's own people; `None` if
+    /// the platform has verified none.
     async fn verified_email(&self, user: &PlatformUser) -> Result<Option<String>, PlatformError>;
 
-    /// What has to be done before people see there what Metalbot says, in words for them. `None`:
-    /// they see it.
+    /// Returns what people have to do before they can see Metalbot's messages in a channel, as a
+    /// sentence for them; `None` if they can see them now.
     async fn closed(&self, location: &ChatLocation) -> Result<Option<String>, PlatformError>;
 }
 
-/// Why a platform could not be asked.
+/// Error of a question to a platform.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct PlatformError {
-    /// [`ErrorClass::Transient`] where it may answer later.
+    /// [`ErrorClass::Transient`] if the platform may answer later.
     pub class: ErrorClass,
-    /// For operators.
+    /// Text for operators.
     pub message: String,
 }
 

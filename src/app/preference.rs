@@ -1,4 +1,4 @@
-//! What people want to be told: `/metal notify`, for oneself and for a channel.
+//! Preferences for notices: `/metal notify`, for oneself and for a channel.
 
 use serde_json::json;
 use sqlx::PgTransaction;
@@ -10,7 +10,8 @@ use metalbot_core::command::Notify;
 use metalbot_core::domain::reply::Reply;
 use metalbot_store::{audit, preference};
 
-/// Shows what the person and the channel are told, after the change asked for.
+/// Makes the change, if one is asked for, and answers with the preferences of the person and of the
+/// channel.
 pub async fn notify(
     tx: &mut PgTransaction<'_>,
     app: &App,
@@ -38,7 +39,7 @@ pub async fn notify(
             };
             let setting = setting.changed(change);
             preference::set_channel(tx, channel, &setting).await?;
-            // It changes what others hear.
+            // This changes the notices that other people get.
             let detail = json!({ "channel": channel.channel, "setting": setting });
             here = Some(setting);
             audit::record(tx, &ctx.actor(), "channel.tuned", None, detail).await?;

@@ -1,4 +1,4 @@
-//! What a command would do, without doing it. Reads only.
+//! Preview of a command: its effect, without doing it. Reads only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +15,9 @@ use metalbot_core::domain::principal::Principal;
 use metalbot_core::domain::view::ApprovalView;
 use metalbot_store::claim;
 
-/// What would happen to which hosts, who holds some of them now, whether the person may, and who
-/// would have to approve. All of it may be different a moment later: the submission looks again.
+/// Describes the effect on the hosts, the batches that hold some of them now, the person's
+/// permission, and the approvals needed. All of it may change a moment later, so the submission
+/// checks again.
 pub async fn preview(
     conn: &mut PgConnection,
     app: &App,

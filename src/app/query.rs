@@ -1,4 +1,4 @@
-//! Questions. Nothing here writes.
+//! Queries. Nothing here writes.
 
 use sqlx::{PgConnection, PgPool};
 
@@ -12,9 +12,9 @@ use metalbot_store::{card, host_wont_fix, job, view};
 
 /// Lines of `/metal list`.
 const LISTED: i64 = 15;
-/// Batches told of each host.
+/// Batches shown for each host.
 const HISTORY: i64 = 5;
-/// Hosts that one `/metal status host` tells of.
+/// Most hosts that one `/metal status host` shows.
 const HOSTS: usize = 20;
 
 /// The message that shows a batch.

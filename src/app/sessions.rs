@@ -1,7 +1,7 @@
-//! Signing in to the console: sessions, and how often one may try.
+//! Signing in to the console: sessions, and limits on failed attempts.
 //!
-//! Invariant: an attempt is counted against its login and its address before the password is looked
-//! at, and a login that does not exist is counted like one that does.
+//! Invariant: an attempt is counted against its login and its address before the password is
+//! checked, and a login that does not exist is counted like one that does.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use metalbot_store::session;
 pub use metalbot_store::session::{close, login_of, open};
 
-/// Free attempts of one login, and of one address, which may be that of a whole office.
+/// Attempts without a wait: of one login, and of one address, which may be that of a whole office.
 const FREE_BY_LOGIN: i32 = 5;
 const FREE_BY_ADDRESS: i32 = 30;
 
@@ -22,7 +22,7 @@ pub struct Attempt {
     address_key: Option<String>,
 }
 
-/// Counts an attempt. `None`: too many failed, the password must not be looked at.
+/// Counts an attempt; `None` if too many have failed, so that the password must not be checked.
 pub async fn begin_attempt(
     pool: &PgPool,
     login: &str,
@@ -42,10 +42,11 @@ pub async fn begin_attempt(
     Ok(Some(Attempt { login_key, address_key }))
 }
 
-/// The password was right.
+/// Records that the password was right.
 pub async fn succeeded(pool: &PgPool, attempt: Attempt) -> sqlx::Result<()> {
     session::forgive(pool, &attempt.login_key).await?;
-    // One good account must not wash an address clean of guesses at the others.
+    // One right password must not reset the count of the address, which guesses at other logins
+    // too.
     if let Some(key) = &attempt.address_key {
         session::uncount(pool, key).await?;
     }

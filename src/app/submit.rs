@@ -1,4 +1,4 @@
-//! From a typed request to a stored batch, or to a stored refusal that says who holds the hosts.
+//! Stores a typed request as a batch, or as a refusal that says who holds the hosts.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -31,19 +31,19 @@ use metalbot_store::{self as store, claim, lock};
 /// Outcome of a submission.
 #[derive(Debug)]
 pub enum Submitted {
-    /// It is a batch now.
+    /// The batch was stored and holds its hosts.
     Admitted(Admitted),
-    /// It was stored as refused, since others hold some of its hosts.
+    /// The batch was stored as refused, because other batches hold some of its hosts.
     Refused(Refusal),
 }
 
-/// What is to be admitted, once it is known who asks for it and who must approve.
+/// Batch to be admitted, once its submitter and the approvals needed are known.
 pub(super) struct Admission<'a> {
     pub(super) request: &'a Submit,
     /// The hosts of the request, in its order.
     pub(super) hosts: Vec<&'a Host>,
     pub(super) needed: Needed,
-    /// Where the batch's card appears, if it gets one.
+    /// Channel of the batch's card, if it gets one.
     pub(super) announced: Option<&'a ChatLocation>,
     pub(super) retry_of: Option<BatchId>,
 }
@@ -153,7 +153,7 @@ pub async fn retry(
     // The action may have been found more dangerous since.
     plan.risk = plan.risk.max(spec.risk);
     plan.rollout.countdown_secs = spec.countdown(app.limits.countdown).as_secs();
-    // Its time was the other batch's.
+    // The start time was meant for the first batch.
     plan.rollout.start = None;
     let reason = batch.reason.or_else(|| Some(format!("retry of {id}")));
     submit(tx, app, ctx, &Submit { plan, hosts, reason }, Some(id)).await
@@ -190,12 +190,13 @@ async fn refuse(
     }))
 }
 
-/// The batch, or an error for the person that says there is none.
+/// Locks and returns the batch. Fails with [`NotFound::Batch`] if there is none.
 pub(super) async fn existing(tx: &mut PgTransaction<'_>, id: BatchId) -> Result<Batch, Error> {
     store::batch::lock(tx, id).await?.ok_or_else(|| NotFound::Batch(id).into())
 }
 
-/// A host can leave the inventory between the parsing and here, and between a batch and its retry.
+/// Looks the hosts up in the inventory. Fails with [`NotFound::Hosts`]: a host can leave the
+/// inventory after the command was parsed, or between a batch and its retry.
 pub(super) fn known_hosts<'a>(
     inventory: &'a Inventory,
     names: &[HostName],
@@ -213,7 +214,8 @@ pub(super) fn known_hosts<'a>(
     Err(NotFound::Hosts(gone).into())
 }
 
-/// The command that asks for the same plan on other hosts; arguments at their defaults are left out.
+/// Writes the command that asks for the same plan on these hosts; arguments with default values are
+/// left out.
 pub(super) fn command_line(
     app: &App,
     plan: &Plan,

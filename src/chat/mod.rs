@@ -1,5 +1,6 @@
-//! What Metalbot asks of a chat platform. Platforms hand in [`metalbot_core::domain::inbound::Inbound`] and
-//! take [`Message`]; nothing else about them passes this line.
+//! Interface of chat platforms. A platform decodes its deliveries to
+//! [`metalbot_core::domain::inbound::Inbound`] and shows a [`Message`]; the rest of Metalbot knows
+//! nothing else about it.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use metalbot_core::domain::inbound::ChatLocation;
 pub mod console;
 pub mod slack;
 
-/// Begins the address of a link that calls a person by login, or a group: `[**@bob**](mention:bob)`.
-/// A platform that can notify them does.
+/// Prefix of a link's address that mentions a person by login, or a group:
+/// `[**@bob**](mention:bob)`. A platform that can notify them does.
 pub const MENTION: &str = "mention:";
 
 /// A message to people. The text is CommonMark; what people typed has been escaped in it.
@@ -30,7 +31,7 @@ pub struct Card {
     pub buttons: Vec<Button>,
 }
 
-/// How a card looks at first sight.
+/// Colour of a card, by the state of its batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tone {
@@ -58,10 +59,10 @@ pub struct Progress {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Button {
     pub label: String,
-    /// Comes back in `InboundBody::Button`.
+    /// Value that comes back in `InboundBody::Button`.
     pub value: String,
     pub style: ButtonStyle,
-    /// What the person is asked before the press is sent; they may leave it empty.
+    /// Question that the person is asked before the press is sent; they may leave the answer empty.
     pub ask: Option<String>,
 }
 
@@ -73,16 +74,16 @@ pub enum ButtonStyle {
     Danger,
 }
 
-/// Why a message could not be delivered.
+/// Error of a message that could not be delivered.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
-    /// The platform asks for patience, or its limits do; nothing was sent.
+    /// Nothing was sent; it may be tried again after `wait`. Causes: a rate limit, a refused token.
     #[error("the chat platform wants {why} to wait for {wait:?}")]
     Later { wait: Duration, why: String },
     /// Try again later; nothing is lost.
     #[error("the chat platform is unavailable: {0}")]
     Transient(String),
-    /// It takes no message there until somebody has done something, which the text says for people.
+    /// The platform takes no message in this channel until people have done what the text says.
     #[error("the chat platform shows nothing there: {0}")]
     Closed(String),
     /// The platform will never take this message.
@@ -103,14 +104,14 @@ pub trait Chat: Send + Sync + 'static {
         message: &Message,
     ) -> Result<String, ChatError>;
 
-    /// The user whom the platform knows by this address, of its own people around the place. A
-    /// platform that vouches for no addresses knows nobody.
+    /// Finds the user with this verified address in the installation that the location belongs to.
+    /// A platform that verifies no addresses finds nobody.
     async fn user_by_email(&self, _: &ChatLocation, _: &str) -> Result<Option<String>, ChatError> {
         Ok(None)
     }
 
-    /// Posts a message to one user alone. Here as one that only they see in the channel of `near`;
-    /// a platform that has direct messages sends one.
+    /// Posts a message to one user alone. By default it is shown to them only, in the channel of
+    /// `near`; a platform that has direct messages sends one.
     async fn direct(
         &self,
         near: &ChatLocation,
@@ -121,7 +122,7 @@ pub trait Chat: Send + Sync + 'static {
         self.post(near, Some(user), key, message).await
     }
 
-    /// An address that shows a message, on a platform that has such.
+    /// Returns the address that shows a message, if the platform has such addresses.
     async fn link(&self, _: &ChatLocation, _: &str) -> Result<Option<String>, ChatError> {
         Ok(None)
     }

@@ -1,8 +1,8 @@
 //! The only permission check.
 //!
-//! Invariants: what no rule allows is forbidden; an [`Authorised`] can be made only here, so that a
-//! function that asks for one cannot be reached past this check. Who may decide on a batch is
-//! answered by [`metalbot_core::domain::approval::may_decide`].
+//! Invariants: everything that no rule allows is forbidden; an [`Authorised`] can be made only
+//! here, so a function that takes one cannot be called without this check. Decisions on batches are
+//! checked by [`metalbot_core::domain::approval::may_decide`].
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ impl AllowRule {
     }
 }
 
-/// Who may do what.
+/// Rules that say who may do what.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Policy {
     pub allow: Vec<AllowRule>,
@@ -41,32 +41,32 @@ pub struct Policy {
     pub admins: BTreeSet<String>,
 }
 
-/// What somebody wants to do.
+/// Permission to be checked.
 #[derive(Clone, Copy, Debug)]
 pub enum Permission<'a> {
     /// Start an action on hosts of these owner groups.
     Submit { action: &'a str, owners: &'a BTreeSet<String> },
     /// Resume a batch, or drop hosts of it.
     Control { submitter: &'a str, owners: &'a BTreeSet<String> },
-    /// Cancel or pause a batch, which harms no host: whoever may steer it, approve it, or start one
-    /// like it may stop it.
+    /// Cancel or pause a batch. This harms no host, so more people may do it: those who may steer
+    /// it, approve it, or start one like it.
     Stop {
         submitter: &'a str,
         owners: &'a BTreeSet<String>,
         approvers: &'a BTreeSet<String>,
         action: &'a str,
     },
-    /// Let quarantined hosts go.
+    /// Release quarantined hosts, or hosts that are counted as down.
     Release { owners: &'a BTreeSet<String> },
-    /// Choose what a channel is told.
+    /// Choose the notices that a channel gets.
     Tune,
-    /// Give power commands from a shell, with nobody's approval.
+    /// Give power commands from a shell, without approval.
     AdminPower,
-    /// Look at anything.
+    /// Read anything.
     Read,
 }
 
-/// Proof that [`authorise`] said yes.
+/// Proof that [`authorise`] allowed a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[must_use]
 pub struct Authorised {
@@ -74,13 +74,13 @@ pub struct Authorised {
 }
 
 impl Authorised {
-    /// Login of the person it was given to.
+    /// Login of the person who was authorised.
     pub fn login(&self) -> &str {
         &self.login
     }
 }
 
-/// What would be needed. The message is for the person who asked.
+/// Refusal of a permission, with the groups that have it. The message is for the person who asked.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Forbidden {
     #[error("nobody may {action} hosts of {}; ask an administrator for a rule", list(.owners))]
@@ -116,7 +116,7 @@ fn or_members(groups: &BTreeSet<String>) -> String {
     }
 }
 
-/// Says whether `who` may do it.
+/// Checks that `who` has a permission. Fails with the people and groups that have it.
 pub fn authorise(
     policy: &Policy,
     who: &Principal,
@@ -132,7 +132,7 @@ pub fn authorise(
             }
         }
         Permission::Tune => {
-            // Whoever may have work done at all, since the channel is where it is told of.
+            // Everybody who may submit anything, since the channel shows their batches.
             let allowed = policy.allow.iter().map(|rule| rule.group.clone());
             let groups: BTreeSet<String> = allowed.chain(policy.admins.iter().cloned()).collect();
             if !who.in_any(&groups) {
@@ -155,7 +155,7 @@ pub fn authorise(
             }
         }
         Permission::Release { owners } => {
-            // A person who owns some of the hosts may not let the others go.
+            // A person who owns only some of the hosts may not release the others.
             let owns_all = !owners.is_empty() && owners.is_subset(&who.groups);
             if !owns_all && !who.in_any(&policy.admins) {
                 return Err(Forbidden::Release { groups: owners_and_admins(policy, owners) });
@@ -165,7 +165,7 @@ pub fn authorise(
     Ok(Authorised { login: who.login.clone() })
 }
 
-/// Every owner group needs a rule; hosts of nobody are covered by none.
+/// Checks that a rule covers each owner group; no rule covers hosts without an owner.
 fn submit(
     policy: &Policy,
     who: &Principal,
@@ -239,7 +239,7 @@ mod tests {
             (&[], "reboot", &["web"], false),
             (&["admins"], "reboot", &["web"], false),
             (&["sre"], "reboot", &[], false),
-            // The text `*` as a group name opens nothing.
+            // The text `*` as a group name allows nothing.
             (&["*"], "reboot", &["web"], false),
         ];
         for (groups, action, owners, expected) in table {
@@ -316,7 +316,7 @@ mod tests {
         ] {
             assert_eq!(stop(login, groups, &web).is_ok(), may, "{login}");
         }
-        // Who could have started but a part of it may not stop the whole.
+        // A person who could have started only a part of it may not stop the whole.
         let more = set(&["web", "mail"]);
         assert!(stop("nina", &["night"], &more).is_err());
         assert!(stop("carol", &["sre"], &more).is_ok());

@@ -1,7 +1,7 @@
 //! People and groups from a TOML file, the embedded default of a directory.
 //!
 //! Invariant: a [`Directory`] never changes; [`DirectoryHandle::current`] hands out the newest one
-//! that could be read, so that a person who left a group loses its rights at the next question.
+//! that could be read, so that a person who left a group loses its rights at the next check.
 //!
 //! ```toml
 //! [[person]]
@@ -14,7 +14,7 @@
 //!                                      # `shell` is the user of the machine (`metalbot operator bmc power`)
 //! jira = "aarcher"                     # tagged in tickets; of several Jiras by their names:
 //!                                      # jira = { default = "aarcher", hardware = "5b10a2" }
-//! disabled = false                     # true: nobody
+//! disabled = false                     # true: unknown everywhere
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -31,7 +31,7 @@ use metalbot_core::domain::inbound::PlatformUser;
 use metalbot_core::domain::people::People;
 use metalbot_core::domain::principal::Principal;
 
-/// The platform on which the user id is the login itself.
+/// Name of the platform on which the user id is the login itself.
 const CONSOLE: &str = "console";
 
 #[derive(Deserialize)]
@@ -65,7 +65,7 @@ enum JiraAccounts {
     BySite(BTreeMap<String, String>),
 }
 
-/// Why a directory cannot be used.
+/// Error of a directory that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     #[error("cannot read {}: {cause}", .file.display())]
@@ -76,7 +76,7 @@ pub enum DirectoryError {
     Invalid { file: PathBuf, problem: DirectoryProblem },
 }
 
-/// What is wrong with the people of a directory.
+/// Error in the people of a directory.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum DirectoryProblem {
     #[error("login {0:?}: use small letters, digits, '.', '_', '-' and '@'")]
@@ -111,7 +111,8 @@ impl fmt::Debug for Directory {
     }
 }
 
-/// Position and reason only: the line that the library would quote may hold a secret.
+/// Describes an error by its position and reason only, because the line that the library would
+/// quote may hold a secret.
 pub(crate) fn toml_error(text: &str, error: &toml::de::Error) -> String {
     match error.span() {
         Some(span) => {
@@ -171,7 +172,7 @@ impl Directory {
         self.people.get(login).filter(|person| !person.disabled)
     }
 
-    /// The person behind a platform's user.
+    /// Finds the person behind a platform's user.
     pub fn person(&self, user: &PlatformUser) -> Option<Principal> {
         if user.platform == CONSOLE {
             return self.by_login(&user.id);
@@ -181,7 +182,7 @@ impl Directory {
         self.by_login(login)
     }
 
-    /// The person with this address; only for addresses that somebody trusted has verified.
+    /// Finds the person with this address; only for addresses that a trusted platform has verified.
     pub fn by_email(&self, email: &str) -> Option<Principal> {
         self.by_login(self.emails.get(&email.to_lowercase())?)
     }
@@ -234,7 +235,7 @@ impl Directory {
         person.accounts.get(platform).map(String::as_str)
     }
 
-    /// For [`password::verify`].
+    /// Hash of the person's password, for [`password::verify`].
     pub fn password_hash(&self, login: &str) -> Option<&str> {
         self.enabled(login)?.password.as_deref()
     }
@@ -275,7 +276,7 @@ impl Person {
     }
 }
 
-/// The directory of a file, shared and always fresh. Cloning shares it.
+/// The directory of a file, reread when the file changes. Clones share it.
 #[derive(Clone, Debug)]
 pub struct DirectoryHandle(Arc<HotReload<Directory>>);
 

@@ -1,7 +1,7 @@
-//! Who somebody is, and what they may do.
+//! People: their identity and their permissions.
 //!
-//! [`directory`] knows people and their groups, [`password`] proves that somebody is one of them,
-//! and [`authz`] is the only permission check of Metalbot.
+//! [`directory`] holds people and their groups, [`password`] checks passwords, and [`authz`] is the
+//! only permission check of Metalbot.
 
 pub mod authz;
 pub mod directory;

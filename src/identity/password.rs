@@ -1,7 +1,7 @@
 //! Passwords as argon2id hashes (RFC 9106).
 //!
 //! Invariant: a login attempt costs one full argon2 run whether or not the person exists, so that
-//! its time does not tell who is in the directory. A run takes tens of milliseconds of CPU and
+//! its time does not reveal who is in the directory. A run takes tens of milliseconds of CPU and
 //! 19 MiB: async callers use `spawn_blocking`.
 
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ use super::directory::Directory;
 use metalbot_core::domain::principal::Principal;
 use secrecy::{ExposeSecret, SecretString};
 
-/// Why a password could not be hashed.
+/// Error of a password that could not be hashed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PasswordError {
     #[error("an empty password is no password")]
@@ -34,7 +34,7 @@ pub fn hash(password: &SecretString) -> Result<String, PasswordError> {
     Ok(hash.to_string())
 }
 
-/// Whether a text is an argon2id hash that [`verify`] can use.
+/// Returns whether a text is an argon2id hash that [`verify`] can use.
 pub fn is_hash(text: &str) -> bool {
     PasswordHash::new(text)
         .is_ok_and(|hash| Algorithm::try_from(hash.algorithm.as_str()) == Ok(Algorithm::Argon2id))
@@ -43,12 +43,12 @@ pub fn is_hash(text: &str) -> bool {
 
 const NOBODY: &str = "nobody has this one";
 
-/// What a guess for an unknown person is held against.
+/// Hash that is checked for an unknown person, so that it takes the same time.
 static DUMMY: LazyLock<String> =
     LazyLock::new(|| hash(&SecretString::from(NOBODY)).unwrap_or_default());
 
-/// Whether the password is the one that was hashed. `None` (unknown person, or one without a
-/// password) takes as long and is never right.
+/// Returns whether the password is the one that was hashed. `None` (unknown person, or one without
+/// a password) takes the same time and is never right.
 pub fn verify(stored: Option<&str>, password: &SecretString) -> bool {
     if password.expose_secret().is_empty() {
         return false;
@@ -59,7 +59,7 @@ pub fn verify(stored: Option<&str>, password: &SecretString) -> bool {
     matches && stored.is_some()
 }
 
-/// The person who proved to be `login`, or nobody, without saying why.
+/// Returns the person with this login and password; `None` does not reveal which of them is wrong.
 pub fn login(directory: &Directory, login: &str, password: &SecretString) -> Option<Principal> {
     let proven = verify(directory.password_hash(login), password);
     directory.by_login(login).filter(|_| proven)

@@ -1,4 +1,4 @@
-//! The batch's message: its tone, its progress bar, and the buttons that still make sense.
+//! The batch's message: its colour, its progress bar, and the buttons that its state allows.
 
 use crate::chat::{Button, ButtonStyle, Card, Progress, Tone};
 use metalbot_core::domain::batch::BatchState;
@@ -6,12 +6,12 @@ use metalbot_core::domain::event::{Event, EventBody};
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::view::BatchView;
 
-/// The live part of a batch's message.
+/// Builds the live part of a batch's message.
 pub fn card(batch: &BatchView) -> Card {
     Card { tone: tone(batch), progress: progress(batch), buttons: buttons(batch) }
 }
 
-/// The buttons that an event in a thread offers, if it offers something to do.
+/// Builds the buttons for an event in a thread; `None` if it needs none.
 pub fn offer(event: &Event) -> Option<Card> {
     let batch = event.batch;
     let (tone, buttons) = match &event.body {
@@ -36,7 +36,7 @@ fn resume(batch: BatchId, pause_number: i32) -> Button {
     button("Resume", format!("resume {} {pause_number}", batch.0), ButtonStyle::Primary)
 }
 
-/// The same as cancel, while there is still nothing to be finished.
+/// Cancels a batch that has not begun, so no host's work has to be finished first.
 fn stop(batch: BatchId) -> Button {
     button("Stop", format!("cancel {}", batch.0), ButtonStyle::Danger)
 }

@@ -1,5 +1,5 @@
-//! From what happened to what people read: [`render`] words a notice, [`card`] draws a batch's
-//! message, [`relay`] sends both.
+//! Notices and cards for people: [`render`] renders a notice, [`card`] builds a batch's message,
+//! [`relay`] sends both.
 
 pub mod card;
 pub mod relay;

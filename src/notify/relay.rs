@@ -1,6 +1,6 @@
-//! Sends what waits for one platform: cards that changed, then notices. One replica at a time runs
-//! it; a message that was sent twice by a change of replicas is recognised by its key where the
-//! platform can.
+//! Sends the messages that wait for one platform: cards that changed, then notices. One replica at
+//! a time runs it. When another replica takes over, a message may be sent twice; platforms with
+//! idempotency keys drop the second one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,37 +22,37 @@ use metalbot_store::outbox::PendingNotice;
 use metalbot_store::relay_scope::RelayScope;
 use metalbot_store::{self as store, notice_digest, outbox, view};
 
-/// How often the relay looks when nobody wakes it.
+/// Time between two rounds of the relay if no notification comes.
 pub const PERIOD: Duration = Duration::from_millis(250);
 /// Least time between two edits of a card: platforms allow about one a second.
 const EDIT_PAUSE: Duration = Duration::from_secs(1);
-/// Messages under way at the same time.
+/// Messages that are sent at the same time.
 const PARALLEL: usize = 8;
 /// Rows read at once.
 const PAGE: i64 = 100;
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Tries at a place where we are not, once a minute: a day.
+/// Tries in a channel that the bot is not in: one a minute for a day.
 const MOST_CLOSED: i32 = 24 * 60;
-/// More than this in one thread, at one place or to one person becomes a digest: people stop reading
-/// before, and platforms allow about one message a second.
+/// Messages in one thread, in one channel or to one person beyond which the rest becomes a digest:
+/// people do not read more, and platforms allow about one message a second.
 const RATE_LIMIT: RateLimit = RateLimit { most: 20, window: Duration::from_secs(60) };
 
-/// What the relay works with.
+/// Relay of one platform.
 #[derive(Clone)]
 pub struct NoticeRelay {
     pub pool: PgPool,
     pub platform: &'static str,
     pub chat: Arc<dyn Chat>,
-    /// What goes to the platform, and perhaps what goes nowhere.
+    /// Messages that this relay sends: those of the platform, and perhaps those without a platform.
     pub scope: RelayScope,
     pub templates: Arc<ChatTemplates>,
     pub people: Arc<dyn People>,
-    /// Where the console is, for a platform whose people are not there.
+    /// Base address of the console, for links; `None` if messages need no link to it.
     pub console: Option<String>,
 }
 
 impl NoticeRelay {
-    /// Sends what is due; `true` when there may be more.
+    /// Sends the messages that are due; returns `true` if there may be more.
     pub async fn run_once(self: Arc<Self>) -> anyhow::Result<bool> {
         notice_digest::thin_out(&self.pool, &self.scope, RATE_LIMIT).await?;
         let cards = store::card::dirty(&self.pool, &self.scope, PAGE).await?;
@@ -64,17 +64,17 @@ impl NoticeRelay {
             match this.show_card(&card).await {
                 Ok(()) => {}
                 Err(ChatError::Later { wait, why }) => {
-                    tracing::debug!(%batch, ?wait, why, "a card waits for its turn");
+                    tracing::debug!(%batch, ?wait, why, "a card is sent later");
                     store::card::defer(&this.pool, batch, wait).await?;
                 }
                 Err(ChatError::Transient(error)) => {
-                    tracing::warn!(%batch, error, "a card was not shown");
+                    tracing::warn!(%batch, error, "a card could not be sent; it is tried again");
                     let wait = outbox::wait_after(card.attempts, LONGEST_WAIT);
                     store::card::postpone(&this.pool, batch, wait, &error).await?;
                 }
                 Err(ChatError::Closed(why)) => this.card_waits(&card, &why).await?,
                 Err(ChatError::Rejected(error)) => {
-                    tracing::error!(%batch, error, "a card can never be shown");
+                    tracing::error!(%batch, error, "a card cannot be sent; it is given up");
                     store::card::refused(&this.pool, batch, &error).await?;
                 }
             }
@@ -86,11 +86,12 @@ impl NoticeRelay {
         Ok(any)
     }
 
-    /// The card cannot be shown where it belongs. One of a batch that is over is given up, if nobody
-    /// has seen it; else the submitter hears of it, once.
+    /// Handles a card that its channel does not take. The card of a batch that has ended is given
+    /// up, at once if it was never posted, else after `MOST_CLOSED` tries. If a batch's card was
+    /// never posted, the submitter is told once.
     async fn card_waits(&self, card: &DirtyCard, why: &str) -> anyhow::Result<()> {
         let (batch, location) = (card.batch, card.location());
-        tracing::warn!(%batch, why, "a card cannot be shown where it belongs");
+        tracing::warn!(%batch, why, "a card cannot be posted in its channel");
         store::channel_access::remember(&self.pool, &location, Some(why)).await?;
         let mut tx = self.pool.begin().await?;
         let Some(seen) = view::batch_view(&mut tx, batch).await? else { return Ok(()) };
@@ -146,21 +147,33 @@ impl NoticeRelay {
         match self.post(&pending).await {
             Ok(()) => outbox::sent(&mut *self.pool.acquire().await?, pending.id).await?,
             Err(ChatError::Later { wait, why }) => {
-                tracing::debug!(key = pending.key, ?wait, why, "a notice waits for its turn");
+                tracing::debug!(key = pending.key, ?wait, why, "a notice is sent later");
                 outbox::defer(&self.pool, pending.id, wait).await?;
             }
             Err(ChatError::Closed(why)) if pending.attempts < MOST_CLOSED => {
-                tracing::warn!(key = pending.key, why, "a notice waits to be let in");
+                tracing::warn!(
+                    key = pending.key,
+                    why,
+                    "a notice cannot be posted in its channel; it is tried again"
+                );
                 let wait = outbox::wait_after(pending.attempts, LONGEST_WAIT);
                 outbox::postpone(&self.pool, pending.id, wait, &why).await?;
             }
             Err(ChatError::Transient(error)) => {
-                tracing::warn!(key = pending.key, error, "a notice was not sent");
+                tracing::warn!(
+                    key = pending.key,
+                    error,
+                    "a notice could not be sent; it is tried again"
+                );
                 let wait = outbox::wait_after(pending.attempts, LONGEST_WAIT);
                 outbox::postpone(&self.pool, pending.id, wait, &error).await?;
             }
             Err(ChatError::Rejected(error) | ChatError::Closed(error)) => {
-                tracing::error!(key = pending.key, error, "a notice can never be sent");
+                tracing::error!(
+                    key = pending.key,
+                    error,
+                    "a notice cannot be sent; it is given up"
+                );
                 outbox::refused(&self.pool, pending.id, &error).await?;
             }
         }
@@ -168,7 +181,7 @@ impl NoticeRelay {
     }
 
     async fn post(&self, pending: &PendingNotice) -> Result<(), ChatError> {
-        // A newer version may have written it; one that can read it will come along.
+        // A newer version may have written it; a replica of that version will send it.
         let unreadable = |error: &serde_json::Error| ChatError::Transient(error.to_string());
         let notice = pending.notice.as_ref().map_err(unreadable)?;
         let audience = pending.audience.as_ref().map_err(unreadable)?;
@@ -176,7 +189,7 @@ impl NoticeRelay {
             .templates
             .notice(notice)
             .map_err(|error| ChatError::Rejected(error.to_string()))?;
-        // A button must sit in the thread of its batch.
+        // A button must be in the thread of its batch.
         let card = match (audience, notice) {
             (Audience::Thread { .. }, Notice::Event { event, .. }) => offer(event),
             _ => None,
@@ -220,8 +233,8 @@ impl NoticeRelay {
         Ok(())
     }
 
-    /// A notice away from its batch's card, with the way there, or else to its page at the console.
-    /// It is worth sending without.
+    /// Adds a link to the batch's card to a notice that is sent elsewhere, or a link to the batch's
+    /// page in the console. The notice is sent without a link if there is none.
     async fn with_link(
         &self,
         chat: &Arc<dyn Chat>,
@@ -237,7 +250,7 @@ impl NoticeRelay {
         {
             let found = chat.link(&ChatLocation { platform, channel, thread: None }, &id).await;
             url = found.unwrap_or_else(|error| {
-                tracing::debug!(%batch, %error, "a card has no address");
+                tracing::debug!(%batch, %error, "the platform gave no link to a card");
                 None
             });
         }
@@ -252,7 +265,8 @@ impl NoticeRelay {
         message
     }
 
-    /// A platform that this configuration lacks may come back with the next one.
+    /// Returns the platform. A missing one is a transient error: the next configuration may have
+    /// it.
     fn chat(&self, platform: &str) -> Result<&Arc<dyn Chat>, ChatError> {
         match platform == self.platform {
             true => Ok(&self.chat),

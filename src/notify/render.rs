@@ -1,4 +1,5 @@
-//! Words notices by the templates of `templates/chat/`, compiled in or overridden by a site folder.
+//! Renders notices by the templates of `templates/chat/`, compiled in or overridden by a site
+//! folder.
 //!
 //! Invariant: every value that a template writes is escaped for Markdown as it is written, without
 //! the template asking for it, so that a reason or an error can never become markup.
@@ -25,7 +26,7 @@ use metalbot_core::domain::view::BatchView;
 #[folder = "templates/chat"]
 struct CompiledIn;
 
-/// A template that cannot be used.
+/// Error of a template that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the chat template {file} does not work: {detail}")]
 pub struct ChatTemplateError {
@@ -93,7 +94,7 @@ impl ChatTemplates {
         Ok(ChatTemplates { env })
     }
 
-    /// The Markdown of a notice.
+    /// Renders a notice as Markdown.
     pub fn notice(&self, notice: &Notice) -> Result<String, ChatTemplateError> {
         let context = match notice {
             Notice::Event { event, mention } => {
@@ -112,25 +113,25 @@ impl ChatTemplates {
         self.of_kind(&context)
     }
 
-    /// The Markdown of an answer to a person.
+    /// Renders an answer to a person as Markdown.
     pub fn reply(&self, reply: &Reply) -> Result<String, ChatTemplateError> {
         self.of_kind(&json(reply))
     }
 
-    /// Renders what the template of its kind makes of the fields.
+    /// Renders the fields by the template of their kind.
     fn of_kind(&self, context: &serde_json::Value) -> Result<String, ChatTemplateError> {
         let kind = context.get("kind").and_then(|kind| kind.as_str()).unwrap_or_default();
         self.render(&format!("{kind}.md"), Value::from(Serde(context)))
     }
 
-    /// The Markdown of a batch's card.
+    /// Renders a batch's card as Markdown.
     pub fn card(&self, batch: &BatchView) -> Result<String, ChatTemplateError> {
         let batch = serde_json::to_value(batch).unwrap_or_default();
         let context = serde_json::json!({ "batch": batch });
         self.render("card.md", Value::from(Serde(&context)))
     }
 
-    /// Whether there is a template of this name, such as `approved.md`.
+    /// Returns whether there is a template of this name, such as `approved.md`.
     pub fn has(&self, name: &str) -> bool {
         self.env.get_template(name).is_ok()
     }
@@ -144,7 +145,7 @@ impl ChatTemplates {
     }
 }
 
-/// Fields for a template. They hold only what JSON can hold.
+/// Converts a value to fields for a template; the value holds only what JSON can hold.
 fn json(value: &impl serde::Serialize) -> serde_json::Value {
     serde_json::to_value(value).unwrap_or_default()
 }
@@ -163,7 +164,8 @@ fn write_escaped(
     written.map_err(minijinja::Error::from)
 }
 
-/// Text as one line of Markdown that shows exactly the text (CommonMark 0.31, section 2.4).
+/// Escapes a text as one line of Markdown that shows exactly the text (CommonMark 0.31, section
+/// 2.4).
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     for (position, c) in text.chars().enumerate() {
@@ -189,7 +191,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// Text as a code span, whatever backticks it holds.
+/// Renders a text as a code span, even if it contains backticks.
 fn code(text: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
@@ -198,7 +200,7 @@ fn code(text: &str) -> String {
     format!("{fence}{pad}{text}{pad}{fence}")
 }
 
-/// Text as a block of code.
+/// Renders a text as a block of code.
 fn block(text: &str) -> String {
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0).max(2);
     let fence = "`".repeat(longest + 1);
@@ -211,13 +213,13 @@ fn url_only(url: &str) -> String {
         .collect()
 }
 
-/// Host names folded; text that is no host name stays as it is.
+/// Folds host names (`web[01-12]`); texts that are no host names are left out.
 fn folded(hosts: &[String]) -> String {
     let names: Vec<HostName> = hosts.iter().filter_map(|host| host.parse().ok()).collect();
     fold(&names)
 }
 
-/// Numbers of batches folded: `#1 to #3, #7`.
+/// Folds numbers of batches: `#1 to #3, #7`.
 fn batches(ids: &[i64]) -> String {
     let mut ids = ids.to_vec();
     ids.sort_unstable();
@@ -231,20 +233,21 @@ fn batches(ids: &[i64]) -> String {
     runs.collect::<Vec<_>>().join(", ")
 }
 
-/// `23 Nov 14:32 UTC` of an RFC 3339 time. With the day, since a message may be read on another one.
+/// Shows an RFC 3339 time as `23 Nov 14:32 UTC`, with the day, because a message may be read on
+/// another day.
 fn clock(time: &str, zone: &Zone) -> Result<String, minijinja::Error> {
     let minute = format_description!("[day padding:none] [month repr:short] [hour]:[minute]");
     shown(time, zone, minute)
 }
 
-/// `23 Nov 14:32:05 UTC`, for what is so near that the minute would not tell.
+/// Shows an RFC 3339 time as `23 Nov 14:32:05 UTC`, for times less than a few minutes away.
 fn clock_to_second(time: &str, zone: &Zone) -> Result<String, minijinja::Error> {
     let second =
         format_description!("[day padding:none] [month repr:short] [hour]:[minute]:[second]");
     shown(time, zone, second)
 }
 
-/// A time with what the zone is called then.
+/// Shows a time with the zone's abbreviation at that time.
 fn shown(
     time: &str,
     zone: &Zone,

@@ -36,7 +36,8 @@ impl Database {
         }
     }
 
-    /// The database that `metalbot serve` works with. Starts none.
+    /// Finds the database of a running `metalbot serve`, and starts none. Fails if the database is
+    /// a private cluster that no process runs.
     pub async fn of_service(config: &Config) -> Result<Database, DatabaseError> {
         if let Some(url) = config.database.url() {
             return Ok(Database { url: url.expose_secret().to_owned(), cluster: None });
@@ -47,7 +48,7 @@ impl Database {
         Ok(Database { url: cluster.url().to_owned(), cluster: Some(cluster) })
     }
 
-    /// Stops what was started.
+    /// Stops the private cluster, if this process started it.
     pub async fn close(self) -> Result<(), DatabaseError> {
         match self.cluster {
             Some(cluster) => Ok(cluster.stop().await?),

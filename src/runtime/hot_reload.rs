@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::telemetry;
 
-/// What tells one version of a file from the next.
+/// Time of the last change and size in bytes, by which a new version of a file is recognised.
 type Stamp = Option<(SystemTime, u64)>;
 /// Why a file cannot be used; of whatever type its reader gives.
 type LoadError = Box<dyn Error + Send + Sync>;
@@ -17,10 +17,10 @@ type Load<T> = Box<dyn Fn(&Path) -> Result<T, LoadError> + Send + Sync>;
 
 /// The newest version of a file that could be read.
 pub struct HotReload<T> {
-    /// Nothing to reread without one.
+    /// File and its reader; `None` for a value that never changes.
     file: Option<(PathBuf, Load<T>)>,
     current: RwLock<Arc<T>>,
-    /// The version of the file that was last tried, also when it was broken.
+    /// Version of the file that was last tried, even if it could not be used.
     tried: Mutex<Stamp>,
 }
 
@@ -30,7 +30,8 @@ impl<T> HotReload<T> {
         file: &Path,
         load: impl Fn(&Path) -> Result<T, E> + Send + Sync + 'static,
     ) -> Result<Self, E> {
-        // Before it is read: a change during the reading is a later version.
+        // Taken before the file is read, so that a change during the reading counts as a new
+        // version.
         let tried = Mutex::new(stamp(file));
         let current = RwLock::new(Arc::new(load(file)?));
         let load: Load<T> = Box::new(move |file| load(file).map_err(Into::into));
@@ -43,7 +44,7 @@ impl<T> HotReload<T> {
         HotReload { file: None, current, tried }
     }
 
-    /// What was last read.
+    /// Newest value that could be read.
     pub fn current(&self) -> Arc<T> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -60,12 +61,12 @@ impl<T> HotReload<T> {
         *tried = now;
         match load(file) {
             Ok(value) => {
-                tracing::info!(file = %file.display(), "read again");
+                tracing::info!(file = %file.display(), "a changed file was read again");
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
                 true
             }
             Err(error) => {
-                tracing::error!(%error, "a changed file cannot be used; what was read before holds");
+                tracing::error!(%error, "a changed file cannot be used; the version read before is kept");
                 metrics::counter!(telemetry::RELOADS_FAILED).increment(1);
                 false
             }
@@ -74,13 +75,14 @@ impl<T> HotReload<T> {
 }
 
 impl<T: Send + Sync + 'static> HotReload<T> {
-    /// Looks for a new version every so often, beside the threads that everything else runs on.
+    /// Checks for a new version once in every `every`, on a thread for blocking work. Never
+    /// returns.
     pub async fn run_reload(self: Arc<Self>, every: Duration) {
         loop {
             tokio::time::sleep(every).await;
             let this = Arc::clone(&self);
             if let Err(error) = tokio::task::spawn_blocking(move || this.reload()).await {
-                tracing::error!(%error, "a file was not read again");
+                tracing::error!(%error, "a changed file was not read again");
             }
         }
     }

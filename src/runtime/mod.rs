@@ -1,5 +1,5 @@
-//! What a process stands on: its database, its signals, its background tasks, files
-//! that are read again when they change.
+//! Base of a process: its database, its signals, its background tasks, and files that are read
+//! again when they change.
 
 pub mod database;
 pub mod hot_reload;

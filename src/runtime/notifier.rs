@@ -1,5 +1,5 @@
-//! Wakes this process's loops as soon as there is work, whichever process made it. A wake-up may be
-//! lost: loops also look by themselves from time to time.
+//! Wakes this process's loops as soon as any process has made work for them. A wake-up may be lost,
+//! so loops also poll.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const ENDED_INTERVAL: Duration = Duration::from_millis(100);
 /// Wait before the database is listened to again after the connection was lost.
 const RECONNECT: Duration = Duration::from_secs(1);
 
-/// What the loops of one process wait on, one signal for each [`Topic`].
+/// Signals that the loops of one process wait for, one for each [`Topic`].
 #[derive(Debug, Default)]
 pub struct Notifier {
     inbox: Notify,
@@ -24,7 +24,7 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// The signal of a topic. Whoever awaits it is woken by the next notification.
+    /// Returns the signal of a topic; awaiting it ends at the next notification.
     pub fn topic(&self, topic: Topic) -> &Notify {
         match topic {
             Topic::Inbox => &self.inbox,

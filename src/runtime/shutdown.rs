@@ -13,7 +13,8 @@ pub async fn stop_signal() -> io::Result<&'static str> {
 pub struct StopSignals {
     term: Signal,
     interrupt: Signal,
-    /// Where nobody chose to ignore it: what `nohup` starts outlives its terminal.
+    /// `None` if the process was started with SIGHUP ignored, as `nohup` does, so that it outlives
+    /// its terminal.
     hangup: Option<Signal>,
 }
 
@@ -47,7 +48,7 @@ async fn next(signal: &mut Option<Signal>) -> Option<()> {
     }
 }
 
-/// Whether this process was started with SIGHUP ignored, by the mask of proc(5).
+/// Returns whether this process was started with SIGHUP ignored, by the field `SigIgn` of proc(5).
 fn hangups_are_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

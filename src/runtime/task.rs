@@ -13,16 +13,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::TASK_FAILURES;
 
-/// How long a lease lasts when its owner dies in the middle of a round.
+/// Time that a lease lasts; if its owner dies, another process takes over after it.
 const LEASE: Duration = Duration::from_secs(2);
 
 /// Shortest time between two notes of a task's rounds in the database.
 const RECORD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long a round may go on when the process stops.
+/// Time that a round may still take when the process stops.
 const LAST_ROUND: Duration = Duration::from_secs(20);
 
-/// What every background task of a process runs with.
+/// Context of all background tasks of a process.
 #[derive(Clone, Debug)]
 pub struct TaskRunner {
     pub pool: PgPool,
@@ -31,29 +31,30 @@ pub struct TaskRunner {
     pub stop: CancellationToken,
 }
 
-/// The lease of a task that this process has. What must not be done by two processes asks
-/// [`TaskLease::holds`] right before it does it: the process may have stood still since the round
-/// began.
+/// The lease of a task that this process has. An act that must not be done by two processes needs a
+/// check of [`TaskLease::holds`] right before it, because the process may have been suspended since
+/// the round began.
 #[derive(Clone, Debug)]
 pub struct TaskLease {
     epoch: Epoch,
     stop: CancellationToken,
-    /// Until when it is certainly ours, by this process's monotonic clock.
+    /// Time until which the lease certainly is ours, by this process's monotonic clock.
     until: Arc<Mutex<Instant>>,
 }
 
 impl TaskLease {
-    /// `asked` is when the database was asked for it: its own clock began later.
+    /// Makes a lease. `asked` is the time just before the database was asked: the lease in the
+    /// database begins later, so it cannot end before this one.
     fn new(epoch: Epoch, stop: CancellationToken, asked: Instant) -> TaskLease {
         TaskLease { epoch, stop, until: Arc::new(Mutex::new(asked + LEASE)) }
     }
 
-    /// Whether the lease certainly is ours now.
+    /// Returns whether the lease certainly is ours now.
     pub fn holds(&self) -> bool {
         Instant::now() < *self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the process is to stop: a round should then begin nothing new.
+    /// Returns whether the process stops; a round should then begin nothing new.
     pub fn is_last(&self) -> bool {
         self.stop.is_cancelled()
     }
@@ -65,8 +66,9 @@ impl TaskLease {
 
 /// Runs a task again and again while this process has its lease: when `topic` is notified, and at
 /// least every `period`. `run_once` takes no input but the lease: it reads what there is to do, and
-/// returns whether it should run again at once. A round whose lease is lost, or that goes on when
-/// the process stops, is dropped where it stands.
+/// returns whether it should run again at once. A round is
+/// dropped at its next await if its lease is lost, or if it takes more than `LAST_ROUND` after the
+/// process was told to stop.
 pub async fn run_task<F>(
     runner: TaskRunner,
     name: &str,

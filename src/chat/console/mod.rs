@@ -18,7 +18,7 @@ pub struct ConsoleChat {
 }
 
 impl ConsoleChat {
-    /// `channels` are the only ones that exist.
+    /// Makes the platform; `channels` are the only ones that exist.
     pub fn new(pool: PgPool, channels: impl IntoIterator<Item = String>) -> Self {
         ConsoleChat { pool, channels: channels.into_iter().collect() }
     }
@@ -63,14 +63,14 @@ fn card_json(message: &Message) -> Option<Value> {
         .map(|card| serde_json::to_value(card).expect("a card holds only strings and numbers"))
 }
 
-/// PostgreSQL's text has no NUL, and a message must not be stuck for one.
+/// Replaces NUL characters, which PostgreSQL's text cannot hold; a message must not fail for one.
 fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
 fn chat_error(error: ConsoleError) -> ChatError {
     match error {
-        // The database judged the row itself, for example a thread that does not exist.
+        // The row itself is wrong, for example its thread does not exist; another try cannot help.
         ConsoleError::Database(sqlx::Error::Database(cause))
             if cause.is_foreign_key_violation() || cause.is_check_violation() =>
         {

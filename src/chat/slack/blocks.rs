@@ -2,7 +2,8 @@
 //!
 //! Limits: 50 blocks a message, 3,000 characters a section, 75 a button, 2,000 a button's value
 //! (<https://docs.slack.dev/reference/block-kit/blocks>), and about 13,200 characters in all, which
-//! was measured and is documented nowhere. What does not fit is handed back for a file.
+//! was measured and is documented nowhere. Text that does not fit is returned, to be sent as a
+//! file.
 
 use slack_morphism::prelude::*;
 
@@ -12,7 +13,7 @@ use crate::chat::{Button, ButtonStyle, Card, Message, Progress, Tone};
 
 pub(super) const MOST_IN_SECTION: usize = 2_900;
 const MOST_SECTIONS: usize = 40;
-/// Buttons and progress need some of what a message may hold.
+/// Characters for the text of a message; the rest of its limit is for buttons and progress.
 const MOST_IN_ALL: usize = 10_500;
 const MOST_BUTTONS: usize = 25;
 pub(super) const MOST_LABEL: usize = 75;
@@ -21,17 +22,18 @@ const MOST_VALUE: usize = 2_000;
 const MOST_FALLBACK: usize = 300;
 const BAR: u32 = 20;
 
-/// A message as Slack takes it.
+/// A message in Slack's form.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RenderedBlocks {
-    /// For notifications and screen readers.
+    /// Plain text for notifications and screen readers.
     pub text: String,
     pub blocks: Vec<SlackBlock>,
-    /// The whole text, when the blocks do not hold all of it.
+    /// The whole text, if the blocks do not hold all of it.
     pub whole: Option<String>,
 }
 
-/// Renders a message. `file` says whether the whole text will follow as a file where it is cut.
+/// Renders a message. `file` is true if the whole text of a message that is cut will follow as a
+/// file.
 pub fn render(message: &Message, file: bool) -> RenderedBlocks {
     let mut units = mrkdwn::units(&message.markdown);
     if let (Some(card), Some(first)) = (&message.card, units.first_mut()) {
@@ -105,7 +107,7 @@ fn context(text: String) -> SlackBlock {
     SlackContextBlock::new(vec![SlackContextBlockElement::MarkDown(verbatim(text))]).into()
 }
 
-/// Slack makes no links, channels or people of what looks like them.
+/// Text in which Slack makes no links or mentions by itself.
 fn verbatim(text: String) -> SlackBlockMarkDownText {
     SlackBlockMarkDownText::new(text).with_verbatim(true)
 }
@@ -159,7 +161,7 @@ fn button(index: usize, button: &Button) -> SlackBlockButtonElement {
     match button.style {
         ButtonStyle::Plain => element,
         ButtonStyle::Primary => element.with_style(SlackBlockButtonStyle::Primary),
-        // Who is asked something can still go back.
+        // A button that asks a question needs no confirmation: the person can still go back.
         ButtonStyle::Danger if button.ask.is_some() => {
             element.with_style(SlackBlockButtonStyle::Danger)
         }

@@ -1,4 +1,5 @@
-//! Where in Slack the bot is heard: where it was invited.
+//! Access of the bot to Slack's channels: people see its messages only in channels that it was
+//! invited to.
 //!
 //! Slash commands come from everywhere, also from channels and conversations that the bot is not in
 //! and can neither write to nor read.
@@ -13,7 +14,8 @@ const NOT_INVITED: &str = "I am not in that channel: type `/invite @metalbot` th
 const ARCHIVED: &str = "that channel is archived: choose another one, or have it unarchived";
 const PRIVATE: &str = "nobody else sees what is said there: ask in a channel that I was invited to";
 
-/// What has to be done before a channel takes messages, by Slack's code of a refusal.
+/// Returns what people have to do before a channel takes messages, by Slack's code of a refusal;
+/// `None` for a refusal with another cause.
 pub(super) fn closed_by(code: &str) -> Option<&'static str> {
     match code {
         // A private channel that the bot is not in does not exist for it.
@@ -41,8 +43,8 @@ pub async fn closed(api: &WebApi, location: &ChatLocation) -> Result<Option<Stri
     Ok(why.map(str::to_owned))
 }
 
-/// The conversation of the bot with one user alone, opened if there was none; needs the scope
-/// `im:write`. It is always the same one.
+/// Opens the bot's conversation with one user alone, and returns its id, which is always the same;
+/// needs the scope `im:write`.
 /// <https://docs.slack.dev/reference/methods/conversations.open>
 pub(super) async fn open_conversation(api: &WebApi, user: &str) -> Result<String, ApiError> {
     let request = json!({ "users": own_id(user) });

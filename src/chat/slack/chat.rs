@@ -1,8 +1,8 @@
 //! Messages into Slack.
 //!
-//! Invariants: a post that may have arrived is looked for before it is made again; a channel is
-//! edited at most once a second, and the workspace a little less often, however many batches run;
-//! what is limited waits in our tables and not here.
+//! Invariants: a post that may have arrived is searched for before it is repeated; messages of one
+//! channel are edited at most once a second, those of a workspace a little less often, however many
+//! batches run; messages over these limits wait in the database and not here.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,19 +23,19 @@ use crate::app::{App, identify, ingest};
 use crate::chat::{Chat, ChatError, MENTION, Message};
 use metalbot_core::domain::inbound::ChatLocation;
 
-/// Between two edits in a channel.
+/// Least time between two edits in a channel.
 const EDITS_OF_CHANNEL: Duration = Duration::from_secs(1);
-/// Between two edits of an installation: `chat.update` may be called about 50 times a minute
-/// (tier 3, <https://docs.slack.dev/apis/web-api/rate-limits>).
+/// Least time between two edits in an installation: `chat.update` may be called about 50 times a
+/// minute (tier 3, <https://docs.slack.dev/apis/web-api/rate-limits>).
 const EDITS_OF_ALL: Duration = Duration::from_millis(1_200);
-/// How long an address for answers is good, less some time on the way
+/// Time for which a `response_url` can be used: Slack's 30 minutes, less a minute for delays
 /// (<https://docs.slack.dev/interactivity/handling-user-interaction#message_responses>).
 const ANSWERS_FOR: Duration = Duration::from_secs(29 * 60);
-/// Names our messages' metadata.
+/// Event type in the metadata of Metalbot's messages, by which a lost post is found.
 const EVENT: &str = "metalbot_message";
-/// Slack's clock and the database's may differ by this much.
+/// Most difference between Slack's clock and the database's.
 const CLOCKS: Duration = Duration::from_secs(60);
-/// Messages of one page, and pages, that are looked through for a lost post.
+/// Messages of one page, and most pages, of a search for a lost post.
 const PAGE: &str = "200";
 const PAGES: usize = 20;
 
@@ -61,7 +61,7 @@ impl SlackChat {
         SlackChat { pool, api, edits: Arc::default(), app, conversations: Arc::default() }
     }
 
-    /// What a request holds of a message at a place, with those called by name who can be.
+    /// Builds the fields of a request for a message, with its mentions in Slack's form.
     async fn content(&self, at: &ChatLocation, rendered: &RenderedBlocks) -> Value {
         let mut blocks = json!(rendered.blocks);
         for text in texts(&mut blocks) {
@@ -74,7 +74,7 @@ impl SlackChat {
         json!({ "channel": own_id(&at.channel), "text": rendered.text, "blocks": blocks })
     }
 
-    /// Slack's text that notifies a group of the configuration, or else a person by login. Somebody
+    /// Text in Slack that notifies a group of the configuration, or else a person by login. A person
     /// who cannot be notified is still named.
     async fn mention(&self, name: &str, at: &ChatLocation) -> String {
         let mut groups = self.app.approver_mentions.iter();
@@ -92,8 +92,8 @@ impl SlackChat {
         }
     }
 
-    /// The conversation with a user alone, as we name channels. A user's id is no name for it: Slack
-    /// takes one for a message, but neither to read what was posted nor for a file.
+    /// Returns the conversation with one user alone, as an id of ours. A user's id will not do:
+    /// Slack accepts it to post a message, but neither to read messages nor to send a file.
     async fn conversation(&self, user: &str) -> Result<String, ApiError> {
         if let Some(known) = self.opened().get(user) {
             return Ok(known.clone());
@@ -107,7 +107,7 @@ impl SlackChat {
         self.conversations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Posts a message that everybody at the place sees, once for its key.
+    /// Posts a message that everybody in the channel sees, once for its key.
     async fn say(
         &self,
         to: &ChatLocation,
@@ -132,10 +132,10 @@ impl SlackChat {
             let file = self.api.upload(scope, channel, Some(thread), "message.txt", whole).await;
             match file {
                 Ok(()) => {}
-                // The message is there. A card must be found by what follows it, and what Slack does
-                // not take it will not take later.
+                // The message is posted. A card's id must be stored even if its file is missing,
+                // and a file that Slack refuses now it will also refuse later.
                 Err(error) if message.card.is_some() || matches!(error, ApiError::Refused(_)) => {
-                    tracing::warn!(key, %error, "the whole of a long message was not attached");
+                    tracing::warn!(key, %error, "the file of a long message was not sent");
                 }
                 Err(error) => return Err(failure(error)),
             }
@@ -166,7 +166,7 @@ impl SlackChat {
         ts.map(str::to_owned).ok_or_else(|| ChatError::Transient("it gave no message id".into()))
     }
 
-    /// Finds the message that an earlier try may have posted.
+    /// Searches for the message that an earlier try may have posted.
     async fn look_for(
         &self,
         to: &ChatLocation,
@@ -190,7 +190,8 @@ impl SlackChat {
         let unpaged = params.len();
         for _ in 0..PAGES {
             let page = match self.api.get(method, scope(&to.channel), channel, &params).await {
-                // Where nothing can be read nothing was posted; the post itself will say why.
+                // The bot cannot read the channel, so it cannot have posted there; the post itself
+                // will fail with the cause.
                 Err(ApiError::Refused(_)) => return Ok(None),
                 page => page.map_err(failure)?,
             };
@@ -212,8 +213,9 @@ impl SlackChat {
         Ok(None)
     }
 
-    /// Shows a message to one person: as the answer to the slash command that it answers, which
-    /// comes where that was typed, also where the bot is not; else at the place, else directly.
+    /// Shows a message to one person: as the response to their slash command, which Slack also
+    /// shows in channels that the bot is not in; otherwise in the channel, for them alone;
+    /// otherwise as a direct message.
     async fn whisper(
         &self,
         to: &ChatLocation,
@@ -242,7 +244,8 @@ impl SlackChat {
         }
     }
 
-    /// Answers a slash command; `false` when the message answers none, or must go another way.
+    /// Sends a message as the response to a slash command. Returns `false` if the message answers
+    /// no slash command or the response was refused, so that it must be posted instead.
     async fn answer(&self, key: &str, content: &Value) -> Result<bool, ChatError> {
         let Some(delivery) = answers(key) else { return Ok(false) };
         let url = ingest::answer_at(&self.pool, PLATFORM, delivery, ANSWERS_FOR).await;
@@ -252,25 +255,26 @@ impl SlackChat {
             "text": content["text"], "blocks": content["blocks"],
         });
         let sent = self.api.respond(&url, &answer).await;
-        // One try is enough: there are other ways, and a second answer would say the same.
+        // One try is enough: the message can still be posted, and a second response would repeat
+        // it.
         ingest::answer_no_more(&self.pool, PLATFORM, delivery).await.map_err(database)?;
         match sent {
             Ok(()) => Ok(true),
             Err(error @ ApiError::Unknown(_)) => Err(failure(error)),
             Err(error) => {
-                tracing::debug!(key, %error, "an answer goes another way");
+                tracing::debug!(key, %error, "a response cannot be sent; it is posted instead");
                 Ok(false)
             }
         }
     }
 }
 
-/// The delivery that a message answers, by the message's key.
+/// Returns the delivery that a message answers, by the message's key.
 fn answers(key: &str) -> Option<&str> {
     key.strip_prefix(PLATFORM)?.strip_prefix(':')?.strip_suffix(":answer")
 }
 
-/// The texts of sections.
+/// Returns the texts of sections, to be changed.
 fn texts(blocks: &mut Value) -> impl Iterator<Item = &mut String> {
     let blocks = blocks.as_array_mut().into_iter().flatten();
     blocks.filter_map(|block| match block.pointer_mut("/text/text") {
@@ -361,20 +365,20 @@ fn database(error: sqlx::Error) -> ChatError {
     ChatError::Transient(error.to_string())
 }
 
-/// When something may happen again, by name.
+/// Times of the next edit, by the name of the channel or installation.
 #[derive(Debug, Default)]
 struct Pace(Mutex<HashMap<String, Turns>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Turns {
     next: Instant,
-    /// How many were sent away since the last one had its turn.
+    /// Edits that had to wait since the last one was allowed.
     sent_away: u32,
 }
 
 impl Pace {
-    /// Takes a turn of all these names, or says how long to wait. Those who are sent away are given
-    /// different times, so that they do not all come back for the same turn.
+    /// Allows an edit for all these names, or returns how long to wait. Edits that must wait are
+    /// given different times, so that they do not all come back at once.
     fn turn(&self, paces: &[(&str, Duration)]) -> Option<Duration> {
         let now = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -396,7 +400,7 @@ impl Pace {
     }
 }
 
-/// After which a name is forgotten.
+/// Time without edits after which a name is forgotten.
 const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

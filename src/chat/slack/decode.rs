@@ -1,11 +1,11 @@
-//! From a delivery of Slack to what it means.
+//! Decodes deliveries of Slack.
 //!
-//! Invariant: only the fields that the meaning needs are read, and one that is absent, null or of
-//! another type is an error or not there; so a payload that Slack extends, or an installation for
-//! a whole organisation (`"team": null`), cannot make a delivery unreadable without need.
+//! Invariant: only the fields that are needed are read. A field that is null or of another type
+//! counts as absent, and is an error only if it is required; so a payload that Slack extends, or an
+//! installation for a whole organisation (`"team": null`), does not make a delivery unreadable.
 //!
-//! A delivery has one shape, whatever way it came: `{"type": "slash_commands" | "interactive" |
-//! "events_api", "payload": {...}}`, Socket Mode's envelope. Payloads:
+//! A delivery has one shape in Socket Mode and over HTTP: `{"type": "slash_commands" |
+//! "interactive" | "events_api", "payload": {...}}`, Socket Mode's envelope. Payloads:
 //! <https://docs.slack.dev/interactivity/implementing-slash-commands>,
 //! <https://docs.slack.dev/reference/interaction-payloads/block_actions-payload>,
 //! <https://docs.slack.dev/apis/events-api>.
@@ -18,15 +18,16 @@ use super::PLATFORM;
 use crate::app::intake::DecodeError;
 use metalbot_core::domain::inbound::{ChatLocation, Inbound, InboundBody, PlatformUser};
 
-/// Names what a form of ours became. Only the inbox reads it: nothing from outside can bring one.
+/// Type of a delivery that Metalbot made from a form. Only the inbox reads it: Slack cannot send
+/// one.
 const FORM: &str = "form";
 
-/// What a form of ours asks for, for the inbox.
+/// Encodes the request of a form as a delivery, for the inbox.
 pub fn form(inbound: &Inbound) -> Value {
     json!({ "type": FORM, "payload": inbound })
 }
 
-/// For the inbox.
+/// Decodes a stored delivery, for the inbox.
 pub fn decode(body: &Value) -> Result<Inbound, DecodeError> {
     if body["type"] == FORM {
         return Inbound::deserialize(&body["payload"])
@@ -35,8 +36,8 @@ pub fn decode(body: &Value) -> Result<Inbound, DecodeError> {
     read(body)?.ok_or_else(|| "it asks for nothing".into())
 }
 
-/// What a delivery means; `None` when it asks nothing of us: talk outside of threads, what bots
-/// say, kinds of events that we have no use for.
+/// Decodes a delivery of Slack; `None` if it is not for Metalbot: messages outside of threads,
+/// messages of bots, unused kinds of events.
 pub fn read(body: &Value) -> Result<Option<Inbound>, DecodeError> {
     let payload = &body["payload"];
     match body["type"].as_str() {
@@ -64,7 +65,7 @@ fn slash(payload: &Value) -> Result<Inbound, DecodeError> {
 
 fn click(payload: &Value) -> Result<Option<Inbound>, DecodeError> {
     let Ok(message) = text(payload, "/container/message_ts") else {
-        // Of a view; what views ask for is answered when it arrives.
+        // A button of a view; views are answered when they arrive.
         return Ok(None);
     };
     let action = &payload["actions"][0];
@@ -92,7 +93,7 @@ fn event(payload: &Value) -> Result<Option<Inbound>, DecodeError> {
     }
 }
 
-/// The channel that the bot was let into, if that is what a delivery tells.
+/// Returns the channel that the bot has joined, if the delivery is that event.
 /// <https://docs.slack.dev/reference/events/member_joined_channel>
 pub fn let_in(body: &Value) -> Result<Option<ChatLocation>, DecodeError> {
     let (payload, event) = (&body["payload"], &body["payload"]["event"]);
@@ -103,9 +104,9 @@ pub fn let_in(body: &Value) -> Result<Option<ChatLocation>, DecodeError> {
     location(payload, text(event, "/channel")?, None).map(Some)
 }
 
-/// Only what a person says in a thread that we began can be for us.
+/// Decodes a message: only a person's reply in a thread that the bot began can be for Metalbot.
 fn said(payload: &Value, event: &Value) -> Result<Option<Inbound>, DecodeError> {
-    // An app that posts with a person's token names both.
+    // A message that an app posts with a person's token has both a user and a `bot_id`.
     let of_a_person = event["bot_id"].is_null()
         && matches!(event["subtype"].as_str(), None | Some("thread_broadcast" | "file_share"));
     let Some(head) = event["thread_ts"].as_str() else { return Ok(None) };
@@ -120,7 +121,7 @@ fn said(payload: &Value, event: &Value) -> Result<Option<Inbound>, DecodeError> 
     }
     let channel = text(event, "/channel")?;
     Ok(Some(Inbound {
-        // Not the event's id: repeats of one message under several ids were seen.
+        // Not the event's id: Slack was seen to repeat one message under several ids.
         delivery: format!("message:{}/{channel}:{ts}", scope(payload)?),
         user: user(payload, who)?,
         location: location(payload, channel, Some(head))?,
@@ -143,7 +144,7 @@ fn reaction(payload: &Value, event: &Value, added: bool) -> Result<Option<Inboun
     }
     let (channel, message) = (text(item, "/channel")?, text(item, "/ts")?);
     let name = text(event, "/reaction")?;
-    // A hand of any colour is a hand.
+    // The skin tone (`+1::skin-tone-3`) makes no difference.
     let name = name.split_once("::").map_or(name, |(name, _)| name);
     let stamp = text(event, "/event_ts").or(text(payload, "/event_id"))?;
     let verb = if added { "react" } else { "unreact" };
@@ -161,7 +162,7 @@ fn reaction(payload: &Value, event: &Value, added: bool) -> Result<Option<Inboun
     }))
 }
 
-/// `1700000000.123456`, to the microsecond.
+/// Reads a time such as `1700000000.123456`, seconds with microseconds.
 fn moment(ts: &str) -> Option<OffsetDateTime> {
     let (seconds, micros) = ts.split_once('.')?;
     let micros = micros.parse().ok().filter(|_| micros.len() == 6)?;
@@ -169,13 +170,13 @@ fn moment(ts: &str) -> Option<OffsetDateTime> {
     at.checked_add(Duration::microseconds(micros))
 }
 
-/// The bot that an event was sent for.
+/// Returns the user id of the bot that an event was sent for.
 fn bot(payload: &Value) -> Option<&str> {
     let first = payload["authorizations"].get(0)?;
     first["user_id"].as_str().filter(|_| first["is_bot"] == true)
 }
 
-/// The installation that a payload was sent for: an organisation, or else a workspace.
+/// Returns the installation that a payload was sent for: an organisation, or else a workspace.
 pub fn scope(payload: &Value) -> Result<&str, DecodeError> {
     let first = &payload["authorizations"][0];
     let is_org = [payload, first].iter().any(|at| {
@@ -208,14 +209,14 @@ fn location(
     })
 }
 
-/// A text that is there and not empty.
+/// Reads a text at a JSON pointer. Fails if it is absent or empty.
 fn text<'a>(value: &'a Value, path: &str) -> Result<&'a str, DecodeError> {
     let found = value.pointer(path).and_then(Value::as_str).filter(|text| !text.is_empty());
     found.ok_or_else(|| format!("it has no text at {path}").into())
 }
 
-/// What a person saw when they typed: Slack escapes `& < >` and writes mentions and links as
-/// `<@U1>`, `<#C1|name>`, `<!here>`, `<https://e.org|e.org>`
+/// Text as the person saw it when they typed: Slack escapes `& < >` and writes mentions and links
+/// as `<@U1>`, `<#C1|name>`, `<!here>`, `<https://e.org|e.org>`
 /// (<https://docs.slack.dev/messaging/formatting-message-text>).
 pub fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -1,4 +1,4 @@
-//! Payloads as Slack documents them, and as they were seen to differ.
+//! Tests with payloads as Slack documents them, and with differences that were seen.
 
 use serde_json::{Value, json};
 
@@ -140,7 +140,7 @@ fn an_installation_for_a_whole_organisation_can_be_read() {
         "is_enterprise_install": true, "user": { "id": "W1" } });
     let inbound = meant(&click_with(org));
     assert_eq!((&*inbound.user.id, &*inbound.location.channel), ("E1/W1", "E1/C1"));
-    // Whatever workspace of it somebody is in, the channel is the same.
+    // The channel is the same in every workspace of the organisation.
     let org = json!({ "team": { "id": "T9" }, "enterprise": { "id": "E1" },
         "is_enterprise_install": true });
     assert_eq!(meant(&click_with(org)).location.channel, "E1/C1");

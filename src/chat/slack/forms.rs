@@ -1,7 +1,7 @@
-//! Modals and the app's home: what Slack wants to be answered while it waits.
+//! Modals and the app's home: deliveries that must be answered while Slack waits.
 //!
-//! Invariant: nothing is done here. What a person asks for by a form leaves as a delivery into the
-//! inbox, in the words of a typed command or as the press of a button.
+//! Invariant: no request is carried out here. A form that a person sends becomes a delivery in the
+//! inbox, as a typed command or as the press of a button.
 
 use std::sync::Arc;
 
@@ -23,16 +23,16 @@ use metalbot_core::domain::inbound::{ChatLocation, Inbound, InboundBody, Platfor
 use metalbot_core::domain::principal::Principal;
 use metalbot_core::domain::reply::Reply;
 
-/// Begins the `action_id` of buttons that ask something first; the question follows.
+/// Prefix of the `action_id` of buttons that ask something first; the question follows.
 pub const ASKS: &str = "ask:";
-/// Begins the `action_id` of buttons on the app's home; the batch follows.
+/// Prefix of the `action_id` of buttons on the app's home; the batch follows.
 pub const AT_HOME: &str = "home:";
-/// Names the shortcut in the manifest.
+/// Name of the shortcut in the manifest.
 pub const SHORTCUT: &str = "new_batch";
 /// Largest file of hosts, in bytes.
 const MOST_FILE: usize = 1024 * 1024;
 
-/// Why a form cannot be answered; for operators.
+/// Error of a form that cannot be answered; the text is for operators.
 #[derive(Debug, thiserror::Error)]
 enum ModalError {
     #[error(transparent)]
@@ -47,7 +47,7 @@ enum ModalError {
     App(#[from] crate::app::Error),
 }
 
-/// Why a file of hosts cannot be used; for the person.
+/// Error of a file of hosts that cannot be used; the text is for the person.
 #[derive(Debug, thiserror::Error)]
 enum FileError {
     #[error("the file could not be fetched from Slack; paste the hosts instead")]
@@ -56,10 +56,10 @@ enum FileError {
     NotAList(#[from] command::NotAList),
 }
 
-/// Words an answer as Markdown.
+/// Renders an answer as Markdown.
 pub type RenderNotice = Arc<dyn Fn(&Reply) -> String + Send + Sync>;
 
-/// What the forms work with.
+/// Handler of modals and of the app's home.
 #[derive(Clone)]
 pub struct ModalHandler {
     pub pool: PgPool,
@@ -69,15 +69,15 @@ pub struct ModalHandler {
 }
 
 impl ModalHandler {
-    /// As the ingest calls it.
+    /// The handler as functions that the ingest calls.
     pub fn forms(self) -> ModalHooks {
-        let desk = Arc::new(self);
+        let handler = Arc::new(self);
         ModalHooks {
             wants,
             answer: Arc::new(move |body| {
-                let desk = Arc::clone(&desk);
+                let handler = Arc::clone(&handler);
                 Box::pin(async move {
-                    match desk.answer(&body).await {
+                    match handler.answer(&body).await {
                         Ok(answer) => answer,
                         Err(error) => {
                             tracing::warn!(%error, "a form could not be answered");
@@ -143,12 +143,12 @@ impl ModalHandler {
         modal::notice("Who are you?", self.shown(&unknown))
     }
 
-    /// A notice as blocks.
+    /// Renders an answer as blocks.
     fn shown(&self, reply: &Reply) -> Value {
         self.shown_whole(reply).0
     }
 
-    /// The same, and whether nothing is left out.
+    /// Renders an answer as blocks; the second value is true if nothing is left out.
     fn shown_whole(&self, reply: &Reply) -> (Value, bool) {
         let message = Message { markdown: (self.words)(reply), card: None };
         let rendered = blocks::render(&message, false);
@@ -156,7 +156,7 @@ impl ModalHandler {
         (shown, rendered.whole.is_none())
     }
 
-    /// The first form was sent: its errors, or what it would do.
+    /// Answers the form for a new batch with its errors, or with a preview.
     async fn look_at(&self, payload: &Value) -> Result<ModalResponse, ModalError> {
         let (user, view) = (user(payload, "/user/id")?, &payload["view"]);
         let Some(who) = self.who(&user).await? else {
@@ -211,16 +211,16 @@ impl ModalHandler {
         }))
     }
 
-    /// The hosts of a file that was sent with a form.
+    /// Reads the hosts of a file that was sent with a form.
     async fn listed(&self, scope: &str, name: &str, url: &str) -> Result<String, FileError> {
         let content = self.api.download(scope, url, MOST_FILE).await.map_err(|error| {
-            tracing::warn!(%error, "a file of a form could not be read");
+            tracing::warn!(%error, "a file of a form could not be fetched from Slack");
             FileError::Fetch
         })?;
         Ok(command::listed(name, &content)?)
     }
 
-    /// The preview was sent: what it showed is asked for.
+    /// Submits the draft of a preview that was sent.
     async fn send(&self, payload: &Value) -> Result<ModalResponse, ModalError> {
         let user = user(payload, "/user/id")?;
         let Some(who) = self.who(&user).await? else {
@@ -239,7 +239,7 @@ impl ModalHandler {
         Ok(ModalResponse { response, deliver: vec![delivery(&inbound)] })
     }
 
-    /// A button asked something, and the person answered.
+    /// Delivers the press of a button whose question the person has answered.
     fn answered(&self, payload: &Value) -> Result<ModalResponse, ModalError> {
         let view = &payload["view"];
         let pressed =
@@ -271,9 +271,9 @@ impl ModalHandler {
             let meta = Meta { button: Some(pressed.clone()), ..Meta::default() };
             match self.open(payload, modal::ask(label, question, &meta)).await {
                 Ok(answer) => return Ok(answer),
-                // What was pressed counts; only the answer to the question is missing.
+                // The press still counts; only the answer to the question is missing.
                 Err(error) => {
-                    tracing::warn!(%error, label, "cannot ask a question; done without an answer");
+                    tracing::warn!(%error, label, "a button's question cannot be asked");
                 }
             }
         }
@@ -289,7 +289,7 @@ impl ModalHandler {
         Ok(ModalResponse { response: None, deliver: vec![delivery(&inbound)] })
     }
 
-    /// The fields of the action that was chosen; what was typed into the others stays.
+    /// Shows the fields of the action that was chosen; text in the other fields stays.
     async fn another_action(&self, payload: &Value) -> Result<ModalResponse, ModalError> {
         let view = &payload["view"];
         let chosen = payload["actions"][0]["selected_option"]["value"].as_str();
@@ -297,13 +297,13 @@ impl ModalHandler {
         let new = modal::new(&self.app.catalog, &self.app.limits, chosen, &meta);
         let request = json!({ "view_id": view["id"], "hash": view["hash"], "view": new });
         match self.api.post("views.update", decode::scope(payload)?, "", &request).await {
-            // The person chose again meanwhile, or closed it.
+            // The person chose again meanwhile, or closed the form.
             Ok(_) | Err(ApiError::Refused(_)) => Ok(ModalResponse::default()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The card that a button of the app's home stands for: `42` or `42:ask:...`.
+    /// Finds the card that a button of the app's home stands for: `42` or `42:ask:...`.
     async fn at_home(&self, at_home: &str, value: &str) -> Result<Pressed, ModalError> {
         let batch = at_home.split(':').next().unwrap_or_default();
         let batch = batch.parse().map_err(|_| DecodeError::from("a button of no batch"))?;
@@ -320,7 +320,8 @@ impl ModalHandler {
     }
 }
 
-/// What is answered here: commands that open a form, everything about views, buttons that ask.
+/// Returns whether a delivery is answered here: commands that open a form, everything about views,
+/// buttons that ask a question, and the bot's joining of a channel.
 fn wants(body: &Value) -> bool {
     let payload = &body["payload"];
     match body["type"].as_str() {
@@ -345,7 +346,7 @@ fn wants(body: &Value) -> bool {
     }
 }
 
-/// A button on a message.
+/// Reads the press of a button on a message.
 fn on_message(payload: &Value, value: &str) -> Result<Pressed, ModalError> {
     let field = |path: &str| payload.pointer(path).and_then(Value::as_str);
     let message =
@@ -381,12 +382,12 @@ fn respond(response: Value) -> Result<ModalResponse, ModalError> {
     Ok(ModalResponse { response: Some(response), deliver: Vec::new() })
 }
 
-/// An error at a field of the form.
+/// Answers with an error at a field of the form.
 fn errors(block: &str, message: &str) -> Result<ModalResponse, ModalError> {
     respond(json!({ "response_action": "errors", "errors": { block: message } }))
 }
 
-/// What the person is told when the fault is ours or Slack's.
+/// Answers the person after a fault of Metalbot or Slack.
 fn apology(body: &Value) -> ModalResponse {
     let text = "That did not work; nothing was done. Please try again, or type `/metal help`.";
     let response = match (body["type"].as_str(), body["payload"]["type"].as_str()) {

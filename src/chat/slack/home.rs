@@ -1,8 +1,9 @@
-//! The app's home: a person's batches and what waits for their approval, with buttons.
+//! The app's home: a person's batches and those that wait for their approval, with buttons.
 //! <https://docs.slack.dev/surfaces/app-home>
 //!
-//! Invariant: a page is published when the audit has grown since and it shows something else, a few
-//! seconds after the last time at the earliest; for whoever the user is then.
+//! Invariant: a page is published only when the audit has grown since the last time and the content
+//! has changed, at the earliest a few seconds after the last time, and with the user's present
+//! identity.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,10 +31,10 @@ use metalbot_core::domain::view::BatchView;
 const MOST_HOSTS: usize = 300;
 const MOST_NAME: usize = 80;
 
-/// The buttons of a batch's card.
+/// Function that returns the buttons of a batch's card.
 pub type Buttons = fn(&BatchView) -> Vec<Button>;
 
-/// What publishes the pages.
+/// Publisher of the pages.
 #[derive(Clone)]
 pub struct AppHomes {
     pub pool: PgPool,
@@ -43,7 +44,7 @@ pub struct AppHomes {
     pub words: RenderNotice,
 }
 
-/// Why a page is not shown.
+/// Error of a page that is not shown.
 #[derive(Debug, thiserror::Error)]
 enum PublishError {
     #[error("the database: {0}")]
@@ -56,7 +57,7 @@ enum PublishError {
 }
 
 impl PublishError {
-    /// The time after which Slack wants to be asked again, where it said so.
+    /// Time after which Slack wants to be asked again, if it named one.
     fn wait(&self) -> Option<Duration> {
         match self {
             PublishError::Slack(ApiError::Later { wait, .. }) => *wait,
@@ -68,18 +69,18 @@ impl PublishError {
 }
 
 impl AppHomes {
-    /// Publishes the pages that show what is no longer so; `true` when there were any.
+    /// Publishes the pages that are out of date; returns `true` if there were any.
     pub async fn run_once(self: Arc<Self>) -> anyhow::Result<bool> {
         let due = app_home::due(&self.pool, PLATFORM).await?;
         for home in &due {
-            // What is wrong with one page must not keep the others from being shown.
+            // An error of one page must not keep the others from being shown.
             match self.publish(home).await {
                 Ok(()) => {}
                 Err(PublishError::Database(error)) => return Err(error.into()),
                 Err(error) => {
                     let (why, wait) = (error.to_string(), error.wait());
                     let user = &home.platform_user_id;
-                    tracing::warn!(why, user, "cannot show a person's own page");
+                    tracing::warn!(why, user, "cannot show a person's own page in Slack");
                     app_home::failed(&self.pool, PLATFORM, home, wait, &why).await?;
                 }
             }
@@ -90,7 +91,8 @@ impl AppHomes {
     /// Shows a page.
     async fn publish(&self, due: &DueHome) -> Result<(), PublishError> {
         let user = PlatformUser { platform: PLATFORM.into(), id: due.platform_user_id.clone() };
-        // Not who they were when they opened it: accounts change hands.
+        // Identified anew, because the account may belong to another person since the page was
+        // opened.
         let view = match identify::identify(&self.pool, &self.app, &user).await {
             Ok(Some(who)) => view(&app_home::home(&self.pool, &who).await?, self.buttons),
             Ok(None) => self.of_stranger(user),
@@ -105,7 +107,7 @@ impl AppHomes {
         Ok(app_home::rendered(&self.pool, PLATFORM, due, &digest).await?)
     }
 
-    /// How to be known, for who is not.
+    /// Renders the page of an unknown user, which says how to become known.
     fn of_stranger(&self, user: PlatformUser) -> Value {
         let PlatformUser { platform, id } = user;
         let admins = self.app.policy.admins.iter().cloned().collect();
@@ -115,7 +117,7 @@ impl AppHomes {
     }
 }
 
-/// The page.
+/// Renders a person's page.
 fn view(page: &Home, buttons: Buttons) -> Value {
     let mut blocks = vec![header("Waiting for your approval")];
     part(&mut blocks, &page.waiting, buttons, "Nothing waits for you.");
@@ -131,7 +133,7 @@ fn part(blocks: &mut Vec<Value>, all: &[HomeBatch], buttons: Buttons, none: &str
     }
     for shown in all {
         blocks.push(section(&line(&shown.batch)));
-        // A button needs the card that it stands for.
+        // A button refers to the batch's card, so a batch without one gets none.
         let here = shown.card.as_ref().is_some_and(|(location, _)| location.platform == PLATFORM);
         let buttons = if here { buttons(&shown.batch) } else { Vec::new() };
         if !buttons.is_empty() {
@@ -142,7 +144,7 @@ fn part(blocks: &mut Vec<Value>, all: &[HomeBatch], buttons: Buttons, none: &str
     }
 }
 
-/// A batch in a few lines; those that a section has no room for are left out.
+/// Renders a batch in a few lines; lines beyond Slack's limit for a section are left out.
 fn line(batch: &BatchView) -> String {
     let hosts = beginning(&fold(&batch.hosts), MOST_HOSTS);
     let state = batch.state.as_str().replace('_', " ");
@@ -195,7 +197,7 @@ fn line(batch: &BatchView) -> String {
     text
 }
 
-/// A word of ours or of the directory, not too long.
+/// Escapes a name of Metalbot or of the directory, and cuts it if it is too long.
 fn name(text: &str) -> String {
     escape(&beginning(text, MOST_NAME))
 }

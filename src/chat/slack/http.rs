@@ -1,9 +1,8 @@
-//! HTTP mode: Slack sends deliveries to an address of ours, each signed.
+//! HTTP mode: Slack sends signed deliveries to Metalbot's address.
 //!
-//! Invariants: no more of a body is read than `MOST_BYTES`, whoever sends it, before the
-//! signature is known to be right; a request counts once, in whatever replica it arrives; a forged
-//! one learns nothing.
-//! <https://docs.slack.dev/authentication/verifying-requests-from-slack>
+//! Invariants: no more of a body is read than `MOST_BYTES` before the signature is known to be
+//! right; a request counts once, even if its repeat reaches another replica; the answer to a forged
+//! request reveals nothing. <https://docs.slack.dev/authentication/verifying-requests-from-slack>
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +21,14 @@ use super::ingest::{AnswerError, SlackIngest, Sorted};
 use crate::app::ingest::{Once, first};
 use secrecy::{ExposeSecret, SecretString};
 
-/// Where Slack sends everything: events, slash commands, interactions.
+/// Path for all of Slack's deliveries: events, slash commands, interactions.
 pub const PATH: &str = "/slack/events";
-/// Of a request's body.
+/// Largest body of a request.
 const MOST_BYTES: usize = 256 * 1024;
-/// How long a body may take to arrive.
+/// Longest time for a body to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(3);
-/// A signature is good for five minutes before and after its time.
+/// Time for which a signature is remembered: it is valid for five minutes before and after its
+/// time.
 const SIGNATURE: Duration = Duration::from_secs(11 * 60);
 
 #[derive(Clone)]
@@ -37,7 +37,7 @@ struct EventsState {
     verifier: Arc<SlackEventSignatureVerifier>,
 }
 
-/// The pages that Slack sends to.
+/// Routes that Slack sends to.
 pub fn router(ingest: SlackIngest, secret: &SecretString) -> Router {
     let secret = SlackSigningSecret(secret.expose_secret().into());
     let verifier = Arc::new(SlackEventSignatureVerifier::new(&secret));
@@ -100,7 +100,7 @@ async fn read(body: Body) -> Result<Bytes, StatusCode> {
     }
 }
 
-/// The signature of a request that Slack has signed a moment ago.
+/// Returns the signature of a request, if Slack has signed it at most five minutes ago.
 fn verified<'a>(
     verifier: &SlackEventSignatureVerifier,
     headers: &'a HeaderMap,
@@ -114,7 +114,7 @@ fn verified<'a>(
     Some(signature)
 }
 
-/// A request in the shape of Socket Mode's envelopes.
+/// Converts a request to the shape of Socket Mode's envelopes.
 fn envelope(headers: &HeaderMap, body: &[u8]) -> Value {
     let text = String::from_utf8_lossy(body);
     let content_type = headers.get("content-type").and_then(|value| value.to_str().ok());
@@ -136,7 +136,7 @@ fn envelope(headers: &HeaderMap, body: &[u8]) -> Value {
     }
 }
 
-/// The fields of `application/x-www-form-urlencoded`; `None` for what is none.
+/// Reads the fields of `application/x-www-form-urlencoded`; `None` if the text is not in that form.
 fn form(text: &str) -> Option<Map<String, Value>> {
     let part = |text: &str| -> Option<String> {
         let mut bytes = Vec::with_capacity(text.len());

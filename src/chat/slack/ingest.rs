@@ -1,4 +1,4 @@
-//! What both ways in have in common: what a delivery is, and that it is stored before it is
+//! Common part of Socket Mode and HTTP mode: sorts deliveries, and stores them before they are
 //! acknowledged.
 
 use std::sync::Arc;
@@ -17,25 +17,26 @@ use metalbot_core::domain::inbound::{Inbound, InboundBody};
 /// Presses of one button by one person within this time are one press.
 const DOUBLE_CLICK: Duration = Duration::from_secs(3);
 
-/// What answers a delivery at once, because Slack waits for it or a `trigger_id` runs out: slash
-/// commands that open a form, buttons of views, forms that were sent.
+/// Functions that answer a delivery at once, because Slack waits for it or a `trigger_id` expires:
+/// slash commands that open a form, buttons of views, forms that were sent.
 #[derive(Clone)]
 pub struct ModalHooks {
-    /// Whether a delivery is for the forms.
+    /// Returns whether a delivery is for the forms.
     pub wants: fn(&Value) -> bool,
-    /// Answers it, within [`ANSWER_WITHIN`].
+    /// Answers a delivery, within [`ANSWER_WITHIN`].
     pub answer: Arc<dyn Fn(Value) -> BoxFuture<'static, ModalResponse> + Send + Sync>,
 }
 
-/// How long a form may take; Slack gives up after three seconds.
+/// Longest time for the answer to a form; Slack gives up after three seconds.
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(2_500);
 
-/// What a form answers.
+/// Answer of a form.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ModalResponse {
-    /// Goes back with the acknowledgement: the errors at a form's fields, the next view.
+    /// Response that is sent with the acknowledgement: the errors at a form's fields, the next
+    /// view.
     pub response: Option<Value>,
-    /// What is to be stored before the acknowledgement, because a person asked for it.
+    /// Deliveries to be stored before the acknowledgement, because they are a person's requests.
     pub deliver: Vec<NewDelivery>,
 }
 
@@ -47,20 +48,20 @@ pub struct SlackIngest {
     pub api: Arc<WebApi>,
 }
 
-/// What is to be done with a delivery.
+/// Handling of a delivery.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Sorted {
-    /// It is to be stored.
+    /// The delivery is stored, then acknowledged.
     Store(NewDelivery),
-    /// It is to be answered at once.
+    /// The forms answer the delivery at once.
     AnswerNow,
-    /// It concerns nobody here.
+    /// The delivery is not for Metalbot; it is acknowledged and not stored.
     Drop,
-    /// It comes from where nothing can be done; this is what to say to it.
+    /// The delivery comes from an installation without a token; the value is the response, if any.
     Refuse(Option<Value>),
 }
 
-/// Why a form gets no answer in time.
+/// Error of a form that gets no answer in time.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
     #[error("a form took too long to answer")]
@@ -70,12 +71,12 @@ pub enum AnswerError {
 }
 
 impl SlackIngest {
-    /// Says what a delivery is. What cannot be read is stored as it is.
+    /// Decides how a delivery is handled. A delivery that cannot be read is stored as it is.
     pub fn sort(&self, body: Value) -> Sorted {
         if let Ok(scope) = decode::scope(&body["payload"])
             && !self.api.knows(scope)
         {
-            tracing::warn!(scope, "Slack delivers for an installation that there is no token for");
+            tracing::warn!(scope, "Slack sent a delivery of an installation without a token");
             return Sorted::Refuse(no_token(&body, scope));
         }
         if (self.forms.wants)(&body) {
@@ -96,7 +97,7 @@ impl SlackIngest {
         ingest::accept(&self.pool, deliveries).await
     }
 
-    /// Lets the forms answer, and stores what they hand on.
+    /// Lets the forms answer, and stores their deliveries.
     pub async fn answer(&self, body: Value) -> Result<Option<Value>, AnswerError> {
         let answering = (self.forms.answer)(body);
         let answer = tokio::time::timeout(ANSWER_WITHIN, answering)
@@ -107,7 +108,8 @@ impl SlackIngest {
     }
 }
 
-/// What a person is told who types where we have no token. To nothing else Slack shows an answer.
+/// Response to a person who types a command in an installation without a token. Slack shows no
+/// response to other deliveries.
 fn no_token(body: &Value, scope: &str) -> Option<Value> {
     let text = format!(
         "Nothing was done: Metalbot has no token for {scope}. Whoever runs it can add one to its \
@@ -117,7 +119,7 @@ fn no_token(body: &Value, scope: &str) -> Option<Value> {
     typed.then(|| json!({ "response_type": "ephemeral", "text": text }))
 }
 
-/// A delivery that can be read, for the inbox.
+/// Makes a delivery that can be read, for the inbox.
 fn delivery(inbound: Inbound, body: Value) -> NewDelivery {
     let mut once = Vec::new();
     if let InboundBody::Button { message, value, .. } = &inbound.body {
@@ -142,7 +144,7 @@ fn unreadable(body: Value) -> NewDelivery {
     let digest = hex::encode(Sha256::digest(body.to_string()));
     NewDelivery {
         platform: PLATFORM,
-        // In nobody's order: it must not hold up what people ask for.
+        // A sender of its own: it must not hold up people's requests.
         sender: format!("unreadable:{digest}"),
         key: format!("unreadable:{digest}"),
         body,
@@ -150,8 +152,9 @@ fn unreadable(body: Value) -> NewDelivery {
     }
 }
 
-/// What differs between two ways or two tries of one delivery is no part of it; neither is the
-/// verification token, which is a secret that Slack has long replaced by signatures.
+/// Removes the fields that differ between two tries of one delivery, or between Socket Mode and
+/// HTTP, so that a repeat is recognised. Also removes the verification token, a secret that Slack
+/// has long replaced by signatures.
 fn without_ids_of_the_way(mut body: Value) -> Value {
     if let Some(envelope) = body.as_object_mut() {
         for key in ["envelope_id", "retry_attempt", "retry_reason", "accepts_response_payload"] {
@@ -161,7 +164,8 @@ fn without_ids_of_the_way(mut body: Value) -> Value {
     let typed = body["type"] == "slash_commands";
     if let Some(payload) = body.get_mut("payload").and_then(Value::as_object_mut) {
         payload.remove("token");
-        // Who typed a command is answered there; whoever can see it can write in our name.
+        // Only commands are answered by it, so it is removed elsewhere: with it anybody can write
+        // in the bot's name.
         if !typed {
             payload.remove("response_url");
         }

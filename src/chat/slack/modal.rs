@@ -1,10 +1,10 @@
-//! The views of forms: what they look like, and what a person filled in.
+//! Views of forms: their layout, and the reading of a person's entries.
 //!
 //! Fields are blocks named `action`, `hosts`, `file`, `channel`, the names of the parameters of all
-//! actions, and `arg:ACTION:NAME` for an action's own, so that what was typed for one action is not
-//! taken for another's. Each block's element is named `v`, but for the action's, which is told of
-//! when it changes.
-//! <https://docs.slack.dev/surfaces/modals>, <https://docs.slack.dev/reference/views>
+//! actions, and `arg:ACTION:NAME` for an action's own, so that text typed for one action is not
+//! taken for another's. Each block's element is named `v`, except the action's (`choose_action`),
+//! of whose changes Slack notifies us. <https://docs.slack.dev/surfaces/modals>,
+//! <https://docs.slack.dev/reference/views>
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,26 +19,27 @@ use metalbot_core::command::{
 pub const NEW: &str = "new";
 pub const PREVIEW: &str = "preview";
 pub const ASK: &str = "ask";
-/// The element that says that another action was chosen.
+/// `action_id` of the element by which an action is chosen.
 pub const CHOOSE: &str = "choose_action";
 
-/// What a text field may hold at most, which is also what Slack allows.
+/// Longest text of a field, in characters, which is also Slack's limit.
 const MOST_TEXT: usize = 3_000;
 const MOST_OPTION: usize = 75;
 const MOST_OPTIONS: usize = 100;
 
-/// What a form knows besides its fields; Slack keeps it in `private_metadata`.
+/// Data of a form besides its fields; Slack keeps it in `private_metadata`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Meta {
     /// Slack's id of the channel where the form was opened.
     pub channel: Option<String>,
     /// The draft that a preview shows.
     pub draft: Option<String>,
-    /// The button that asked: its channel, thread and message as places name them, and its value.
+    /// The button whose question the form asks.
     pub button: Option<Pressed>,
 }
 
-/// A button that asks something before it counts as pressed.
+/// A button that asks something before it counts as pressed. Its channel is an id of ours, with the
+/// installation; its thread and message are Slack's own ids.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Pressed {
     pub channel: String,
@@ -48,7 +49,7 @@ pub struct Pressed {
 }
 
 impl Meta {
-    /// Of a view that Slack hands back.
+    /// Reads the data from a view that Slack sends.
     pub fn of(view: &Value) -> Meta {
         let text = view["private_metadata"].as_str().unwrap_or_default();
         serde_json::from_str(text).unwrap_or_default()
@@ -59,7 +60,7 @@ impl Meta {
     }
 }
 
-/// The form for a new batch, with the fields of the chosen action.
+/// Builds the form for a new batch, with the fields of the chosen action.
 pub fn new(catalog: &Catalog, limits: &CommandLimits, action: Option<&str>, meta: &Meta) -> Value {
     let chosen = action.and_then(|name| catalog.get(name)).or_else(|| catalog.actions().next());
     let mut blocks = vec![choose(catalog, chosen)];
@@ -155,7 +156,7 @@ fn argument(action: &ActionSpec, name: &str, spec: &ArgSpec) -> Value {
     input(&block, &label(name), element, Some(&hint), default.is_some())
 }
 
-/// The block of a field of a form about this action.
+/// Returns the name of the block of a field, in the form for this action.
 pub fn block_of(field: &Field, action: &str) -> String {
     match field {
         Field::Action => "action".into(),
@@ -165,11 +166,11 @@ pub fn block_of(field: &Field, action: &str) -> String {
     }
 }
 
-/// What a person filled in.
+/// Entries of a person in the form for a new batch.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Filled {
     pub action: String,
-    /// As it was pasted.
+    /// Hosts as they were pasted.
     pub hosts: String,
     /// Parameters that have a value.
     pub params: Vec<(String, String)>,
@@ -202,7 +203,7 @@ pub fn filled(view: &Value) -> Filled {
             name => {
                 let name = match name.strip_prefix(&own) {
                     Some(name) => name,
-                    // Of an action that was chosen before.
+                    // A field of an action that was chosen before.
                     None if name.starts_with("arg:") => continue,
                     None => name,
                 };
@@ -215,13 +216,13 @@ pub fn filled(view: &Value) -> Filled {
     filled
 }
 
-/// The action that is chosen in a form.
+/// Reads the action that is chosen in a form.
 pub fn chosen(view: &Value) -> Option<String> {
     let option = &view["state"]["values"]["action"][CHOOSE]["selected_option"];
     option["value"].as_str().map(str::to_owned)
 }
 
-/// What a form would do, in the blocks of a message; `may` offers to do it.
+/// Builds the preview of a form from the blocks of a message; if `may` is true it can be submitted.
 pub fn preview(blocks: Value, may: bool, meta: &Meta) -> Value {
     let mut view = json!({
         "type": "modal", "callback_id": PREVIEW, "title": plain("Preview"),
@@ -233,7 +234,7 @@ pub fn preview(blocks: Value, may: bool, meta: &Meta) -> Value {
     view
 }
 
-/// Asks for a line or two before a button counts as pressed.
+/// Builds the form that asks a button's question.
 pub fn ask(label: &str, question: &str, meta: &Meta) -> Value {
     let element = json!({
         "type": "plain_text_input", "action_id": "v", "multiline": true, "max_length": MAX_REASON,
@@ -246,13 +247,13 @@ pub fn ask(label: &str, question: &str, meta: &Meta) -> Value {
     })
 }
 
-/// What a person answered.
+/// Reads a person's answer to a button's question; `None` if it is empty.
 pub fn answer(view: &Value) -> Option<String> {
     let typed = view["state"]["values"]["answer"]["v"]["value"].as_str()?.trim();
     (!typed.is_empty()).then(|| typed.to_owned())
 }
 
-/// A view that only says something.
+/// Builds a view that only shows a text.
 pub fn notice(title: &str, blocks: Value) -> Value {
     json!({
         "type": "modal", "title": plain(&beginning(title, 24)), "close": plain("Close"),
@@ -260,7 +261,7 @@ pub fn notice(title: &str, blocks: Value) -> Value {
     })
 }
 
-/// A paragraph of plain text.
+/// Builds a block with a paragraph of plain text.
 pub fn paragraph(text: &str) -> Value {
     let text = beginning(&escape(text), MOST_TEXT);
     json!({ "type": "section", "text": { "type": "mrkdwn", "text": text, "verbatim": true } })
@@ -277,7 +278,7 @@ fn input(block: &str, label: &str, element: Value, hint: Option<&str>, optional:
     input
 }
 
-/// `max-fail` as a label: `Max fail`.
+/// Turns a name such as `max-fail` into a label: `Max fail`.
 fn label(name: &str) -> String {
     let mut letters = name.replace('-', " ").chars().collect::<Vec<char>>().into_iter();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())

@@ -1,7 +1,8 @@
-//! CommonMark to Slack's mrkdwn (<https://docs.slack.dev/messaging/formatting-message-text>).
+//! Conversion of CommonMark to Slack's mrkdwn
+//! (<https://docs.slack.dev/messaging/formatting-message-text>).
 //!
-//! Invariant: text stays text. `& < >` are escaped, so that nothing can become a mention, a channel
-//! ping or a link that is not made here; a character that mrkdwn would take for markup is followed
+//! Invariant: text stays text. `& < >` are escaped, so that no text can become a mention or a link
+//! that is not made here; a character that mrkdwn would take for markup is followed
 //! by a space of no width, because mrkdwn has no way to escape it.
 
 use crate::chat::MENTION;
@@ -16,18 +17,18 @@ const LONGEST_CODE: usize = 2_400;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Unit {
     pub runs: Vec<String>,
-    /// Something was left out.
+    /// True if some text was left out.
     pub cut: bool,
 }
 
 impl Unit {
-    /// In characters.
+    /// Length in characters.
     pub fn len(&self) -> usize {
         self.runs.iter().map(|run| run.chars().count()).sum()
     }
 }
 
-/// The units of a text, in order.
+/// Returns the units of a text, in order.
 pub fn units(markdown: &str) -> Vec<Unit> {
     let mut writer = Writer::default();
     for event in TextMergeStream::new(Parser::new(markdown)) {
@@ -37,7 +38,7 @@ pub fn units(markdown: &str) -> Vec<Unit> {
     writer.units
 }
 
-/// The text without any markup, whole.
+/// Returns the whole text without any markup.
 pub fn plain(markdown: &str) -> String {
     let mut out = String::new();
     for event in Parser::new(markdown) {
@@ -57,7 +58,7 @@ pub fn plain(markdown: &str) -> String {
     out.trim().to_owned()
 }
 
-/// Text in which nothing is a mention, a link or an entity.
+/// Escapes a text, so that nothing in it is a mention, a link or an entity.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
@@ -72,7 +73,7 @@ struct Writer {
     /// The number of the next item of each open list; `None` for one without numbers.
     lists: Vec<Option<u64>>,
     link: Option<String>,
-    /// Who is called by the link that is open.
+    /// Name of the person or group that the open link mentions.
     mention: Option<String>,
     link_text: String,
     code: Option<String>,
@@ -93,7 +94,7 @@ impl Writer {
             Event::Code(text) => {
                 let (text, cut) = shortened(&text, LONGEST_RUN);
                 self.unit.cut |= cut;
-                // A backtick would end the code, whatever stands before it.
+                // A backtick would end the code; mrkdwn cannot escape it.
                 let code = escape(&text).replace('`', "\u{2cb}");
                 self.push(if code.trim().is_empty() { code } else { format!("`{code}`") });
             }
@@ -196,7 +197,7 @@ impl Writer {
             self.link_text += &shown;
             return;
         }
-        // Markup touches its text: spaces stay outside.
+        // mrkdwn needs its marks next to the text, so spaces stay outside of them.
         let inner = shown.trim();
         if inner.is_empty() {
             return self.push(shown);
@@ -224,7 +225,7 @@ impl Writer {
     }
 }
 
-/// Escaped text in which no character makes markup.
+/// Escapes a text, so that no character of it makes markup.
 fn shown_as_is(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let chars: Vec<char> = text.chars().collect();
@@ -233,7 +234,7 @@ fn shown_as_is(text: &str) -> String {
             '&' => out += "&amp;",
             '<' => out += "&lt;",
             '>' => out += "&gt;",
-            // Within a word they are ordinary: `max_fail`.
+            // Within a word they are ordinary characters: `max_fail`.
             '*' | '_' | '~' | '`' => {
                 let word = |at: Option<usize>| {
                     at.and_then(|at| chars.get(at)).is_some_and(|c| c.is_alphanumeric())
@@ -249,7 +250,7 @@ fn shown_as_is(text: &str) -> String {
     out
 }
 
-/// The beginning of a text that is too long, up to a comma or a line where there is one.
+/// Cuts a text that is too long, at a comma or the end of a line if possible; `true` if it was cut.
 fn shortened(text: &str, most: usize) -> (String, bool) {
     let Some((end, _)) = text.char_indices().nth(most) else { return (text.to_owned(), false) };
     let kept = &text[..end];
@@ -321,7 +322,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_text_makes_an_angle_bracket(text in "\\PC{0,80}") {
-            // What links are made of aside, `<` never leaves unescaped.
+            // Only links that are made here contain an unescaped `<`.
             let escaped = crate::chat::slack::mrkdwn::shown_as_is(&text);
             proptest::prop_assert!(!escaped.contains(['<', '>']));
         }

@@ -1,8 +1,9 @@
-//! Who a Slack user is to the directory: the address that their own workspace has verified.
+//! Addresses of Slack users, by which the directory knows them: only addresses that the user's own
+//! workspace has verified.
 //!
-//! Invariant: only the installation's own people count. Whoever comes in through a shared channel
-//! may have any address in a workspace of theirs, and bots, guests by invitation that was not
-//! accepted, and accounts that were closed have none that means a person.
+//! Invariant: only the installation's own people count. A user from another workspace, who comes in
+//! through a shared channel, may have any address there. Bots, people who have not accepted their
+//! invitation, and closed accounts do not count either.
 //! <https://docs.slack.dev/reference/objects/user-object>
 
 use serde_json::Value;
@@ -17,7 +18,11 @@ pub async fn verified_email(api: &WebApi, user: &PlatformUser) -> Result<Option<
     match api.get("users.info", scope(&user.id), "", &params).await {
         Ok(answer) => Ok(email_of(&answer["user"], scope(&user.id)).map(str::to_owned)),
         Err(ApiError::Refused(code)) => {
-            tracing::warn!(code, user = user.id, "Slack does not say who a user is");
+            tracing::warn!(
+                code,
+                user = user.id,
+                "Slack refuses to name the address of a user; taken as unknown"
+            );
             Ok(None)
         }
         Err(error) => Err(error),
@@ -41,7 +46,7 @@ pub async fn user_by_email(
     Ok(id.map(|id| format!("{scope}/{id}")))
 }
 
-/// The address of a user of this installation.
+/// Returns the verified address of a user, if they are one of this installation's own people.
 fn email_of<'a>(user: &'a Value, scope: &str) -> Option<&'a str> {
     let is = |flag: &str| user[flag] == true;
     let own = user["team_id"] == scope || user["enterprise_user"]["enterprise_id"] == scope;

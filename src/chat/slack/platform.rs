@@ -1,4 +1,4 @@
-//! What the use cases ask of Slack.
+//! Slack's answers to the questions of the use cases.
 
 use async_trait::async_trait;
 
@@ -27,7 +27,7 @@ impl From<ApiError> for PlatformError {
 }
 
 impl ApiError {
-    /// What may be done after it.
+    /// Class of the error, which decides whether the call may be repeated.
     pub fn class(&self) -> ErrorClass {
         match self {
             ApiError::Later { .. } => ErrorClass::Transient,

@@ -1,11 +1,11 @@
-//! Socket Mode: deliveries over a connection that we open, so that no public address is needed.
+//! Socket Mode: deliveries over a connection that Metalbot opens, so no public address is needed.
 //!
-//! A loop of our own, since the crate's awaits each callback before it reads on, drops what it
-//! cannot parse, and connects again after a fixed pause.
+//! The loop is our own: the crate's loop waits for each callback before it reads on, drops messages
+//! that it cannot parse, and connects again after a fixed pause.
 //!
-//! Invariants: an envelope is acknowledged when it is stored and not before; the read loop waits
-//! for nothing but the socket; deliveries of one connection are stored in the order in which they
-//! came. A process counts as connected from `hello` to the end of a connection.
+//! Invariants: an envelope is acknowledged only after it was stored; the read loop waits for
+//! nothing but the socket; deliveries of one connection are stored in the order in which they came.
+//! A process counts as connected from `hello` to the end of a connection.
 //! <https://docs.slack.dev/apis/events-api/using-socket-mode>
 
 use secrecy::ExposeSecret;
@@ -30,33 +30,33 @@ use super::ingest::{SlackIngest, Sorted};
 use super::web_api::{ApiError, WebApi};
 use crate::app::ingest::NewDelivery;
 
-/// To open a connection, and until its `hello`.
+/// Longest time to open a connection, until its `hello`, and to send a frame.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often we ask whether the other side is there, and how long silence may last.
+/// Time between two pings, and longest time without a frame before the connection is given up.
 const PING: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(35);
 /// Shortest and longest pause before another try.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How long a connection that Slack wants replaced may still bring something.
+/// Time for which a connection that Slack wants replaced is still read.
 const FAREWELL: Duration = Duration::from_secs(60);
-/// Envelopes of one connection that wait to be stored; more are left to Slack's retries.
+/// Most envelopes of one connection that wait to be stored; more are left to Slack's retries.
 const WAITING: usize = 2_000;
-/// Envelopes stored in one transaction.
+/// Most envelopes stored in one transaction.
 const AT_ONCE: usize = 64;
-/// ModalHooks of one connection that are answered at a time.
+/// Most forms of one connection that are answered at a time.
 const FORMS: usize = 32;
-/// Bytes; Slack's largest payload is a form's, far below it.
+/// Largest frame in bytes; Slack's largest payload, a form's, is far smaller.
 const MAX_FRAME: usize = 4 << 20;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// How many connections of this process have been greeted and are up.
+/// Count of this process's connections that are up: Slack has sent `hello`.
 #[derive(Clone, Debug, Default)]
 pub struct Connections(Arc<AtomicUsize>);
 
 impl Connections {
-    /// Whether deliveries can come in.
+    /// Returns whether deliveries can come in.
     pub fn any(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
     }
@@ -78,18 +78,18 @@ impl Drop for Up {
     }
 }
 
-/// Why a connection needs a successor.
+/// Time at which the next connection is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Successor {
-    /// Slack asked for it, and still sends on the old one.
+    /// At once: Slack asked for it, and still sends on the old connection.
     AtOnce,
-    /// It ended after it had been greeted.
+    /// After a short pause: the old connection worked (`hello` had come) and then ended.
     Soon,
-    /// It never worked.
+    /// After a pause that grows: the old connection never worked.
     Later,
 }
 
-/// Keeps a connection open until it is told to stop.
+/// Keeps a connection to Slack open until `stop` is cancelled.
 pub async fn run_socket(
     api: Arc<WebApi>,
     ingest: SlackIngest,
@@ -107,7 +107,7 @@ pub async fn run_socket(
                 asked.await.unwrap_or(Successor::Soon)
             }
             Err(error) => {
-                tracing::warn!(%error, failures, "no connection to Slack");
+                tracing::warn!(%error, failures, "cannot connect to Slack");
                 if let ApiError::Later { wait: Some(wait), .. } = error {
                     pause(jitter(wait.min(LONGEST_PAUSE)), &stop).await;
                 }
@@ -122,12 +122,13 @@ pub async fn run_socket(
     while open.join_next().await.is_some() {}
 }
 
-/// Doubles with every failure, and lets no two processes come back at the same moment.
+/// Pause before the next try. It doubles with every failure, and is random in part, so that
+/// processes do not all connect at the same moment.
 fn pause_after(failures: u32) -> Duration {
     jitter((FIRST_PAUSE * 2u32.saturating_pow(failures.min(10))).min(LONGEST_PAUSE))
 }
 
-/// Between half of a time and all of it.
+/// Random time between half of `time` and all of it.
 fn jitter(time: Duration) -> Duration {
     time.mul_f64(rand::random_range(0.5..=1.0))
 }
@@ -147,7 +148,7 @@ async fn connect(api: &WebApi) -> Result<Socket, ApiError> {
     let connecting = connect_async_with_config(url.expose_secret(), Some(config), true);
     match timeout(PATIENCE, connecting).await {
         Ok(Ok((socket, _))) => Ok(socket),
-        // The address holds a ticket, and some of these errors hold the address.
+        // The address holds a secret ticket, and some of these errors hold the address.
         Ok(Err(_)) | Err(_) => Err(ApiError::Unknown("the connection cannot be opened".into())),
     }
 }
@@ -191,19 +192,19 @@ async fn serve(
                 Some(Err(_)) | None => break "the connection broke",
             },
             Some(ack) = acked.recv() => {
-                if send(&mut sink, ack).await.is_err() { break "it takes no acknowledgements" }
+                if send(&mut sink, ack).await.is_err() { break "acknowledgements cannot be sent" }
             }
             _ = ping.tick() => {
                 if let Some(why) = reader.overdue() { break why }
                 let ping = sink.send(Message::Ping(Vec::new().into()));
-                if timeout(PATIENCE, ping).await.is_err() { break "it takes nothing" }
+                if timeout(PATIENCE, ping).await.is_err() { break "pings cannot be sent" }
             }
             () = stop.cancelled() => break "the process stops",
         }
     };
-    tracing::info!(why, "a connection to Slack ends");
+    tracing::info!(why, "a connection to Slack ended");
     reader.ask_for_successor(if reader.up.is_some() { Successor::Soon } else { Successor::Later });
-    // What was read is still stored and acknowledged, where the other side listens.
+    // Envelopes that were read are still stored, and acknowledged if the connection still works.
     let Reader { waiting, acks, mut forms, .. } = reader;
     drop((waiting, acks));
     let _ = timeout(PATIENCE, async {
@@ -217,7 +218,7 @@ async fn serve(
     .await;
 }
 
-/// Takes an envelope off Slack's hands, and shows a response where it has a place for one.
+/// Builds the acknowledgement of an envelope, with the response to a form if there is one.
 fn ack(id: Option<String>, response: Option<Value>) -> Value {
     let mut ack = json!({ "envelope_id": id });
     if let Some(response) = response {
@@ -247,17 +248,17 @@ struct Reader {
     forms: JoinSet<()>,
     opened: Instant,
     heard: Instant,
-    /// When a connection that was replaced ends.
+    /// Time at which a connection that was replaced is closed.
     until: Option<Instant>,
 }
 
 impl Reader {
-    /// Takes one frame; the error is why the connection ends.
+    /// Handles one frame; the error is the reason why the connection ends.
     fn take(&mut self, frame: Message) -> Result<(), &'static str> {
         self.heard = Instant::now();
         match frame {
             Message::Text(text) => self.take_text(&text),
-            Message::Close(_) => Err("Slack closed it"),
+            Message::Close(_) => Err("Slack closed the connection"),
             // Pings are answered by the library.
             _ => Ok(()),
         }
@@ -273,7 +274,10 @@ impl Reader {
         match body["type"].as_str() {
             Some("hello") => {
                 self.up = Some(Up::new(&self.connections));
-                tracing::info!(connections = body["num_connections"].as_u64(), "Slack says hello");
+                tracing::info!(
+                    connections = body["num_connections"].as_u64(),
+                    "connected to Slack"
+                );
             }
             Some("disconnect") => return self.asked_to_leave(&body),
             _ => {
@@ -305,7 +309,7 @@ impl Reader {
                 self.up = None;
                 Err("the app has too many connections: at most 10 processes can connect")
             }
-            _ => Err("Slack asked us to leave"),
+            _ => Err("Slack asked to end the connection"),
         }
     }
 
@@ -333,7 +337,7 @@ impl Reader {
     fn answer(&mut self, id: Option<String>, body: Value) {
         while self.forms.try_join_next().is_some() {}
         if self.forms.len() >= FORMS {
-            tracing::warn!("too many forms wait for an answer");
+            tracing::warn!("too many forms wait for an answer; this one gets none");
             return;
         }
         let (ingest, acks) = (self.ingest.clone(), self.acks.clone());
@@ -347,15 +351,15 @@ impl Reader {
         });
     }
 
-    /// Why the connection ends now although it did not break.
+    /// Reason why the connection must be closed now although it did not break.
     fn overdue(&self) -> Option<&'static str> {
         let now = Instant::now();
         if now - self.heard > SILENCE {
-            Some("nothing was heard for too long")
+            Some("Slack sent nothing for too long")
         } else if self.until.is_some_and(|until| now > until) {
-            Some("it was replaced")
+            Some("the connection was replaced")
         } else if self.up.is_none() && now - self.opened > PATIENCE {
-            Some("it was never greeted")
+            Some("Slack sent no hello")
         } else {
             None
         }
@@ -376,11 +380,11 @@ async fn store_in_order(
         if ingest.store(&deliveries).await.is_ok() {
             stored.resize(deliveries.len(), true);
         } else {
-            // One that cannot be stored must not take the others along.
+            // A delivery that cannot be stored must not keep the others from being stored.
             for delivery in &deliveries {
                 let result = ingest.store(std::slice::from_ref(delivery)).await;
                 if let Err(error) = &result {
-                    tracing::warn!(%error, "a delivery of Slack was not stored; it is not acknowledged");
+                    tracing::warn!(%error, "a delivery of Slack was not stored or acknowledged");
                 }
                 stored.push_back(result.is_ok());
             }

@@ -1,9 +1,9 @@
-//! Slack's Web API: each call with a deadline, each failure in a class.
+//! Client of Slack's Web API: each call has a deadline, each failure has a class.
 //!
-//! Invariants: no error holds a body or an address of a request, since a token, a ticket or a
-//! person's text may stand there; a token goes nowhere but to Slack, and encrypted, or to a stand-in
-//! on this machine; only the fields that we need are read of an answer, so that a
-//! message's `metadata` of any shape cannot make a call that succeeded look like a failure.
+//! Invariants: no error holds a body or an address of a request, because these may hold a token, a
+//! ticket or a person's text; a token is sent only to Slack, encrypted, or to a simulator on this
+//! machine; only the fields that are needed are read of an answer, so that a message's `metadata`
+//! of any shape cannot make a call that succeeded look like a failure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -22,49 +22,49 @@ use slack_morphism::prelude::*;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// Of a call without an answer.
+/// Longest wait for the answer to a call.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Of a file: the form that it came with waits for an answer.
+/// Longest time to fetch a file; short, because Slack waits for the answer to its form.
 const FILE: Duration = Duration::from_secs(2);
-/// Where Slack asks for patience and does not say how much.
+/// Wait after a rate limit without a `Retry-After`.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A token that is not valid may be replaced; until then it makes no sense to ask often.
+/// Wait after a refused token: an operator may replace it, and frequent tries would not help.
 const NO_TOKEN: Duration = Duration::from_secs(60);
 
-/// Where Slack's addresses are; the second is its cloud for governments.
+/// Domains of Slack's addresses; the second is its cloud for governments.
 const DOMAINS: [&str; 2] = ["slack.com", "slack-gov.com"];
 
-/// Why a call did not succeed.
+/// Error of a call; the variant is its class.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ApiError {
     /// Nothing was done; the same call may succeed after a while.
     #[error("{why}")]
     Later { wait: Option<Duration>, why: String },
-    /// It may have been done.
+    /// The outcome is unknown: it may have been done.
     #[error("{0}")]
     Unknown(String),
-    /// Slack's code of the refusal: `channel_not_found`.
+    /// Slack refused it for good; the text is Slack's code, such as `channel_not_found`.
     #[error("{0}")]
     Refused(String),
 }
 
-/// How to reach Slack.
+/// Settings of the client.
 #[derive(Clone, Debug)]
 pub struct SlackSettings {
-    /// `https://slack.com/api`, or a stand-in on this machine.
+    /// `https://slack.com/api`, or a simulator on this machine.
     pub api_url: String,
-    /// By installation: a workspace or an organisation.
+    /// Tokens by installation: a workspace or an organisation.
     pub bots: Bots,
-    /// Opens Socket Mode connections.
+    /// Token that opens Socket Mode connections.
     pub app_token: Option<SecretString>,
 }
 
 /// The bots' tokens.
 #[derive(Clone, Debug)]
 pub enum Bots {
-    /// Of the only installation, whose id Slack tells.
+    /// Token of the only installation, whose id is asked of Slack.
     One(SecretString),
-    /// By the installation's id: `T123`, or `E12` of an organisation.
+    /// Tokens by the installation's id: `T123`, or `E12` of an organisation.
     Each(BTreeMap<String, SecretString>),
 }
 
@@ -73,15 +73,15 @@ enum Tokens {
     Each(BTreeMap<String, SlackApiToken>),
 }
 
-/// The client.
+/// Client of Slack's Web API.
 pub struct WebApi {
     client: SlackHyperClient,
     other: OnceLock<reqwest::Client>,
     bots: Tokens,
     app: Option<SlackApiToken>,
-    /// Whether addresses on this machine are fine, without encryption: Slack is a stand-in.
+    /// True if unencrypted addresses on this machine are accepted, because Slack is simulated.
     plain: bool,
-    /// Until when Slack wants to hear no more of a method, by method, installation and channel.
+    /// End of the wait after a rate limit or a refused token, by method, installation and channel.
     quiet: Mutex<HashMap<(&'static str, String, String), Instant>>,
 }
 
@@ -92,7 +92,7 @@ impl fmt::Debug for WebApi {
 }
 
 impl WebApi {
-    /// Fails when the system's certificates cannot be read.
+    /// Makes the client. Fails if the system's certificates cannot be read.
     pub fn new(settings: &SlackSettings) -> std::io::Result<WebApi> {
         let plain = settings.api_url.parse().is_ok_and(|url| is_plain_and_here(&url, "http"));
         let roots = HttpsConnectorBuilder::new().with_native_roots()?;
@@ -119,8 +119,8 @@ impl WebApi {
         })
     }
 
-    /// Whether an installation is one of ours. The id of the only one is not known at once; until
-    /// then any may be it.
+    /// Returns whether there is a token for an installation. The id of an only installation is not
+    /// known at first; until then the answer is yes for every id.
     pub fn knows(&self, scope: &str) -> bool {
         match &self.bots {
             Tokens::One { of, .. } => of.get().is_none_or(|own| own == scope),
@@ -128,13 +128,13 @@ impl WebApi {
         }
     }
 
-    /// Asks Slack whose the only token is; `false` when it does not say.
+    /// Asks Slack for the installation of the only token; returns `false` if it does not answer.
     pub async fn learn(&self) -> bool {
         let Tokens::One { of, .. } = &self.bots else { return true };
         let said = match self.get("auth.test", "", "", &[]).await {
             Ok(said) => said,
             Err(error) => {
-                tracing::warn!(%error, "Slack does not say whose the bot's token is");
+                tracing::warn!(%error, "Slack does not name the installation of the bot's token");
                 return false;
             }
         };
@@ -146,7 +146,7 @@ impl WebApi {
     fn bot(&self, scope: &str) -> Result<&SlackApiToken, ApiError> {
         match &self.bots {
             Tokens::One { token, .. } => Ok(token),
-            // The next configuration may have it; what waits must not be lost until then.
+            // The next configuration may have the token; messages must not be lost until then.
             Tokens::Each(tokens) => tokens.get(scope).ok_or_else(|| ApiError::Later {
                 wait: Some(NO_TOKEN),
                 why: format!("there is no token for {scope}"),
@@ -222,7 +222,7 @@ impl WebApi {
         else {
             return Err(ApiError::Unknown("it gave no location for a file".into()));
         };
-        // The token goes along.
+        // The token is sent with the file, so the address must be Slack's.
         let url = self.at_slack(url)?;
         let session = self.client.open_session(self.bot(scope)?);
         let sending = session.http_session_api.http_post_uri_binary::<Value>(
@@ -241,8 +241,8 @@ impl WebApi {
         self.post("files.completeUploadExternal", scope, channel, &request).await.map(drop)
     }
 
-    /// Answers a slash command where it was typed, wherever that was, for the person alone. Good for
-    /// half an hour and five answers.
+    /// Answers a slash command in the channel where it was typed, for the person alone. An address
+    /// can be used for 30 minutes and five answers.
     /// <https://docs.slack.dev/interactivity/handling-user-interaction#message_responses>
     pub async fn respond(&self, url: &str, answer: &Value) -> Result<(), ApiError> {
         let url = self.at_slack(url)?;
@@ -261,7 +261,8 @@ impl WebApi {
         }
     }
 
-    /// The client for addresses that Slack hands out. It reads the system's certificates once.
+    /// Client for addresses that Slack names in deliveries. It reads the system's certificates
+    /// once.
     fn other(&self) -> Result<&reqwest::Client, ApiError> {
         if let Some(client) = self.other.get() {
             return Ok(client);
@@ -272,7 +273,7 @@ impl WebApi {
         Ok(self.other.get_or_init(|| new))
     }
 
-    /// An address of Slack's own, whatever a delivery says.
+    /// Checks that an address is Slack's own, whatever a delivery says.
     fn at_slack(&self, url: &str) -> Result<Url, ApiError> {
         let refused = |why: &str| ApiError::Refused(why.to_owned());
         let url: Url = url.parse().map_err(|_| refused("no address"))?;
@@ -288,10 +289,10 @@ impl WebApi {
         }
     }
 
-    /// Fetches a file that a person shared with the app; at most so many bytes of it.
+    /// Fetches a file that a person shared with the app. Fails if it has more than `most` bytes.
     pub async fn download(&self, scope: &str, url: &str, most: usize) -> Result<Vec<u8>, ApiError> {
         let refused = |why: &str| ApiError::Refused(why.to_owned());
-        // The token goes nowhere else.
+        // The token must not be sent anywhere else.
         let url = self.at_slack(url)?;
         let later = |error: reqwest::Error| ApiError::Later {
             wait: None,
@@ -313,7 +314,7 @@ impl WebApi {
         Ok(content)
     }
 
-    /// Refuses a call while Slack wants to hear no more of its kind.
+    /// Refuses a call while the wait after an earlier call of its kind lasts.
     fn may_call(&self, method: &'static str, scope: &str, channel: &str) -> Result<(), ApiError> {
         let now = Instant::now();
         let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
@@ -335,7 +336,7 @@ impl WebApi {
         call: impl Future<Output = Result<Value, SlackClientError>>,
     ) -> Result<Value, ApiError> {
         let error = match tokio::time::timeout(DEADLINE, call).await {
-            // The crate takes a failure that names no error for a success.
+            // The crate takes a failure without an error code for a success.
             Ok(Ok(answer)) if answer["ok"] == false => {
                 ApiError::Unknown(format!("{method}: it failed and does not say why"))
             }
@@ -352,7 +353,7 @@ impl WebApi {
     }
 }
 
-/// Whether an address of this scheme is on this machine.
+/// Returns whether an address has this scheme and is on this machine.
 fn is_plain_and_here(url: &Url, scheme: &str) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     url.scheme() == scheme
@@ -369,7 +370,7 @@ fn class_of(method: &str, error: &SlackClientError) -> ApiError {
         SlackClientError::ApiError(refusal) => match refusal.code.as_str() {
             "ratelimited" | "rate_limited" => later(Some(PATIENCE), "Slack asked for patience"),
             "service_unavailable" | "team_added_to_org" => later(None, &refusal.code),
-            // A person has to mend these; what waits must not be lost until then.
+            // An operator has to correct these; messages must not be lost until then.
             "invalid_auth" | "not_authed" | "account_inactive" | "token_revoked"
             | "token_expired" | "missing_scope" | "no_permission" | "ekm_access_denied"
             | "accesslimited" | "org_login_required" => {
@@ -377,11 +378,11 @@ fn class_of(method: &str, error: &SlackClientError) -> ApiError {
                 tracing::warn!(
                     method,
                     code,
-                    "see what `metalbot operator slack check` says of the token"
+                    "Slack refuses the token; run `metalbot operator slack check`"
                 );
                 later(Some(NO_TOKEN), code)
             }
-            // Documented as: something may have been done before it went wrong.
+            // Slack documents that something may have been done before these errors.
             "internal_error" | "fatal_error" | "request_timeout" => {
                 ApiError::Unknown(format!("{method}: {}", refusal.code))
             }

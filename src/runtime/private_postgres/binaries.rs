@@ -1,15 +1,15 @@
-//! Where the machine keeps PostgreSQL's server programs, and which processes are servers.
+//! Finds PostgreSQL's server programs on the machine, and recognises processes that are servers.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// For the error message.
+/// Searched folders, for the error message.
 pub(super) const LOOKED: &str = "/usr/lib/postgresql/*/bin, /usr/pgsql-*/bin, Homebrew's folders, \
                                  pg_config --bindir and PATH";
 
-/// Folders that hold one folder per version, and what the latter's names begin with.
+/// Folders that hold one folder per version, and the prefix of the latter's names.
 const PLACES: [(&str, &str); 5] = [
     ("/usr/lib/postgresql", ""),
     ("/usr", "pgsql-"),
@@ -22,7 +22,7 @@ const PLACES: [(&str, &str); 5] = [
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Binaries {
     pub(super) folder: PathBuf,
-    /// Major and minor.
+    /// Major and minor version.
     version: (u32, u32),
 }
 
@@ -36,10 +36,10 @@ impl Binaries {
         Some(Binaries { folder, version })
     }
 
-    /// The version as `PG_VERSION` of a cluster gives it.
+    /// Major version in the form of a cluster's `PG_VERSION`.
     pub(super) fn major(&self) -> String {
         match self.version {
-            // Before version 10 the second number was part of it.
+            // Before version 10 the second number was part of the major version.
             (major @ 0..10, minor) => format!("{major}.{minor}"),
             (major, _) => major.to_string(),
         }
@@ -72,11 +72,11 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
     Some((major, numbers.next().unwrap_or(0)))
 }
 
-/// Whether the process is the PostgreSQL server of this data folder.
+/// Returns whether the process is the PostgreSQL server of this data folder.
 pub(super) fn is_server_of(pid: u32, data: &Path) -> bool {
     let process = PathBuf::from(format!("/proc/{pid}"));
     if process.exists() {
-        // A server works inside its data folder. Another program there is told by its name; a
+        // A server's working folder is its data folder. Another program there has another name; a
         // zombie has no folder.
         let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
         return matches!(name.trim(), "postgres" | "postmaster")
@@ -86,7 +86,7 @@ pub(super) fn is_server_of(pid: u32, data: &Path) -> bool {
     ps(pid).is_some_and(|program| Path::new(&program).file_name().is_some_and(named))
 }
 
-/// Whether any process has this pid.
+/// Returns whether any process has this pid.
 pub(super) fn is_alive(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists() || ps(pid).is_some()
 }

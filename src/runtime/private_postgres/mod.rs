@@ -1,14 +1,14 @@
 //! A private PostgreSQL cluster in the state folder, from the machine's own binaries.
 //!
-//! Invariants: nobody but the user who runs it (and root) reaches it: it listens on a Unix socket
-//! in a folder of mode 0700 and on no network address. PostgreSQL refuses to run as root, so root
-//! runs it as the user `postgres`. It is no child of the terminal's process group: Ctrl-C reaches
-//! Metalbot alone, which ends its work and then stops the cluster. A cluster that a killed
-//! Metalbot left running is adopted.
+//! Invariants: only the user who runs the cluster (and root) can connect to it: it listens on a
+//! Unix socket in a folder of mode 0700 and on no network address. PostgreSQL refuses to run as
+//! root, so root runs it as the user `postgres`. The server is not in the terminal's process group:
+//! Ctrl-C stops Metalbot alone, which ends its work and then stops the cluster. If Metalbot was
+//! killed and its cluster still runs, the next process adopts it.
 //!
 //! ```text
 //! STATE/postgres.lock      held by the process that stops the cluster
-//! STATE/postgres.log       what the server says
+//! STATE/postgres.log       the server's log
 //! STATE/postgres/data      the cluster, complete or absent
 //! STATE/postgres/run       the socket, unless the path is too long for one
 //! ```
@@ -31,10 +31,10 @@ use server::{Server, run, url};
 
 /// Role and database of Metalbot in its cluster.
 const NAME: &str = "metalbot";
-/// Crash recovery after `kill -9` of the server replays its log first.
+/// Longest time for a start; after a crash the server replays its write-ahead log first.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
-/// How the server runs. An adopted one keeps what it was started with.
+/// Settings of the server. An adopted server keeps the settings that it was started with.
 #[derive(Clone, Debug)]
 pub struct PostgresSettings {
     /// `false` is for tests only: a power failure then loses the cluster.
@@ -48,7 +48,7 @@ impl Default for PostgresSettings {
     }
 }
 
-/// Why there is no cluster. Each message says what to do.
+/// Error of a cluster that cannot be used. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     #[error(
@@ -96,21 +96,21 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> ClusterError {
 #[derive(Debug)]
 pub struct PrivatePostgres {
     url: String,
-    /// `None` once stopped, and for a guest: another process of this folder stops the cluster.
+    /// `None` after a stop, and if another process started the cluster and will stop it.
     running: Option<Running>,
 }
 
 #[derive(Debug)]
 struct Running {
     server: Server,
-    /// `None` when adopted.
+    /// `None` if the server was adopted.
     child: Option<Child>,
     socket_folder: PathBuf,
     _lock: File,
 }
 
 impl PrivatePostgres {
-    /// Starts the cluster of this state folder, making it when there is none.
+    /// Starts the cluster of this state folder, and makes it first if there is none.
     pub async fn start(state_dir: &Path) -> Result<PrivatePostgres, ClusterError> {
         PrivatePostgres::start_with(state_dir, &PostgresSettings::default()).await
     }
@@ -146,7 +146,10 @@ impl PrivatePostgres {
         loop {
             let (child, socket_folder) = match server.running() {
                 Some(postmaster) => {
-                    tracing::info!(pid = postmaster.pid, "adopting the private cluster");
+                    tracing::info!(
+                        pid = postmaster.pid,
+                        "using a private cluster that was left running"
+                    );
                     (None, postmaster.socket_folder)
                 }
                 None => {
@@ -166,7 +169,7 @@ impl PrivatePostgres {
                 PrivatePostgres { url: url(&socket_folder, NAME), running: Some(running) };
             let child = cluster.running.as_mut().and_then(|running| running.child.as_mut());
             match server.wait_ready(&socket_folder, child).await {
-                // Connections of a server that was killed take a moment to notice.
+                // Connections of a server that was killed take a moment to end.
                 Err(ClusterError::NotStarted { tail, .. })
                     if tail.contains("pre-existing shared memory block")
                         && begin.elapsed() < Duration::from_secs(20) => {}
@@ -181,10 +184,11 @@ impl PrivatePostgres {
         }
     }
 
-    /// The cluster that another process of this folder runs, if one does. Starts and makes nothing.
+    /// Connects to the cluster that another process of this folder runs, if one does. Starts and
+    /// makes nothing.
     pub async fn join(state_dir: &Path) -> Result<Option<PrivatePostgres>, ClusterError> {
         let lock_file = state_dir.join("postgres.lock");
-        // Whoever runs the cluster holds the lock for itself.
+        // The process that runs the cluster holds the lock exclusively.
         match File::open(&lock_file).map(|lock| lock.try_lock_shared()) {
             Ok(Err(TryLockError::WouldBlock)) => {
                 let server = Server::find(state_dir.join("postgres"))?;
@@ -221,12 +225,12 @@ impl PrivatePostgres {
         &self.url
     }
 
-    /// Whether this process stops the cluster; `false` for one that joined another's.
+    /// Returns whether this process stops the cluster; `false` if another process started it.
     pub fn is_ours(&self) -> bool {
         self.running.is_some()
     }
 
-    /// Ends all connections, writes everything down and waits until the server is gone.
+    /// Ends all connections, lets the server write its data and waits until it has ended.
     pub async fn stop(mut self) -> Result<(), ClusterError> {
         let Some(mut running) = self.running.take() else { return Ok(()) };
         tokio::task::spawn_blocking(move || running.stop())
@@ -251,14 +255,15 @@ impl Running {
             run("pg_ctl stop", stop.arg(self.server.data()))?;
         }
         if let Some(mut child) = self.child.take() {
-            // A server that did not get as far as its pid file is not stopped by pg_ctl.
+            // pg_ctl cannot stop a server that has not written its pid file yet.
             if !self.server.data().join("postmaster.pid").exists() {
                 let _ = child.kill();
             }
             child.wait().map_err(io_error("cannot wait for the server"))?;
         }
         if !self.socket_folder.starts_with(&self.server.root) {
-            // Ours alone: see `Server::socket_folder`. A leftover harms nobody.
+            // Only this process uses it, see `Server::socket_folder`; if it remains it does no
+            // harm.
             let _ = fs::remove_dir(&self.socket_folder);
         }
         Ok(())
@@ -290,7 +295,7 @@ mod tests {
         rows
     }
 
-    /// What `kill -9` leaves of us: a server, and a lock that the kernel let go.
+    /// Leaves the state after `kill -9` of Metalbot: a running server, and a lock that is free.
     fn forget(mut cluster: PrivatePostgres) -> Server {
         let Running { server, child, _lock, .. } = cluster.running.take().unwrap();
         drop((child, _lock));

@@ -1,5 +1,5 @@
-//! The server's folder and programs: making, starting, waiting. Who stops it is said in
-//! [`super::PrivatePostgres`].
+//! The server's folder and programs: making, starting, waiting. [`super::PrivatePostgres`] stops
+//! the server.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,12 +14,12 @@ use sqlx::{Connection, PgConnection};
 use super::binaries::{self, Binaries};
 use super::{ClusterError, NAME, PostgresSettings, START_LIMIT, io_error};
 
-/// Only names the socket file: nothing listens on a network.
+/// Number in the name of the socket file; nothing listens on a network.
 const PORT: u16 = 5432;
 /// Longest path of a Unix socket that every system takes (macOS: 104 bytes with the end mark).
 const SOCKET_PATH_MAX: usize = 103;
 
-/// Where a cluster lives and how its programs are run.
+/// Folder of a cluster, with the programs and the user that run it.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
     pub(super) root: PathBuf,
@@ -28,7 +28,7 @@ pub(super) struct Server {
     run_as: Option<(u32, u32)>,
 }
 
-/// What `postmaster.pid` says about a running server.
+/// Entries of `postmaster.pid` about a running server.
 pub(super) struct Postmaster {
     pub(super) pid: u32,
     pub(super) socket_folder: PathBuf,
@@ -65,7 +65,8 @@ impl Server {
         self.root.with_extension("log")
     }
 
-    /// A program of the cluster, as its user, out of reach of the terminal's signals.
+    /// Builds the command of a PostgreSQL program, run as the cluster's user and in a process group
+    /// of its own, so that the terminal's signals do not reach it.
     pub(super) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.binaries.folder.join(program));
         command.current_dir(&self.root).stdin(Stdio::null()).process_group(0);
@@ -74,7 +75,7 @@ impl Server {
                 command.env_remove(name);
             }
         }
-        // Error texts are read by people here and by us.
+        // Error texts are shown to operators and compared by this program, so they must be English.
         command.env("LC_ALL", "C");
         if let Some((uid, gid)) = self.run_as {
             command.uid(uid).gid(gid);
@@ -113,7 +114,7 @@ impl Server {
         let mut path = PathBuf::new();
         for part in self.root.components() {
             path.push(part);
-            // The kernel judges best, group memberships and access lists included.
+            // The kernel decides, by group memberships and access lists too.
             let enters = Command::new("/bin/sh")
                 .args(["-c", "cd \"$1\"", "sh"])
                 .arg(&path)
@@ -130,7 +131,7 @@ impl Server {
         Ok(())
     }
 
-    /// Makes the cluster once. It appears under its name only when it is complete.
+    /// Makes the cluster once. The folder gets its final name only when it is complete.
     pub(super) fn init(&self) -> Result<(), ClusterError> {
         if self.data().join("PG_VERSION").exists() {
             return Ok(());
@@ -143,7 +144,7 @@ impl Server {
         let mut initdb = self.command("initdb");
         initdb
             .args(["--username", NAME, "--encoding=UTF8", "--locale=C", "--no-instructions"])
-            // The socket's folder is the lock: only its owner and root can open it.
+            // The mode of the socket's folder protects it: only its owner and root can enter.
             .args(["--auth-local=trust", "--auth-host=reject", "--pgdata"]);
         run("initdb", initdb.arg(&unfinished))?;
         fs::rename(&unfinished, self.data())
@@ -160,14 +161,15 @@ impl Server {
         (alive && socket_folder.is_absolute()).then_some(Postmaster { pid, socket_folder })
     }
 
-    /// After `kill -9` or a reboot the pid in the file may by now be another program's. PostgreSQL
-    /// would take that for a running server; it copes by itself when nobody has the pid.
+    /// Removes `postmaster.pid` if its pid now belongs to another program, as can happen after
+    /// `kill -9` or a reboot: PostgreSQL would take that program for a running server. A pid that
+    /// no process has needs nothing, because PostgreSQL removes such a file itself.
     pub(super) fn clear_stale_pid(&self) -> Result<(), ClusterError> {
         let file = self.data().join("postmaster.pid");
         let Ok(text) = fs::read_to_string(&file) else { return Ok(()) };
         let pid = text.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
         if pid.is_some_and(binaries::is_alive) {
-            tracing::warn!(?pid, "removing a stale postmaster.pid");
+            tracing::warn!(?pid, "removing postmaster.pid, because its pid is another program's");
             fs::remove_file(&file)
                 .map_err(io_error(format!("cannot remove {}", file.display())))?;
         }
@@ -180,14 +182,14 @@ impl Server {
         let names = [format!(".s.PGSQL.{PORT}.lock"), format!(".s.PGSQL.{PORT}")];
         let near = self.root.join("run");
         if near.as_os_str().len() + 1 + names[0].len() > SOCKET_PATH_MAX {
-            // Unguessable, so that nobody can have put it there before us.
+            // Random, so that nobody can have made the folder before.
             let far = PathBuf::from(format!("/tmp/metalbot-{:032x}", rand::random::<u128>()));
             self.make_private(&far)?;
             return Ok(far);
         }
         self.make_private(&near)?;
         for name in names {
-            // No server of ours runs, so these are stale, whoever has the pid in them by now.
+            // No server of this folder runs, so these files are stale, whatever pid they hold.
             let _ = fs::remove_file(near.join(name));
         }
         Ok(near)
@@ -231,7 +233,7 @@ impl Server {
             .map_err(io_error("cannot run postgres"))
     }
 
-    /// Waits until the server answers; fails at once when it ends.
+    /// Waits until the server answers. Fails at once if it ends, and after `START_LIMIT`.
     pub(super) async fn wait_ready(
         &self,
         socket_folder: &Path,
@@ -272,7 +274,7 @@ impl Server {
     }
 }
 
-/// URL of a database behind the socket in this folder.
+/// URL of a database on the server whose socket is in this folder.
 pub(super) fn url(socket_folder: &Path, database: &str) -> String {
     let mut folder = String::new();
     for byte in socket_folder.as_os_str().as_encoded_bytes() {
@@ -295,7 +297,7 @@ pub(super) fn run(program: &'static str, command: &mut Command) -> Result<(), Cl
     Err(ClusterError::Program { program, output: String::from_utf8_lossy(&text).trim().into() })
 }
 
-/// Whom to run as: `postgres` for root, otherwise ourselves.
+/// User and group to run as: those of `postgres` if we are root, otherwise our own (`None`).
 fn run_as() -> Result<Option<(u32, u32)>, ClusterError> {
     if own_uid()? != 0 {
         return Ok(None);
@@ -311,7 +313,8 @@ pub(super) fn own_uid() -> Result<u32, ClusterError> {
     id(&["-u"])?.ok_or_else(unknown)
 }
 
-/// Asks `id`, which knows every source of users that the system has.
+/// Asks the program `id`, which knows all of the system's sources of users; `None` for an unknown
+/// user.
 fn id(arguments: &[&str]) -> Result<Option<u32>, ClusterError> {
     let output =
         Command::new("id").args(arguments).output().map_err(io_error("cannot run `id`"))?;
