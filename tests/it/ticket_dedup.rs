@@ -69,8 +69,8 @@ async fn hosts_join_a_ticket_by_what_they_share() {
     assert!(first.description.contains("PSU"), "{}", first.description);
     assert_eq!(first.comments.len(), 1, "{:?}", first.comments);
     assert!(first.comments[0].contains("web20"), "{:?}", first.comments);
-    let again = t.heard("ticket_again").await;
-    assert_eq!((again["batch"].as_i64(), again["act"].as_str()), (Some(2), Some("join")));
+    let again = t.heard("ticket_updated").await;
+    assert_eq!((again["batch"].as_i64(), again["update"].as_str()), (Some(2), Some("join")));
     t.finish().await;
 }
 
@@ -125,7 +125,7 @@ async fn again_after(by: &str, change: impl FnOnce(&mut TicketPolicy)) -> (Ticke
     t.db.until(Count::TicketsClosed, 1).await;
     t.failed(&[in_rack("web01")], "bmc_unreachable", SILENT).await;
     t.written().await;
-    let act = t.heard("ticket_again").await["act"].as_str().unwrap_or_default().to_owned();
+    let act = t.heard("ticket_updated").await["update"].as_str().unwrap_or_default().to_owned();
     (t, act)
 }
 
@@ -266,13 +266,13 @@ async fn a_failure_after_the_ticket_was_closed_opens_it_although_nobody_had_look
     assert!(t.jira.transition("OPS-1", "Resolve"));
     t.failed(&[in_rack("web02")], "bmc_unreachable", SILENT).await;
     t.written().await;
-    assert_eq!(t.heard("ticket_again").await["act"], "join", "we think it is open");
+    assert_eq!(t.heard("ticket_updated").await["update"], "join", "we think it is open");
     t.run_sync(|_| true);
     t.db.until(Count::TicketsSeen, 1).await;
     t.written().await;
     assert_eq!(t.jira.issues()[0].status, "Open");
     let kinds: Vec<_> = t.told().await.iter().map(|told| told["kind"].clone()).collect();
-    assert!(!kinds.contains(&"ticket_done".into()), "{kinds:?}");
+    assert!(!kinds.contains(&"ticket_resolved".into()), "{kinds:?}");
     t.finish().await;
 }
 

@@ -172,7 +172,7 @@ async fn a_ticket_that_cannot_be_written_holds_up_no_other() {
     t.routes.rules.push(toml::from_str(rule).unwrap());
     t.run_relay();
     t.failed(&[("web66", "fra1", "r66", "c6")], "bmc_unreachable", "it is silent").await;
-    let trouble = t.heard("ticket_trouble").await;
+    let trouble = t.heard("ticket_blocked").await;
     assert_eq!(trouble["problem"], "no Jira site \"nowhere\" is configured");
     t.failed(&[("web01", "fra1", "r11", "c6")], "bmc_unreachable", "it is silent").await;
     t.db.until(Count::TicketsFiled, 1).await;

@@ -20,7 +20,7 @@ async fn a_ticket_that_is_done_has_its_hosts_looked_at() {
     t.jira.change_ticket("OPS-1", |ticket| ticket.assignee = Some("erin".into()));
     t.db.until(Count::TicketsSeenInProgress, 1).await;
     assert!(t.jira.transition("OPS-1", "Resolve"));
-    let done = t.heard("ticket_done").await;
+    let done = t.heard("ticket_resolved").await;
     assert_eq!(done["batch"], batch.0);
     assert_eq!(done["answering"], serde_json::json!(["web01"]));
     assert_eq!(done["silent"], serde_json::json!(["web02"]));

@@ -79,7 +79,7 @@ async fn a_field_that_jira_refuses_is_left_out_and_said() {
     assert_eq!(issue.components, ["Servers"], "what Jira takes stays");
     assert!(issue.description.contains("What Jira did not take"), "{}", issue.description);
     assert!(issue.description.to_lowercase().contains("priority"), "{}", issue.description);
-    let trouble = t.heard("ticket_trouble").await;
+    let trouble = t.heard("ticket_blocked").await;
     assert_eq!(trouble["key"], "HW-1");
     assert!(trouble["problem"].as_str().unwrap().contains("priority"), "{trouble}");
     let listed = ticket::list(&mut t.db.pool.acquire().await.unwrap(), false, 10).await.unwrap();
@@ -112,7 +112,7 @@ async fn a_refused_ticket_is_listed_with_its_reason_told_once_and_filed_when_it_
     let listed = ticket::list(&mut t.db.pool.acquire().await.unwrap(), false, 10).await.unwrap();
     assert_eq!(listed[0].state, "refused");
     assert!(listed[0].reason.as_ref().unwrap().contains("project"), "{listed:?}");
-    assert_eq!(t.heard("ticket_trouble").await["key"], serde_json::Value::Null);
+    assert_eq!(t.heard("ticket_blocked").await["key"], serde_json::Value::Null);
     // Others are not held up, and the next failure tries again.
     t.jira.change_site(|site| site.projects.push("OPS".into()));
     t.failed(&[("web01", "fra1", "r11", "c6")], "bmc_busy", "busy").await;
@@ -120,6 +120,6 @@ async fn a_refused_ticket_is_listed_with_its_reason_told_once_and_filed_when_it_
     t.written().await;
     assert_eq!(t.jira.issues().len(), 1);
     let told = t.told().await;
-    assert_eq!(told.iter().filter(|notice| notice["kind"] == "ticket_trouble").count(), 1);
+    assert_eq!(told.iter().filter(|notice| notice["kind"] == "ticket_blocked").count(), 1);
     t.finish().await;
 }

@@ -197,9 +197,9 @@ impl TicketWorld {
         self.db.until(Count::TicketsNotWritten, 0).await;
     }
 
-    /// What was told, with all words of the notices, in order.
+    /// Events of which notices were queued, in order.
     pub async fn told(&self) -> Vec<Value> {
-        self.db.notice_bodies().await
+        self.db.notice_bodies().await.into_iter().map(|mut body| body["event"].take()).collect()
     }
 
     /// Waits for a notice of this kind; returns the newest.
