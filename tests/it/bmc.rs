@@ -269,8 +269,11 @@ fn log_a_lost_power_supply(rack: &Rack, host: &str) {
 
 #[tokio::test]
 async fn every_bmc_of_the_fleet_is_asked_who_it_is() {
-    let t =
-        World::builder().rack().replace("[executor]", "[executor]\nsurvey = \"1s\"").start().await;
+    let t = World::builder()
+        .rack()
+        .replace("[executor]", "[executor]\nbmc_inventory_interval = \"1s\"")
+        .start()
+        .await;
     t.db.until(Count::BmcsIdentified, 46).await;
     let silent = t.db.count(Count::BmcsSilent).await;
     assert_eq!(silent, 2, "web07 does not answer, web09 has another password");

@@ -103,8 +103,9 @@ impl Database {
         plan: &impl serde::Serialize,
     ) -> i64 {
         let query = "insert into batch (action, risk, plan, digest, submitter, state, requirements,
-                 platform, channel)
-             values ('reboot', 'disruptive', $1, sha256(''), $2, $3, '[]', 'console', 'metal')
+                 origin, platform, channel)
+             values ('reboot', 'disruptive', $1, sha256(''), $2, $3, '[]',
+                 jsonb_build_object('origin', 'reclaim'), 'console', 'metal')
              returning id";
         let query = sqlx::query_scalar(query).bind(json!(plan)).bind(submitter).bind(state);
         query.fetch_one(conn).await.unwrap()
