@@ -99,12 +99,15 @@ async fn power_by_hand_is_for_administrators_and_takes_a_claim() {
     assert_eq!(out, "web[03-05]: done\n");
     assert!(progress.contains("#3 succeeded: 3 of 3 hosts"), "{progress}");
     assert!(["web03", "web04", "web05"].iter().all(|host| site.cycles(host) == (1, 1)));
-    // Everybody sees what was done by hand, and the audit says who did it.
-    let ended = |card: &metalbot_sim::actor::SeenMessage| card.text.contains("succeeded");
-    let card = carol.card(METAL, 3, PATIENCE, ended).await.unwrap();
-    assert!(card.text.contains("bmc-power") && card.text.contains("@alice"), "{}", card.text);
+    // Everybody can ask what was done at the shell, and the audit says who did it.
+    carol.say(METAL, "/metal status 3").await.unwrap();
+    let answer = carol.wait_for(METAL, None, PATIENCE, "the state of #3", |message| {
+        message.only_you && message.text.contains("bmc-power")
+    });
+    let status = answer.await.unwrap().text;
+    assert!(status.contains("succeeded") && status.contains("@alice"), "{status}");
     let (actor, via) = site.db.submitted_by(3).await;
-    assert!(actor == "alice" && via.starts_with("shell #"), "{actor} by {via}");
+    assert!(actor == "alice" && via.starts_with("command line on "), "{actor} by {via}");
     let (done, out, _) = power(&["off", "web06", "--yes", "--json"]).await;
     assert!(done);
     assert_eq!(out.trim(), r#"{"hosts":[{"batch":4,"host":"web06","state":"succeeded"}]}"#);
