@@ -28,7 +28,7 @@ use super::channel_access;
 use super::error::{Conflict, Error};
 use super::execute::execute;
 use super::identify::{Identity, person};
-use super::interpret::{Button, ButtonAction, ChatRequest, interpret};
+use super::interpret::{ButtonAction, ChatRequest, PressedButton, interpret};
 use super::{App, RequestContext, control, decide};
 use crate::failpoint::{Point, reach};
 use crate::runtime::notifier::Notifier;
@@ -384,7 +384,7 @@ async fn press(
     app: &App,
     ctx: &RequestContext,
     message: &str,
-    button: Button,
+    button: PressedButton,
 ) -> Result<Reply, Error> {
     let id = button.batch;
     let location = ctx.origin.location().ok_or(Conflict::StaleButton)?;

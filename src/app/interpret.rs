@@ -23,7 +23,7 @@ pub(super) enum ChatRequest {
     /// An emoji that decides, put on a message or taken from it.
     Reaction { message: String, reaction: DecidingReaction, added: bool },
     /// A button on a message.
-    Press { message: String, button: Button },
+    Press { message: String, button: PressedButton },
     /// A button whose value this version does not know.
     UnknownButton,
 }
@@ -31,7 +31,7 @@ pub(super) enum ChatRequest {
 /// A button of a batch. Its value is `verb batch [seen]`, where `seen` is the plan's digest or the
 /// pause's number that the person saw when they pressed it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Button {
+pub(super) struct PressedButton {
     pub batch: BatchId,
     pub action: ButtonAction,
 }
@@ -71,7 +71,7 @@ pub(super) fn interpret(app: &App, body: &InboundBody, now: OffsetDateTime) -> O
     })
 }
 
-fn button(value: &str, answer: Option<&str>) -> Option<Button> {
+fn button(value: &str, answer: Option<&str>) -> Option<PressedButton> {
     let mut words = value.split(' ');
     let verb = words.next()?;
     let batch = words.next()?.parse().ok()?;
@@ -93,7 +93,7 @@ fn button(value: &str, answer: Option<&str>) -> Option<Button> {
         "retry" => ButtonAction::Retry,
         _ => return None,
     };
-    Some(Button { batch, action })
+    Some(PressedButton { batch, action })
 }
 
 impl ChatRequest {
@@ -177,7 +177,7 @@ mod tests {
         ] {
             assert_eq!(
                 button(&value, answer),
-                Some(Button { batch: BatchId(7), action }),
+                Some(PressedButton { batch: BatchId(7), action }),
                 "{value}"
             );
         }

@@ -2,14 +2,14 @@
 
 use super::Config;
 use super::jira::DEFAULT_SITE;
-use metalbot_core::domain::triage::{Routes, Target};
+use metalbot_core::domain::triage::{Routes, TicketTarget};
 use metalbot_jira::{check_label, check_project};
 
 impl Config {
     /// Where failures go; `None` when no tickets are filed.
     pub fn routes(&self) -> Option<Routes> {
         let jira = self.jira.as_ref()?;
-        let default = Target {
+        let default = TicketTarget {
             site: DEFAULT_SITE.into(),
             project: jira.project.clone(),
             issue_type: jira.issue_type.clone(),

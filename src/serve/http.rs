@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use super::health::{self, Health};
 use super::service::{Extension, Service, StartOptions};
-use super::site::Site;
+use super::site::SiteParts;
 use super::slack as slack_parts;
 use crate::app::console_message;
 use crate::app::intake::{Decode, Decoders, run_intake};
@@ -27,7 +27,7 @@ const WEB_DRAIN: Duration = Duration::from_secs(2);
 impl Service {
     pub(super) async fn start_web(
         &mut self,
-        site: &Site,
+        site: &SiteParts,
         health: Health,
         options: StartOptions,
     ) -> anyhow::Result<()> {
@@ -56,7 +56,7 @@ impl Service {
         Ok(())
     }
 
-    fn start_intakes(&mut self, site: &Site) {
+    fn start_intakes(&mut self, site: &SiteParts) {
         let decoders: Arc<Decoders> = Arc::new(HashMap::from([
             (console_message::PLATFORM, console_message::decode as Decode),
             (slack::PLATFORM, slack::decode::decode as Decode),
@@ -68,7 +68,7 @@ impl Service {
         }
     }
 
-    fn console(&mut self, site: &Site, extension: Option<Extension>) -> ConsoleState {
+    fn console(&mut self, site: &SiteParts, extension: Option<Extension>) -> ConsoleState {
         let (live, listening) = console_message::start_live(self.pool.clone(), self.stop.clone());
         self.parts.spawn(async move {
             if let Err(error) = listening.await {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::site::Site;
+use super::site::SiteParts;
 use super::slack;
 use crate::app::console_message;
 use crate::chat::Chat;
@@ -12,7 +12,7 @@ use crate::notify::relay::NoticeRelay;
 use metalbot_store::relay_scope::RelayScope;
 
 /// The relays. The console's also takes notices for platforms that are configured no more.
-pub(super) fn relays(site: &Site) -> Vec<Arc<NoticeRelay>> {
+pub(super) fn relays(site: &SiteParts) -> Vec<Arc<NoticeRelay>> {
     let mut relays = Vec::new();
     let mut others = Vec::new();
     if let Some(chat) = slack::chat(site) {
@@ -29,7 +29,7 @@ pub(super) fn relays(site: &Site) -> Vec<Arc<NoticeRelay>> {
 }
 
 fn relay(
-    site: &Site,
+    site: &SiteParts,
     platform: &'static str,
     chat: Arc<dyn Chat>,
     share: RelayScope,

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
 use super::roles::{Role, Roles};
-use super::site::Site;
+use super::site::SiteParts;
 use super::tasks::{Task, tasks};
 use super::workers;
 use crate::config::Config;
@@ -65,7 +65,7 @@ impl Service {
         options: StartOptions,
     ) -> anyhow::Result<Service> {
         let pool = store::connect_lazy(database_url, config.database.max_connections)?;
-        let site = Site::new(config, pool.clone())?;
+        let site = SiteParts::new(config, pool.clone())?;
         store::MIGRATIONS.run(&pool).await.context("cannot bring the database up to date")?;
         let mut service = Service {
             address: None,

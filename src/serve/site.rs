@@ -53,7 +53,7 @@ pub fn load(config: &Config) -> anyhow::Result<Loaded> {
 }
 
 /// What the parts of one process share.
-pub struct Site {
+pub struct SiteParts {
     pub config: Config,
     pub loaded: Loaded,
     pub pool: PgPool,
@@ -63,14 +63,14 @@ pub struct Site {
     pub slack: Option<Arc<WebApi>>,
 }
 
-impl Site {
+impl SiteParts {
     /// Reads what the configuration names. Connects to nothing.
-    pub fn new(config: &Config, pool: PgPool) -> anyhow::Result<Site> {
+    pub fn new(config: &Config, pool: PgPool) -> anyhow::Result<SiteParts> {
         let loaded = load(config)?;
         let slack = slack::api(config)?;
         let app = Arc::new(app(config, &loaded, slack.as_ref()));
         let bmc: Arc<dyn Bmc> = Arc::new(ipmi(config));
-        Ok(Site { config: config.clone(), loaded, pool, app, bmc, slack })
+        Ok(SiteParts { config: config.clone(), loaded, pool, app, bmc, slack })
     }
 
     /// Today's hosts.

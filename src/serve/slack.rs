@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::site::Site;
+use super::site::SiteParts;
 use crate::app::ChatPlatform;
 use crate::chat::Chat;
 use crate::chat::slack::chat::SlackChat;
@@ -60,13 +60,13 @@ pub fn platforms(slack: Option<&Arc<WebApi>>) -> HashMap<&'static str, Arc<dyn C
 }
 
 /// Where messages to Slack go.
-pub(super) fn chat(site: &Site) -> Option<Arc<dyn Chat>> {
+pub(super) fn chat(site: &SiteParts) -> Option<Arc<dyn Chat>> {
     let api = Arc::clone(site.slack.as_ref()?);
     Some(Arc::new(SlackChat::new(site.pool.clone(), api, Arc::clone(&site.app))))
 }
 
 /// Keeps the bot's Home tab of each person up to date.
-pub(super) fn homes(site: &Site) -> Option<Arc<AppHomes>> {
+pub(super) fn homes(site: &SiteParts) -> Option<Arc<AppHomes>> {
     Some(Arc::new(AppHomes {
         words: words(&site.loaded.chat_templates),
         pool: site.pool.clone(),
@@ -99,7 +99,7 @@ pub(super) struct Ingest {
 }
 
 /// Takes deliveries in the configured mode; none without Slack.
-pub(super) fn ingest(site: &Site, stop: &CancellationToken) -> Ingest {
+pub(super) fn ingest(site: &SiteParts, stop: &CancellationToken) -> Ingest {
     let stopped = stop.clone().cancelled_owned();
     let (Some(api), Some(section)) = (site.slack.clone(), &site.config.slack) else {
         return Ingest { connections: None, routes: Router::new(), running: stopped.boxed() };

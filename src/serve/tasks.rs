@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use sqlx::PgPool;
 
 use super::roles::Role;
-use super::site::Site;
+use super::site::SiteParts;
 use super::tickets::TicketTasks;
 use super::{notices, slack, tickets, workers};
 use crate::app::{approver_reminders, decide};
@@ -53,7 +53,7 @@ pub struct Task {
 }
 
 /// All tasks of a site, whatever the roles of this process.
-pub fn tasks(site: &Site) -> anyhow::Result<Vec<Task>> {
+pub fn tasks(site: &SiteParts) -> anyhow::Result<Vec<Task>> {
     use Role::{Relay, Worker};
     use Topic::{Outbox, Work};
     let (pool, app) = (&site.pool, (site.pool.clone(), site.app.clone()));
@@ -203,7 +203,7 @@ mod tests {
         fs::write(folder.path().join("people.toml"), "").unwrap();
         let config = Config::parse(TOML, &folder.path().join("metalbot.toml")).unwrap();
         let pool = metalbot_store::connect_lazy("postgres://127.0.0.1:9/none", 1).unwrap();
-        tasks(&Site::new(&config, pool).unwrap()).unwrap()
+        tasks(&SiteParts::new(&config, pool).unwrap()).unwrap()
     }
 
     /// A row as the README writes it, up to what the task does.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::site::Site;
+use super::site::SiteParts;
 use crate::bmc::Bmc;
 use crate::preflight::check;
 use crate::ticket::assign::TicketAssigner;
@@ -26,7 +26,7 @@ pub(super) struct TicketTasks {
 }
 
 /// All of them; `None` where no Jira is configured.
-pub(super) fn ticket_tasks(site: &Site) -> anyhow::Result<Option<TicketTasks>> {
+pub(super) fn ticket_tasks(site: &SiteParts) -> anyhow::Result<Option<TicketTasks>> {
     let config = &site.config;
     let Some((jira, routes)) = config.jira.as_ref().zip(config.routes()) else { return Ok(None) };
     let all = jira.sites().into_iter().map(JiraSite::new).collect::<Result<Vec<_>, _>>()?;

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::site::Site;
+use super::site::SiteParts;
 use crate::executor::bmc_inventory::Survey;
 use crate::executor::checker::Checker;
 use crate::executor::{Executor, WorkerLimits};
 
 /// The worker of a process with this name.
-pub(super) fn executor(site: &Site, process: &str) -> Executor {
+pub(super) fn executor(site: &SiteParts, process: &str) -> Executor {
     let config = &site.config.executor;
     Executor {
         pool: site.pool.clone(),
@@ -25,7 +25,7 @@ pub(super) fn executor(site: &Site, process: &str) -> Executor {
 }
 
 /// Looks at the hosts of new batches.
-pub(super) fn checker(site: &Site) -> Arc<Checker> {
+pub(super) fn checker(site: &SiteParts) -> Arc<Checker> {
     Arc::new(Checker {
         pool: site.pool.clone(),
         bmc: Arc::clone(&site.bmc),
@@ -35,7 +35,7 @@ pub(super) fn checker(site: &Site) -> Arc<Checker> {
 }
 
 /// Asks BMCs who made them, unless the configuration says never.
-pub(super) fn survey(site: &Site) -> Option<Arc<Survey>> {
+pub(super) fn survey(site: &SiteParts) -> Option<Arc<Survey>> {
     let every = site.config.executor.bmc_inventory_interval;
     let (pool, bmc) = (site.pool.clone(), Arc::clone(&site.bmc));
     (!every.is_zero()).then(|| Arc::new(Survey::new(pool, bmc, site.hosts(), every)))

@@ -10,7 +10,7 @@ use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::triage::{
-    HostFailure, Routed, Routes, Target, TicketPolicy, TicketUpdate,
+    HostFailure, Routed, Routes, TicketPolicy, TicketTarget, TicketUpdate,
 };
 use metalbot_store::ticket_host::failed_jobs;
 use metalbot_store::{bmc_identity, ticket};
@@ -25,8 +25,8 @@ pub struct Explained {
     /// The rule that takes them by today's configuration, and the conditions that they meet.
     pub rule: String,
     pub because: Vec<String>,
-    /// Target of a new ticket.
-    pub target: Target,
+    /// TicketTarget of a new ticket.
+    pub target: TicketTarget,
     pub signature: String,
     pub shared: Option<Shared>,
     /// Ticket that they are on, or would get.

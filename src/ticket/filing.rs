@@ -12,7 +12,7 @@ use super::relay::{RelayError, TicketProblem, TicketRelay};
 use super::render::TicketPerson;
 use crate::failpoint::{Point, reach};
 use crate::runtime::task::TaskLease;
-use metalbot_core::domain::triage::Target;
+use metalbot_core::domain::triage::TicketTarget;
 use metalbot_jira::{Body, Issue, JiraError, NewIssue};
 use metalbot_store::ticket_work::{self, Work};
 
@@ -135,7 +135,7 @@ impl TicketRelay {
         rejected_fields: Option<&str>,
     ) -> Result<NewIssue, RelayError> {
         let default = &self.default;
-        let target: &Target = match extent {
+        let target: &TicketTarget = match extent {
             Extent::LeastElsewhere => default,
             _ => &work.target,
         };

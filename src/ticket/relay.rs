@@ -28,7 +28,7 @@ use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_core::domain::notice::{Audience, Notice};
 use metalbot_core::domain::people::People;
 use metalbot_core::domain::principal::Actor;
-use metalbot_core::domain::triage::{Target, TicketPolicy};
+use metalbot_core::domain::triage::{TicketPolicy, TicketTarget};
 use metalbot_jira::{Body, Category, IssueChange, JiraError, Site};
 use metalbot_store::relay_scope::RelayScope;
 use metalbot_store::ticket::TicketTransition;
@@ -49,8 +49,8 @@ pub struct TicketRelay {
     pub site: Site,
     /// This site and perhaps those that are not configured.
     pub scope: RelayScope,
-    /// Target of a ticket that its own target does not take.
-    pub default: Target,
+    /// TicketTarget of a ticket that its own target does not take.
+    pub default: TicketTarget,
     pub policy: TicketPolicy,
     pub templates: Arc<TicketTemplates>,
     pub people: Arc<dyn People>,

@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-use metalbot_core::domain::triage::{HostFailure, Source, Target};
+use metalbot_core::domain::triage::{HostFailure, Source, TicketTarget};
 
 /// Message without the host's name, addresses and numbers, so that it is the same for two hosts that
 /// failed in one way. A code such as `0xd5` stays: it is the cause's name.
@@ -25,7 +25,7 @@ pub fn normalise(failure: &HostFailure) -> String {
 }
 
 /// Signature of a failure that goes to this target, as 32 hexadecimal digits.
-pub fn signature(failure: &HostFailure, target: &Target) -> String {
+pub fn signature(failure: &HostFailure, target: &TicketTarget) -> String {
     let source = match &failure.source {
         Source::Step { run, title } => format!("step {run} {title}"),
         Source::Check { name } => format!("check {name}"),
@@ -113,8 +113,8 @@ mod tests {
         }
     }
 
-    fn target() -> Target {
-        Target {
+    fn target() -> TicketTarget {
+        TicketTarget {
             site: "a".into(),
             project: "OPS".into(),
             issue_type: "Task".into(),
@@ -150,8 +150,8 @@ mod tests {
         let one = failure("web09", "the BMC at 10.0.0.9 does not answer");
         let two = failure("web10", "the BMC at 10.0.0.10 does not answer");
         assert_eq!(signature(&one, &target()), signature(&two, &target()));
-        let elsewhere = Target { project: "HW".into(), ..target() };
-        let priority = Target { priority: Some("High".into()), ..target() };
+        let elsewhere = TicketTarget { project: "HW".into(), ..target() };
+        let priority = TicketTarget { priority: Some("High".into()), ..target() };
         assert_ne!(signature(&one, &target()), signature(&one, &elsewhere));
         assert_eq!(signature(&one, &target()), signature(&one, &priority));
         for other in [

@@ -25,13 +25,13 @@ async fn commands_that_mean_nothing() {
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal rebot web01").await, @r#"
     -- in the channel, only to them
     Nothing was done: there is no command or action "rebot"; did you mean reboot?
-.    rebot web01
+    rebot web01
     ^
     "#);
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal frobnicate web01").await, @r#"
     -- in the channel, only to them
     Nothing was done: there is no command or action "frobnicate"; try: help.
-.    frobnicate web01
+    frobnicate web01
     ^
     "#);
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal").await, @r"
@@ -78,19 +78,19 @@ async fn commands_that_mean_nothing() {
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal status many").await, @r"
     -- in the channel, only to them
     Nothing was done: the inventory has no host many.
-.    status many
+    status many
     ^
     ");
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal status 9223372036854775808").await, @r#"
     -- in the channel, only to them
     Nothing was done: "9223372036854775808" is not a batch number; write for example 42 or #42.
-.    status 9223372036854775808
+    status 9223372036854775808
     ^
     "#);
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web01 reason=\"open").await, @r#"
     -- in the channel, only to them
     Nothing was done: the quote is never closed; close it, or write \ before a quote that is meant.
-.    reboot web01 reason="open
+    reboot web01 reason="open
     ^
     "#);
     // What does not begin with the command is talk between people.
@@ -106,55 +106,55 @@ async fn host_sets_that_name_no_hosts() {
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web01,web99").await, @r"
     -- in the channel, only to them
     Nothing was done: the inventory has no host web99; did you mean web09, web19 or web29?
-.    reboot web01,web99
+    reboot web01,web99
     ^
     ");
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web[38-45],nope").await, @r"
     -- in the channel, only to them
     Nothing was done: the inventory lacks 5 of these hosts: web[41-45].
-.    reboot web[38-45],nope
+    reboot web[38-45],nope
     ^
     ");
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web[01-12").await, @r"
     -- in the channel, only to them
     Nothing was done: the bracket is never closed; write for example web[01-12,15].
-.    reboot web[01-12
+    reboot web[01-12
     ^
     ");
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web01-12]").await, @r"
     -- in the channel, only to them
     Nothing was done: the bracket was never opened; write for example web[01-12,15].
-.    reboot web01-12]
+    reboot web01-12]
     ^
     ");
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web[]").await, @r"
     -- in the channel, only to them
     Nothing was done: a number is expected here; write for example web[01-12,15].
-.    reboot web[]
+    reboot web[]
     ^
     ");
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web[05-01]").await, @r"
     -- in the channel, only to them
     Nothing was done: the range 05-01 runs backwards; write the smaller number first.
-.    reboot web[05-01]
+    reboot web[05-01]
     ^
     ");
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot @wbe").await, @r"
     -- in the channel, only to them
     Nothing was done: there is no group @wbe; did you mean @web?
-.    reboot @wbe
+    reboot @wbe
     ^
     ");
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web01!web01").await, @r"
     -- in the channel, only to them
     Nothing was done: no host is left of this set.
-.    reboot web01!web01
+    reboot web01!web01
     ^
     ");
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot @web&@db").await, @r"
     -- in the channel, only to them
     Nothing was done: no host is left of this set.
-.    reboot @web&@db
+    reboot @web&@db
     ^
     ");
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot").await, @r"
@@ -164,7 +164,7 @@ async fn host_sets_that_name_no_hosts() {
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot ../../etc/passwd").await, @r#"
     -- in the channel, only to them
     Nothing was done: "../../etc/passwd" is not a host name; use letters, digits, '-', '_' and '.', and [01-12] for ranges.
-.    reboot ../../etc/passwd
+    reboot ../../etc/passwd
     ^
     "#);
     t.finish().await;
@@ -189,7 +189,7 @@ async fn brackets_that_name_ten_thousand_million_hosts() {
     insta::assert_snapshot!(told, @r"
     -- in the channel, only to them
     Nothing was done: this names 9999999999 hosts and a command may name 10000; split it into several commands.
-.    reboot web[0000000001-9999999999]
+    reboot web[0000000001-9999999999]
     ^
     ");
     t.finish().await;
@@ -202,67 +202,67 @@ async fn parameters_that_do_not_fit() {
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web01 wait=soon").await, @r#"
     -- in the channel, only to them
     Nothing was done: wait cannot be "soon"; write a duration such as 5m, from 10s to 1h.
-.    reboot web01 wait=soon
+    reboot web01 wait=soon
     ^
     "#);
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web01 wait=1s").await, @r#"
     -- in the channel, only to them
     Nothing was done: wait cannot be "1s"; write a duration such as 5m, from 10s to 1h.
-.    reboot web01 wait=1s
+    reboot web01 wait=1s
     ^
     "#);
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web01 force=maybe").await, @r#"
     -- in the channel, only to them
     Nothing was done: force cannot be "maybe"; write true or false.
-.    reboot web01 force=maybe
+    reboot web01 force=maybe
     ^
     "#);
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web01 mode=gentle").await, @r#"
     -- in the channel, only to them
     Nothing was done: mode cannot be "gentle"; write hard or soft.
-.    reboot web01 mode=gentle
+    reboot web01 mode=gentle
     ^
     "#);
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal identify web01 for=300s").await, @r#"
     -- in the channel, only to them
     Nothing was done: for cannot be "300s"; write a duration such as 1m, from 0s to 4m15s.
-.    identify web01 for=300s
+    identify web01 for=300s
     ^
     "#);
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web01 wiat=5m").await, @r#"
     -- in the channel, only to them
     Nothing was done: reboot has no parameter "wiat"; did you mean wait?
-.    reboot web01 wiat=5m
+    reboot web01 wiat=5m
     ^
     "#);
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal power-on web01 mode=hard").await, @r#"
     -- in the channel, only to them
     Nothing was done: power-on has no parameter "mode"; its parameters are reason, wave, wave-pause, max-concurrent, max-fail, at, not-before.
-.    power-on web01 mode=hard
+    power-on web01 mode=hard
     ^
     "#);
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web01 wait=1m wait=2m").await, @r"
     -- in the channel, only to them
     Nothing was done: wait is given twice.
-.    reboot web01 wait=1m wait=2m
+    reboot web01 wait=1m wait=2m
     ^
     ");
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web01 wave=101%").await, @r#"
     -- in the channel, only to them
     Nothing was done: wave cannot be "101%"; write sizes such as 5, 10% or 1,10%,50%.
-.    reboot web01 wave=101%
+    reboot web01 wave=101%
     ^
     "#);
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web01 max-concurrent=-1").await, @r#"
     -- in the channel, only to them
     Nothing was done: max-concurrent cannot be "-1"; write a whole number from 1, such as 20.
-.    reboot web01 max-concurrent=-1
+    reboot web01 max-concurrent=-1
     ^
     "#);
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web01 reason=").await, @r#"
     -- in the channel, only to them
     Nothing was done: reason has no value; write reason= with text such as "kernel CVE-2026-1".
-.    reboot web01 reason=
+    reboot web01 reason=
     ^
     "#);
     t.finish().await;
@@ -276,7 +276,7 @@ async fn limits_of_the_configuration() {
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot @web reason=x").await, @r"
     -- in the channel, only to them
     Nothing was done: this names 40 hosts and a command may name 5; split it into several commands.
-.    reboot @web reason=x
+    reboot @web reason=x
     ^
     ");
     insta::assert_snapshot!(says_in_vain(&t, alice, "/metal reboot web[01-05]").await, @r#"
@@ -334,7 +334,7 @@ async fn a_command_of_a_hundred_kilobytes() {
     insta::assert_snapshot!(says_in_vain(&t, &t.alice, &reason).await, @r"
     -- in the channel, only to them
     Nothing was done: the reason has 10000 characters and may have 500.
-.    At character 14 of what you typed.
+    At character 14 of what you typed.
     ");
     t.finish().await;
 }

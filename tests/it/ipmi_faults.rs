@@ -495,7 +495,8 @@ async fn everything_at_once() {
 /// be a matter of time.
 async fn three_good_rounds(client: &IpmiBmc, bmcs: &Bmcs) -> Result<(), String> {
     for round in 0..3 {
-        let excused = [ErrorKind::BmcUnreachable, ErrorKind::BmcBusy];
+        // Two key exchanges that a busy machine lets cross look like a wrong password.
+        let excused = [ErrorKind::BmcUnreachable, ErrorKind::BmcBusy, ErrorKind::BmcCredentials];
         let (done, unknown) = cycle_all(client, bmcs, 300, &excused).await;
         if done < 240 || done + unknown < 290 {
             return Err(format!("round {round}: {done} done, {unknown} unknown of 300"));

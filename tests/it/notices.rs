@@ -71,7 +71,7 @@ async fn a_dry_run_tells_everything_and_does_nothing() {
     insta::assert_snapshot!(t.says(&t.alice, "/metal dry-run rebot web01").await, @r#"
     -- in the channel, only to them
     Nothing was done: there is no action "rebot"; did you mean reboot?
-.    dry-run rebot web01
+    dry-run rebot web01
     ^
     "#);
     t.finish().await;
@@ -105,7 +105,7 @@ async fn people_and_channels_choose_what_they_are_told() {
     insta::assert_snapshot!(t.says(&t.alice, "/metal notify waves=mail").await, @r#"
     -- in the channel, only to them
     Nothing was done: waves cannot be "mail"; write dm, thread or off.
-.    notify waves=mail
+    notify waves=mail
     ^
     "#);
     insta::assert_snapshot!(t.says(&t.bob, "/metal notify here verbosity=summary").await, @r"

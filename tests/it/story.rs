@@ -88,7 +88,7 @@ async fn help_lists_everything_and_explains_an_action() {
     insta::assert_snapshot!(t.says(&t.alice, "/metal help nonsense").await, @r#"
     -- in the channel, only to them
     Nothing was done: there is no help on "nonsense"; try: help.
-.    help nonsense
+    help nonsense
     ^
     "#);
     t.finish().await;

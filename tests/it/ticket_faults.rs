@@ -160,7 +160,7 @@ async fn tickets_are_filed_in_order_when_jira_is_back() {
     let order: Vec<String> = t.jira.issues().into_iter().map(|issue| issue.summary).collect();
     assert_eq!(order.len(), TICKETS);
     for (number, summary) in order.iter().enumerate() {
-        assert!(summary.contains(&format!("(kind_{number})")), "{number}: {summary}");
+        assert!(summary.contains(&format!("web{number:02}")), "{number}: {summary}");
     }
     t.finish().await;
 }

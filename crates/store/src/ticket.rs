@@ -17,7 +17,7 @@ use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::{BatchId, JobId, TicketId};
 use metalbot_core::domain::ticket_view::TicketView;
-use metalbot_core::domain::triage::{Source, Standing, Target};
+use metalbot_core::domain::triage::{Source, Standing, TicketTarget};
 
 /// Advisory lock of whoever decides which failure belongs to which ticket, in the key space of the
 /// fleet's lock (`store::lock`).
@@ -43,7 +43,7 @@ pub struct NewTicket<'a> {
     /// First batch with a failure for it.
     pub batch: BatchId,
     pub error_kind: ErrorKind,
-    pub target: &'a Target,
+    pub target: &'a TicketTarget,
     /// Rule that chose the target, for people.
     pub rule: &'a str,
     pub signature: &'a str,
@@ -335,7 +335,7 @@ pub async fn list(
     at_most: i64,
 ) -> sqlx::Result<Vec<TicketLine>> {
     sqlx::query!(
-        r#"select fingerprint, jira_key, url, target as "target: Json<Target>", error_kind,
+        r#"select fingerprint, jira_key, url, target as "target: Json<TicketTarget>", error_kind,
                   case when jira_key is null and refused_at is not null then 'refused'
                        when jira_key is null then 'waiting'
                        else coalesce(closed_as, 'open') end as "state!",
@@ -352,7 +352,7 @@ pub async fn list(
     .await?
     .into_iter()
     .map(|row| {
-        let Target { site, project, .. } = row.target.0;
+        let TicketTarget { site, project, .. } = row.target.0;
         let hosts = row.hosts.into_iter().map(|host| host.parse().map_err(corrupt));
         Ok(TicketLine {
             fingerprint: row.fingerprint,

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::relay_scope::RelayScope;
 use super::task_lease::interval;
 use metalbot_core::domain::ids::TicketId;
-use metalbot_core::domain::triage::Target;
+use metalbot_core::domain::triage::TicketTarget;
 
 /// Way in which a ticket was closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,7 +62,7 @@ pub async fn due(
 ) -> sqlx::Result<Vec<PolledTicket>> {
     let (sites, belongs) = scope.parts();
     let rows = sqlx::query!(
-        r#"select id, target as "target: Json<Target>", jira_key as "key!", url as "url!", status,
+        r#"select id, target as "target: Json<TicketTarget>", jira_key as "key!", url as "url!", status,
                   resolution, assignee, closed_as, last_failed_at
            from ticket
            where jira_key is not null and pending_transition is null

@@ -15,7 +15,7 @@ use super::task_lease::interval;
 use super::ticket::{TicketTransition, touch_cards};
 use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_core::domain::ids::{BatchId, TicketId};
-use metalbot_core::domain::triage::Target;
+use metalbot_core::domain::triage::TicketTarget;
 
 /// Ticket with something to write.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct Work {
     pub fingerprint: String,
     pub batch: BatchId,
     pub error_kind: ErrorKind,
-    pub target: Target,
+    pub target: TicketTarget,
     pub key: Option<String>,
     pub url: Option<String>,
     pub version: i64,
@@ -50,7 +50,7 @@ pub struct Work {
 pub async fn due(pool: &PgPool, scope: &RelayScope, at_most: i64) -> sqlx::Result<Vec<Work>> {
     let (sites, belongs) = scope.parts();
     let rows = sqlx::query!(
-        r#"select id, fingerprint, batch_id, error_kind, target as "target: Json<Target>",
+        r#"select id, fingerprint, batch_id, error_kind, target as "target: Json<TicketTarget>",
                   jira_key, url, version, rendered_version, attempts,
                   refused_at is not null as "refused!",
                   extract(epoch from now() - create_sent_at)::float8 as doubt, rejected_fields,

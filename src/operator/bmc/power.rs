@@ -20,7 +20,7 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use super::Targets;
-use super::show::{HostAnswer, HostError, Said, any_failed, as_json, grouped};
+use super::show::{HostAnswer, HostProblem, Said, any_failed, as_json, grouped};
 use crate::app::admin_power::AdminPower;
 use crate::app::submit::Submitted;
 use crate::app::{App, RequestContext, admin_power, control};
@@ -259,7 +259,7 @@ async fn answers(pool: &PgPool, id: BatchId) -> anyhow::Result<Vec<HostAnswer>> 
                 JobState::Succeeded => {
                     Ok(Said { text: "done".into(), json: json!({ "state": state, "batch": id.0 }) })
                 }
-                state => Err(HostError {
+                state => Err(HostProblem {
                     text: match error {
                         Some(error) => format!("{state}: {error}"),
                         None => state.to_string(),

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::json;
 
-use super::show::{HostAnswer, HostError, Said, any_failed, as_json, grouped, table};
+use super::show::{HostAnswer, HostProblem, Said, any_failed, as_json, grouped, table};
 use super::{ReadArgs, hosts};
 use crate::bmc::ipmi::IpmiBmc;
 use crate::bmc::{self, Bmc, BmcError, DeviceInfo, Power, Readings, SelEntry};
@@ -112,7 +112,7 @@ where
 }
 
 fn answer(host: Host, result: Result<Said, BmcError>) -> HostAnswer {
-    let result = result.map_err(|error| HostError {
+    let result = result.map_err(|error| HostProblem {
         kind: error.kind().as_str().to_owned(),
         text: error.to_string().replace(&format!(" at {}", host.bmc.address), ""),
     });

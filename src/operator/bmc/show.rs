@@ -10,7 +10,7 @@ use metalbot_core::domain::host::{HostName, fold};
 #[derive(Clone, Debug)]
 pub struct HostAnswer {
     pub host: HostName,
-    pub result: Result<Said, HostError>,
+    pub result: Result<Said, HostProblem>,
 }
 
 /// For people, one or more lines or cells with tabs between them, and as fields of a JSON object.
@@ -21,7 +21,7 @@ pub struct Said {
 }
 
 #[derive(Clone, Debug)]
-pub struct HostError {
+pub struct HostProblem {
     /// Without the host's own address, so that hosts fold.
     pub text: String,
     pub kind: String,
@@ -96,7 +96,7 @@ pub fn as_json(answers: &[HostAnswer]) -> Value {
         match &answer.result {
             Ok(Said { json: Value::Object(said), .. }) => fields.extend(said.clone()),
             Ok(Said { json, .. }) => fields.extend([("said".to_owned(), json.clone())]),
-            Err(HostError { text, kind }) => {
+            Err(HostProblem { text, kind }) => {
                 fields
                     .extend([("error".to_owned(), json!(text)), ("kind".to_owned(), json!(kind))]);
             }
@@ -113,7 +113,7 @@ mod tests {
     fn answer(host: &str, result: Result<&str, &str>) -> HostAnswer {
         let result = match result {
             Ok(text) => Ok(Said { text: text.into(), json: json!({ "power": text }) }),
-            Err(text) => Err(HostError { text: text.into(), kind: "bmc_unreachable".into() }),
+            Err(text) => Err(HostProblem { text: text.into(), kind: "bmc_unreachable".into() }),
         };
         HostAnswer { host: host.parse().unwrap(), result }
     }

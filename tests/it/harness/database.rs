@@ -83,6 +83,8 @@ pub enum Count {
     HostsHeld,
     HostsQuarantined,
     LiveLeases,
+    /// Batches that go on by themselves: they are due to start, or have hosts at work or queued.
+    BatchesAtWork,
     AttemptsWithoutOutcome,
     /// Pairs of live jobs of one host: there must never be one.
     HostsHeldTwice,
@@ -147,6 +149,14 @@ impl Count {
             Count::LiveLeases => {
                 "from job where state = 'running' or lease_until > now() and state not in
                      ('succeeded', 'failed', 'quarantined', 'cancelled', 'skipped')"
+            }
+            Count::BatchesAtWork => {
+                "from batch where state = 'scheduled' and not_before <= now()
+                     or state in ('scheduled', 'running', 'paused', 'cancelled')
+                        and needs_reconcile
+                     or state = 'running' and exists (
+                        select from job where job.batch_id = batch.id
+                            and job.state in ('queued', 'running'))"
             }
             Count::AttemptsWithoutOutcome => "from attempt where outcome is null",
             Count::HostsHeldTwice => {

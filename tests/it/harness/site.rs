@@ -323,6 +323,8 @@ impl Site {
         // What a ticket is filed with is told afterwards.
         for left in [
             Count::ChatWork,
+            Count::BatchesAtWork,
+            Count::ChatWork,
             Count::Unsent,
             Count::TicketsNotWritten,
             Count::Unsent,

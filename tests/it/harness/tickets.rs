@@ -20,7 +20,7 @@ use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::people::People;
 use metalbot_core::domain::principal::Principal;
 use metalbot_core::domain::rollout::Rollout;
-use metalbot_core::domain::triage::{RouteRule, Routes, Target, TicketPolicy};
+use metalbot_core::domain::triage::{RouteRule, Routes, TicketPolicy, TicketTarget};
 use metalbot_core::domain::workflow::{Plan, PlannedStep, PowerTo, Risk, StepAction};
 use metalbot_jira::{Auth, Dialect, Site, SiteSettings};
 use metalbot_sim::jira::{SimDialect, SimJira, SimJiraSite};
@@ -65,7 +65,7 @@ impl TicketWorld {
         let db = Database::new().await;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let jira = SimJira::start_site(listener, site).unwrap();
-        let default = Target {
+        let default = TicketTarget {
             site: "default".into(),
             project: "OPS".into(),
             issue_type: "Task".into(),

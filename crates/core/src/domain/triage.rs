@@ -242,7 +242,7 @@ impl RouteRule {
 
 /// Destination of a ticket: its Jira site, project and fields.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub struct Target {
+pub struct TicketTarget {
     /// Name of the Jira site.
     pub site: String,
     pub project: String,
@@ -258,7 +258,7 @@ pub struct Target {
     pub fields: BTreeMap<String, String>,
 }
 
-impl Target {
+impl TicketTarget {
     /// Name of the target for people: `HW (Bug)`, with the site if it is not the default one.
     pub fn name(&self, default_site: &str) -> String {
         match self.site == default_site {
@@ -275,14 +275,14 @@ pub struct Routed {
     pub rule: String,
     /// Conditions that were met, for people; empty for the default route.
     pub met: Vec<String>,
-    pub target: Target,
+    pub target: TicketTarget,
 }
 
 /// All routes: the rules in order, and the default route.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Routes {
     pub rules: Vec<RouteRule>,
-    pub default: Target,
+    pub default: TicketTarget,
 }
 
 impl Routes {
@@ -307,12 +307,12 @@ impl Routes {
         }
     }
 
-    /// Target of a rule. A rule for another site than the default's inherits no components,
+    /// TicketTarget of a rule. A rule for another site than the default's inherits no components,
     /// priority or fields, because they mean nothing at another site.
-    pub fn target(&self, rule: &RouteRule) -> Target {
+    pub fn target(&self, rule: &RouteRule) -> TicketTarget {
         let default = &self.default;
         let labels = default.labels.iter().chain(&rule.labels);
-        let mut target = Target {
+        let mut target = TicketTarget {
             site: rule.site.clone().unwrap_or_else(|| default.site.clone()),
             project: rule.project.clone().unwrap_or_else(|| default.project.clone()),
             issue_type: rule.issue_type.clone().unwrap_or_else(|| default.issue_type.clone()),
@@ -482,7 +482,7 @@ mod tests {
     }
 
     fn routes(toml: &str) -> Routes {
-        let default = Target {
+        let default = TicketTarget {
             site: "main".into(),
             project: "OPS".into(),
             issue_type: "Task".into(),

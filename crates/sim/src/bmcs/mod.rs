@@ -31,7 +31,7 @@ use self::socket::Socket;
 pub use self::storage::SelRecord;
 pub use self::wire::Cipher;
 pub use self::world::BmcAct;
-use self::world::{BmcWorld, Direction, Event};
+use self::world::{Arrival, BmcWorld, Direction};
 use metalbot_core::domain::host::{BmcEndpoint, Host, HostName};
 use metalbot_ipmi::Power;
 
@@ -242,7 +242,7 @@ fn run(mut socket: Socket, world: &Mutex<BmcWorld>, stop: &AtomicBool) {
     }
 }
 
-fn send(socket: &Socket, event: &Event) {
+fn send(socket: &Socket, event: &Arrival) {
     // A datagram that cannot be sent is lost, as on a network.
     if let Err(error) = socket.send(address(event.bmc), event.peer, &event.datagram) {
         tracing::debug!(%error, "a simulated BMC cannot send");
@@ -252,12 +252,12 @@ fn send(socket: &Socket, event: &Event) {
 /// Events that are not due yet; events of the same time stay in order.
 #[derive(Default)]
 struct Due {
-    events: BTreeMap<(Instant, u64), Event>,
+    events: BTreeMap<(Instant, u64), Arrival>,
     added: u64,
 }
 
 impl Due {
-    fn add(&mut self, event: Event) {
+    fn add(&mut self, event: Arrival) {
         self.added += 1;
         self.events.insert((event.at, self.added), event);
     }
@@ -266,7 +266,7 @@ impl Due {
         self.events.first_key_value().map(|((at, _), _)| *at)
     }
 
-    fn take(&mut self, now: Instant) -> Option<Event> {
+    fn take(&mut self, now: Instant) -> Option<Arrival> {
         self.next().filter(|at| *at <= now)?;
         self.events.pop_first().map(|(_, event)| event)
     }

@@ -28,7 +28,7 @@ pub struct BmcAct {
 
 /// Datagram under way, with its due time.
 #[derive(Debug)]
-pub struct Event {
+pub struct Arrival {
     pub at: Instant,
     pub bmc: usize,
     pub peer: SocketAddrV4,
@@ -67,7 +67,7 @@ impl BmcWorld {
         bmc: usize,
         peer: SocketAddrV4,
         datagram: &[u8],
-        out: &mut Vec<Event>,
+        out: &mut Vec<Arrival>,
     ) {
         let Some((how, _)) = self.bmcs.get(bmc) else { return };
         let how = how.clone();
@@ -77,7 +77,7 @@ impl BmcWorld {
                 self.hear(now, bmc, peer, datagram, out);
             } else {
                 let datagram = datagram.to_vec();
-                out.push(Event { at: now + late, bmc, peer, way: Direction::ToBmc, datagram });
+                out.push(Arrival { at: now + late, bmc, peer, way: Direction::ToBmc, datagram });
             }
         }
     }
@@ -89,7 +89,7 @@ impl BmcWorld {
         bmc: usize,
         peer: SocketAddrV4,
         datagram: &[u8],
-        out: &mut Vec<Event>,
+        out: &mut Vec<Arrival>,
     ) {
         let (how, controller) = &mut self.bmcs[bmc];
         let how = how.clone();
@@ -101,7 +101,7 @@ impl BmcWorld {
         let Some(answer) = answer else { return };
         let at = now + how.delay;
         let mut send = |at, datagram| {
-            out.push(Event { at, bmc, peer, way: Direction::ToConsole, datagram });
+            out.push(Arrival { at, bmc, peer, way: Direction::ToConsole, datagram });
         };
         if how.noise != Noise::None {
             for noise in self.noise(&answer) {
@@ -170,7 +170,7 @@ mod tests {
         [&head[..], &body].concat()
     }
 
-    fn answers(behaviour: Behaviour, times: usize) -> Vec<Event> {
+    fn answers(behaviour: Behaviour, times: usize) -> Vec<Arrival> {
         let mut world = BmcWorld::new(1, behaviour, 1);
         let mut out = vec![];
         for _ in 0..times {
@@ -203,7 +203,7 @@ mod tests {
         let out = answers(Behaviour { noise: Noise::Before, ..Behaviour::default() }, 100);
         assert_eq!(out.len(), 500);
         for length in 0..52 {
-            let cut = |event: &&Event| event.datagram.len() == length;
+            let cut = |event: &&Arrival| event.datagram.len() == length;
             assert!(out.iter().any(|event| cut(&event)), "{length}");
         }
     }
