@@ -15,7 +15,7 @@ impl Config {
         Policy { allow: self.allow.clone(), admins: self.admin.groups.clone() }
     }
 
-    /// For [`ipmi::Ipmi::new`].
+    /// Credentials of BMCs by name, as [`crate::bmc::ipmi::IpmiBmc::new`] takes them.
     pub fn bmc_credentials(&self) -> BTreeMap<String, metalbot_ipmi::Credentials> {
         let opens = |section: &CredentialConfig| metalbot_ipmi::Credentials {
             user: section.user.clone(),

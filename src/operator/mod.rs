@@ -93,7 +93,7 @@ pub enum TicketsCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum SlackCommand {
-    /// Print the app's manifest, to be pasted at https://api.slack.com/apps.
+    /// Print the app's manifest, to be pasted at <https://api.slack.com/apps>.
     Manifest {
         /// How Slack reaches Metalbot.
         #[arg(long, value_enum, default_value = "socket")]
@@ -101,7 +101,7 @@ pub enum SlackCommand {
         /// The public address, for `--mode http`.
         #[arg(long, required_if_eq("mode", "http"))]
         url: Option<String>,
-        /// A folder with more actions, as in [commands] of the configuration.
+        /// A folder with more actions, as in `[commands]` of the configuration.
         #[arg(long)]
         commands: Option<PathBuf>,
     },

@@ -73,15 +73,15 @@ async fn while_slack_does_not_say_who_somebody_is_nothing_is_done_and_nothing_fo
     world.db.until_at_least(Count::DeliveriesTried, 2).await;
     // It takes long: far more tries than any other fault is given, and for carol too long.
     world.db.deliveries_waited(5, "CAROL").await;
-    slack.card(1, PATIENCE, |card| card.text.contains("web01")).await.unwrap();
+    let card = slack.card(1, PATIENCE, |card| card.text.contains("web01")).await.unwrap();
     answered(slack, "carol", METAL, "could not be done then").await;
     assert_eq!(world.db.count(Count::Batches).await, 1);
     // What keeps something from being done is never too late.
     slack.fault("users.info", [SlackFault::Error("internal_error")]);
-    slack.slash("bob", METAL, "cancel 1").await.unwrap();
+    slack.say("bob", METAL, Some(&card.ts), "reject: no").await.unwrap();
     world.db.until_at_least(Count::DeliveriesTried, 1).await;
     world.db.deliveries_waited(5, "BOB").await;
-    slack.card(1, PATIENCE, |card| card.text.contains("cancelled")).await.unwrap();
+    slack.card(1, PATIENCE, |card| card.text.contains("rejected")).await.unwrap();
     world.finish().await;
 }
 

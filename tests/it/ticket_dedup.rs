@@ -229,7 +229,7 @@ async fn what_will_not_be_mended_speaks_of_its_own_hosts_only() {
     t.written().await;
     assert!(t.jira.transition("OPS-1", "Reject"));
     t.db.until(Count::HostsWontFix, 2).await;
-    // One that will not be mended, and its neighbour in the rack.
+    // One that will not be fixed, and its neighbour in the rack.
     t.failed(&[in_rack("web01"), in_rack("web03")], "bmc_unreachable", SILENT).await;
     t.written().await;
     let seen: Vec<String> = t.jira.issues().into_iter().map(|one| one.summary).collect();

@@ -81,13 +81,13 @@ async fn hosts_that_nobody_will_mend_are_marked_until_they_succeed() {
     t.heard(1, "was filed for").await;
     t.card_when(1, |card| card.text.contains("OPS-1 (Open)")).await;
     assert!(t.jira.transition("OPS-1", "Reject"));
-    let told = t.heard(1, "nobody will mend").await;
-    insta::assert_snapshot!(told, @"@alice OPS-1 was closed as Won't Fix: nobody will mend web09. The mark shows on later batches until the host succeeds again.");
+    let told = t.heard(1, "nobody will fix").await;
+    insta::assert_snapshot!(told, @"@alice OPS-1 was closed as Won't Fix: nobody will fix web09. The mark shows on later batches until the host succeeds again.");
     t.card_when(1, |card| card.text.contains("OPS-1 (Done")).await;
     let status = t.says(&t.alice, "/metal status host web09").await;
-    assert!(status.contains("will not be mended, says OPS-1 (Won't Fix)"), "{status}");
+    assert!(status.contains("will not be fixed, says OPS-1 (Won't Fix)"), "{status}");
     let card = t.says(&t.carol, "/metal reboot web[08-09]").await;
-    assert!(card.contains("Careful: web09 will not be mended, says OPS-1 (Won't Fix)"), "{card}");
+    assert!(card.contains("Careful: web09 will not be fixed, says OPS-1 (Won't Fix)"), "{card}");
     t.finish().await;
 }
 

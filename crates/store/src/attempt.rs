@@ -109,7 +109,7 @@ pub async fn write_intents(
 
 /// Writes outcomes and changes the jobs; returns the jobs that were still ours. Wakes nobody: where
 /// hundreds of jobs end in a second, a NOTIFY in each transaction would make all commits wait for
-/// each other ([`super::notifier::Notifier::jobs_ended`]).
+/// each other. The caller notifies, now and then.
 pub async fn write_outcomes(
     pool: &PgPool,
     worker: &str,

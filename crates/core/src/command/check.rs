@@ -194,7 +194,7 @@ fn read_args(
     for (name, spec) in &action.args {
         let value = match values.get(name) {
             Some(given) => {
-                spec.read(given.value.trim()).map_err(|expected| bad(given, expected))?
+                spec.read(given.value.trim()).map_err(|wrong| bad(given, wrong.expected))?
             }
             None => spec.default_value().ok_or_else(|| {
                 let expected = format!("{name}= with {}", spec.expected());

@@ -83,7 +83,7 @@ fn plan_step(
 ) -> Result<Option<PlannedStep>, (String, String)> {
     if let Some(when) = &step.when {
         let truth =
-            evaluate(engine, when, context).map_err(|problem| ("when".to_owned(), problem))?;
+            evaluate(engine, when, context).map_err(|error| ("when".to_owned(), error.0))?;
         if !truth.is_true() {
             return Ok(None);
         }
@@ -91,7 +91,7 @@ fn plan_step(
     let text = |key: &str, source: &str| match render(engine, source, context) {
         Ok(toml::Value::String(text)) => Ok(text),
         Ok(other) => Ok(other.to_string()),
-        Err(problem) => Err((key.to_owned(), problem)),
+        Err(error) => Err((key.to_owned(), error.0)),
     };
     let title = text("title", &step.title)?;
     if title.trim().is_empty() {
@@ -107,7 +107,7 @@ fn plan_step(
     for (key, value) in &step.action {
         let value = match value {
             toml::Value::String(source) => {
-                render(engine, source, context).map_err(|problem| (key.clone(), problem))?
+                render(engine, source, context).map_err(|error| (key.clone(), error.0))?
             }
             other => other.clone(),
         };
@@ -131,8 +131,15 @@ fn engine() -> Environment<'static> {
     engine
 }
 
+/// Problem of a template in an action's file, in one line for whoever wrote the file.
+struct TemplateError(String);
+
 /// Renders a text. A text that is one expression keeps the expression's type.
-fn render(engine: &Environment<'_>, source: &str, context: &Value) -> Result<toml::Value, String> {
+fn render(
+    engine: &Environment<'_>,
+    source: &str,
+    context: &Value,
+) -> Result<toml::Value, TemplateError> {
     if let Some(expression) = lone_expression(source) {
         let value = evaluate(engine, expression, context)?;
         return match value.kind() {
@@ -140,24 +147,34 @@ fn render(engine: &Environment<'_>, source: &str, context: &Value) -> Result<tom
             ValueKind::Number if value.is_integer() => value
                 .as_i64()
                 .map(toml::Value::Integer)
-                .ok_or_else(|| "the number is too great".to_owned()),
+                .ok_or_else(|| TemplateError("the number is too great".into())),
             ValueKind::String => Ok(toml::Value::String(value.to_string())),
-            other => Err(format!("{expression} gives {other}, not text or a whole number")),
+            other => {
+                let problem = format!("{expression} gives {other}, not text or a whole number");
+                Err(TemplateError(problem))
+            }
         };
     }
     engine
         .render_str(source, context.clone())
         .map(toml::Value::String)
-        .map_err(|cause| one_line(&cause.to_string()))
+        .map_err(|cause| TemplateError(one_line(&cause.to_string())))
 }
 
-fn evaluate(engine: &Environment<'_>, expression: &str, context: &Value) -> Result<Value, String> {
+fn evaluate(
+    engine: &Environment<'_>,
+    expression: &str,
+    context: &Value,
+) -> Result<Value, TemplateError> {
     let value = engine
         .compile_expression(expression)
         .and_then(|expression| expression.eval(context.clone()))
-        .map_err(|cause| one_line(&cause.to_string()))?;
+        .map_err(|cause| TemplateError(one_line(&cause.to_string())))?;
     // Checked here because the engine accepts an undefined name that is only printed.
-    if value.is_undefined() { Err(format!("{expression} is undefined")) } else { Ok(value) }
+    match value.is_undefined() {
+        true => Err(TemplateError(format!("{expression} is undefined"))),
+        false => Ok(value),
+    }
 }
 
 /// Expression of a text that consists of one `{{ expression }}` only.

@@ -246,10 +246,18 @@ impl ActionSpec {
     }
 }
 
+/// Text that is no value of an argument.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("write {expected}")]
+pub struct NotAValue {
+    /// What may be written, with an example.
+    pub expected: String,
+}
+
 impl ArgSpec {
     /// Reads a value; the error gives the allowed values, with an example.
-    pub fn read(&self, text: &str) -> Result<ArgValue, String> {
-        let wrong = || self.expected();
+    pub fn read(&self, text: &str) -> Result<ArgValue, NotAValue> {
+        let wrong = || NotAValue { expected: self.expected() };
         match self.kind {
             ArgKind::Flag => match text.to_lowercase().as_str() {
                 "true" | "yes" | "on" => Ok(ArgValue::Flag(true)),
@@ -382,7 +390,8 @@ impl ArgSpec {
         }
         match &self.default {
             Some(text) => {
-                let wrong = |expected| ("default", format!("{text:?} is not {expected}"));
+                let wrong =
+                    |wrong: NotAValue| ("default", format!("{text:?} is not {}", wrong.expected));
                 self.read(text).map(|_| ()).map_err(wrong)
             }
             None => Ok(()),
@@ -607,7 +616,7 @@ mod tests {
         }
         for wrong in ["", "5", "-5m", "5 parsecs", "9s", "61m", "5M", "1500ms", "1e3s"] {
             let expected = "a duration such as 5m, from 10s to 1h";
-            assert_eq!(wait.read(wrong).unwrap_err(), expected, "{wrong:?}");
+            assert_eq!(wait.read(wrong).unwrap_err().expected, expected, "{wrong:?}");
         }
         let long = Duration::from_secs(3 * 24 * 3600 + 60);
         assert_eq!(duration(&duration_text(long)), Some(long));
