@@ -34,6 +34,10 @@ const NAME: &str = "metalbot";
 /// Longest time for a start; after a crash the server replays its write-ahead log first.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
+/// Longest time for which a program that is being started may hold our lock: until it runs, it has the
+/// open files of the process that starts it.
+const SPAWN_LIMIT: Duration = Duration::from_millis(500);
+
 /// Settings of the server. An adopted server keeps the settings that it was started with.
 #[derive(Clone, Debug)]
 pub struct PostgresSettings {
@@ -129,16 +133,10 @@ impl PrivatePostgres {
             .append(true)
             .open(&lock_file)
             .map_err(io_error(format!("cannot write {}", lock_file.display())))?;
-        let ours = match lock.try_lock() {
-            Ok(()) => true,
-            Err(TryLockError::WouldBlock) => false,
-            Err(TryLockError::Error(cause)) => {
-                return Err(io_error(format!("cannot lock {}", lock_file.display()))(cause));
-            }
-        };
         let server = Server::find(state_dir.join("postgres"))?;
-        if !ours {
-            return PrivatePostgres::answering(&server).await;
+        let other = PrivatePostgres::of_other(&server, &lock_file, SPAWN_LIMIT, || lock.try_lock());
+        if let Some(cluster) = other.await? {
+            return Ok(cluster);
         }
         server.make_folder()?;
         server.init()?;
@@ -188,28 +186,41 @@ impl PrivatePostgres {
     /// makes nothing.
     pub async fn join(state_dir: &Path) -> Result<Option<PrivatePostgres>, ClusterError> {
         let lock_file = state_dir.join("postgres.lock");
+        let Ok(lock) = File::open(&lock_file) else { return Ok(None) };
         // The process that runs the cluster holds the lock exclusively.
-        match File::open(&lock_file).map(|lock| lock.try_lock_shared()) {
-            Ok(Err(TryLockError::WouldBlock)) => {
-                let server = Server::find(state_dir.join("postgres"))?;
-                PrivatePostgres::answering(&server).await.map(Some)
-            }
-            Ok(Err(TryLockError::Error(cause))) => {
-                Err(io_error(format!("cannot lock {}", lock_file.display()))(cause))
-            }
-            Ok(Ok(())) | Err(_) => Ok(None),
+        if lock.try_lock_shared().is_ok() {
+            return Ok(None);
         }
+        let server = Server::find(state_dir.join("postgres"))?;
+        let at_once = Duration::ZERO;
+        PrivatePostgres::of_other(&server, &lock_file, at_once, || lock.try_lock_shared()).await
     }
 
-    /// Uses the cluster that another process of this folder started, once it answers.
-    async fn answering(server: &Server) -> Result<PrivatePostgres, ClusterError> {
+    /// Finds the cluster of the process that holds the lock, once its server answers; `None` as soon
+    /// as the lock is ours, for that process may end meanwhile. Asks for the lock alone in the first
+    /// `patience`.
+    async fn of_other(
+        server: &Server,
+        lock_file: &Path,
+        patience: Duration,
+        try_lock: impl Fn() -> Result<(), TryLockError>,
+    ) -> Result<Option<PrivatePostgres>, ClusterError> {
         let begin = Instant::now();
         loop {
-            if let Some(postmaster) = server.running() {
+            match try_lock() {
+                Ok(()) => return Ok(None),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(cause)) => {
+                    return Err(io_error(format!("cannot lock {}", lock_file.display()))(cause));
+                }
+            }
+            if begin.elapsed() >= patience
+                && let Some(postmaster) = server.running()
+            {
                 let url = url(&postmaster.socket_folder, NAME);
                 if let Ok(connection) = PgConnection::connect(&url).await {
                     connection.close().await?;
-                    return Ok(PrivatePostgres { url, running: None });
+                    return Ok(Some(PrivatePostgres { url, running: None }));
                 }
             }
             if begin.elapsed() > START_LIMIT {
@@ -392,6 +403,21 @@ mod tests {
         let error = PrivatePostgres::start_with(&state, &settings).await.unwrap_err();
         assert!(error.to_string().contains("max_connections"), "{error}");
         assert!(PrivatePostgres::start_with(&state, &QUICK).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_becomes_free_is_taken() {
+        let (_folder, state) = state("state");
+        fs::create_dir(&state).unwrap();
+        let held = File::create(state.join("postgres.lock")).unwrap();
+        held.lock().unwrap();
+        let (cluster, ()) = tokio::join!(PrivatePostgres::start_with(&state, &QUICK), async {
+            tokio::time::sleep(SPAWN_LIMIT * 2).await;
+            drop(held);
+        });
+        let cluster = cluster.unwrap();
+        assert!(cluster.is_ours(), "the other process has ended");
+        cluster.stop().await.unwrap();
     }
 
     #[tokio::test]
