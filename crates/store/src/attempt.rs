@@ -140,7 +140,7 @@ pub async fn write_outcomes(
                as r (attempt_id, job_id, epoch, outcome, error_kind, error, state, step, ended,
                    released, maybe_down, acted)),
            mine as (
-               select job.id from job join reported
+               select job.id, job.epoch from job join reported
                  on job.id = reported.job_id and job.epoch = reported.epoch
                where job.state = 'running'
                order by job.id for update of job),
@@ -148,7 +148,8 @@ pub async fn write_outcomes(
                update attempt set outcome = reported.outcome, outcome_at = now(),
                    acted = reported.acted, error_kind = reported.error_kind,
                    error = reported.error
-               from reported join mine on mine.id = reported.job_id
+               from reported join mine
+                 on mine.id = reported.job_id and mine.epoch = reported.epoch
                where attempt.id = reported.attempt_id and attempt.job_id = reported.job_id
                  and attempt.outcome is null)
            update job set state = reported.state, step = reported.step,
@@ -161,7 +162,8 @@ pub async fn write_outcomes(
                started_at = case when reported.state <> 'pending' then job.started_at end,
                maybe_down = reported.maybe_down,
                ended_at = case when reported.ended then now() end
-           from reported join mine on mine.id = reported.job_id
+           from reported join mine
+             on mine.id = reported.job_id and mine.epoch = reported.epoch
            where job.id = reported.job_id
            returning job.id, job.batch_id, job.host, reported.ended as "ended!",
                reported.released as "released!", job.state, reported.error"#,
