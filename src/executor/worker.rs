@@ -73,13 +73,12 @@ pub async fn run_worker(executor: Executor, notifier: Arc<Notifier>, stop: Cance
         Journal::start(executor.pool.clone(), executor.worker.clone(), Arc::clone(&notifier));
     let leases = Leases::default();
     let heart = tokio::spawn(run_heartbeat(executor.clone(), Arc::clone(&leases)));
+    let recall = run_recall(executor.clone(), Arc::clone(&leases), Arc::clone(&notifier));
+    let recall = tokio::spawn(recall);
     let mut plans = HashMap::new();
     let mut tasks = JoinSet::new();
     while !stop.is_cancelled() {
         let notified = notifier.topic(Topic::Work).notified();
-        if let Err(error) = recall_stopped(&executor.pool, &leases).await {
-            tracing::warn!(%error, "stopped batches cannot be read from the database");
-        }
         let free = executor.limits.max_in_flight.saturating_sub(tasks.len());
         if free > 0
             && let Err(error) =
@@ -108,6 +107,7 @@ pub async fn run_worker(executor: Executor, notifier: Arc<Notifier>, stop: Cance
     });
     let late = drained.await.is_err();
     heart.abort();
+    recall.abort();
     if late {
         tracing::warn!(
             jobs = tasks.len(),
@@ -142,12 +142,15 @@ async fn start_jobs(
 ) -> sqlx::Result<()> {
     let asked = Instant::now();
     let limits = executor.limits;
-    let leased = lease::take(&executor.pool, &executor.worker, at_most, limits.lease).await?;
+    let taken = lease::take(&executor.pool, &executor.worker, at_most, limits.lease);
+    // Jobs that are leased after all, by a statement that was given up, are taken when that lease ends.
+    let leased = within(patience(executor), taken).await?;
     if !leased.is_empty() {
         reach(Point::LeaseTaken);
     }
     for leased in leased {
-        let plan = match plan_of(executor, plans, leased.batch).await {
+        let plan = plan_of(executor, plans, leased.batch);
+        let plan = match within(patience(executor), plan).await {
             Ok(plan) => plan,
             Err(error) => {
                 // Its lease runs out, and a worker that can read the plan takes it.
@@ -184,7 +187,20 @@ async fn start_jobs(
     Ok(())
 }
 
-/// Recalls the jobs of batches that do not run any more.
+/// Recalls the jobs of batches that do not run any more, for as long as tasks run: a person who stops
+/// a batch is heard while jobs are leased, and while the process drains.
+async fn run_recall(executor: Executor, leases: Leases, notifier: Arc<Notifier>) {
+    loop {
+        let notified = notifier.topic(Topic::Work).notified();
+        if let Err(error) =
+            within(patience(&executor), recall_stopped(&executor.pool, &leases)).await
+        {
+            tracing::warn!(%error, "stopped batches cannot be read from the database");
+        }
+        let _ = tokio::time::timeout(POLL, notified).await;
+    }
+}
+
 async fn recall_stopped(pool: &PgPool, leases: &Leases) -> sqlx::Result<()> {
     let open = |mine: &&Mine| !mine.recall.is_asked();
     let batches: BTreeSet<BatchId> =
@@ -230,10 +246,8 @@ async fn run_heartbeat(executor: Executor, leases: Leases) {
         }
         let asked = Instant::now();
         let beat = lease::heartbeat(&executor.pool, &executor.worker, &jobs, limits.lease);
-        // A connection that has gone silent must not cost all leases.
-        match tokio::time::timeout(limits.lease / 3, beat).await {
-            Err(_) => tracing::warn!("leases were not extended: the database does not answer"),
-            Ok(Ok(kept)) => {
+        match within(patience(&executor), beat).await {
+            Ok(kept) => {
                 let kept: HashSet<JobId> = kept.into_iter().collect();
                 let leases = lock(&leases);
                 for (job, epoch) in jobs {
@@ -248,9 +262,25 @@ async fn run_heartbeat(executor: Executor, leases: Leases) {
                     }
                 }
             }
-            Ok(Err(error)) => tracing::warn!(%error, "leases were not extended"),
+            Err(error) => tracing::warn!(%error, "leases were not extended"),
         }
     }
+}
+
+/// Time that the database has to answer one question of the worker: a connection that has gone silent
+/// must cost neither the leases nor a person's stop.
+fn patience(executor: &Executor) -> Duration {
+    executor.limits.lease / 3
+}
+
+async fn within<T>(
+    patience: Duration,
+    answer: impl Future<Output = sqlx::Result<T>>,
+) -> sqlx::Result<T> {
+    tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| {
+        let message = format!("the database has not answered within {patience:?}");
+        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, message)))
+    })
 }
 
 fn lock(leases: &Leases) -> std::sync::MutexGuard<'_, HashMap<JobId, Mine>> {

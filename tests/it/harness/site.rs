@@ -57,7 +57,7 @@ impl Builder {
     }
 
     /// For processes: people sign in with a password, and a lease ends soon after its process.
-    fn processes() -> Builder {
+    pub fn processes() -> Builder {
         let builder = Builder { passwords: true, ..Builder::new().rack() };
         builder.replace("lease_duration = \"5s\"", "lease_duration = \"2s\"")
     }
