@@ -22,7 +22,7 @@ enum Command {
     Serve {
         #[command(flatten)]
         config: ConfigFile,
-        /// What this process does, separated by commas: `web` (console and deliveries), `worker`
+        /// Roles of this process, separated by commas: `web` (console and deliveries), `worker`
         /// (drives machines), `relay` (sends notices and tickets).
         #[arg(long, default_value = "web,worker,relay")]
         roles: Roles,

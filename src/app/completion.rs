@@ -3,10 +3,10 @@
 use super::App;
 use metalbot_core::command::{self, Completion};
 
-/// What a message to Metalbot begins with.
+/// First word of a message to Metalbot.
 const PREFIX: &str = "/metal ";
 
-/// What can stand at the cursor of a message. The cursor, and `from` of each answer, count UTF-16
+/// Completions at the cursor of a message. The cursor, and `from` of each answer, count UTF-16
 /// units from 0, as browsers do.
 pub fn complete(app: &App, message: &str, cursor: usize) -> Vec<Completion> {
     let cursor = byte_offset(message, cursor);

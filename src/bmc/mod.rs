@@ -1,4 +1,4 @@
-//! What Metalbot asks of a management controller, whatever it speaks.
+//! The requests that Metalbot makes of a management controller, whatever protocol it speaks.
 //!
 //! Invariants: every error has an [`ErrorKind`], and by it a class, so that nobody upstream guesses
 //! from a message whether a power cycle may be repeated; nothing that changes a host is sent without
@@ -23,7 +23,7 @@ pub use metalbot_ipmi::{
 };
 pub use vendor::identity;
 
-/// Why a request to a BMC failed. Messages are for operators and never hold a secret.
+/// Failure of a request to a BMC. Messages are for operators and never hold a secret.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BmcError {
     #[error(transparent)]
@@ -33,7 +33,7 @@ pub enum BmcError {
 }
 
 impl BmcError {
-    /// What may be done after it.
+    /// Class of the error: says what may be done after it.
     pub fn class(&self) -> ErrorClass {
         self.kind().class()
     }

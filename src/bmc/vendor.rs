@@ -1,4 +1,4 @@
-//! Who made a BMC and what runs on it, in words.
+//! Manufacturer and firmware of a BMC, in words.
 //!
 //! Source: IANA's private enterprise numbers, which IPMI 2.0 section 20.1 names manufacturers by.
 

@@ -1,4 +1,4 @@
-//! What a configuration means together with the people and hosts it speaks of.
+//! Checks of a configuration together with the people and hosts that it names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl Config {
         }
     }
 
-    /// Whether session cookies are for HTTPS only: yes, unless only this machine can connect.
+    /// Session cookies are for HTTPS only, unless only this machine can connect.
     pub fn secure_cookies(&self) -> bool {
         self.console.secure_cookies.unwrap_or(!self.http.listen.ip().is_loopback())
     }

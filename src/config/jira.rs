@@ -83,7 +83,7 @@ impl JiraConfig {
         self.site.values().map(|site| site.timeout).fold(self.timeout, Duration::max)
     }
 
-    /// What cannot work although each key has the right type.
+    /// Keys that have the right type but do not work.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.site.contains_key(DEFAULT_SITE) {

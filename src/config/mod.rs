@@ -35,7 +35,7 @@ use secrecy::SecretString;
 pub use jira::{JiraConfig, JiraSite};
 pub use slack::{SlackConfig, SlackMode};
 
-/// Why a configuration cannot be used.
+/// A configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read {}: {cause}", .file.display())]
@@ -43,7 +43,7 @@ pub enum ConfigError {
     /// One line per wrong key, each with its source.
     #[error("{}", .0.join("\n"))]
     Keys(Vec<String>),
-    /// What would not work although each key is right by itself.
+    /// Keys that are right by themselves but do not work together.
     #[error("{}: {}", .file.display(), .problems.join("\n"))]
     Problems { file: PathBuf, problems: Vec<String> },
 }
@@ -52,7 +52,7 @@ pub enum ConfigError {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where this was read from; for messages.
+    /// File this was read from; for messages.
     #[serde(skip)]
     pub file: PathBuf,
     /// Folder of the private cluster.
@@ -73,19 +73,19 @@ pub struct Config {
     pub ipmi: metalbot_ipmi::Options,
     #[serde(default)]
     pub executor: ExecutorConfig,
-    /// How many hosts may be down at a time, over all batches.
+    /// Limits of hosts that may be down at a time, over all batches.
     #[serde(default)]
     pub caps: Caps,
     #[serde(default)]
     pub rollout: RolloutConfig,
     #[serde(default)]
     pub limits: LimitsConfig,
-    /// Who may submit what on whose hosts; without a rule nobody may.
+    /// Rules of who may submit which action on whose hosts; without a rule nobody may.
     #[serde(default)]
     pub allow: Vec<AllowRule>,
     #[serde(default)]
     pub admin: AdminConfig,
-    /// Who must approve; the first match of each owner group holds.
+    /// Rules of who must approve; the first match of each owner group holds.
     #[serde(default)]
     pub approval: Vec<ApprovalRule>,
     #[serde(default)]
@@ -117,7 +117,7 @@ pub struct DatabaseConfig {
     url_env: Option<String>,
     /// Connections of this process's pool.
     pub max_connections: u32,
-    /// How long deliveries and notices are kept that are done with. Batches and the audit stay.
+    /// Age at which finished deliveries and notices are deleted. Batches and the audit stay.
     #[serde(with = "human_duration")]
     pub retention: Duration,
 }
@@ -222,10 +222,10 @@ impl CredentialConfig {
 pub struct ExecutorConfig {
     /// Jobs that this process works on at a time.
     pub max_in_flight: u32,
-    /// How long a silent worker keeps its jobs.
+    /// Time that a silent worker keeps its jobs.
     #[serde(with = "human_duration")]
     pub lease_duration: Duration,
-    /// How long a stopping worker may finish its steps.
+    /// Time that a stopping worker has to finish its steps.
     #[serde(with = "human_duration")]
     pub drain_timeout: Duration,
     /// Each BMC is asked once in this time who it is; 0s: never.
@@ -248,7 +248,7 @@ impl Default for ExecutorConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RolloutConfig {
-    /// How long a destructive batch can be stopped after its last approval.
+    /// Time after its last approval in which a destructive batch can still be stopped.
     #[serde(with = "human_duration")]
     pub countdown: Duration,
     /// In which times are meant that name none, and are shown.
@@ -270,7 +270,7 @@ pub struct LimitsConfig {
     pub max_hosts: u32,
     /// Bytes of a command.
     pub max_text: usize,
-    /// Whether a submission without `reason=` is refused.
+    /// Refuses a submission without `reason=`.
     pub reason_required: bool,
 }
 
@@ -294,10 +294,10 @@ pub struct ChatConfig {
     /// Emoji names without colons.
     pub approve_reactions: Vec<String>,
     pub reject_reactions: Vec<String>,
-    /// How long before the expiry of an approval those who must act are reminded.
+    /// Time before the expiry of an approval at which those who must act are reminded.
     #[serde(with = "human_duration")]
     pub remind_before: Duration,
-    /// How owner groups are mentioned when they must approve.
+    /// Form in which owner groups are mentioned when they must approve.
     pub approver_mention: Vec<ApproverMention>,
 }
 

@@ -197,7 +197,7 @@ fn resolve(config: &mut Config, base: &Path, env: &Environment) -> Vec<String> {
     problems
 }
 
-/// Why a secret cannot be had. `key` is its name in the configuration.
+/// A secret cannot be read. `key` is its name in the configuration.
 #[derive(Debug, thiserror::Error)]
 enum SecretError {
     #[error("{key}: cannot read the systemd credential: {cause}")]

@@ -43,7 +43,7 @@ pub struct Workspace {
     pub(super) bot_token_env: Option<String>,
 }
 
-/// How Slack's deliveries come in.
+/// Transport of Slack's deliveries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SlackMode {
@@ -65,7 +65,7 @@ impl SlackConfig {
         each.map(|one| (Some(one.team.as_str()), one.bot_token.as_ref().expect(READ))).collect()
     }
 
-    /// What is wrong with the list of installations.
+    /// Finds the faults of the list of installations.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let single =

@@ -6,7 +6,7 @@ use metalbot_core::domain::triage::{Routes, TicketTarget};
 use metalbot_jira::{check_label, check_project};
 
 impl Config {
-    /// Where failures go; `None` when no tickets are filed.
+    /// Jira project of the failures; `None` when no tickets are filed.
     pub fn routes(&self) -> Option<Routes> {
         let jira = self.jira.as_ref()?;
         let default = TicketTarget {
@@ -22,7 +22,7 @@ impl Config {
         Some(Routes { rules: self.tickets.route.clone(), default })
     }
 
-    /// What cannot work although each key is right by itself.
+    /// Keys that are right by themselves but do not work together.
     pub(super) fn ticket_problems(&self) -> Vec<String> {
         let mut problems = self.operator_problems();
         let Some(jira) = &self.jira else {

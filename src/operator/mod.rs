@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use metalbot_core::domain::ids::BatchId;
 
-/// What an operator can do on the machine that has the configuration.
+/// Commands for an operator on the machine that has the configuration.
 #[derive(Debug, Subcommand)]
 pub enum OperatorCommand {
     /// Bring the database's schema up to date.
@@ -95,7 +95,7 @@ pub enum TicketsCommand {
 pub enum SlackCommand {
     /// Print the app's manifest, to be pasted at <https://api.slack.com/apps>.
     Manifest {
-        /// How Slack reaches Metalbot.
+        /// Transport by which Slack reaches Metalbot.
         #[arg(long, value_enum, default_value = "socket")]
         mode: slack::Mode,
         /// The public address, for `--mode http`.

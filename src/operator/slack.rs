@@ -17,7 +17,7 @@ use crate::chat::slack::forms::SHORTCUT;
 use crate::config::{Config, SlackMode};
 use metalbot_core::command::Catalog;
 
-/// What the app may do, and what for.
+/// Scopes of the app, each with its purpose.
 const SCOPES: [(&str, &str); 13] = [
     ("commands", "the command /metal and its shortcut"),
     ("chat:write", "cards, answers and all other messages"),
@@ -33,7 +33,7 @@ const SCOPES: [(&str, &str); 13] = [
     ("files:read", "lists of hosts handed over as a file in a form"),
     ("files:write", "long lists of hosts, sent as a file"),
 ];
-/// What the app is told of.
+/// Events that the app subscribes to.
 const EVENTS: [&str; 6] = [
     "app_home_opened",
     "member_joined_channel",
@@ -47,7 +47,7 @@ const MOST_HINT: usize = 1_000;
 const PATIENCE: Duration = Duration::from_secs(15);
 const APPS: &str = "https://api.slack.com/apps";
 
-/// How Slack reaches Metalbot.
+/// Transport by which Slack reaches Metalbot.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Mode {
     Socket,
@@ -178,7 +178,7 @@ pub(super) async fn check(file: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What of [`SCOPES`] is not among those of a token, and how to get it.
+/// Names the [`SCOPES`] that a token lacks, and says how to get them.
 fn missing(scopes: &str) -> Vec<String> {
     let have: Vec<&str> = scopes.split(',').map(str::trim).collect();
     let lacking = SCOPES.iter().filter(|(scope, _)| !have.contains(scope));

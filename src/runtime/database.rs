@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use super::private_postgres::{ClusterError, PrivatePostgres};
 use crate::config::Config;
 
-/// Why there is no database.
+/// The database cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     #[error(transparent)]

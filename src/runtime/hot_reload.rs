@@ -10,7 +10,7 @@ use crate::telemetry;
 
 /// Time of the last change and size in bytes, by which a new version of a file is recognised.
 type Stamp = Option<(SystemTime, u64)>;
-/// Why a file cannot be used; of whatever type its reader gives.
+/// A file cannot be used; the error of its reader, of any type.
 type LoadError = Box<dyn Error + Send + Sync>;
 /// Reads a file.
 type Load<T> = Box<dyn Fn(&Path) -> Result<T, LoadError> + Send + Sync>;

@@ -1,4 +1,4 @@
-//! What tells operators how a process and the site's background tasks are: `/healthz`, `/readyz` and
+//! Health of a process and of the site's background tasks, for operators: `/healthz`, `/readyz` and
 //! `/metrics`.
 //!
 //! ```text
@@ -27,12 +27,12 @@ use crate::chat::slack::socket::Connections;
 use crate::telemetry;
 use metalbot_store::{inbox, outbox, task_lease, ticket};
 
-/// How long the database may take to answer.
+/// Time that the database has to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// No task is late before.
 const LEAST_LATE: Duration = Duration::from_secs(60);
 
-/// What is looked at.
+/// State that the health routes look at.
 pub struct Health {
     pool: PgPool,
     /// Name and period of each task.
@@ -42,7 +42,7 @@ pub struct Health {
     started: Instant,
 }
 
-/// How one background task is.
+/// Health of one background task.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 struct TaskHealth {
     name: String,
@@ -73,7 +73,7 @@ impl Health {
     }
 }
 
-/// Whether a task should have had a round meanwhile; `up` is how long this process runs, in seconds.
+/// True when a task should have had a round meanwhile; `up` is this process's age in seconds.
 fn is_late(period: Duration, age: Option<f64>, up: f64) -> bool {
     let limit = (period * 3).max(LEAST_LATE).as_secs_f64();
     // A site that was stopped for long gets its time, too.

@@ -21,7 +21,7 @@ use crate::web::{self, ConsoleOptions, ConsoleState};
 
 /// Loops that work on deliveries, in each process.
 const INTAKES: usize = 4;
-/// How long open pages may finish when the process stops.
+/// Time that open pages have to finish when the process stops.
 const WEB_DRAIN: Duration = Duration::from_secs(2);
 
 impl Service {

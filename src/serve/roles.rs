@@ -1,4 +1,4 @@
-//! What one process does of the whole. A small site runs all of it in one.
+//! The roles of one process. A small site runs all of it in one.
 
 use std::str::FromStr;
 

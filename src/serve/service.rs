@@ -23,10 +23,10 @@ use crate::runtime::task::{TaskRunner, run_task};
 use crate::web::ConsoleState;
 use metalbot_store::{self as store, task_lease};
 
-/// How often it is seen whether the inventory's file has changed.
+/// Interval of checks for a changed inventory file.
 const RELOAD_PERIOD: Duration = Duration::from_secs(1);
 
-/// What a caller adds to what the configuration says.
+/// Additions of a caller to the configuration.
 #[derive(Default)]
 pub struct StartOptions {
     /// Renders `/metrics`; without it there is no such page.
@@ -45,7 +45,7 @@ pub struct Extension {
 
 /// A running process.
 pub struct Service {
-    /// Where console, deliveries and metrics answer, if the process has the role `web`.
+    /// Address of console, deliveries and metrics, if the process has the role `web`.
     pub address: Option<SocketAddr>,
     pub pool: PgPool,
     /// Unique among all processes, now and after a restart.

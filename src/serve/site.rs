@@ -1,4 +1,4 @@
-//! What a configuration names, read and checked together, and what all parts of a process share.
+//! Reads and checks the files that a configuration names, and holds what a process's parts share.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub fn load(config: &Config) -> anyhow::Result<Loaded> {
     })
 }
 
-/// What the parts of one process share.
+/// State that the parts of one process share.
 pub struct SiteParts {
     pub config: Config,
     pub loaded: Loaded,
@@ -84,7 +84,7 @@ impl SiteParts {
     }
 }
 
-/// What the use cases know, of a configuration that was loaded.
+/// Builds the use cases' context from a configuration that was loaded.
 pub fn app(config: &Config, loaded: &Loaded, slack: Option<&Arc<WebApi>>) -> App {
     App {
         platforms: slack::platforms(slack),

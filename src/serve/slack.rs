@@ -59,7 +59,7 @@ pub fn platforms(slack: Option<&Arc<WebApi>>) -> HashMap<&'static str, Arc<dyn C
     slack.into_iter().collect()
 }
 
-/// Where messages to Slack go.
+/// Client for messages to Slack.
 pub(super) fn chat(site: &SiteParts) -> Option<Arc<dyn Chat>> {
     let api = Arc::clone(site.slack.as_ref()?);
     Some(Arc::new(SlackChat::new(site.pool.clone(), api, Arc::clone(&site.app))))
@@ -88,7 +88,7 @@ fn words(templates: &Arc<ChatTemplates>) -> RenderNotice {
     })
 }
 
-/// How Slack's deliveries come into one process.
+/// Receiver of Slack's deliveries in one process.
 pub(super) struct Ingest {
     /// At least one must be up for the process to be ready.
     pub connections: Option<Connections>,

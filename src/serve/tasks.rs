@@ -31,7 +31,7 @@ use metalbot_store::{audit, dedup_key, retention};
 /// Period of tasks that cost one small query when there is nothing to do.
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
-/// How long repeats of a delivery are recognised; longer than any platform repeats one.
+/// Time in which repeats of a delivery are recognised; longer than any platform repeats one.
 const DEDUP: Duration = HOUR;
 /// Audit rows sealed in one transaction.
 const SEALED_AT_ONCE: i64 = 1_000;
@@ -45,7 +45,7 @@ pub struct Task {
     pub name: String,
     /// Longest time between two rounds.
     pub period: Duration,
-    /// What wakes it sooner.
+    /// Notification that wakes it sooner.
     pub topic: Option<Topic>,
     /// Processes without it do not run the task.
     pub role: Role,

@@ -16,7 +16,7 @@ use metalbot_core::domain::workflow::Check;
 use metalbot_jira::Site as JiraSite;
 use metalbot_store::relay_scope::RelayScope;
 
-/// What the tasks around Jira are made of.
+/// Parts of the tasks around Jira.
 pub(super) struct TicketTasks {
     pub assigner: Arc<TicketAssigner>,
     pub verifier: Arc<HostVerifier>,

@@ -1,4 +1,4 @@
-//! Who may call: the session cookie, protection against forged requests, and the rate of one person.
+//! Guards every call: the session cookie, protection against forged requests, and the rate of one person.
 //!
 //! Invariant: a handler that changes something takes [`SignedChange`], which cannot be had without a live
 //! session, its CSRF token and a request that came from our own pages.
@@ -85,7 +85,7 @@ pub(super) async fn signed(
     Ok(Some(Signed { who, csrf, token_hash }))
 }
 
-/// Whether a browser says that one of our own pages made the request. Clients that are no browsers
+/// True when a browser says that one of our own pages made the request. Clients that are no browsers
 /// say nothing and still need the CSRF token.
 pub(super) fn is_from_our_pages(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());

@@ -54,7 +54,7 @@ pub struct ChannelInfo {
     pub topic: String,
 }
 
-/// What the console is made of.
+/// State that the console's routes share.
 #[derive(Clone)]
 pub struct ConsoleOptions {
     pub pool: PgPool,

@@ -50,7 +50,7 @@ impl From<sqlx::Error> for Problem {
     }
 }
 
-/// Whether the database is not there, stops or starts, or has no connection left (PostgreSQL's
+/// True when the database is not there, stops or starts, or has no connection left (PostgreSQL's
 /// appendix A, classes 57P and 53).
 fn is_away(error: &sqlx::Error) -> bool {
     match error {

@@ -62,7 +62,7 @@ async fn index(State(state): State<ConsoleState>, headers: HeaderMap) -> Result<
     })
 }
 
-/// Where links of tickets lead: to the batch's thread.
+/// Target of the links in tickets: the batch's thread.
 async fn batch(
     State(state): State<ConsoleState>,
     headers: HeaderMap,
@@ -193,7 +193,7 @@ struct Press {
     delivery: String,
     message: String,
     value: String,
-    /// What the person wrote when the button asked.
+    /// Text that the person wrote when the button asked.
     answer: Option<String>,
 }
 

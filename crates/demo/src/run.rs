@@ -27,13 +27,13 @@ const SUBNET: u8 = 77;
 #[derive(Debug, clap::Parser)]
 #[command(name = "metalbot-demo", version)]
 pub struct DemoArgs {
-    /// Where the private database and the simulated site live.
+    /// Folder of the private database and the simulated site.
     #[arg(long, default_value = "state")]
     state: PathBuf,
-    /// Where the console answers.
+    /// Address of the console.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Where people act: at the console, or in a simulated Slack, where the story is told to you.
+    /// Front door: the console, or a simulated Slack in which the story is played for you.
     #[arg(long, value_enum, default_value = "console")]
     chat: Platform,
     /// Tell the story without a person, print it, and exit with 1 if a step went wrong.
@@ -42,7 +42,7 @@ pub struct DemoArgs {
     /// Do not open a browser.
     #[arg(long)]
     no_open: bool,
-    /// What to log, and how much: `info`, `metalbot=debug`.
+    /// Log filter: `info`, `metalbot=debug`.
     #[arg(long, default_value = "warn")]
     log: String,
 }

@@ -138,7 +138,7 @@ async fn command(person: &impl ChatUser, text: &str) -> anyhow::Result<()> {
     person.command(text).await
 }
 
-/// What Metalbot says to this person alone, with these words.
+/// Waits for a message to this person alone, with these words.
 async fn told(
     person: &impl ChatUser,
     head: Option<&SeenMessage>,
@@ -149,7 +149,7 @@ async fn told(
     Ok(found)
 }
 
-/// What Metalbot says to everybody in a card's thread, with these words.
+/// Waits for a message to everybody in a card's thread, with these words.
 async fn heard(
     person: &impl ChatUser,
     card: &SeenMessage,

@@ -25,7 +25,7 @@ const HEAD: &str = "<link rel=\"stylesheet\" href=\"/demo/switch.css\">\n\
 const SCRIPT: &str = include_str!("../assets/switch.js");
 const STYLE: &str = include_str!("../assets/switch.css");
 
-/// What the demo adds to the service.
+/// Additions of the demo to the service.
 pub fn options() -> StartOptions {
     let extension = Extension { sign_in: "/demo", wrap };
     StartOptions { extension: Some(extension), ..StartOptions::default() }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// Right to act on a machine. It is checked right before the packet that acts is sent: since it was
 /// given, the process may have been stopped for a while, or somebody else may have got the machine.
 ///
-/// If it no longer holds, nothing is sent and the call ends in [`Error::NoPermit`].
+/// When the permit no longer holds, nothing is sent and the call ends in [`Error::NoPermit`].
 ///
 /// [`Error::NoPermit`]: crate::Error::NoPermit
 #[derive(Clone)]

@@ -32,7 +32,7 @@ pub struct Batch {
     pub requirements: Vec<Requirement>,
     /// By which way it was asked for.
     pub origin: Origin,
-    /// Where its card and thread are; `None` for a batch that is announced nowhere.
+    /// Place of its card and thread; `None` for a batch that is announced nowhere.
     pub announced: Option<ChatLocation>,
     pub retry_of: Option<BatchId>,
     /// Index of the wave whose hosts may start.

@@ -4,7 +4,7 @@
 //! `metalbot serve` carry out, and waits for its end: should it die, the batch goes on, visible in
 //! chat as any other.
 //!
-//! Who it is: the operating system's user of this process, as the directory names them:
+//! The person is the operating system's user of this process, as the directory names them:
 //! `accounts = { shell = "alice" }`. Without an account there, or outside the groups of `[admin]`,
 //! nothing is done. This says who did it and keeps slips away. It cannot keep out somebody who can
 //! read the BMCs' passwords in the configuration, and who needs no Metalbot then.
@@ -56,7 +56,7 @@ pub struct PowerArgs {
     targets: Targets,
     #[command(flatten)]
     config: ConfigFile,
-    /// Why, for the audit and for those who ask later.
+    /// Reason, for the audit and for those who ask later.
     #[arg(long)]
     reason: Option<String>,
     /// Do not ask whether it is meant.
@@ -91,7 +91,7 @@ impl To {
         }
     }
 
-    /// What will be done to hosts, as a question needs it.
+    /// Names the action in the words of a question.
     fn verb(self) -> &'static str {
         match self {
             To::On => "Turn on",

@@ -18,7 +18,7 @@ use metalbot_core::domain::host::Host;
 
 /// From this many hosts on, and on a terminal, it says how far it has come.
 const MANY: usize = 50;
-/// What `status` says of hosts.
+/// The answer of `status`.
 const COLUMNS: [&str; 5] = ["HOSTS", "POWER", "VENDOR", "PRODUCT", "FIRMWARE"];
 
 pub(super) async fn status(args: &ReadArgs) -> anyhow::Result<ExitCode> {

@@ -1,4 +1,4 @@
-//! How answers of many hosts are shown: hosts that say the same stand together, folded.
+//! Shows the answers of many hosts: hosts that say the same stand together, folded.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use metalbot_core::domain::host::{HostName, fold};
 
-/// What one host's BMC said, or why it said nothing.
+/// Answer of one host's BMC, or the reason why there is none.
 #[derive(Clone, Debug)]
 pub struct HostAnswer {
     pub host: HostName,
@@ -36,7 +36,7 @@ impl HostAnswer {
     }
 }
 
-/// Whether a host failed.
+/// True when a host failed.
 pub fn any_failed(answers: &[HostAnswer]) -> bool {
     answers.iter().any(|answer| answer.result.is_err())
 }

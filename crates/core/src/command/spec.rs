@@ -250,7 +250,7 @@ impl ActionSpec {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("write {expected}")]
 pub struct NotAValue {
-    /// What may be written, with an example.
+    /// Describes the accepted values, with an example.
     pub expected: String,
 }
 
