@@ -98,8 +98,12 @@ impl Rack {
             !text.contains(['\'', '"', '\\', '\n', '$', '`']),
             "the rack's folder has quotes in its name: {text}"
         );
-        let port = if port == 0 { free_port(&bmcs)? } else { port };
-        ensure_free(&bmcs, port)?;
+        // Asked once alone: a program that is started at that moment has the sockets of the question
+        // until it runs, and a second one would find them in use.
+        let port = match port {
+            0 => free_port(&bmcs)?,
+            wanted => ensure_free(&bmcs, wanted).map(|()| wanted)?,
+        };
         write_files(&dir, text, port, &bmcs)?;
         let mut rack = Rack { dir, port, bmcs, process: None };
         if rack.answering().next().is_some() {
