@@ -142,15 +142,17 @@ async fn start_jobs(
 ) -> sqlx::Result<()> {
     let asked = Instant::now();
     let limits = executor.limits;
+    // One limit for the whole round: its leases run meanwhile, and a stop of the process waits for it.
+    let deadline = asked + patience(executor);
     let taken = lease::take(&executor.pool, &executor.worker, at_most, limits.lease);
     // Jobs that are leased after all, by a statement that was given up, are taken when that lease ends.
-    let leased = within(patience(executor), taken).await?;
+    let leased = answered_by(deadline, taken).await?;
     if !leased.is_empty() {
         reach(Point::LeaseTaken);
     }
     for leased in leased {
         let plan = plan_of(executor, plans, leased.batch);
-        let plan = match within(patience(executor), plan).await {
+        let plan = match answered_by(deadline, plan).await {
             Ok(plan) => plan,
             Err(error) => {
                 // Its lease runs out, and a worker that can read the plan takes it.
@@ -192,9 +194,9 @@ async fn start_jobs(
 async fn run_recall(executor: Executor, leases: Leases, notifier: Arc<Notifier>) {
     loop {
         let notified = notifier.topic(Topic::Work).notified();
-        if let Err(error) =
-            within(patience(&executor), recall_stopped(&executor.pool, &leases)).await
-        {
+        let deadline = Instant::now() + patience(&executor);
+        let recalled = recall_stopped(&executor.pool, &leases);
+        if let Err(error) = answered_by(deadline, recalled).await {
             tracing::warn!(%error, "stopped batches cannot be read from the database");
         }
         let _ = tokio::time::timeout(POLL, notified).await;
@@ -246,7 +248,7 @@ async fn run_heartbeat(executor: Executor, leases: Leases) {
         }
         let asked = Instant::now();
         let beat = lease::heartbeat(&executor.pool, &executor.worker, &jobs, limits.lease);
-        match within(patience(&executor), beat).await {
+        match answered_by(asked + patience(&executor), beat).await {
             Ok(kept) => {
                 let kept: HashSet<JobId> = kept.into_iter().collect();
                 let leases = lock(&leases);
@@ -267,19 +269,20 @@ async fn run_heartbeat(executor: Executor, leases: Leases) {
     }
 }
 
-/// Time that the database has to answer one question of the worker: a connection that has gone silent
-/// must cost neither the leases nor a person's stop.
+/// Time that the database has to answer: a connection that has gone silent must cost neither the leases
+/// nor a person's stop.
 fn patience(executor: &Executor) -> Duration {
     executor.limits.lease / 3
 }
 
-async fn within<T>(
-    patience: Duration,
+/// Gives an answer of the database up at the deadline. One that needs no waiting is there even later.
+async fn answered_by<T>(
+    deadline: Instant,
     answer: impl Future<Output = sqlx::Result<T>>,
 ) -> sqlx::Result<T> {
-    tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| {
-        let message = format!("the database has not answered within {patience:?}");
-        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, message)))
+    tokio::time::timeout_at(deadline, answer).await.unwrap_or_else(|_| {
+        let late = "the database has not answered in time";
+        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, late)))
     })
 }
 
