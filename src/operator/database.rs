@@ -22,7 +22,7 @@ impl OpenDatabase {
     /// Reads the configuration and opens its database; starts the private cluster where nobody has.
     pub async fn open(file: &Path) -> anyhow::Result<OpenDatabase> {
         let config = Config::load(file)?;
-        let database = Database::open(&config).await?;
+        let database = Database::open(config.database.url(), &config.state_dir).await?;
         let pool = store::connect_lazy(&database.url, CONNECTIONS)?;
         Ok(OpenDatabase { config, pool, database })
     }

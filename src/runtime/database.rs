@@ -1,11 +1,10 @@
 //! The database of a process: the configured one, or a private cluster.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::private_postgres::{ClusterError, PrivatePostgres};
-use crate::config::Config;
 
 /// The database cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -25,12 +24,15 @@ pub struct Database {
 }
 
 impl Database {
-    /// Finds or starts the database.
-    pub async fn open(config: &Config) -> Result<Database, DatabaseError> {
-        match config.database.url() {
+    /// Finds the configured database, or starts the private cluster of the state folder.
+    pub async fn open(
+        configured: Option<&SecretString>,
+        state_dir: &Path,
+    ) -> Result<Database, DatabaseError> {
+        match configured {
             Some(url) => Ok(Database { url: url.expose_secret().to_owned(), cluster: None }),
             None => {
-                let cluster = PrivatePostgres::start(&config.state_dir).await?;
+                let cluster = PrivatePostgres::start(state_dir).await?;
                 Ok(Database { url: cluster.url().to_owned(), cluster: Some(cluster) })
             }
         }
@@ -38,13 +40,16 @@ impl Database {
 
     /// Finds the database of a running `metalbot serve`, and starts none. Fails if the database is
     /// a private cluster that no process runs.
-    pub async fn of_service(config: &Config) -> Result<Database, DatabaseError> {
-        if let Some(url) = config.database.url() {
+    pub async fn of_service(
+        configured: Option<&SecretString>,
+        state_dir: &Path,
+    ) -> Result<Database, DatabaseError> {
+        if let Some(url) = configured {
             return Ok(Database { url: url.expose_secret().to_owned(), cluster: None });
         }
-        let cluster = PrivatePostgres::join(&config.state_dir).await?;
-        let cluster = cluster
-            .ok_or_else(|| DatabaseError::NotServing { state_dir: config.state_dir.clone() })?;
+        let cluster = PrivatePostgres::join(state_dir).await?;
+        let cluster =
+            cluster.ok_or_else(|| DatabaseError::NotServing { state_dir: state_dir.to_owned() })?;
         Ok(Database { url: cluster.url().to_owned(), cluster: Some(cluster) })
     }
 

@@ -27,22 +27,22 @@ pub async fn serve(file: &Path, roles: Roles) -> anyhow::Result<ExitCode> {
     let config = Config::load(file)?;
     telemetry::init(config.log.format, &config.log.filter)?;
     let metrics = telemetry::install()?;
-    let database = Database::open(&config).await?;
+    let database = Database::open(config.database.url(), &config.state_dir).await?;
     let options = StartOptions { metrics: Some(metrics), extension: None };
     let mut service = Service::start(&config, &database.url, roles, options).await?;
     match service.address {
-        Some(address) => tracing::info!(%address, ?roles, "metalbot serves"),
-        None => tracing::info!(?roles, "metalbot works"),
+        Some(address) => tracing::info!(%address, ?roles, "metalbot has started and is serving"),
+        None => tracing::info!(?roles, "metalbot has started, without a web address"),
     }
     let code = tokio::select! {
         signal = stop_signal() => {
-            tracing::info!(signal = signal?, "stopping");
+            tracing::info!(signal = signal?, "metalbot is stopping, asked by a signal");
             ExitCode::SUCCESS
         }
         () = service.broken() => ExitCode::FAILURE,
     };
     service.stop().await;
     database.close().await?;
-    tracing::info!("stopped");
+    tracing::info!("metalbot has stopped in order");
     Ok(code)
 }

@@ -123,7 +123,7 @@ pub(super) async fn run(args: &PowerArgs) -> anyhow::Result<ExitCode> {
     if !args.yes {
         confirm(args.to, &hosts)?;
     }
-    let database = Database::of_service(&config).await?;
+    let database = Database::of_service(config.database.url(), &config.state_dir).await?;
     let pool = store::connect_lazy(&database.url, 2)?;
     // From before the batch is there: an interrupt must not leave it behind.
     let mut signals = StopSignals::listen()?;

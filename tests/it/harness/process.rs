@@ -79,7 +79,7 @@ impl Process {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("metalbot ended at once ({status}):\n{log}");
             }
-            let (_, rest) = log.split_once("metalbot serves address=")?;
+            let (_, rest) = log.split_once("metalbot has started and is serving address=")?;
             let (address, _) = rest.split_once(' ')?;
             Some(format!("http://{address}"))
         })
