@@ -179,15 +179,19 @@ impl Conflict {
     }
 }
 
-/// Returns whether the database could not be reached at all. The same request may then be repeated.
-fn is_away(error: &sqlx::Error) -> bool {
-    matches!(
-        error,
+/// Returns whether the database is not there, stops or starts, or has no connection left (PostgreSQL's
+/// appendix A, class 57P and code 53300). The same request may then be repeated.
+pub(crate) fn is_away(error: &sqlx::Error) -> bool {
+    match error {
         sqlx::Error::Io(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::Tls(_)
-    )
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed => true,
+        sqlx::Error::Database(answer) => {
+            answer.code().is_some_and(|code| code.starts_with("57P") || code == "53300")
+        }
+        _ => false,
+    }
 }
 
 impl From<sqlx::Error> for Error {
@@ -233,6 +237,17 @@ mod tests {
         assert_eq!(Error::from(away).code(), "unavailable");
         assert_eq!(Error::from(sqlx::Error::PoolTimedOut).code(), "unavailable");
         assert_eq!(Error::from(sqlx::Error::RowNotFound).code(), "internal");
+    }
+
+    #[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
+    async fn so_is_a_server_that_stops_or_is_full(pool: sqlx::PgPool) {
+        for (state, code) in
+            [("57P01", "unavailable"), ("53300", "unavailable"), ("23505", "internal")]
+        {
+            let raise = format!("do $$ begin raise sqlstate '{state}'; end $$");
+            let raised = sqlx::raw_sql(sqlx::AssertSqlSafe(raise)).execute(&pool).await;
+            assert_eq!(Error::from(raised.unwrap_err()).code(), code, "{state}");
+        }
     }
 
     #[test]

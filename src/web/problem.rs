@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::app::console_message::ConsoleError;
+use crate::app::error::is_away;
 
 /// An answer that says why something was not done.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,18 +48,6 @@ impl From<sqlx::Error> for Problem {
             StatusCode::SERVICE_UNAVAILABLE,
             "The database is away. Nothing was lost; try again in a moment.",
         )
-    }
-}
-
-/// True when the database is not there, stops or starts, or has no connection left (PostgreSQL's
-/// appendix A, classes 57P and 53).
-fn is_away(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
-        sqlx::Error::Database(answer) => {
-            answer.code().is_some_and(|code| code.starts_with("57P") || code == "53300")
-        }
-        _ => false,
     }
 }
 
