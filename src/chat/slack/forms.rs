@@ -81,7 +81,7 @@ impl ModalHandler {
                         Ok(answer) => answer,
                         Err(error) => {
                             tracing::warn!(%error, "a form could not be answered");
-                            apology(&body)
+                            failure_answer(&body)
                         }
                     }
                 })
@@ -388,7 +388,7 @@ fn errors(block: &str, message: &str) -> Result<ModalResponse, ModalError> {
 }
 
 /// Answers the person after a fault of Metalbot or Slack.
-fn apology(body: &Value) -> ModalResponse {
+fn failure_answer(body: &Value) -> ModalResponse {
     let text = "That did not work; nothing was done. Please try again, or type `/metal help`.";
     let response = match (body["type"].as_str(), body["payload"]["type"].as_str()) {
         (Some("slash_commands"), _) => Some(json!({ "response_type": "ephemeral", "text": text })),
