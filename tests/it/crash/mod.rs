@@ -14,7 +14,7 @@ use std::time::Duration;
 use metalbot_sim::actor::SeenMessage;
 
 use crate::harness::wait::until_some;
-use crate::harness::{Count, METAL, PATIENCE, Process, Site};
+use crate::harness::{Count, METAL, PATIENCE, Process, Site, until};
 
 /// An approved reboot of all forty web hosts.
 pub async fn reboot_web(site: &Site, process: &Process) -> SeenMessage {
@@ -133,13 +133,13 @@ async fn a_process_that_stood_still_past_its_leases_acts_on_nothing_and_writes_n
     nothing_lost_nothing_twice(&site, &other, &card).await;
     let before = site.db.written_by_workers().await;
     frozen.thaw();
-    // It is awake when it answers again; then it has its tasks to catch up with.
-    frozen.sign_in("dave").await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(site.db.written_by_workers().await, before);
-    nothing_lost_nothing_twice(&site, &other, &card).await;
+    let knows = async || frozen.log().contains("the lease of a");
+    until("a process that has noticed", knows).await;
+    // What it still had to do, it has done when it has ended in order.
     let (status, _) = frozen.terminate().await;
     assert!(status.success(), "{status}");
+    assert_eq!(site.db.written_by_workers().await, before);
+    nothing_lost_nothing_twice(&site, &other, &card).await;
     site.finish().await;
 }
 
