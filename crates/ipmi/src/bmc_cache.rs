@@ -17,6 +17,10 @@ use crate::rakp::CipherSuite;
 
 /// Largest number of records.
 const MAX_RECORDS: usize = 65_536;
+/// Message tags of one exchange: of Open Session, RAKP 1 and RAKP 3.
+const TAGS: u8 = 3;
+/// Largest first tag of an exchange.
+const LAST_TAG: u8 = u8::MAX - TAGS;
 /// Largest number of steps by which a slow BMC gets more time.
 const MAX_SLOWNESS: u32 = 2;
 
@@ -42,6 +46,8 @@ pub struct BmcRecord {
     pub suite: Option<CipherSuite>,
     /// End of the last session.
     pub ended: Option<Instant>,
+    /// Message tag of the last exchange; 0 before the first.
+    tag: u8,
     /// Number of steps; one more after each slow session, one less after each other one.
     slowness: u32,
 }
@@ -54,6 +60,18 @@ impl BmcRecord {
             false => self.slowness.saturating_sub(1),
         };
         self.ended = Some(Instant::now());
+    }
+
+    /// First of the three message tags of the next exchange, which no exchange before it had for a
+    /// long while: a refusal may carry nothing but the tag, and may come late.
+    pub fn next_tag(&mut self) -> u8 {
+        self.tag = match self.tag {
+            // Tags are never 0, because some BMCs always answer with 0.
+            0 => rand::random_range(1..=LAST_TAG),
+            tag if tag > LAST_TAG - TAGS => 1,
+            tag => tag + TAGS,
+        };
+        self.tag
     }
 
     /// Longest wait for a reply: up to twice the usual one.

@@ -248,7 +248,7 @@ async fn open(
             tracing::warn!(%error, "cannot open a socket to speak with BMCs");
             Error::Unreachable { address: login.address.clone() }
         })?;
-        match handshake::open(link, login.clone(), suite, policy).await {
+        match handshake::open(link, login.clone(), suite, policy, record.next_tag()).await {
             Ok(session) => {
                 record.suite = Some(suite);
                 return Ok(session);

@@ -338,6 +338,26 @@ async fn suite_three_follows_seventeen_and_is_remembered() {
 }
 
 #[tokio::test]
+async fn a_late_refusal_of_one_suite_is_not_taken_for_one_of_the_next() {
+    for _ in 0..1_500 {
+        let mut refusal = vec![];
+        let spoil = move |kind, before, packet: Vec<u8>| match (kind, before) {
+            (wire::OPEN_REQUEST, 0) => {
+                refusal = packet;
+                vec![refusal.clone()]
+            }
+            // It was asked twice for suite 17, and its second answer comes now.
+            (wire::OPEN_REQUEST, _) => vec![refusal.clone(), packet],
+            _ => vec![packet],
+        };
+        let bmc =
+            FakeBmc { suite: CipherSuite::Three, spoil: Box::new(spoil), ..FakeBmc::default() };
+        let bmc = bmc.start().await;
+        assert_eq!(client().power(bmc.target()).await, Ok(Power::On));
+    }
+}
+
+#[tokio::test]
 async fn every_datagram_twice_changes_nothing() {
     let bmc = FakeBmc {
         spoil: Box::new(|_, _, packet| vec![packet.clone(), packet]),

@@ -55,16 +55,16 @@ pub enum OpenError {
     Final(Error),
 }
 
-/// Opens a session with a BMC. The caller must have no other session open with it.
+/// Opens a session with a BMC, with `tag` and the next two as message tags. The caller must have no
+/// other session open with it.
 pub async fn open(
     link: PeerLink,
     login: Login,
     suite: CipherSuite,
     policy: RetransmitPolicy,
+    tag: u8,
 ) -> Result<IpmiSession, OpenError> {
     let console_session = rand::random_range(1..=u32::MAX);
-    // Tags are never 0, because some BMCs always answer with 0.
-    let tag = rand::random_range(1..=200);
     let mut handshake = Handshake { link, login, policy, stats: DialogueStats::default() };
     let bmc_session = handshake.open_session(suite, console_session, tag).await?;
     let login = &handshake.login;

@@ -182,10 +182,10 @@ impl Watched<'_> {
         let before = self.site.db.newest_batch().await;
         let text = json!({ "channel": METAL, "text": command });
         self.does("alice", "/console/send", text).await;
-        let card = self.until("a card", async |db: &Database| db.card_after(before).await).await;
+        let (batch, card) =
+            self.until("a card", async |db: &Database| db.card_after(before).await).await;
         let reaction = json!({ "message": card, "name": "+1", "on": true });
         self.does("bob", "/console/react", reaction).await;
-        let batch = before + 1;
         let end = async |db: &Database| db.ended_state(batch).await.unwrap();
         self.until("an end", end).await;
         for left in [

@@ -379,11 +379,12 @@ impl Database {
         self.texts(query, batch).await.len()
     }
 
-    /// The card of the batch after this one, once it waits for approval and its card is posted.
-    pub async fn card_after(&self, batch: i64) -> Option<String> {
-        let query = "select message_id from card join batch on batch.id = batch_id
+    /// The batch after this one and its card, once it waits for approval and its card is posted. Its
+    /// number need not be the next: a process that dies before it commits has used one up.
+    pub async fn card_after(&self, batch: i64) -> Option<(i64, String)> {
+        let query = "select id, message_id from card join batch on batch.id = batch_id
              where state = 'awaiting_approval' and message_id is not null and id > $1";
-        self.texts(query, batch).await.pop()
+        sqlx::query_as(query).bind(batch).fetch_optional(&self.pool).await.unwrap()
     }
 
     /// The last thing that the bot has said at the console.
