@@ -10,7 +10,7 @@ use metalbot::runtime::private_postgres::{PostgresSettings, PrivatePostgres};
 use metalbot_sim::person::ConsoleUser;
 use reqwest::StatusCode;
 
-use crate::crash::{ended, nothing_lost_nothing_twice, reboot_web};
+use crate::crash::{ends, nothing_lost_nothing_twice, reboot_web};
 use crate::harness::process::signal;
 use crate::harness::{METAL, Process, Site, until};
 
@@ -97,7 +97,7 @@ async fn postgres_is_stopped_for_ten_seconds_in_the_middle_of_a_batch() {
     tokio::time::sleep(Duration::from_secs(10).saturating_sub(gone.elapsed())).await;
     server.start_again().await;
     is_back(&process, &dave).await;
-    assert_eq!(ended(&site).await, "partly_failed");
+    ends(&site, "partly_failed").await;
     nothing_lost_nothing_twice(&site, &process, &card).await;
     finish(site, process, server).await;
 }
@@ -114,7 +114,7 @@ async fn postgres_is_killed_in_the_middle_of_a_batch_and_recovers() {
         tokio::time::sleep(Duration::from_millis(rand::random_range(0..3_000))).await;
         server.start_again().await;
     }
-    assert_eq!(ended(&site).await, "succeeded");
+    ends(&site, "succeeded").await;
     nothing_lost_nothing_twice(&site, &process, &card).await;
     finish(site, process, server).await;
 }
@@ -133,7 +133,7 @@ async fn sigterm_while_postgres_is_away() {
     assert!(took < Duration::from_secs(25), "{took:?}");
     server.start_again().await;
     let process = site.serve().await;
-    assert_eq!(ended(&site).await, "succeeded");
+    ends(&site, "succeeded").await;
     nothing_lost_nothing_twice(&site, &process, &card).await;
     finish(site, process, server).await;
 }
@@ -153,7 +153,7 @@ async fn jira_is_down_for_the_whole_batch_and_tickets_are_filed_once_when_it_is_
     site.jira.set_down(true);
     let process = site.serve().await;
     let card = reboot_web(&site, &process).await;
-    assert_eq!(ended(&site).await, "partly_failed");
+    ends(&site, "partly_failed").await;
     let alice = process.sign_in("alice").await;
     let done = |text: &str| text.contains("has ended");
     let soon = Duration::from_secs(5);
@@ -181,7 +181,7 @@ async fn a_jira_that_answers_late_gets_each_ticket_once() {
         site.jira.fault_next(metalbot_sim::jira::JiraFault::HangReply);
     }
     let card = reboot_web(&site, &first).await;
-    assert_eq!(ended(&site).await, "partly_failed");
+    ends(&site, "partly_failed").await;
     nothing_lost_nothing_twice(&site, &second, &card).await;
     site.finish().await;
 }
