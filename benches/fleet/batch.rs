@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use metalbot::bmc::Permit;
+use metalbot::bmc::unrestricted;
 use metalbot::config;
 use metalbot::identity::password;
 use metalbot::step::{self, StepContext};
@@ -57,6 +57,7 @@ pub fn run_floor(count: usize, port: u16) -> anyhow::Result<()> {
             action: StepAction::Power { to: PowerTo::Cycle },
             deadline_secs: 120,
             retry: 0,
+            finishing: false,
         };
         let client = client();
         let room =
@@ -68,11 +69,10 @@ pub fn run_floor(count: usize, port: u16) -> anyhow::Result<()> {
             let (client, planned) = (Arc::clone(&client), planned.clone());
             tasks.push(tokio::spawn(async move {
                 let host = bmcs::host(number, port);
-                let permit = Permit::always();
-                let deadline = tokio::time::Instant::now() + planned.deadline();
-                let (host, bmc, permit) = (&host, client.as_ref(), &permit);
+                let (host, bmc) = (&host, client.as_ref());
+                let (age, left) = (Duration::ZERO, planned.deadline());
                 let step = step::of(&planned);
-                let done = step.run(StepContext { host, bmc, permit, deadline }).await;
+                let done = step.begin(StepContext { host, bmc, age, left }, &unrestricted()).await;
                 drop(slot);
                 done
             }));

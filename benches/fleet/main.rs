@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use metalbot::bmc::ipmi::IpmiBmc;
-use metalbot::bmc::{Bmc, Permit, Power};
+use metalbot::bmc::{Bmc, Power, unrestricted};
 use metalbot_core::domain::workflow::PowerTo;
 use metalbot_ipmi::{Credentials, Options};
 use metalbot_sim::bmcs::{self, CREDENTIALS};
@@ -84,7 +84,7 @@ fn run_ours(cycle: bool, count: usize, port: u16) -> anyhow::Result<()> {
                 tokio::spawn(async move {
                     let host = bmcs::host(number, port);
                     if cycle {
-                        client.set_power(&host, PowerTo::Cycle, &Permit::always()).await
+                        client.set_power(&host, PowerTo::Cycle, &unrestricted()).await
                     } else {
                         client.power(&host).await.map(|power| assert_eq!(power, Power::On))
                     }

@@ -97,5 +97,5 @@ fn plan(to: PowerTo) -> Plan {
 }
 
 fn step(action: StepAction, title: &str, deadline_secs: u64, retry: u32) -> PlannedStep {
-    PlannedStep { title: title.into(), action, deadline_secs, retry }
+    PlannedStep { title: title.into(), action, deadline_secs, retry, finishing: false }
 }

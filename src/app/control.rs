@@ -11,6 +11,7 @@ use super::{App, Error, RequestContext};
 use crate::identity::authz::{Authorised, Permission, authorise};
 use metalbot_core::domain::approval::{self, count_by_owner};
 use metalbot_core::domain::batch::{BatchEvent, BatchState};
+use metalbot_core::domain::course::ACT_LIFETIME;
 use metalbot_core::domain::event::{EventBody, PauseCause};
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::BatchId;
@@ -19,7 +20,8 @@ use metalbot_core::domain::workflow::digest;
 use metalbot_store::batch::Batch;
 use metalbot_store::{self as store, outbox};
 
-/// Ends a batch. Hosts that are being worked on are finished, no other is started.
+/// Ends a batch. Hosts that were touched are brought to a safe end, and no other is touched. People are
+/// told so when nothing can leave any more that was allowed before.
 pub async fn cancel(
     tx: &mut PgTransaction<'_>,
     app: &App,
@@ -30,7 +32,11 @@ pub async fn cancel(
     let reason = format!("cancelled by {}", ctx.login());
     end(tx, &mut batch, BatchEvent::Cancel, &ctx.actor(), Some(&reason)).await?;
     let finishing = store::job::state_counts(tx, id).await?.running;
-    tell(tx, ctx, id, EventBody::Cancelled { by: ctx.login().to_owned(), finishing }).await
+    tell(tx, ctx, id, EventBody::Cancelled { by: ctx.login().to_owned(), finishing }).await?;
+    if finishing > 0 {
+        outbox::hold_back(tx, &ctx.key, ACT_LIFETIME).await?;
+    }
+    Ok(())
 }
 
 /// Starts no further host until somebody resumes.

@@ -4,6 +4,7 @@
 //! Invariant: secrets are looked up by name at each call and go to the BMC only.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -43,7 +44,12 @@ impl Bmc for IpmiBmc {
         counted("power", self.client.power(self.target(host)?)).await
     }
 
-    async fn set_power(&self, host: &Host, to: PowerTo, permit: &Permit) -> Result<(), BmcError> {
+    async fn set_power(
+        &self,
+        host: &Host,
+        to: PowerTo,
+        permit: &Arc<dyn Permit>,
+    ) -> Result<(), BmcError> {
         let target = self.target(host)?;
         counted("set_power", self.client.control(target, control(to), permit)).await
     }
@@ -52,7 +58,7 @@ impl Bmc for IpmiBmc {
         &self,
         host: &Host,
         on_for: Duration,
-        permit: &Permit,
+        permit: &Arc<dyn Permit>,
     ) -> Result<(), BmcError> {
         let target = self.target(host)?;
         counted("identify", self.client.identify(target, on_for, permit)).await
@@ -66,7 +72,7 @@ impl Bmc for IpmiBmc {
         &self,
         host: &Host,
         boot: BootOverride,
-        permit: &Permit,
+        permit: &Arc<dyn Permit>,
     ) -> Result<(), BmcError> {
         let target = self.target(host)?;
         counted("set_boot_device", self.client.set_boot_override(target, boot, permit)).await

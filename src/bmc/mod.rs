@@ -2,7 +2,7 @@
 //!
 //! Invariants: every error has an [`ErrorKind`], and by it a class, so that nobody upstream guesses
 //! from a message whether a power cycle may be repeated; nothing that changes a host is sent without
-//! a [`Permit`] that holds at that moment.
+//! a [`Permit`] that is asked for right before.
 //!
 //! [`ipmi`] is the one implementation so far. What its crate calls a target is made of a [`Host`] and
 //! its credentials there, and only there.
@@ -10,6 +10,7 @@
 pub mod ipmi;
 mod vendor;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,7 +20,8 @@ use metalbot_core::domain::workflow::{BootDevice, PowerTo};
 use metalbot_ipmi::Error as IpmiError;
 
 pub use metalbot_ipmi::{
-    BootOverride, BootSelector, DeviceInfo, Permit, Power, Readings, SelEntry,
+    Act, BootOverride, BootSelector, BootTime, DeviceInfo, Permit, Power, Readings, SelEntry,
+    unrestricted,
 };
 pub use vendor::identity;
 
@@ -83,14 +85,19 @@ pub trait Bmc: Send + Sync + 'static {
 
     /// Issues one power command, once. It does not wait for the effect and never repeats an act
     /// whose reply was lost: that is [`ErrorKind::OutcomeUnknown`].
-    async fn set_power(&self, host: &Host, to: PowerTo, permit: &Permit) -> Result<(), BmcError>;
+    async fn set_power(
+        &self,
+        host: &Host,
+        to: PowerTo,
+        permit: &Arc<dyn Permit>,
+    ) -> Result<(), BmcError>;
 
     /// Lights the identify lamp for the given time, at most 255 s; zero turns it off.
     async fn identify(
         &self,
         host: &Host,
         on_for: Duration,
-        permit: &Permit,
+        permit: &Arc<dyn Permit>,
     ) -> Result<(), BmcError>;
 
     /// Reads the boot device override; `None` when no valid one is set.
@@ -101,7 +108,7 @@ pub trait Bmc: Send + Sync + 'static {
         &self,
         host: &Host,
         boot: BootOverride,
-        permit: &Permit,
+        permit: &Arc<dyn Permit>,
     ) -> Result<(), BmcError>;
 
     async fn device_info(&self, host: &Host) -> Result<DeviceInfo, BmcError>;

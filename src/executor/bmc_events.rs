@@ -39,7 +39,7 @@ pub fn start_reading(executor: &Executor, failed: &Leased, kind: ErrorKind) {
         return;
     }
     let Some(host) = executor.hosts.host(&failed.host) else { return };
-    let (executor, job) = (executor.clone(), failed.job);
+    let (executor, job) = (executor.clone(), failed.id.job);
     tokio::spawn(async move {
         let read = async {
             let LogReading(permits) = &executor.log_reading;

@@ -1,9 +1,9 @@
 //! Groups the journal's writes: the intents, and the outcomes, of many jobs go in one statement.
 //!
-//! A write that meets a database that is away is repeated until it is back. That is safe: rows are
-//! written only for jobs whose epoch still stands, and a caller that hears [`Stale`] does not act.
-//! A row that the database refuses for its values delays no other: its job is quarantined, or else
-//! left to whoever leases it next.
+//! An intent is asked for once: an answer that comes late is worth nothing, and its row is void. An
+//! outcome that meets a database that is away is written again until it is back. Both are safe: rows are
+//! written only for jobs that are still ours. A row that the database refuses for its values delays no
+//! other: its job is quarantined, or else left to whoever leases it next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,24 +14,22 @@ use tokio::sync::{mpsc, oneshot};
 use crate::failpoint::{Point, reach};
 use crate::runtime::notifier::Notifier;
 use crate::telemetry;
+use metalbot_core::domain::course::{ACT_LIFETIME, Why};
 use metalbot_core::domain::error_kind::{ErrorKind, HostError};
-use metalbot_core::domain::ids::JobId;
+use metalbot_core::domain::ids::LeaseId;
 use metalbot_core::domain::job::{JobEvent, JobState, next};
-use metalbot_store::attempt::{AttemptOutcome, Intent, OutcomeRow, write_intents, write_outcomes};
+use metalbot_store::attempt::{
+    AttemptEnd, AttemptOutcome, Intent, IntentAnswer, OutcomeRow, write_intents, write_outcomes,
+};
 
 /// Rows of one statement at most.
 const GROUP: usize = 500;
 /// Time for which a row waits for others to be written with it.
 const GATHER: Duration = Duration::from_millis(5);
-/// A write that takes longer is given up, with its connection, and repeated.
+/// A write of outcomes that takes longer is given up, with its connection, and repeated.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Wait before a failed write is repeated.
 const RETRY: Duration = Duration::from_millis(500);
-
-/// The job is another worker's by now, or nobody's: leave it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the lease of this job is lost")]
-pub struct Stale;
 
 /// Handle of the journal for the jobs of one worker.
 #[derive(Clone, Debug)]
@@ -40,7 +38,8 @@ pub struct Journal {
     outcomes: mpsc::Sender<Entry<OutcomeRow, ()>>,
 }
 
-type Entry<T, R> = (T, oneshot::Sender<Result<R, Stale>>);
+type Entry<T, R> = (T, oneshot::Sender<Result<R, Why>>);
+type Answers<R> = sqlx::Result<Vec<Result<R, Why>>>;
 
 impl Journal {
     /// Starts the two writers; they end when the last clone of the journal is dropped.
@@ -54,45 +53,52 @@ impl Journal {
             async move {
                 let written = write_intents(&pool, &worker, &group).await?;
                 reach(Point::JournalIntentWritten);
-                Ok(group.iter().map(|row| written.get(&row.job).copied().ok_or(Stale)).collect())
+                let answer = |row: &Intent| match written.get(&row.lease) {
+                    Some(IntentAnswer::Written(attempt)) => Ok(*attempt),
+                    Some(IntentAnswer::Stopped) => Err(Why::Stopped),
+                    None => Err(Why::Lost),
+                };
+                Ok(group.iter().map(answer).collect())
             }
         };
-        // Nothing was done yet: whoever leases the job next can begin anew.
-        tokio::spawn(run_writer(intents_in, write_intents, |_| None));
+        // Nothing was done yet: whoever asked can ask again.
+        tokio::spawn(run_writer(intents_in, Again::Never, write_intents, |_| None));
         let write_outcomes = move |group: Vec<OutcomeRow>| {
             let (pool, worker, notifier) =
                 (pool.clone(), Arc::clone(&worker), Arc::clone(&notifier));
             async move {
                 reach(Point::JournalBeforeOutcome);
-                let mut written: Vec<JobId> = write_outcomes(&pool, &worker, &group).await?;
+                let mut written: Vec<LeaseId> = write_outcomes(&pool, &worker, &group).await?;
                 reach(Point::JournalOutcomeWritten);
-                if group.iter().any(|row| row.job_state != JobState::Running) {
+                if group.iter().any(|row| row.job_state.is_ended()) {
                     notifier.jobs_ended();
                 }
                 written.sort();
-                let ours = |row: &OutcomeRow| written.binary_search(&row.job).is_ok();
+                let ours = |row: &OutcomeRow| written.binary_search(&row.lease).is_ok();
                 group.iter().filter(|row| ours(row)).for_each(count_failure);
-                Ok(group.iter().map(|row| ours(row).then_some(()).ok_or(Stale)).collect())
+                Ok(group.iter().map(|row| ours(row).then_some(()).ok_or(Why::Lost)).collect())
             }
         };
-        tokio::spawn(run_writer(outcomes_in, write_outcomes, |row| Some(quarantine(row))));
+        let instead = |row: &OutcomeRow| Some(quarantine(row));
+        tokio::spawn(run_writer(outcomes_in, Again::UntilItIsBack, write_outcomes, instead));
         Journal { intents, outcomes }
     }
 
     /// Returns the attempt's id once the intent is durable. Only then may the caller act.
-    pub async fn intent(&self, intent: Intent) -> Result<i64, Stale> {
+    pub async fn intent(&self, intent: Intent) -> Result<i64, Why> {
         ask(&self.intents, intent).await
     }
 
     /// Returns once the outcome is durable.
-    pub async fn outcome(&self, outcome: OutcomeRow) -> Result<(), Stale> {
+    pub async fn outcome(&self, outcome: OutcomeRow) -> Result<(), Why> {
         ask(&self.outcomes, outcome).await
     }
 }
 
 /// Counts a job whose failure is durable, by the kind of its error.
 fn count_failure(row: &OutcomeRow) {
-    if let (JobState::Failed | JobState::Quarantined, Some(error)) = (row.job_state, &row.error) {
+    let error = row.attempt.as_ref().and_then(|attempt| attempt.error.as_ref());
+    if let (JobState::Failed | JobState::Quarantined, Some(error)) = (row.job_state, error) {
         metrics::counter!(telemetry::JOBS_FAILED, "kind" => error.kind.as_str()).increment(1);
     }
 }
@@ -100,27 +106,40 @@ fn count_failure(row: &OutcomeRow) {
 /// Outcome that is written instead of one that the database refuses.
 fn quarantine(refused: &OutcomeRow) -> OutcomeRow {
     let message = "the journal refused the outcome: look at the host, then release it";
-    OutcomeRow {
+    let attempt = refused.attempt.as_ref().map(|attempt| AttemptEnd {
         outcome: AttemptOutcome::Unknown,
         error: Some(HostError::new(ErrorKind::JournalRefused, message)),
+        ..attempt.clone()
+    });
+    OutcomeRow {
+        attempt,
         job_state: next(JobState::Running, JobEvent::Quarantine)
             .expect("a running job can be quarantined"),
+        wake_in: None,
         ..refused.clone()
     }
 }
 
-async fn ask<T, R>(to: &mpsc::Sender<Entry<T, R>>, row: T) -> Result<R, Stale> {
+async fn ask<T, R>(to: &mpsc::Sender<Entry<T, R>>, row: T) -> Result<R, Why> {
     let (reply, answer) = oneshot::channel();
-    to.send((row, reply)).await.map_err(|_| Stale)?;
-    answer.await.unwrap_or(Err(Stale))
+    to.send((row, reply)).await.map_err(|_| Why::Late)?;
+    answer.await.unwrap_or(Err(Why::Late))
+}
+
+/// Whether a write is repeated that the database has not answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    Never,
+    UntilItIsBack,
 }
 
 async fn run_writer<T: Clone, R, F>(
     mut entries: mpsc::Receiver<Entry<T, R>>,
+    again: Again,
     write: impl Fn(Vec<T>) -> F,
     instead: impl Fn(&T) -> Option<T>,
 ) where
-    F: Future<Output = sqlx::Result<Vec<Result<R, Stale>>>>,
+    F: Future<Output = Answers<R>>,
 {
     let mut group = Vec::with_capacity(GROUP);
     while entries.recv_many(&mut group, GROUP).await > 0 {
@@ -130,8 +149,10 @@ async fn run_writer<T: Clone, R, F>(
         {
             group.push(more);
         }
+        // Whoever has given up waiting is not written for.
+        group.retain(|(_, reply)| !reply.is_closed());
         let (rows, replies): (Vec<T>, Vec<_>) = group.drain(..).unzip();
-        let answers = write_group(&rows, &write, &instead).await;
+        let answers = write_group(&rows, again, &write, &instead).await;
         for (reply, answer) in replies.into_iter().zip(answers) {
             // A job task that was stopped meanwhile has nobody to answer to.
             let _ = reply.send(answer);
@@ -143,27 +164,32 @@ async fn run_writer<T: Clone, R, F>(
 /// `instead`, if anything.
 async fn write_group<T: Clone, R, F>(
     rows: &[T],
+    again: Again,
     write: &impl Fn(Vec<T>) -> F,
     instead: &impl Fn(&T) -> Option<T>,
-) -> Vec<Result<R, Stale>>
+) -> Vec<Result<R, Why>>
 where
-    F: Future<Output = sqlx::Result<Vec<Result<R, Stale>>>>,
+    F: Future<Output = Answers<R>>,
 {
     let mut answers = Vec::with_capacity(rows.len());
     let mut parts = vec![rows];
     while let Some(part) = parts.pop() {
-        match (persist(part, write).await, part) {
+        match (persist(part, again, write).await, part) {
+            (_, []) => {}
             (Ok(written), _) => answers.extend(written),
-            (Err(error), [row]) => {
+            (Err(NotWritten::Unanswered), part) => {
+                answers.extend(part.iter().map(|_| Err(Why::Late)));
+            }
+            (Err(NotWritten::Refused(error)), [row]) => {
                 tracing::error!(%error, "the journal refuses a row");
                 if let Some(row) = instead(row)
-                    && let Err(error) = persist(&[row], write).await
+                    && let Err(NotWritten::Refused(error)) = persist(&[row], again, write).await
                 {
                     tracing::error!(%error, "the journal refuses to quarantine a job");
                 }
-                answers.push(Err(Stale));
+                answers.push(Err(Why::Refused));
             }
-            (Err(_), part) => {
+            (Err(NotWritten::Refused(_)), part) => {
                 let (first, second) = part.split_at(part.len() / 2);
                 parts.extend([second, first]);
             }
@@ -172,75 +198,107 @@ where
     answers
 }
 
-/// Repeats a write until the database takes it, or refuses it for what it is.
+/// Why rows were not written.
+enum NotWritten {
+    /// By the database, for what they are.
+    Refused(sqlx::Error),
+    /// The database is away or has not answered.
+    Unanswered,
+}
+
+/// Writes until the database takes it, or refuses it for what it is, or once.
 async fn persist<T: Clone, R, F>(
     rows: &[T],
+    again: Again,
     write: &impl Fn(Vec<T>) -> F,
-) -> sqlx::Result<Vec<Result<R, Stale>>>
+) -> Result<Vec<Result<R, Why>>, NotWritten>
 where
-    F: Future<Output = sqlx::Result<Vec<Result<R, Stale>>>>,
+    F: Future<Output = Answers<R>>,
 {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let limit = match again {
+        Again::Never => ACT_LIFETIME,
+        Again::UntilItIsBack => WRITE_LIMIT,
+    };
     loop {
-        match tokio::time::timeout(WRITE_LIMIT, write(rows.to_vec())).await {
-            Ok(Err(error)) if !is_refusal(&error) => {
-                tracing::warn!(%error, rows = rows.len(), "the journal cannot be written: it is written again");
+        match tokio::time::timeout(limit, write(rows.to_vec())).await {
+            Ok(Ok(written)) => return Ok(written),
+            Ok(Err(error)) if !may_get_better(&error) => return Err(NotWritten::Refused(error)),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, rows = rows.len(), "the journal cannot be written");
             }
-            Ok(written_or_refused) => return written_or_refused,
             Err(_) => tracing::warn!(
                 rows = rows.len(),
-                "the database does not answer: the journal is written again"
+                "the database does not answer, and the journal is not written"
             ),
+        }
+        if again == Again::Never {
+            return Err(NotWritten::Unanswered);
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-/// Returns whether the same rows would be refused again, by their values or by the schema. Any other
-/// error is of a database that is away, busy, starting, read-only for a moment, or short of something.
-fn is_refusal(error: &sqlx::Error) -> bool {
+/// Returns whether the same rows may be taken later: the database is away, busy, starting, read-only for
+/// a moment, short of something, or has just been migrated. Everything else is refused for what it is,
+/// and would hold up all others if it were tried for ever.
+fn may_get_better(error: &sqlx::Error) -> bool {
     match error {
-        // Classes of SQLSTATE, PostgreSQL's appendix A: feature not supported, data exception,
-        // integrity violation, syntax error or access rule, program limit, raised by a function.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            ["0A", "22", "23", "42", "54", "P0"].iter().any(|class| code.starts_with(class))
+        // PostgreSQL's appendix A: connections, a statement that was planned before a migration, a
+        // transaction that is read-only or rolled back, resources, a lock that is not to be had,
+        // operators, the system.
+        sqlx::Error::Database(error) => error.code().is_none_or(|code| {
+            ["08", "0A000", "25", "40", "53", "55", "57", "58"]
+                .iter()
+                .any(|class| code.starts_with(class))
         }),
         sqlx::Error::Encode(_)
         | sqlx::Error::Decode(_)
         | sqlx::Error::ColumnDecode { .. }
-        | sqlx::Error::TypeNotFound { .. } => true,
-        _ => false,
+        | sqlx::Error::TypeNotFound { .. } => false,
+        _ => true,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use metalbot_core::domain::ids::Epoch;
+    use metalbot_core::domain::ids::{Epoch, JobId};
 
     const BATCH: &str = "insert into batch (action, risk, plan, digest, submitter, state,
              requirements, origin, platform, channel)
          values ('reboot', 'disruptive', '{}', decode(repeat('00', 32), 'hex'), 'alice', 'running',
              '[]', jsonb_build_object('origin', 'reclaim'), 'console', 'metal');
          insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address, bmc_credentials,
-             wave, state, epoch, worker, lease_until)
+             wave, state, epoch, worker)
          select 1, 'web' || n, 'web', 'fra1', 'r1', 's1', '10.0.0.1', 'default', 0, 'running', 1,
-             'w', now() + interval '1 hour'
+             'w'
          from generate_series(1, 9) as n;";
 
-    fn intent(job: i64) -> Intent {
-        Intent { job: JobId(job), epoch: Epoch(1), step: 0, try_number: 1, untouched: true }
+    fn lease(job: i64) -> LeaseId {
+        LeaseId { job: JobId(job), epoch: Epoch(1), fence: 0 }
     }
 
-    fn failure(job: i64, attempt: i64, error: &str) -> OutcomeRow {
+    fn intent(job: i64) -> Intent {
+        Intent { lease: lease(job), step: 0, try_number: 1, finishing: false }
+    }
+
+    fn failure(job: i64, error: &str) -> OutcomeRow {
         OutcomeRow {
-            attempt: Some(attempt),
-            job: JobId(job),
-            epoch: Epoch(1),
-            outcome: AttemptOutcome::Failed,
-            acted: true,
-            error: Some(HostError::new(ErrorKind::BmcRefused, error)),
+            lease: lease(job),
+            attempt: Some(AttemptEnd {
+                step: 0,
+                try_number: 1,
+                began_ago: Duration::ZERO,
+                outcome: AttemptOutcome::Failed,
+                acted: true,
+                error: Some(HostError::new(ErrorKind::BmcRefused, error)),
+            }),
             job_state: JobState::Failed,
             step: 0,
+            wake_in: None,
             maybe_down: false,
         }
     }
@@ -260,13 +318,13 @@ mod tests {
             .unwrap();
         let journal = Journal::start(pool.clone(), "w".into(), Arc::default());
         let write = async |job: i64| {
-            let attempt = journal.intent(intent(job)).await?;
+            journal.intent(intent(job)).await?;
             let error = if job % 4 == 0 { "a poison" } else { "fine" };
-            journal.outcome(failure(job, attempt, error)).await
+            journal.outcome(failure(job, error)).await
         };
         let answers = futures_util::future::join_all((1..=9).map(write)).await;
         for (job, answer) in (1..).zip(answers) {
-            assert_eq!(answer, if job % 4 == 0 { Err(Stale) } else { Ok(()) }, "job {job}");
+            assert_eq!(answer, if job % 4 == 0 { Err(Why::Refused) } else { Ok(()) }, "job {job}");
         }
         let mut expected = ["failed bmc_refused failed"; 9];
         expected[3] = "quarantined journal_refused unknown";
@@ -290,20 +348,22 @@ mod tests {
 
     #[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
     async fn a_database_that_may_get_better_refuses_nothing(pool: PgPool) {
-        for (statement, refusal) in [
+        for (statement, refused) in [
             ("select 'x'::int", true),
             ("insert into attempt (job_id) values (1)", true),
             ("select missing from attempt", true),
             ("begin read only; delete from attempt", false),
             ("do $$ begin raise sqlstate '57P03'; end $$", false),
             ("do $$ begin raise sqlstate '53100'; end $$", false),
+            ("do $$ begin raise sqlstate '0A000'; end $$", false),
+            ("do $$ begin raise sqlstate 'XX000'; end $$", true),
         ] {
             let error = sqlx::raw_sql(statement).execute(&pool).await.unwrap_err();
-            assert_eq!(is_refusal(&error), refusal, "{statement}: {error}");
+            assert_eq!(may_get_better(&error), !refused, "{statement}: {error}");
             sqlx::raw_sql("rollback").execute(&pool).await.unwrap();
         }
         pool.close().await;
         let error = sqlx::raw_sql("select 1").execute(&pool).await.unwrap_err();
-        assert!(!is_refusal(&error), "{error}");
+        assert!(may_get_better(&error), "{error}");
     }
 }

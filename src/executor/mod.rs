@@ -1,11 +1,11 @@
 //! Carries out what was approved: waves of jobs, each a list of steps, every act journaled.
 //!
 //! [`checker`] looks at the hosts of a new batch, and [`bmc_inventory`] at the fleet. The course of a job:
-//! [`rollout`] queues it, [`worker`] leases it and spawns [`attempt::run_job`], which writes an intent
-//! to the [`journal`], acts, and writes the outcome. A worker that dies leaves an intent without
-//! outcome; whoever leases the job next asks the host what happened ([`attempt`]) before anything is
-//! repeated. When a batch is stopped, hosts that are being worked on are finished, and jobs whose
-//! hosts nobody has touched are taken back (`recall`).
+//! [`rollout`] queues it, [`worker`] leases it, which yields a [`hold::Hold`], and [`job_run`] goes
+//! through its steps. What follows what is decided in [`metalbot_core::domain::course`]. Right before a
+//! packet acts, the hold proves in the database that it may, and that is the intent in the [`journal`];
+//! then comes the outcome. A worker that dies leaves an intent without outcome; whoever takes the job
+//! over looks at the host before anything is repeated. A job whose step waits is parked: it costs a row.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use sqlx::PgPool;
 use crate::bmc::Bmc;
 use metalbot_core::domain::host::Hosts;
 
-pub mod attempt;
 mod bmc_events;
 pub mod bmc_inventory;
 pub mod checker;
+pub mod hold;
+mod job_end;
+pub mod job_run;
 pub mod journal;
-mod lease_clock;
-mod recall;
 pub mod rollout;
 pub mod worker;
 
@@ -42,9 +42,9 @@ pub struct Executor {
 /// Limits of one worker.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerLimits {
-    /// Most jobs of this process at the same time.
+    /// Most calls of BMCs of this process at the same time.
     pub max_in_flight: usize,
-    /// Time after which a job without a heartbeat is another worker's.
+    /// Time after which the jobs of a worker that is not heard of are others'.
     pub lease: Duration,
     /// Time for which running steps may go on when the process stops.
     pub drain: Duration,

@@ -1,9 +1,12 @@
 //! Sets the next boot's device and reads it back.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
-use super::{Probe, Step, StepContext, StepError};
-use crate::bmc::{BootOverride, BootSelector, boot_selector};
+use super::{Progress, Step, StepContext, StepError};
+use crate::bmc::{BootOverride, BootSelector, Permit, boot_selector};
+use metalbot_core::domain::course::StepEffect;
 use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
 use metalbot_core::domain::workflow::BootDevice;
 
@@ -15,16 +18,24 @@ pub(super) struct SetBootDevice {
 
 #[async_trait]
 impl Step for SetBootDevice {
-    async fn run(&self, cx: StepContext<'_>) -> Result<(), StepError> {
+    fn effect(&self) -> StepEffect {
+        StepEffect::Repeatable
+    }
+
+    async fn begin(
+        &self,
+        cx: StepContext<'_>,
+        permit: &Arc<dyn Permit>,
+    ) -> Result<Progress, StepError> {
         let wanted = BootOverride {
             device: boot_selector(self.device),
             efi: self.efi,
             persistent: self.persistent,
         };
-        cx.bmc.set_boot_device(cx.host, wanted, cx.permit).await?;
+        cx.bmc.set_boot_device(cx.host, wanted, permit).await?;
         let set = cx.bmc.boot_device(cx.host).await?.map_or(BootSelector::None, |boot| boot.device);
         if set == wanted.device {
-            return Ok(());
+            return Ok(Progress::Done);
         }
         Err(StepError {
             class: ErrorClass::Rejected,
@@ -33,7 +44,7 @@ impl Step for SetBootDevice {
         })
     }
 
-    async fn probe(&self, _: StepContext<'_>) -> Result<Probe, StepError> {
-        Ok(Probe::Repeatable)
+    async fn look(&self, _: StepContext<'_>) -> Result<Progress, StepError> {
+        Ok(Progress::Undecidable)
     }
 }

@@ -1,10 +1,13 @@
 //! Lights the identify lamp, so that a technician finds the machine.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Probe, Step, StepContext, StepError};
+use super::{Progress, Step, StepContext, StepError};
+use crate::bmc::Permit;
+use metalbot_core::domain::course::StepEffect;
 
 pub(super) struct Identify {
     pub(super) seconds: u8,
@@ -12,12 +15,21 @@ pub(super) struct Identify {
 
 #[async_trait]
 impl Step for Identify {
-    async fn run(&self, cx: StepContext<'_>) -> Result<(), StepError> {
-        let lit = Duration::from_secs(self.seconds.into());
-        Ok(cx.bmc.identify(cx.host, lit, cx.permit).await?)
+    fn effect(&self) -> StepEffect {
+        StepEffect::Repeatable
     }
 
-    async fn probe(&self, _: StepContext<'_>) -> Result<Probe, StepError> {
-        Ok(Probe::Repeatable)
+    async fn begin(
+        &self,
+        cx: StepContext<'_>,
+        permit: &Arc<dyn Permit>,
+    ) -> Result<Progress, StepError> {
+        let lit = Duration::from_secs(self.seconds.into());
+        cx.bmc.identify(cx.host, lit, permit).await?;
+        Ok(Progress::Done)
+    }
+
+    async fn look(&self, _: StepContext<'_>) -> Result<Progress, StepError> {
+        Ok(Progress::Undecidable)
     }
 }

@@ -1,11 +1,15 @@
 //! The things that can be done to a host. An action in `commands/` is a list of them.
 //!
-//! Invariant: a step either is harmless to repeat, or says by [`Step::probe`] whether it happened.
+//! A step is begun, which may act once, and then looked at until it is done; looking never acts, and is
+//! repeated after crashes and waits. [`Step::effect`] says what beginning it a second time would do.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
 
 use crate::bmc::{Bmc, BmcError, Permit};
+use metalbot_core::domain::course::{Sight, StepEffect};
 use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind, HostError};
 use metalbot_core::domain::host::Host;
 use metalbot_core::domain::workflow::{PlannedStep, StepAction};
@@ -20,21 +24,23 @@ mod wait_power;
 pub struct StepContext<'a> {
     pub host: &'a Host,
     pub bmc: &'a dyn Bmc,
-    pub permit: &'a Permit,
-    /// Time at which all attempts of the step must be over.
-    pub deadline: Instant,
+    /// Time since the step was first taken up, by whatever worker.
+    pub age: Duration,
+    /// Time until the step's deadline.
+    pub left: Duration,
 }
 
-/// Verdict of the host's real state on an act whose outcome nobody saw.
+/// What a step says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Probe {
-    /// Happened, or need not happen any more.
+pub enum Progress {
     Done,
-    /// Did not happen.
+    /// It did not happen.
     NotDone,
-    /// May have happened, and may safely happen again.
-    Repeatable,
-    /// Cannot be seen in the host's state: only a person may decide.
+    /// It is under way: look again after this time.
+    Wait {
+        look_in: Duration,
+    },
+    /// Whether it happened cannot be seen: only a person may decide.
     Undecidable,
 }
 
@@ -61,14 +67,31 @@ impl From<StepError> for HostError {
     }
 }
 
+/// What is known of a step, for the decision on what follows.
+pub fn sight(said: &Result<Progress, StepError>) -> Sight {
+    match said {
+        Ok(Progress::Done) => Sight::Done,
+        Ok(Progress::NotDone) => Sight::NotDone,
+        Ok(Progress::Wait { .. }) => Sight::Waits,
+        Ok(Progress::Undecidable) => Sight::Undecidable,
+        Err(error) => Sight::Failed(error.class),
+    }
+}
+
 /// One thing done to a host.
 #[async_trait]
 pub trait Step: Send + Sync {
-    /// Does it, and returns when it is done as far as can be seen.
-    async fn run(&self, cx: StepContext<'_>) -> Result<(), StepError>;
+    fn effect(&self) -> StepEffect;
 
-    /// Finds out whether an earlier [`Step::run`] of unknown outcome happened. Never writes.
-    async fn probe(&self, cx: StepContext<'_>) -> Result<Probe, StepError>;
+    /// Does it. It acts with `permit` only, at most once, and may look before.
+    async fn begin(
+        &self,
+        cx: StepContext<'_>,
+        permit: &Arc<dyn Permit>,
+    ) -> Result<Progress, StepError>;
+
+    /// Looks whether what was begun is done. Never acts.
+    async fn look(&self, cx: StepContext<'_>) -> Result<Progress, StepError>;
 }
 
 /// Returns the step that a plan asks for.

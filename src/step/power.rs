@@ -1,9 +1,12 @@
 //! One power command. It looks first: nothing is sent to a host that is already there.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
-use super::{Probe, Step, StepContext, StepError};
-use crate::bmc::Power;
+use super::{Progress, Step, StepContext, StepError};
+use crate::bmc::{Permit, Power};
+use metalbot_core::domain::course::StepEffect;
 use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
 use metalbot_core::domain::workflow::PowerTo;
 
@@ -13,10 +16,23 @@ pub(super) struct SetPower {
 
 #[async_trait]
 impl Step for SetPower {
-    async fn run(&self, cx: StepContext<'_>) -> Result<(), StepError> {
+    fn effect(&self) -> StepEffect {
+        match self.to {
+            PowerTo::On | PowerTo::Off | PowerTo::Soft => StepEffect::Repeatable,
+            PowerTo::Cycle | PowerTo::Reset => StepEffect::Once,
+        }
+    }
+
+    async fn begin(
+        &self,
+        cx: StepContext<'_>,
+        permit: &Arc<dyn Permit>,
+    ) -> Result<Progress, StepError> {
         let state = cx.bmc.power(cx.host).await?;
         let send = match (self.to, state) {
-            (PowerTo::On, Power::On) | (PowerTo::Off | PowerTo::Soft, Power::Off) => return Ok(()),
+            (PowerTo::On, Power::On) | (PowerTo::Off | PowerTo::Soft, Power::Off) => {
+                return Ok(Progress::Done);
+            }
             // BMCs refuse to cycle a host that is off (completion code 0xD5); what is wanted is on.
             (PowerTo::Cycle, Power::Off) => PowerTo::On,
             (PowerTo::Reset, Power::Off) => {
@@ -28,18 +44,17 @@ impl Step for SetPower {
             }
             (to, _) => to,
         };
-        Ok(cx.bmc.set_power(cx.host, send, cx.permit).await?)
+        cx.bmc.set_power(cx.host, send, permit).await?;
+        Ok(Progress::Done)
     }
 
-    async fn probe(&self, cx: StepContext<'_>) -> Result<Probe, StepError> {
+    async fn look(&self, cx: StepContext<'_>) -> Result<Progress, StepError> {
         let state = cx.bmc.power(cx.host).await?;
         Ok(match (self.to, state) {
-            (PowerTo::On, Power::On) | (PowerTo::Off | PowerTo::Soft, Power::Off) => Probe::Done,
-            (PowerTo::On | PowerTo::Off, _) => Probe::NotDone,
-            // It may be shutting down.
-            (PowerTo::Soft, _) => Probe::Repeatable,
-            // A host looks the same before and after.
-            (PowerTo::Cycle | PowerTo::Reset, _) => Probe::Undecidable,
+            (PowerTo::On, Power::On) | (PowerTo::Off | PowerTo::Soft, Power::Off) => Progress::Done,
+            (PowerTo::On | PowerTo::Off, _) => Progress::NotDone,
+            // It may be shutting down. A cycled host looks the same before and after.
+            (PowerTo::Soft | PowerTo::Cycle | PowerTo::Reset, _) => Progress::Undecidable,
         })
     }
 }

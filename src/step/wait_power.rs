@@ -1,12 +1,13 @@
-//! Polls the BMC, with growing waits, until the host is on or off.
+//! Looks at the BMC, with growing waits, until the host is on or off.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::{Instant, sleep_until};
 
-use super::{Probe, Step, StepContext, StepError};
-use crate::bmc::Power;
+use super::{Progress, Step, StepContext, StepError};
+use crate::bmc::{Permit, Power};
+use metalbot_core::domain::course::StepEffect;
 use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
 use metalbot_core::domain::workflow::{OnDeadline, PowerIs};
 
@@ -20,38 +21,39 @@ pub(super) struct WaitPower {
 
 #[async_trait]
 impl Step for WaitPower {
-    async fn run(&self, cx: StepContext<'_>) -> Result<(), StepError> {
+    fn effect(&self) -> StepEffect {
+        StepEffect::Reads
+    }
+
+    async fn begin(&self, cx: StepContext<'_>, _: &Arc<dyn Permit>) -> Result<Progress, StepError> {
+        self.look(cx).await
+    }
+
+    async fn look(&self, cx: StepContext<'_>) -> Result<Progress, StepError> {
         let wanted = match self.is {
             PowerIs::On => Power::On,
             PowerIs::Off => Power::Off,
         };
-        let mut wait = FIRST_WAIT;
-        loop {
-            let late = match cx.bmc.power(cx.host).await {
-                Ok(state) if state == wanted => return Ok(()),
-                Ok(state) => StepError {
-                    class: ErrorClass::Rejected,
-                    kind: ErrorKind::PowerState,
-                    message: format!("the host is still {} at the deadline", name(state)),
-                },
-                // Some BMCs restart or lie for a while after a power command.
-                Err(error) if error.class() == ErrorClass::Transient => error.into(),
-                Err(error) => return Err(error.into()),
+        let late = match cx.bmc.power(cx.host).await {
+            Ok(state) if state == wanted => return Ok(Progress::Done),
+            Ok(state) => StepError {
+                class: ErrorClass::Rejected,
+                kind: ErrorKind::PowerState,
+                message: format!("the host is still {} at the deadline", name(state)),
+            },
+            // Some BMCs restart or lie for a while after a power command.
+            Err(error) if error.class() == ErrorClass::Transient => error.into(),
+            Err(error) => return Err(error.into()),
+        };
+        if cx.left.is_zero() {
+            return match self.on_deadline {
+                OnDeadline::Continue => Ok(Progress::Done),
+                OnDeadline::Fail => Err(late),
             };
-            let next = Instant::now() + wait;
-            if next >= cx.deadline {
-                return match self.on_deadline {
-                    OnDeadline::Continue => Ok(()),
-                    OnDeadline::Fail => Err(late),
-                };
-            }
-            sleep_until(next).await;
-            wait = (wait * 3 / 2).min(LONGEST_WAIT);
         }
-    }
-
-    async fn probe(&self, _: StepContext<'_>) -> Result<Probe, StepError> {
-        Ok(Probe::Repeatable)
+        // Each wait is half as long as all before, so that it is never late by more than that.
+        let look_in = (cx.age / 2).clamp(FIRST_WAIT, LONGEST_WAIT).min(cx.left);
+        Ok(Progress::Wait { look_in })
     }
 }
 

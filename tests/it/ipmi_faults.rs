@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use metalbot::bmc::ipmi::IpmiBmc;
-use metalbot::bmc::{Bmc, BmcError, BootOverride, BootSelector, Permit, Power};
+use metalbot::bmc::{Bmc, BmcError, BootOverride, BootSelector, Power, unrestricted};
 use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
 use metalbot_core::domain::host::Host;
 use metalbot_core::domain::workflow::PowerTo;
@@ -42,7 +42,7 @@ fn client_of(options: Options) -> IpmiBmc {
 }
 
 async fn cycle(client: &IpmiBmc, bmcs: &Bmcs, bmc: usize) -> Result<(), BmcError> {
-    client.set_power(&bmcs.host(bmc), PowerTo::Cycle, &Permit::always()).await
+    client.set_power(&bmcs.host(bmc), PowerTo::Cycle, &unrestricted()).await
 }
 
 async fn read_all(client: &IpmiBmc, bmcs: &Bmcs, count: usize) -> Vec<Result<Power, BmcError>> {
@@ -144,7 +144,7 @@ async fn commands_to_one_bmc_keep_their_distance() {
     let distance = Duration::from_millis(120);
     let options = Options { min_interval: distance, ..Options::default() };
     let (client, bmcs) = (client_of(options), start(1, Behaviour::default()));
-    let (host, permit) = (bmcs.host(0), Permit::always());
+    let (host, permit) = (bmcs.host(0), unrestricted());
     let boot = BootOverride { device: BootSelector::Pxe, efi: false, persistent: false };
     client.set_boot_device(&host, boot, &permit).await.unwrap();
     client.set_power(&host, PowerTo::Reset, &permit).await.unwrap();
@@ -299,15 +299,15 @@ async fn a_soft_off_that_is_ignored() {
     let (client, bmcs) =
         (client(), start(1, Behaviour { soft: Soft::Ignored, ..Behaviour::default() }));
     let host = bmcs.host(0);
-    client.set_power(&host, PowerTo::Soft, &Permit::always()).await.unwrap();
+    client.set_power(&host, PowerTo::Soft, &unrestricted()).await.unwrap();
     assert_eq!(client.power(&host).await, Ok(Power::On));
-    client.set_power(&host, PowerTo::Off, &Permit::always()).await.unwrap();
+    client.set_power(&host, PowerTo::Off, &unrestricted()).await.unwrap();
     assert_eq!(client.power(&host).await, Ok(Power::Off));
     assert_eq!(bmcs.deeds(0), [Deed::Soft, Deed::Off]);
 
     bmcs.behave(0, Behaviour { soft: Soft::Refused, ..Behaviour::default() });
     bmcs.set_power(0, Power::On);
-    let error = client.set_power(&host, PowerTo::Soft, &Permit::always()).await.unwrap_err();
+    let error = client.set_power(&host, PowerTo::Soft, &unrestricted()).await.unwrap_err();
     assert!(matches!(error, BmcError::Ipmi(IpmiError::Refused { code: 0xcc, .. })), "{error}");
 }
 
@@ -317,7 +317,7 @@ async fn a_state_that_lags() {
     let lag = Duration::from_millis(300);
     let (client, bmcs) = (client(), start(1, Behaviour { lag, ..Behaviour::default() }));
     let host = bmcs.host(0);
-    client.set_power(&host, PowerTo::Cycle, &Permit::always()).await.unwrap();
+    client.set_power(&host, PowerTo::Cycle, &unrestricted()).await.unwrap();
     let start = Instant::now();
     let mut seen = vec![];
     while start.elapsed() < lag * 3 {
@@ -339,7 +339,7 @@ async fn boot_flags_that_are_stale() {
     assert_eq!(client.boot_device(&host).await, Ok(None));
 
     let boot = BootOverride { device: BootSelector::Pxe, efi: true, persistent: false };
-    client.set_boot_device(&host, boot, &Permit::always()).await.unwrap();
+    client.set_boot_device(&host, boot, &unrestricted()).await.unwrap();
     assert_eq!(client.boot_device(&host).await, Ok(Some(boot)));
     cycle(&client, &bmcs, 0).await.unwrap();
     assert_eq!(client.boot_device(&host).await, Ok(None), "used up by the boot");
@@ -350,7 +350,7 @@ async fn boot_flags_that_are_stale() {
         let behaviour = Behaviour { keeps_boot_flags, boot_flags_expire, ..Behaviour::default() };
         let bmcs = start(1, behaviour);
         let host = bmcs.host(0);
-        client.set_boot_device(&host, boot, &Permit::always()).await.unwrap();
+        client.set_boot_device(&host, boot, &unrestricted()).await.unwrap();
         tokio::time::sleep(boot_flags_expire * 2).await;
         let kept = client.boot_device(&host).await.unwrap().is_some();
         assert_eq!(kept, keeps_boot_flags);

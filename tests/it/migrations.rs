@@ -29,7 +29,20 @@ struct DataMove {
 ///     expected: &["a alice", "b bob"],
 /// }
 /// ```
-const DATA_MOVES: &[DataMove] = &[];
+const DATA_MOVES: &[DataMove] = &[DataMove {
+    version: 2026_12_01_000030,
+    before: "insert into batch (action, risk, plan, digest, submitter, state, requirements, origin,
+                 platform, channel)
+             values ('reboot', 'disruptive', '{}', sha256(''), 'alice', 'running', '[]',
+                 jsonb_build_object('origin', 'reclaim'), 'console', 'metal');
+             insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
+                 bmc_credentials, wave, state)
+             values (1, 'web01', 'web', 'fra1', 'r1', 's1', '10.0.0.1', 'default', 0, 'running');
+             insert into attempt (job_id, step, try, epoch, worker, outcome, outcome_at, acted)
+             values (1, 0, 1, 1, 'a', 'failed', now(), false), (1, 0, 2, 1, 'a', null, null, null)",
+    query: "select try || ' ' || acted from attempt order by try",
+    expected: &["1 false", "2 true"],
+}];
 
 #[tokio::test]
 async fn every_migration_that_moves_data_is_tested_with_rows() {
@@ -111,7 +124,7 @@ async fn migrations_apply_to_an_empty_database_once() {
     let tables = "select string_agg(table_name, ' ' order by table_name)
                   from information_schema.tables where table_schema = 'public'";
     let before: String = sqlx::query_scalar(tables).fetch_one(&mut conn).await.unwrap();
-    insta::assert_snapshot!(before, @"_sqlx_migrations account app_home attempt audit audit_seal batch bmc_identity card card_reaction channel_access channel_setting console_message console_reaction decision dedup_key draft host_wont_fix inbox job login_attempt outbox outgoing_post preference session task_lease ticket ticket_comment ticket_host");
+    insta::assert_snapshot!(before, @"_sqlx_migrations account app_home attempt audit audit_seal batch bmc_identity card card_reaction channel_access channel_setting console_message console_reaction decision dedup_key draft host_wont_fix inbox job login_attempt outbox outgoing_post preference session task_lease ticket ticket_comment ticket_host worker");
     MIGRATIONS.run(&mut conn).await.unwrap();
     let after: String = sqlx::query_scalar(tables).fetch_one(&mut conn).await.unwrap();
     assert_eq!(after, before);
@@ -197,16 +210,16 @@ async fn a_host_has_one_live_job() {
     let job = |state: &str| {
         format!(
             "insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
-                 bmc_credentials, wave, state)
+                 bmc_credentials, wave, state, wake_at)
              values (1, 'web01', 'web-owners', 'fra1', 'r11', 'c6', '10.0.0.1', 'default', 0,
-                 '{state}')"
+                 '{state}', case when '{state}' = 'waiting' then now() end)"
         )
     };
     for state in ["succeeded", "failed", "cancelled", "skipped", "pending", "succeeded", "skipped"]
     {
         conn.execute(AssertSqlSafe(job(state))).await.unwrap();
     }
-    for state in ["pending", "queued", "running", "quarantined"] {
+    for state in ["pending", "queued", "running", "waiting", "quarantined"] {
         let said = refusal(&mut conn, &job(state)).await;
         assert!(said.contains("job_exclusive_claim"), "{state}: {said}");
     }

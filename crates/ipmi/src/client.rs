@@ -66,7 +66,7 @@ impl Client {
         &self,
         target: Target<'_>,
         control: ChassisControl,
-        permit: &Permit,
+        permit: &Arc<dyn Permit>,
     ) -> Result<(), Error> {
         self.within_session(target, Some(permit), move |session| {
             Box::pin(session.run(ControlChassis(control)))
@@ -80,7 +80,7 @@ impl Client {
         &self,
         target: Target<'_>,
         on_for: Duration,
-        permit: &Permit,
+        permit: &Arc<dyn Permit>,
     ) -> Result<(), Error> {
         let seconds = u8::try_from(on_for.as_millis().div_ceil(1000)).map_err(|_| {
             Error::Misconfigured { detail: "the identify lamp lights for at most 255 s".into() }
@@ -113,7 +113,7 @@ impl Client {
         &self,
         target: Target<'_>,
         boot: BootOverride,
-        permit: &Permit,
+        permit: &Arc<dyn Permit>,
     ) -> Result<(), Error> {
         self.within_session(target, Some(permit), move |session| {
             Box::pin(async move {
@@ -156,7 +156,7 @@ impl Client {
     async fn within_session<T: Send + 'static>(
         &self,
         target: Target<'_>,
-        permit: Option<&Permit>,
+        permit: Option<&Arc<dyn Permit>>,
         work: impl for<'a> FnOnce(&'a mut IpmiSession) -> BoxFuture<'a, Result<T, Error>>
         + Send
         + 'static,

@@ -8,8 +8,8 @@ use tokio::net::UdpSocket;
 
 use crate::rakp::{self, CipherSuite, SessionKeys};
 use crate::{
-    BootOverride, BootSelector, ChassisControl, Client, Credentials, Error, Options, Permit, Power,
-    Privilege, Target, wire,
+    Act, BootOverride, BootSelector, BootTime, ChassisControl, Client, Credentials, Error, Options,
+    Permit, Power, Privilege, Target, unrestricted, wire,
 };
 
 const GUID: [u8; 16] = [0x55; 16];
@@ -301,18 +301,49 @@ async fn a_good_bmc_is_read_in_one_session_that_is_closed() {
 #[tokio::test]
 async fn control_is_sent_once_with_raised_privilege() {
     let bmc = FakeBmc::default().start().await;
-    client().control(bmc.target(), ChassisControl::PowerCycle, &Permit::always()).await.unwrap();
+    client().control(bmc.target(), ChassisControl::PowerCycle, &unrestricted()).await.unwrap();
     assert_eq!(bmc.heard(6, 0x3b)[0].data, [0x04]);
     let acts = bmc.heard(0, 2);
     assert_eq!((acts.len(), &acts[0].data[..]), (1, &[0x02][..]));
     assert_eq!(bmc.closed(), 1);
 }
 
+/// Permit of somebody who has lost the machine.
+#[derive(Debug)]
+struct Never;
+
+#[async_trait::async_trait]
+impl Permit for Never {
+    async fn ask(&self) -> Option<Act> {
+        None
+    }
+}
+
+/// Permit that was given long ago.
+#[derive(Debug)]
+struct Expired;
+
+#[async_trait::async_trait]
+impl Permit for Expired {
+    async fn ask(&self) -> Option<Act> {
+        Some(Act::expiring(BootTime::now(), Duration::ZERO))
+    }
+}
+
+#[tokio::test]
+async fn an_act_that_has_expired_is_not_sent() {
+    let bmc = FakeBmc::default().start().await;
+    let refused = Err(Error::NoPermit { address: bmc.address() });
+    let permit: Arc<dyn Permit> = Arc::new(Expired);
+    let off = client().control(bmc.target(), ChassisControl::PowerDown, &permit).await;
+    assert_eq!((off, bmc.heard(0, 2)), (refused, vec![]));
+}
+
 #[tokio::test]
 async fn nothing_acts_without_a_permit_that_holds_at_the_last_moment() {
     let bmc = FakeBmc::default().start().await;
     let refused = Err(Error::NoPermit { address: bmc.address() });
-    let permit = Permit::new(|| false);
+    let permit: Arc<dyn Permit> = Arc::new(Never);
     let client = client();
     assert_eq!(client.control(bmc.target(), ChassisControl::PowerDown, &permit).await, refused);
     assert_eq!(client.identify(bmc.target(), Duration::from_secs(7), &permit).await, refused);
@@ -372,7 +403,7 @@ async fn every_datagram_twice_changes_nothing() {
     let client = client();
     for _ in 0..5 {
         assert_eq!(client.power(bmc.target()).await, Ok(Power::On));
-        client.control(bmc.target(), ChassisControl::HardReset, &Permit::always()).await.unwrap();
+        client.control(bmc.target(), ChassisControl::HardReset, &unrestricted()).await.unwrap();
     }
     assert_eq!(bmc.heard(0, 2).len(), 5);
 }
@@ -506,8 +537,7 @@ async fn a_lost_reply_to_a_control_is_unknown_and_nothing_was_sent_again() {
     }
     .start()
     .await;
-    let result =
-        client().control(bmc.target(), ChassisControl::PowerCycle, &Permit::always()).await;
+    let result = client().control(bmc.target(), ChassisControl::PowerCycle, &unrestricted()).await;
     assert_eq!(result, Err(Error::OutcomeUnknown { address: bmc.address() }));
     assert_eq!(bmc.heard(0, 2).len(), 1, "not every BMC drops a packet that it has seen");
     assert_eq!((bmc.opened(), bmc.closed()), (1, 1));
@@ -536,7 +566,7 @@ async fn silence_is_unreachable_also_for_a_control() {
     assert_eq!(client.power(target(&address)).await, Err(unreachable.clone()));
     let waited = start.elapsed();
     assert!((600..900).contains(&waited.as_millis()), "{waited:?}");
-    let off = client.control(target(&address), ChassisControl::PowerDown, &Permit::always()).await;
+    let off = client.control(target(&address), ChassisControl::PowerDown, &unrestricted()).await;
     assert_eq!(off, Err(unreachable));
 }
 
@@ -592,7 +622,7 @@ async fn completion_codes_of_a_control() {
         .start()
         .await;
         let error = client()
-            .control(bmc.target(), ChassisControl::PowerDown, &Permit::always())
+            .control(bmc.target(), ChassisControl::PowerDown, &unrestricted())
             .await
             .unwrap_err();
         assert_eq!(bmc.closed(), 1, "{error}");
@@ -641,7 +671,7 @@ async fn boot_device_is_written_and_read() {
     let client = client();
     assert_eq!(client.boot_override(bmc.target()).await, Ok(None));
     let boot = BootOverride { device: BootSelector::Pxe, efi: true, persistent: true };
-    client.set_boot_override(bmc.target(), boot, &Permit::always()).await.unwrap();
+    client.set_boot_override(bmc.target(), boot, &unrestricted()).await.unwrap();
     assert_eq!(client.boot_override(bmc.target()).await, Ok(Some(boot)));
     let sent: Vec<Vec<u8>> = bmc.heard(0, 8).into_iter().map(|heard| heard.data).collect();
     assert_eq!(sent, [vec![0x03, 0x08], vec![0x05, 0xe0, 0x04, 0, 0, 0]]);
@@ -688,7 +718,7 @@ async fn what_the_protocol_cannot_carry_is_misconfigured() {
     let user = credentials(&"x".repeat(17), "secret");
     assert_eq!(refused(Target { credentials: &user, ..nobody }).await, "Misconfigured");
     assert_eq!(refused(target("not an address")).await, "Misconfigured");
-    let lamp = client.identify(nobody, Duration::from_secs(256), &Permit::always()).await;
+    let lamp = client.identify(nobody, Duration::from_secs(256), &unrestricted()).await;
     assert_eq!(variant(&lamp.unwrap_err()), "Misconfigured");
 }
 

@@ -1,8 +1,8 @@
 //! An asynchronous RMCP+ (IPMI 2.0 over LAN) client on tokio, for one BMC or for ten thousand.
 //!
 //! ```no_run
-//! use metalbot_ipmi::{ChassisControl, Client, Credentials, Error, Options, Permit, Power};
-//! use metalbot_ipmi::{Privilege, Retry, Target};
+//! use metalbot_ipmi::{ChassisControl, Client, Credentials, Error, Options, Power};
+//! use metalbot_ipmi::{Privilege, Retry, Target, unrestricted};
 //!
 //! # async fn example() -> Result<(), Error> {
 //! let credentials = Credentials {
@@ -18,7 +18,7 @@
 //!     Power::On => ChassisControl::PowerCycle,
 //!     Power::Off => ChassisControl::PowerUp,
 //! };
-//! match client.control(target, control, &Permit::always()).await {
+//! match client.control(target, control, &unrestricted()).await {
 //!     Ok(()) => println!("the BMC has taken the command"),
 //!     Err(error) if error.retry() == Retry::LookFirst => println!("{error}: look at the machine"),
 //!     Err(error) => return Err(error),
@@ -124,7 +124,7 @@ pub use client::Client;
 pub use command::DeviceInfo;
 pub use error::{Error, Retry};
 pub use options::Options;
-pub use permit::Permit;
+pub use permit::{Act, BootTime, Permit, unrestricted};
 pub use readings::Readings;
 pub use sel::SelEntry;
 pub use target::{Credentials, Privilege, Target};

@@ -1,38 +1,72 @@
-//! The right to act, checked again at the last moment.
+//! The right to act, asked for when everything else is done and looked at again at the last moment.
 
-use std::fmt;
+use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// Right to act on a machine. It is checked right before the packet that acts is sent: since it was
-/// given, the process may have been stopped for a while, or somebody else may have got the machine.
+use async_trait::async_trait;
+use nix::time::{ClockId, clock_gettime};
+
+/// Right to act on a machine, which may be somebody else's by now. It is asked for in an open session,
+/// right before the packet that acts: opening a session may take longer than a right lasts.
 ///
-/// When the permit no longer holds, nothing is sent and the call ends in [`Error::NoPermit`].
+/// When there is none, nothing is sent and the call ends in [`Error::NoPermit`].
 ///
 /// [`Error::NoPermit`]: crate::Error::NoPermit
-#[derive(Clone)]
-pub struct Permit(Arc<dyn Fn() -> bool + Send + Sync>);
+#[async_trait]
+pub trait Permit: Debug + Send + Sync {
+    /// Asks whether the act may be done; `None` when it must not. Asked once for each command that
+    /// acts, and again where a busy BMC did not take it.
+    async fn ask(&self) -> Option<Act>;
+}
 
-impl Permit {
-    /// Creates a permit that calls `holds` at each check; `holds` must return at once.
-    pub fn new(holds: impl Fn() -> bool + Send + Sync + 'static) -> Permit {
-        Permit(Arc::new(holds))
-    }
+/// Permit of a caller that nobody can take the machine from.
+pub fn unrestricted() -> Arc<dyn Permit> {
+    Arc::new(Unrestricted)
+}
 
-    /// Creates a permit that always holds, for a caller that nobody can take the machine from.
-    pub fn always() -> Permit {
-        Permit::new(|| true)
-    }
+#[derive(Debug)]
+struct Unrestricted;
 
-    /// True if the permit holds now. The check may have an effect in the caller's code, which can
-    /// rely on the act following at once.
-    pub fn holds(&self) -> bool {
-        (self.0)()
+#[async_trait]
+impl Permit for Unrestricted {
+    async fn ask(&self) -> Option<Act> {
+        Some(Act::ALWAYS)
     }
 }
 
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").finish_non_exhaustive()
+/// One act that may be sent now, and for a short while.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Act {
+    /// `None`: it does not expire.
+    until: Option<BootTime>,
+}
+
+impl Act {
+    pub(crate) const ALWAYS: Act = Act { until: None };
+
+    /// Creates an act that may be sent until `lifetime` after `asked`, the time just before the right
+    /// was looked up.
+    pub fn expiring(asked: BootTime, lifetime: Duration) -> Act {
+        Act { until: Some(BootTime(asked.0 + lifetime)) }
+    }
+
+    /// Returns whether it may still be sent. The caller sends it next, with no await between.
+    pub fn is_valid(&self) -> bool {
+        self.until.is_none_or(|until| BootTime::now() < until)
+    }
+}
+
+/// Time since the machine was started, with the time that it was suspended: of a process or a machine
+/// that stood still, no act may leave that was allowed before.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct BootTime(Duration);
+
+impl BootTime {
+    pub fn now() -> BootTime {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
+            .expect("Linux has had this clock since 2.6.39, and asking for it cannot fail");
+        BootTime(now.into())
     }
 }
 
@@ -41,8 +75,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn printing_a_permit_does_not_ask_it() {
-        let permit = Permit::new(|| panic!("it was asked"));
-        assert_eq!(format!("{permit:?}"), "Permit { .. }");
+    fn an_act_expires() {
+        let asked = BootTime::now();
+        assert!(Act::expiring(asked, Duration::from_secs(60)).is_valid());
+        assert!(!Act::expiring(asked, Duration::ZERO).is_valid());
     }
 }

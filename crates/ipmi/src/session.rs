@@ -4,6 +4,7 @@
 //! when session, signature, sequence window, function, command and request number are all right;
 //! everything else is dropped while the wait goes on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipmi_rs_core::connection::{CompletionErrorCode, Message, NotEnoughData};
@@ -16,7 +17,7 @@ use crate::replay_window::ReplayWindow;
 use crate::retransmit::{RetransmitPolicy, jittered};
 use crate::transport::PeerLink;
 use crate::wire::{self, IpmiReply};
-use crate::{Error, Permit};
+use crate::{Act, Error, Permit};
 
 /// Completion code: the BMC is busy and did not take the command.
 const NODE_BUSY: u8 = 0xc0;
@@ -39,7 +40,7 @@ pub struct IpmiSession {
     last_command: Option<Instant>,
     stats: DialogueStats,
     /// Permit for commands that act; without one they are never sent.
-    pub permit: Option<Permit>,
+    pub permit: Option<Arc<dyn Permit>>,
 }
 
 /// Statistics of the dialogue with a BMC so far.
@@ -194,14 +195,18 @@ impl IpmiSession {
             Repeat::Harmless => RetransmitPolicy::Backoff,
             Repeat::Never => RetransmitPolicy::Once,
         };
+        let act = match acts {
+            true => self.ask().await,
+            false => Some(Act::ALWAYS),
+        };
         let started = Instant::now();
         let (mut sent, mut denied) = (false, false);
         for wait in policy.waits(timeout) {
-            denied = acts && !self.may_act();
+            let packet = self.seal(&request);
+            denied = act.is_none_or(|act| !act.is_valid());
             if denied {
                 break;
             }
-            let packet = self.seal(&request);
             match self.link.send(&packet).await {
                 Ok(()) => sent = true,
                 Err(error) => {
@@ -224,8 +229,8 @@ impl IpmiSession {
         })
     }
 
-    fn may_act(&self) -> bool {
-        self.permit.as_ref().is_some_and(Permit::holds)
+    async fn ask(&self) -> Option<Act> {
+        self.permit.as_ref()?.ask().await
     }
 
     fn reply_to(&mut self, message: &Message, datagram: &[u8]) -> Option<IpmiReply> {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use metalbot_ipmi::{
-    BootOverride, BootSelector, ChassisControl, Client, Credentials, Error, Options, Permit, Power,
-    Privilege, Readings, Target,
+    BootOverride, BootSelector, ChassisControl, Client, Credentials, Error, Options, Power,
+    Privilege, Readings, Target, unrestricted,
 };
 use metalbot_sim::rack::{self, BmcFault, Rack, SimBmc};
 
@@ -49,7 +49,7 @@ impl World {
     }
 
     async fn control(&self, n: usize, control: ChassisControl) {
-        self.client.control(self.target(n), control, &Permit::always()).await.unwrap();
+        self.client.control(self.target(n), control, &unrestricted()).await.unwrap();
     }
 
     fn targets(&self) -> impl Iterator<Item = Target<'_>> {
@@ -112,7 +112,7 @@ async fn a_simulated_bmc_does_all_that_is_asked() {
     world.becomes(0, Power::Off).await;
     world.control(0, ChassisControl::PowerUp).await;
     world.control(0, ChassisControl::HardReset).await;
-    client.identify(target, Duration::from_secs(7), &Permit::always()).await.unwrap();
+    client.identify(target, Duration::from_secs(7), &unrestricted()).await.unwrap();
     assert_eq!(
         world.acts(0),
         ["power 0", "power 1", "shutdown 1", "power 1", "reset 1", "identify 7 0"]
@@ -148,7 +148,7 @@ async fn ipmitool_reads_the_boot_device_that_was_set() {
         (BootSelector::Disk, "Force Boot from default Hard-Drive"),
     ] {
         let boot = BootOverride { device, efi: true, persistent: false };
-        world.client.set_boot_override(target, boot, &Permit::always()).await.unwrap();
+        world.client.set_boot_override(target, boot, &unrestricted()).await.unwrap();
         let read = world.ipmitool(0, &["chassis", "bootparam", "get", "5"]);
         assert!(read.contains(selector), "{device:?}: {read}");
         // This simulator keeps the device but not the valid bit; `ipmitool` shows the same.
@@ -167,7 +167,7 @@ async fn faults_are_told_apart() {
         let refused = world.client.power(world.target(0)).await.unwrap_err();
         assert!(matches!(refused, Error::Credentials { .. }), "{refused}");
     }
-    let permit = Permit::always();
+    let permit = unrestricted();
     let (silent, deaf) = tokio::join!(
         world.client.power(world.target(1)),
         world.client.control(world.target(2), ChassisControl::SoftShutdown, &permit)
@@ -244,7 +244,7 @@ async fn forty_eight_hosts_at_once() {
     all("first status, cipher suite found", Power::On).await;
     all("status", Power::On).await;
     let start = Instant::now();
-    let permit = Permit::always();
+    let permit = unrestricted();
     let off = ChassisControl::PowerDown;
     let calls = world.targets().map(|target| world.client.control(target, off, &permit));
     for done in join_all(calls).await {

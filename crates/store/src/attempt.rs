@@ -1,30 +1,29 @@
 //! The attempt journal: an intent is durable before its act, an outcome after it.
 //!
-//! Both are written for many jobs in one statement. A row is written only while its job still has
-//! the epoch that the writer holds; what is missing from the answer is stale, and its writer must
-//! not act.
+//! Both are written for many jobs in one statement. A row is written only while its job is still the
+//! writer's; what is missing from the answer is not, and its writer must not act.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde_json::json;
 use sqlx::PgPool;
 
 use super::{audit, batch, caps, card};
 use metalbot_core::domain::error_kind::HostError;
-use metalbot_core::domain::ids::{BatchId, Epoch, JobId};
+use metalbot_core::domain::ids::{BatchId, Epoch, JobId, LeaseId};
 use metalbot_core::domain::job::JobState;
 use metalbot_core::domain::principal::Actor;
 
-/// Intent: one try of a step that is about to begin.
+/// Intent: an act of a step that is about to be done.
 #[derive(Clone, Copy, Debug)]
 pub struct Intent {
-    pub job: JobId,
-    pub epoch: Epoch,
+    pub lease: LeaseId,
     pub step: usize,
     /// 1 for the first try of the step.
     pub try_number: u32,
-    /// Set while nothing was done to the host: the intent is refused unless the batch runs.
-    pub untouched: bool,
+    /// The step brings the host to a safe end.
+    pub finishing: bool,
 }
 
 /// Outcome of an attempt.
@@ -45,66 +44,109 @@ impl AttemptOutcome {
     }
 }
 
-/// Outcome of an attempt, with the state of its job afterwards.
+/// End of an attempt: of the open one, or of one that acted on nothing.
 #[derive(Clone, Debug)]
-pub struct OutcomeRow {
-    /// `None`: no attempt was begun, and only the job changes.
-    pub attempt: Option<i64>,
-    pub job: JobId,
-    pub epoch: Epoch,
+pub struct AttemptEnd {
+    pub step: usize,
+    /// 1 for the first try of the step.
+    pub try_number: u32,
+    pub began_ago: Duration,
     pub outcome: AttemptOutcome,
-    /// Set once the host was, or may have been, touched.
+    /// Set if the host was, or may have been, touched by it.
     pub acted: bool,
     /// `None` when it succeeded.
     pub error: Option<HostError>,
-    /// `Running` while there is more to do; `Pending` when the job was taken back.
+}
+
+/// What a worker writes of a job of its own.
+#[derive(Clone, Debug)]
+pub struct OutcomeRow {
+    pub lease: LeaseId,
+    /// `None`: an attempt that is open stays so, and only the job changes.
+    pub attempt: Option<AttemptEnd>,
+    /// `Running` while there is more to do.
     pub job_state: JobState,
     /// Index of the step to do next.
     pub step: usize,
+    /// How long a job waits that is [`JobState::Waiting`].
+    pub wake_in: Option<Duration>,
     /// Set when the job failed in the middle, so that its host may be down.
     pub maybe_down: bool,
 }
 
-/// Writes intents; returns the attempt's id for each job that is still ours and may go on.
+/// Answer to an intent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IntentAnswer {
+    /// It is durable, as this attempt.
+    Written(i64),
+    /// The batch's state forbids the act.
+    Stopped,
+}
+
+/// Writes intents of acts that are still allowed, all in one statement; answers for each job that is
+/// still ours.
+///
+/// It proves that the job is ours (epoch, fence, worker), that it has come to this step, and that the
+/// batch's state allows the act, as [`metalbot_core::domain::course::may_act`] has it. Whether the host
+/// was touched is what the journal says.
 pub async fn write_intents(
     pool: &PgPool,
     worker: &str,
     intents: &[Intent],
-) -> sqlx::Result<HashMap<JobId, i64>> {
-    let jobs: Vec<i64> = intents.iter().map(|intent| intent.job.0).collect();
-    let epochs: Vec<i64> = intents.iter().map(|intent| intent.epoch.0).collect();
+) -> sqlx::Result<HashMap<LeaseId, IntentAnswer>> {
+    let jobs: Vec<i64> = intents.iter().map(|intent| intent.lease.job.0).collect();
+    let epochs: Vec<i64> = intents.iter().map(|intent| intent.lease.epoch.0).collect();
+    let fences: Vec<i64> = intents.iter().map(|intent| intent.lease.fence).collect();
     let steps: Vec<i32> = intents.iter().map(|i| i32::try_from(i.step).unwrap_or(0)).collect();
     let tries: Vec<i32> = intents.iter().map(|intent| intent.try_number.cast_signed()).collect();
-    let untouched: Vec<bool> = intents.iter().map(|intent| intent.untouched).collect();
+    let finishing: Vec<bool> = intents.iter().map(|intent| intent.finishing).collect();
     // The lock for share keeps a takeover waiting until the intent is there for it to see. Whoever locks
-    // several jobs locks them in the order of their numbers. The same intent written again, after
-    // the answer of a commit was lost, is the first one.
-    let written = sqlx::query!(
-        "with mine as (
-             select job.id, job.epoch, new.step, new.try
-             from job join unnest($2::bigint[], $3::bigint[], $4::int[], $5::int[], $6::bool[])
-                  as new (job_id, epoch, step, try, untouched)
-               on job.id = new.job_id and job.epoch = new.epoch
-             join batch on batch.id = job.batch_id
-             where job.state = 'running' and job.lease_until >= now()
-               and (batch.state = 'running' or not new.untouched)
-             order by job.id for share of job)
-         insert into attempt (job_id, step, try, epoch, worker)
-         select id, step, try, epoch, $1 from mine
-         on conflict (job_id) where outcome is null do update set worker = excluded.worker
-             where attempt.epoch = excluded.epoch and attempt.step = excluded.step
-               and attempt.try = excluded.try
-         returning id, job_id",
+    // several jobs locks them in the order of their numbers. An intent whose answer was lost is void,
+    // and is the row of the next one under the same lease.
+    let answers = sqlx::query!(
+        r#"with asked as (
+               select * from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::int[],
+                   $7::bool[]) as asked (job_id, epoch, fence, step, try, finishing)),
+           mine as (
+               select asked.*, batch.state as batch_state, exists (
+                   select from attempt where attempt.job_id = job.id and attempt.acted) as touched
+               from asked
+               join job on job.id = asked.job_id and job.epoch = asked.epoch
+                   and job.fence = asked.fence and job.step = asked.step
+               join batch on batch.id = job.batch_id
+               where job.state = 'running' and job.worker = $1
+               order by job.id for share of job),
+           allowed as (
+               select * from mine where case batch_state
+                   when 'running' then true when 'paused' then touched else touched and finishing end),
+           written as (
+               insert into attempt (job_id, step, try, epoch, worker)
+               select job_id, step, try, epoch, $1 from allowed
+               on conflict (job_id) where outcome is null do update set worker = excluded.worker,
+                   step = excluded.step, try = excluded.try, intent_at = now()
+                   where attempt.epoch = excluded.epoch
+               returning id, job_id)
+           select mine.job_id as "job_id!", mine.epoch as "epoch!", mine.fence as "fence!",
+               written.id as "attempt?"
+           from mine left join written on written.job_id = mine.job_id"#,
         worker,
         &jobs,
         &epochs,
+        &fences,
         &steps,
         &tries,
-        &untouched
+        &finishing
     )
     .fetch_all(pool)
     .await?;
-    Ok(written.into_iter().map(|row| (JobId(row.job_id), row.id)).collect())
+    Ok(answers
+        .into_iter()
+        .map(|row| {
+            let (job, epoch) = (JobId(row.job_id), Epoch(row.epoch));
+            let answer = row.attempt.map_or(IntentAnswer::Stopped, IntentAnswer::Written);
+            (LeaseId { job, epoch, fence: row.fence }, answer)
+        })
+        .collect())
 }
 
 /// Writes outcomes and changes the jobs; returns the jobs that were still ours. Wakes nobody: where
@@ -114,71 +156,92 @@ pub async fn write_outcomes(
     pool: &PgPool,
     worker: &str,
     outcomes: &[OutcomeRow],
-) -> sqlx::Result<Vec<JobId>> {
-    let attempts: Vec<Option<i64>> = outcomes.iter().map(|o| o.attempt).collect();
-    let jobs: Vec<i64> = outcomes.iter().map(|o| o.job.0).collect();
-    let epochs: Vec<i64> = outcomes.iter().map(|o| o.epoch.0).collect();
-    let results: Vec<String> = outcomes.iter().map(|o| o.outcome.as_str().to_owned()).collect();
-    let failed = || outcomes.iter().map(|o| o.error.as_ref());
-    let kinds: Vec<Option<String>> =
-        failed().map(|error| error.map(|error| error.kind.to_string())).collect();
-    let errors: Vec<Option<String>> =
-        failed().map(|error| error.map(|error| error.message.clone())).collect();
+) -> sqlx::Result<Vec<LeaseId>> {
+    let jobs: Vec<i64> = outcomes.iter().map(|o| o.lease.job.0).collect();
+    let epochs: Vec<i64> = outcomes.iter().map(|o| o.lease.epoch.0).collect();
+    let fences: Vec<i64> = outcomes.iter().map(|o| o.lease.fence).collect();
     let states: Vec<String> = outcomes.iter().map(|o| o.job_state.as_str().to_owned()).collect();
     let steps: Vec<i32> = outcomes.iter().map(|o| i32::try_from(o.step).unwrap_or(0)).collect();
+    let wakes: Vec<Option<f64>> =
+        outcomes.iter().map(|o| o.wake_in.map(|wait| wait.as_secs_f64())).collect();
     let ended: Vec<bool> = outcomes.iter().map(|o| o.job_state.is_ended()).collect();
-    let acted: Vec<bool> = outcomes.iter().map(|o| o.acted).collect();
     let maybe_down: Vec<bool> = outcomes.iter().map(|o| o.maybe_down).collect();
-    let released: Vec<bool> = outcomes.iter().map(|o| o.job_state != JobState::Running).collect();
-
+    let ends = || outcomes.iter().map(|o| o.attempt.as_ref());
+    let results: Vec<Option<String>> =
+        ends().map(|end| Some(end?.outcome.as_str().to_owned())).collect();
+    let tried_steps: Vec<Option<i32>> =
+        ends().map(|end| Some(i32::try_from(end?.step).unwrap_or(0))).collect();
+    let tries: Vec<Option<i32>> = ends().map(|end| Some(end?.try_number.cast_signed())).collect();
+    let began: Vec<Option<f64>> = ends().map(|end| Some(end?.began_ago.as_secs_f64())).collect();
+    let acted: Vec<Option<bool>> = ends().map(|end| Some(end?.acted)).collect();
+    let errors = || ends().map(|end| end?.error.as_ref());
+    let kinds: Vec<Option<String>> = errors().map(|error| Some(error?.kind.to_string())).collect();
+    let messages: Vec<Option<String>> =
+        errors().map(|error| Some(error?.message.clone())).collect();
     let mut tx = pool.begin().await?;
     let written = sqlx::query!(
+        // Whoever locks several jobs locks them in the order of their numbers.
         r#"with reported as (
-               select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[],
-                   $5::text[], $6::text[], $7::text[], $8::int[], $9::bool[], $10::bool[],
-                   $11::bool[], $12::bool[])
-               as r (attempt_id, job_id, epoch, outcome, error_kind, error, state, step, ended,
-                   released, maybe_down, acted)),
+               select * from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::int[],
+                   $7::float8[], $8::bool[], $9::bool[], $10::text[], $11::int[], $12::int[],
+                   $13::float8[], $14::bool[], $15::text[], $16::text[])
+               as r (job_id, epoch, fence, state, step, wake_in, ended, maybe_down, outcome,
+                   tried_step, try, began_ago, acted, error_kind, error)),
            mine as (
-               select job.id, job.epoch from job join reported
-                 on job.id = reported.job_id and job.epoch = reported.epoch
-               where job.state = 'running'
+               select reported.*, job.step as step_before from job
+               join reported on job.id = reported.job_id and job.epoch = reported.epoch
+                   and job.fence = reported.fence
+               where job.state = 'running' and job.worker = $1
                order by job.id for update of job),
            closed as (
-               update attempt set outcome = reported.outcome, outcome_at = now(),
-                   acted = reported.acted, error_kind = reported.error_kind,
-                   error = reported.error
-               from reported join mine
-                 on mine.id = reported.job_id and mine.epoch = reported.epoch
-               where attempt.id = reported.attempt_id and attempt.job_id = reported.job_id
-                 and attempt.outcome is null)
-           update job set state = reported.state, step = reported.step,
-               error_kind = case when reported.state not in ('succeeded', 'pending')
-                            then coalesce(reported.error_kind, job.error_kind) end,
-               error = case when reported.state not in ('succeeded', 'pending')
-                       then coalesce(reported.error, job.error) end,
-               worker = case when not reported.released then job.worker end,
-               lease_until = case when not reported.released then job.lease_until end,
-               started_at = case when reported.state <> 'pending' then job.started_at end,
-               maybe_down = reported.maybe_down,
-               ended_at = case when reported.ended then now() end
-           from reported join mine
-             on mine.id = reported.job_id and mine.epoch = reported.epoch
-           where job.id = reported.job_id
-           returning job.id, job.batch_id, job.host, reported.ended as "ended!",
-               reported.released as "released!", job.state, reported.error"#,
-        &attempts as _,
+               update attempt set outcome = mine.outcome, outcome_at = now(),
+                   acted = mine.acted, error_kind = mine.error_kind, error = mine.error
+               from mine
+               where attempt.job_id = mine.job_id and attempt.outcome is null
+                   and mine.outcome is not null
+               returning attempt.job_id),
+           added as (
+               insert into attempt (job_id, step, try, epoch, worker, intent_at, outcome, outcome_at,
+                   acted, error_kind, error)
+               select job_id, tried_step, try, epoch, $1, now() - make_interval(secs => began_ago),
+                   outcome, now(), acted, error_kind, error
+               from mine
+               where outcome is not null
+                   and not exists (select from closed where closed.job_id = mine.job_id))
+           update job set state = mine.state, step = mine.step,
+               error_kind = case when mine.state not in ('succeeded', 'pending')
+                            then coalesce(mine.error_kind, job.error_kind) end,
+               error = case when mine.state not in ('succeeded', 'pending')
+                       then coalesce(mine.error, job.error) end,
+               worker = case when mine.state = 'running' then job.worker end,
+               wake_at = case when mine.state = 'waiting'
+                         then now() + make_interval(secs => mine.wake_in) end,
+               started_at = case when mine.state <> 'pending' then job.started_at end,
+               step_began_at = case when mine.state <> 'pending' then
+                   case when mine.step = mine.step_before then job.step_began_at else now() end end,
+               takeovers = case when mine.outcome is null then job.takeovers else 0 end,
+               maybe_down = mine.maybe_down,
+               ended_at = case when mine.ended then now() end
+           from mine
+           where job.id = mine.job_id
+           returning job.id, mine.epoch as "epoch!", mine.fence as "fence!", job.batch_id, job.host,
+               mine.ended as "ended!", job.state, mine.error"#,
+        worker,
         &jobs,
         &epochs,
-        &results,
-        &kinds as _,
-        &errors as _,
+        &fences,
         &states,
         &steps,
+        &wakes as _,
         &ended,
-        &released,
         &maybe_down,
-        &acted
+        &results as _,
+        &tried_steps as _,
+        &tries as _,
+        &began as _,
+        &acted as _,
+        &kinds as _,
+        &messages as _
     )
     .fetch_all(&mut *tx)
     .await?;
@@ -192,7 +255,7 @@ pub async fn write_outcomes(
     for (what, ended) in [("job.ended", true), ("job.recalled", false)] {
         let rows: Vec<_> = written
             .iter()
-            .filter(|row| row.released && row.ended == ended)
+            .filter(|row| row.ended == ended && (ended || row.state == "pending"))
             .map(|row| {
                 let detail = json!({ "host": row.host, "state": row.state, "error": row.error });
                 (BatchId(row.batch_id), detail)
@@ -212,5 +275,6 @@ pub async fn write_outcomes(
         }
     }
     tx.commit().await?;
-    Ok(written.into_iter().map(|row| JobId(row.id)).collect())
+    let lease = |job, epoch, fence| LeaseId { job: JobId(job), epoch: Epoch(epoch), fence };
+    Ok(written.into_iter().map(|row| lease(row.id, row.epoch, row.fence)).collect())
 }

@@ -1,10 +1,8 @@
 //! Batches. [`apply`] is the only function that changes a batch's state.
 
-use std::collections::BTreeSet;
-
 use serde_json::json;
 use sqlx::types::Json;
-use sqlx::{PgConnection, PgPool, PgTransaction};
+use sqlx::{PgConnection, PgTransaction};
 use time::OffsetDateTime;
 
 use super::lock::ClaimLock;
@@ -260,6 +258,10 @@ pub async fn apply(
     batch.not_before = not_before;
     batch.started_at = row.started_at;
     batch.finished_at = row.finished_at;
+    if before == BatchState::Running {
+        // A worker has to see to those that wait without one.
+        super::job::wake(&mut *tx, batch.id).await?;
+    }
     let detail = json!({ "from": before, "to": after, "reason": reason });
     audit::record(&mut *tx, actor, "batch.state", Some(batch.id), detail).await?;
     // Only its submitter is notified of a refusal.
@@ -396,19 +398,6 @@ pub async fn mark_needs_reconcile(conn: &mut PgConnection, ids: &[BatchId]) -> s
     .execute(conn)
     .await?;
     Ok(())
-}
-
-/// Returns those of these batches that do not run now.
-pub async fn stopped(
-    pool: &PgPool,
-    batches: &BTreeSet<BatchId>,
-) -> sqlx::Result<BTreeSet<BatchId>> {
-    let ids: Vec<i64> = batches.iter().map(|id| id.0).collect();
-    let stopped =
-        sqlx::query_scalar!("select id from batch where id = any($1) and state <> 'running'", &ids)
-            .fetch_all(pool)
-            .await?;
-    Ok(stopped.into_iter().map(BatchId).collect())
 }
 
 /// Stores why no further hosts of a locked batch start, for people; `None` when they do.

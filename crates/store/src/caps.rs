@@ -59,7 +59,7 @@ pub async fn down(tx: &mut PgTransaction<'_>) -> sqlx::Result<Vec<FailureDomain>
         Row,
         "select job.id, job.host, job.datacenter, job.rack, job.owner
          from job join batch on batch.id = job.batch_id
-         where (job.state in ('queued', 'running', 'quarantined') or job.maybe_down)
+         where (job.state in ('queued', 'running', 'waiting', 'quarantined') or job.maybe_down)
            and batch.risk <> 'harmless'"
     )
     .fetch_all(&mut **tx)
@@ -105,29 +105,24 @@ pub async fn are_up(tx: &mut PgTransaction<'_>, jobs: &[i64]) -> sqlx::Result<()
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use sqlx::PgPool;
 
     use super::*;
-    use crate::attempt::{AttemptOutcome, OutcomeRow, write_outcomes};
+    use crate::attempt::{OutcomeRow, write_outcomes};
     use crate::lease;
     use metalbot_core::domain::job::JobState;
 
     /// Ends what is queued.
     async fn work(pool: &PgPool, job_state: JobState, maybe_down: bool) {
-        let jobs = lease::take(pool, "a", 10, Duration::from_secs(60)).await.unwrap();
+        let jobs = lease::take(pool, "a", &[], 10).await.unwrap();
         let outcomes: Vec<OutcomeRow> = jobs
             .iter()
             .map(|leased| OutcomeRow {
+                lease: leased.id,
                 attempt: None,
-                job: leased.job,
-                epoch: leased.epoch,
-                outcome: AttemptOutcome::Failed,
-                acted: true,
-                error: None,
                 job_state,
                 step: 0,
+                wake_in: None,
                 maybe_down,
             })
             .collect();

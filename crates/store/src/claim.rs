@@ -25,7 +25,7 @@ async fn read(conn: &mut PgConnection, hosts: &[String]) -> sqlx::Result<Vec<Cla
         "select job.host, job.state as job_state, batch.id, batch.state, batch.submitter
          from job join batch on batch.id = job.batch_id
          where job.host = any($1)
-           and job.state in ('pending', 'queued', 'running', 'quarantined')
+           and job.state in ('pending', 'queued', 'running', 'waiting', 'quarantined')
          order by job.host",
         hosts
     )

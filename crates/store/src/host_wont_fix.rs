@@ -69,7 +69,7 @@ pub async fn of_hosts(
 pub async fn of_batch(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<Vec<WontFixView>> {
     let hosts = sqlx::query_scalar!(
         "select job.host from job join host_wont_fix on host_wont_fix.host = job.host
-         where batch_id = $1 and state in ('pending', 'queued', 'running')",
+         where batch_id = $1 and state in ('pending', 'queued', 'running', 'waiting')",
         batch.0
     )
     .fetch_all(&mut *conn)

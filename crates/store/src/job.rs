@@ -157,6 +157,21 @@ pub async fn queue(tx: &mut PgTransaction<'_>, jobs: &[JobId]) -> sqlx::Result<(
     Ok(())
 }
 
+/// Ends the waiting of a batch's jobs that wait without a worker: the batch was stopped, and a worker has
+/// to see to it.
+pub async fn wake(tx: &mut PgTransaction<'_>, batch: BatchId) -> sqlx::Result<()> {
+    sqlx::query!(
+        "with waiting as (
+             select id from job where batch_id = $1 and state = 'waiting' and wake_at > now()
+             order by id for update)
+         update job set wake_at = now() from waiting where job.id = waiting.id",
+        batch.0
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// Hosts of a batch that are not skipped, with their owners.
 pub async fn hosts(
     conn: &mut PgConnection,
@@ -239,7 +254,7 @@ pub async fn state_counts(conn: &mut PgConnection, batch: BatchId) -> sqlx::Resu
         match row.state.parse::<JobState>().map_err(corrupt)? {
             JobState::Pending => counts.pending = count,
             JobState::Queued => counts.queued = count,
-            JobState::Running => counts.running = count,
+            JobState::Running | JobState::Waiting => counts.running += count,
             JobState::Succeeded => counts.succeeded = count,
             JobState::Failed => counts.failed = count,
             JobState::Quarantined => counts.quarantined = count,
@@ -260,9 +275,9 @@ pub async fn rollout_counts(conn: &mut PgConnection, batch: &Batch) -> sqlx::Res
              count(*) filter (where state = 'pending' and wave <= $2) as "pending_in_wave!",
              count(*) filter (where state = 'pending' and wave > $2) as "pending_later!",
              count(*) filter (where state = 'queued') as "queued!",
-             count(*) filter (where state = 'running') as "running!",
+             count(*) filter (where state in ('running', 'waiting')) as "running!",
              count(*) filter (where state in ('failed', 'quarantined')) as "failed!",
-             count(*) filter (where failed_previously and state in ('pending', 'queued', 'running')
+             count(*) filter (where failed_previously and state in ('pending', 'queued', 'running', 'waiting')
                                  or state = 'skipped' and error_kind is not null)
                  as "failed_previously!"
            from job where batch_id = $1"#,

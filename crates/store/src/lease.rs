@@ -1,34 +1,43 @@
-//! Leases: a worker's expiring right to a job. Each lease has a higher epoch than the one before,
-//! and nothing that carries an older epoch is written.
+//! Leases: a worker's right to a job, for as long as the worker says that it is there. Each lease has
+//! a higher epoch than the one before and a random fence, and nothing that carries others is written.
+//!
+//! A worker is a row that it renews. Whoever finds one that is long past deletes it and frees its jobs,
+//! which others then take over. That a worker is gone is only a guess: what keeps two of them from
+//! acting is that each act is proved by epoch and fence ([`super::attempt`]).
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use super::task_lease::interval;
 use super::{audit, corrupt};
+use metalbot_core::domain::batch::BatchState;
+use metalbot_core::domain::course::Stop;
 use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_core::domain::host::{BmcEndpoint, HostName};
-use metalbot_core::domain::ids::{BatchId, Epoch, JobId};
+use metalbot_core::domain::ids::{BatchId, Epoch, JobId, LeaseId};
 use metalbot_core::domain::principal::Actor;
 
-/// A job that this worker may work on until the lease ends.
+/// A job that this worker may work on.
 #[derive(Clone, Debug)]
 pub struct Leased {
-    pub job: JobId,
+    pub id: LeaseId,
     pub batch: BatchId,
     pub host: HostName,
-    pub epoch: Epoch,
     /// Index of the step to do next.
     pub step: usize,
+    /// Time since that step was first taken up.
+    pub step_age: Duration,
     /// Tries of that step that are in the journal.
     pub tries: u32,
-    /// Set when something was, or may have been, done to the host, not counting the open attempt.
+    /// Set when something was, or may have been, done to the host, by an attempt that has ended.
     pub touched: bool,
-    /// Address of its BMC when the batch was submitted.
+    /// How often the job was taken over from a worker that was gone since it last came forward.
+    pub takeovers: u32,
+    /// Its BMC when the batch was submitted.
     pub bmc: BmcEndpoint,
-    /// An attempt whose worker wrote the intent and never the outcome.
+    /// An attempt that may have acted and has no outcome.
     pub open_attempt: Option<i64>,
 }
 
@@ -40,77 +49,82 @@ struct Tried {
     open: Option<i64>,
 }
 
-/// Leases up to `at_most` jobs: running ones whose worker's lease ran out, then queued ones of
-/// running batches, one of each batch in turn, so that a huge batch does not starve a small one. Where
-/// the limit allows jobs of some batches only, chance decides which: any order would prefer some.
+/// Columns of a leased job.
+struct Row {
+    id: i64,
+    batch_id: i64,
+    host: String,
+    epoch: i64,
+    fence: i64,
+    step: i32,
+    step_age: f64,
+    takeovers: i32,
+    taken_over: bool,
+    bmc_address: String,
+    bmc_credentials: String,
+}
+
+/// Leases up to `at_most` jobs: those whose worker is gone, then those that have waited long enough, then
+/// queued ones of running batches, as many of each batch, so that a huge batch does not starve a small
+/// one. Where there is room for jobs of some batches only, chance decides which: any order would prefer
+/// some.
+///
+/// `held` are the jobs that this worker works on. What the database says it has besides was leased by a
+/// statement that this worker had given up, or lost by a task of it, and is freed.
 pub async fn take(
     pool: &PgPool,
     worker: &str,
+    held: &[JobId],
     at_most: usize,
-    lease: Duration,
 ) -> sqlx::Result<Vec<Leased>> {
     let mut tx = pool.begin().await?;
-    let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
-    let rows = sqlx::query!(
-        r#"with expired as (
-               select id from job where state = 'running' and lease_until < now()
-               order by lease_until limit $2 for update skip locked),
-           turns as (
-               select next.id, next.turn from batch cross join lateral (
-                   select job.id, row_number() over (order by job.id) as turn from job
-                   where job.batch_id = batch.id and job.state = 'queued'
-                   order by job.id limit $2) next
-               where batch.state = 'running'),
-           ready as (
-               select job.id from job join turns on turns.id = job.id
-               where job.state = 'queued'
-               order by turns.turn, random() limit $2 for update of job skip locked),
-           picked as (
-               select id, true as takeover from expired union all
-               select id, false from ready limit $2)
-           update job set state = 'running', worker = $1, epoch = epoch + 1,
-               lease_until = now() + $3, started_at = coalesce(started_at, now())
-           from picked where job.id = picked.id
-           returning job.id, job.batch_id, job.host, job.epoch, job.step, job.bmc_address,
-               job.bmc_credentials,
-               picked.takeover as "takeover!""#,
-        worker,
-        limit,
-        interval(lease)
+    let held: Vec<i64> = held.iter().map(|job| job.0).collect();
+    // A worker that was taken for gone must be there again before it has jobs.
+    sqlx::query!(
+        "insert into worker (name) values ($1) on conflict (name) do update set beat_at = now()",
+        worker
     )
-    .fetch_all(&mut *tx)
+    .execute(&mut *tx)
     .await?;
+    sqlx::query!(
+        // Whoever locks several jobs locks them in the order of their numbers.
+        "with lost as (
+             select id from job
+             where state = 'running' and worker = $1 and id <> all($2)
+             order by id for update)
+         update job set worker = null from lost where job.id = lost.id",
+        worker,
+        &held
+    )
+    .execute(&mut *tx)
+    .await?;
+    let mut rows = take_some(&mut tx, worker, at_most, Share::Even).await?;
+    if !rows.is_empty() && rows.len() < at_most {
+        // Some batches had less than their share.
+        rows.extend(take_some(&mut tx, worker, at_most - rows.len(), Share::All).await?);
+    }
     if rows.is_empty() {
+        tx.commit().await?;
         return Ok(Vec::new());
     }
-    // A job that nobody had before has no attempts.
-    let ids: Vec<i64> = rows.iter().filter(|row| row.epoch > 1).map(|row| row.id).collect();
-    let tried: HashMap<i64, Tried> = sqlx::query!(
-        r#"select attempt.job_id,
-                  count(*) filter (where attempt.step = job.step
-                                     and attempt.error_kind is distinct from $2) as "tries!",
-                  bool_or(acted) as acted,
-                  max(attempt.id) filter (where outcome is null) as open
-           from attempt join job on job.id = attempt.job_id
-           where attempt.job_id = any($1)
-           group by attempt.job_id"#,
-        &ids,
-        ErrorKind::NoPermit.as_str()
-    )
-    .fetch_all(&mut *tx)
-    .await?
-    .into_iter()
-    .map(|row| {
-        let touched = row.acted.unwrap_or(false);
-        (row.job_id, Tried { touched, tries: row.tries, open: row.open })
-    })
-    .collect();
+    let unreadable: Vec<i64> = rows
+        .iter()
+        .filter(|row| row.host.parse::<HostName>().is_err() || row.step < 0)
+        .map(|row| row.id)
+        .collect();
+    if !unreadable.is_empty() {
+        quarantine_unreadable(&mut tx, &unreadable).await?;
+        rows.retain(|row| !unreadable.contains(&row.id));
+    }
+    let tried = tried(&mut tx, &rows).await?;
     let actor = Actor { who: "metalbot".into(), via: worker.to_owned() };
-    let detail = |host: &str, epoch: i64| serde_json::json!({ "host": host, "epoch": epoch });
     let taken_over: Vec<_> = rows
         .iter()
-        .filter(|row| row.takeover)
-        .map(|row| (BatchId(row.batch_id), detail(&row.host, row.epoch)))
+        .filter(|row| row.taken_over)
+        .map(|row| {
+            let detail = serde_json::json!({ "host": row.host, "epoch": row.epoch });
+            (BatchId(row.batch_id), detail)
+        })
         .collect();
     if !taken_over.is_empty() {
         audit::record_many(&mut tx, &actor, "job.taken_over", &taken_over).await?;
@@ -119,14 +133,16 @@ pub async fn take(
     rows.into_iter()
         .map(|row| {
             let Tried { touched, tries, open } = tried.get(&row.id).copied().unwrap_or_default();
+            let (job, epoch) = (JobId(row.id), Epoch(row.epoch));
             Ok(Leased {
-                job: JobId(row.id),
+                id: LeaseId { job, epoch, fence: row.fence },
                 batch: BatchId(row.batch_id),
                 host: row.host.parse().map_err(corrupt)?,
-                epoch: Epoch(row.epoch),
                 step: usize::try_from(row.step).map_err(corrupt)?,
+                step_age: Duration::from_secs_f64(row.step_age.max(0.0)),
                 tries: u32::try_from(tries).unwrap_or(u32::MAX),
                 touched,
+                takeovers: u32::try_from(row.takeovers).unwrap_or(u32::MAX),
                 bmc: BmcEndpoint { address: row.bmc_address, credentials: row.bmc_credentials },
                 open_attempt: open,
             })
@@ -134,56 +150,201 @@ pub async fn take(
         .collect()
 }
 
-/// Extends all leases that this worker still has, in one statement; returns those that stand.
-/// A job that is missing from the answer is another worker's by now.
-pub async fn heartbeat(
+/// Ends jobs whose rows say nothing that could be worked on: a bad row concerns itself alone.
+async fn quarantine_unreadable(conn: &mut PgConnection, jobs: &[i64]) -> sqlx::Result<()> {
+    let batches = sqlx::query_scalar!(
+        "update job set state = 'quarantined', worker = null, ended_at = now(), error_kind = $2,
+             error = 'the database says nothing of this job that can be read: look at the host, '
+                 'then release it'
+         where id = any($1) returning batch_id",
+        jobs,
+        ErrorKind::JournalRefused.as_str()
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let batches: Vec<BatchId> = batches.into_iter().map(BatchId).collect();
+    super::batch::request_reconcile(conn, &batches).await
+}
+
+/// How many jobs of one batch are taken.
+#[derive(Clone, Copy)]
+enum Share {
+    /// As many as of each other running one.
+    Even,
+    /// As many as there is room for.
+    All,
+}
+
+async fn take_some(
+    conn: &mut PgConnection,
+    worker: &str,
+    at_most: usize,
+    share: Share,
+) -> sqlx::Result<Vec<Row>> {
+    let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
+    let even = matches!(share, Share::Even);
+    sqlx::query_as!(
+        Row,
+        r#"with orphaned as (
+               select id from job where state = 'running' and worker is null
+               order by id limit $2 for update skip locked),
+           due as (
+               select id from job where state = 'waiting' and wake_at <= now()
+               order by wake_at limit $2 for update skip locked),
+           turn as (
+               select id from batch where state = 'running' order by random() limit $2),
+           share as (
+               select case when $3 then greatest(1, $2 / greatest(1, count(*))) else $2 end as jobs
+               from turn),
+           ready as (
+               select job.id from turn cross join lateral (
+                   select job.id from job
+                   where job.batch_id = turn.id and job.state = 'queued'
+                   order by job.id limit (select jobs from share)
+                   for update of job skip locked) job
+               limit $2),
+           picked as (
+               select id, true as taken_over from orphaned union all
+               select id, false from due union all
+               select id, false from ready limit $2)
+           update job set state = 'running', worker = $1, epoch = epoch + 1,
+               fence = (random() * 9007199254740991)::bigint, wake_at = null,
+               takeovers = takeovers + picked.taken_over::int,
+               started_at = coalesce(started_at, now()),
+               step_began_at = coalesce(step_began_at, now())
+           from picked where job.id = picked.id
+           returning job.id, job.batch_id, job.host, job.epoch, job.fence, job.step,
+               extract(epoch from now() - job.step_began_at)::float8 as "step_age!",
+               job.takeovers, picked.taken_over as "taken_over!", job.bmc_address,
+               job.bmc_credentials"#,
+        worker,
+        limit,
+        even
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// What the journal says of jobs that somebody had before.
+async fn tried(conn: &mut PgConnection, rows: &[Row]) -> sqlx::Result<HashMap<i64, Tried>> {
+    let ids: Vec<i64> = rows.iter().filter(|row| row.epoch > 1).map(|row| row.id).collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    // Tries from before the job was handed back do not count, nor does one in which nothing was sent.
+    let tried = sqlx::query!(
+        r#"select attempt.job_id,
+                  count(*) filter (where attempt.step = job.step
+                                     and attempt.intent_at >= job.started_at
+                                     and attempt.error_kind is distinct from $2) as "tries!",
+                  coalesce(bool_or(acted) filter (where outcome is not null), false) as "acted!",
+                  max(attempt.id) filter (where outcome is null) as open
+           from attempt join job on job.id = attempt.job_id
+           where attempt.job_id = any($1)
+           group by attempt.job_id"#,
+        &ids,
+        ErrorKind::NoPermit.as_str()
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(tried
+        .into_iter()
+        .map(|row| (row.job_id, Tried { touched: row.acted, tries: row.tries, open: row.open }))
+        .collect())
+}
+
+/// What a beat tells a worker of one of its jobs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Told {
+    /// The job is not this worker's any more.
+    Lost,
+    Stopped(Stop),
+}
+
+/// Says that this worker is there, and frees the jobs of workers that have not said so for `lease`.
+/// Returns what is to be known of the jobs that it holds; of all others there is nothing new.
+pub async fn beat(
     pool: &PgPool,
     worker: &str,
-    jobs: &[(JobId, Epoch)],
+    held: &[LeaseId],
     lease: Duration,
-) -> sqlx::Result<Vec<JobId>> {
-    let ids: Vec<i64> = jobs.iter().map(|(job, _)| job.0).collect();
-    let epochs: Vec<i64> = jobs.iter().map(|(_, epoch)| epoch.0).collect();
-    let kept = sqlx::query_scalar!(
-        // Whoever locks several jobs locks them in the order of their numbers.
-        "with standing as (
-             select job.id from job
-             join unnest($2::bigint[], $3::bigint[]) as mine (id, epoch)
-               on job.id = mine.id and job.epoch = mine.epoch
-             where job.worker = $1 and job.state = 'running' and job.lease_until >= now()
-             order by job.id for update of job)
-         update job set lease_until = now() + $4
-         from standing where job.id = standing.id
-         returning job.id",
+) -> sqlx::Result<HashMap<LeaseId, Told>> {
+    let jobs: Vec<i64> = held.iter().map(|id| id.job.0).collect();
+    let epochs: Vec<i64> = held.iter().map(|id| id.epoch.0).collect();
+    let fences: Vec<i64> = held.iter().map(|id| id.fence).collect();
+    let told = sqlx::query!(
+        r#"with alive as (
+               insert into worker (name) values ($1)
+               on conflict (name) do update set beat_at = now())
+           select held.job_id as "job_id!", held.epoch as "epoch!", held.fence as "fence!",
+               job.id is null as "lost!", batch.state as "state?"
+           from unnest($2::bigint[], $3::bigint[], $4::bigint[]) as held (job_id, epoch, fence)
+           left join job on job.id = held.job_id and job.epoch = held.epoch
+               and job.fence = held.fence and job.worker = $1 and job.state = 'running'
+           left join batch on batch.id = job.batch_id
+           where batch.state is distinct from 'running'"#,
         worker,
-        &ids,
+        &jobs,
         &epochs,
-        interval(lease)
+        &fences
     )
     .fetch_all(pool)
     .await?;
-    Ok(kept.into_iter().map(JobId).collect())
-}
-
-/// Ends the leases of this process's jobs, which stops in order, so that other workers take them at
-/// once. A job with an open attempt is not given up: its act may still reach the BMC, and its lease
-/// must run out.
-pub async fn give_up(pool: &PgPool, worker: &str) -> sqlx::Result<u64> {
-    let given = sqlx::query!(
-        "update job set lease_until = now() - interval '1 second'
-         where worker = $1 and state = 'running' and not exists (
-             select from attempt where attempt.job_id = job.id and attempt.outcome is null)",
-        worker
+    sqlx::query!("delete from worker where beat_at < now() - $1::interval", interval(lease))
+        .execute(pool)
+        .await?;
+    sqlx::query!(
+        // Whoever locks several jobs locks them in the order of their numbers.
+        "with orphaned as (
+             select id from job where state = 'running' and worker is not null
+                 and not exists (select from worker where worker.name = job.worker)
+             order by id for update)
+         update job set worker = null from orphaned where job.id = orphaned.id"
     )
     .execute(pool)
     .await?;
+    told.into_iter()
+        .map(|row| {
+            let id = LeaseId { job: JobId(row.job_id), epoch: Epoch(row.epoch), fence: row.fence };
+            let state = row.state.map(|state| state.parse::<BatchState>()).transpose();
+            let told = match state.map_err(corrupt)? {
+                _ if row.lost => Told::Lost,
+                Some(BatchState::Paused) => Told::Stopped(Stop::Paused),
+                _ => Told::Stopped(Stop::Cancelled),
+            };
+            Ok((id, told))
+        })
+        .collect()
+}
+
+/// Ends a worker, whose process stops in order. Jobs of which nothing is open are for others at once;
+/// of an attempt that is open nobody can say yet what became of it, and its job is taken over.
+pub async fn retire(pool: &PgPool, worker: &str) -> sqlx::Result<u64> {
+    let mut tx = pool.begin().await?;
+    sqlx::query!("delete from worker where name = $1", worker).execute(&mut *tx).await?;
+    let given = sqlx::query!(
+        "with mine as (
+             select id, exists (select from attempt where job_id = job.id and outcome is null) as open
+             from job where worker = $1 and state = 'running' order by id for update)
+         update job set worker = null,
+             state = case when mine.open then 'running' else 'waiting' end,
+             wake_at = case when not mine.open then now() end
+         from mine where job.id = mine.id",
+        worker
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
     Ok(given.rows_affected())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attempt::{AttemptOutcome, Intent, OutcomeRow, write_intents, write_outcomes};
+    use crate::attempt::{
+        AttemptEnd, AttemptOutcome, Intent, IntentAnswer, OutcomeRow, write_intents, write_outcomes,
+    };
+    use metalbot_core::domain::course::may_act;
     use metalbot_core::domain::error_kind::HostError;
     use metalbot_core::domain::job::JobState;
 
@@ -202,78 +363,153 @@ mod tests {
         sqlx::raw_sql(rows).execute(pool).await.unwrap();
     }
 
-    async fn take_one(pool: &PgPool, worker: &str, lease: Duration) -> Option<Leased> {
-        take(pool, worker, 10, lease).await.unwrap().pop()
+    async fn take_one(pool: &PgPool, worker: &str) -> Option<Leased> {
+        take(pool, worker, &[], 10).await.unwrap().pop()
     }
 
     fn intent(leased: &Leased) -> Intent {
-        Intent { job: leased.job, epoch: leased.epoch, step: 0, try_number: 1, untouched: true }
+        Intent { lease: leased.id, step: leased.step, try_number: 1, finishing: false }
     }
 
-    fn success(leased: &Leased, attempt: i64) -> OutcomeRow {
+    async fn answer(pool: &PgPool, worker: &str, intent: Intent) -> Option<IntentAnswer> {
+        write_intents(pool, worker, &[intent]).await.unwrap().get(&intent.lease).copied()
+    }
+
+    fn ended(leased: &Leased, job_state: JobState, acted: bool) -> OutcomeRow {
         OutcomeRow {
-            attempt: Some(attempt),
-            job: leased.job,
-            epoch: leased.epoch,
-            outcome: AttemptOutcome::Succeeded,
-            acted: true,
-            error: None,
-            job_state: JobState::Succeeded,
-            step: 1,
+            lease: leased.id,
+            attempt: Some(AttemptEnd {
+                step: leased.step,
+                try_number: 1,
+                began_ago: Duration::from_secs(3),
+                outcome: AttemptOutcome::Failed,
+                acted,
+                error: Some(HostError::new(ErrorKind::BmcUnreachable, "silent")),
+            }),
+            job_state,
+            step: leased.step,
+            wake_in: (job_state == JobState::Waiting).then_some(Duration::ZERO),
             maybe_down: false,
         }
     }
 
-    #[sqlx::test(migrator = "crate::MIGRATIONS")]
-    async fn a_lease_is_exclusive_until_it_ends_and_a_stale_epoch_writes_nothing(pool: PgPool) {
-        one_job(&pool).await;
-        let old = take_one(&pool, "a", LONG).await.expect("it is queued");
-        assert!(take_one(&pool, "b", LONG).await.is_none());
-        let attempt = write_intents(&pool, "a", &[intent(&old)]).await.unwrap()[&old.job];
-        let given = give_up(&pool, "a").await.unwrap();
-        assert_eq!(given, 0, "the act may still reach the BMC: the lease has to run out");
-        let ended = "update job set lease_until = now() - interval '1 second'";
-        sqlx::query(ended).execute(&pool).await.unwrap();
-
-        let new = take_one(&pool, "b", LONG).await.expect("its lease has ended");
-        assert!(new.epoch.0 > old.epoch.0);
-        assert_eq!((new.open_attempt, new.tries), (Some(attempt), 1));
-        assert!(write_intents(&pool, "a", &[intent(&old)]).await.unwrap().is_empty());
-        assert!(write_outcomes(&pool, "a", &[success(&old, attempt)]).await.unwrap().is_empty());
-        let open = "select count(*) from attempt where outcome is null";
-        let open: i64 = sqlx::query_scalar(open).fetch_one(&pool).await.unwrap();
-        assert_eq!(open, 1, "a stale outcome closes nothing");
-
-        // One worker may hold both, when it took its own lease again: they can meet in one group.
-        let stale = OutcomeRow {
-            outcome: AttemptOutcome::Failed,
-            error: Some(HostError::new(ErrorKind::BmcUnreachable, "of the lease before")),
-            job_state: JobState::Failed,
-            step: 0,
-            ..success(&old, attempt)
+    fn success(leased: &Leased) -> OutcomeRow {
+        let row = ended(leased, JobState::Succeeded, true);
+        let end = AttemptEnd {
+            outcome: AttemptOutcome::Succeeded,
+            error: None,
+            ..row.attempt.clone().unwrap()
         };
-        let group = [stale, success(&new, attempt)];
-        let written = write_outcomes(&pool, "b", &group).await.unwrap();
-        assert_eq!(written, [new.job]);
-        let ends =
-            "select job.state, attempt.outcome from job join attempt on attempt.job_id = job.id";
-        let ends: (String, String) = sqlx::query_as(ends).fetch_one(&pool).await.unwrap();
-        assert_eq!(ends, ("succeeded".into(), "succeeded".into()), "only the current row counts");
-        assert!(take_one(&pool, "a", LONG).await.is_none(), "it has ended");
+        OutcomeRow { attempt: Some(end), step: leased.step + 1, ..row }
+    }
+
+    async fn texts(pool: &PgPool, query: &'static str) -> Vec<String> {
+        sqlx::query_scalar(query).fetch_all(pool).await.unwrap()
+    }
+
+    /// As if the worker had not been heard of for a minute.
+    async fn silence(pool: &PgPool, worker: &str) {
+        sqlx::query("update worker set beat_at = now() - interval '1 minute' where name = $1")
+            .bind(worker)
+            .execute(pool)
+            .await
+            .unwrap();
     }
 
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
-    async fn an_ended_lease_writes_no_intent_and_is_not_extended(pool: PgPool) {
+    async fn a_lease_is_exclusive_until_its_worker_is_gone_and_a_stale_one_writes_nothing(
+        pool: PgPool,
+    ) {
         one_job(&pool).await;
-        let leased = take_one(&pool, "a", LONG).await.expect("it is queued");
-        let mine = [(leased.job, leased.epoch)];
-        assert_eq!(heartbeat(&pool, "a", &mine, LONG).await.unwrap(), [leased.job]);
-        assert!(heartbeat(&pool, "b", &mine, LONG).await.unwrap().is_empty());
-        let older = [(leased.job, Epoch(leased.epoch.0 - 1))];
-        assert!(heartbeat(&pool, "a", &older, LONG).await.unwrap().is_empty());
-        give_up(&pool, "a").await.unwrap();
-        assert!(heartbeat(&pool, "a", &mine, LONG).await.unwrap().is_empty());
-        assert!(write_intents(&pool, "a", &[intent(&leased)]).await.unwrap().is_empty());
+        let old = take_one(&pool, "a").await.expect("it is queued");
+        assert!(take_one(&pool, "b").await.is_none());
+        let Some(IntentAnswer::Written(attempt)) = answer(&pool, "a", intent(&old)).await else {
+            panic!("it is allowed")
+        };
+        assert!(beat(&pool, "b", &[], LONG).await.unwrap().is_empty());
+        assert!(take_one(&pool, "b").await.is_none(), "its worker is there");
+        silence(&pool, "a").await;
+        beat(&pool, "b", &[], Duration::from_secs(59)).await.unwrap();
+
+        let new = take_one(&pool, "b").await.expect("its worker is gone");
+        assert!(new.id.epoch > old.id.epoch && new.id.fence != old.id.fence);
+        assert_eq!((new.open_attempt, new.tries, new.takeovers), (Some(attempt), 1, 1));
+        assert_eq!(answer(&pool, "a", intent(&old)).await, None);
+        assert!(write_outcomes(&pool, "a", &[success(&old)]).await.unwrap().is_empty());
+        assert_eq!(beat(&pool, "a", &[old.id], LONG).await.unwrap()[&old.id], Told::Lost);
+        let open = texts(&pool, "select id::text from attempt where outcome is null").await;
+        assert_eq!(open.len(), 1, "a stale outcome closes nothing");
+
+        // An epoch that was given twice is told apart by its fence.
+        let forged = LeaseId { fence: new.id.fence + 1, ..new.id };
+        assert_eq!(answer(&pool, "b", Intent { lease: forged, ..intent(&new) }).await, None);
+        // One worker may hold both, when it took its own job again: they can meet in one group.
+        let group = [ended(&old, JobState::Failed, true), success(&new)];
+        assert_eq!(write_outcomes(&pool, "b", &group).await.unwrap(), [new.id]);
+        let ends =
+            "select job.state || ' ' || attempt.outcome from job join attempt on job_id = job.id";
+        assert_eq!(texts(&pool, ends).await, ["succeeded succeeded"], "only the new one counts");
+        assert!(take_one(&pool, "a").await.is_none(), "it has ended");
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn an_intent_whose_answer_was_lost_is_the_row_of_the_next(pool: PgPool) {
+        one_job(&pool).await;
+        let leased = take_one(&pool, "a").await.expect("it is queued");
+        let first = answer(&pool, "a", intent(&leased)).await;
+        let again = answer(&pool, "a", Intent { try_number: 2, ..intent(&leased) }).await;
+        assert_eq!(first, again);
+        assert_eq!(texts(&pool, "select try::text from attempt").await, ["2"]);
+        let other_step = Intent { step: 1, ..intent(&leased) };
+        assert_eq!(answer(&pool, "a", other_step).await, None, "the job has not come so far");
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn what_a_task_has_lost_or_a_stopped_process_left_is_for_others(pool: PgPool) {
+        one_job(&pool).await;
+        let lost = take_one(&pool, "a").await.expect("it is queued");
+        assert!(take(&pool, "a", &[lost.id.job], 10).await.unwrap().is_empty(), "it is held");
+        let again = take_one(&pool, "a").await.expect("no task of its worker holds it");
+        assert_eq!(again.takeovers, 1);
+        assert_eq!(retire(&pool, "a").await.unwrap(), 1);
+        let given = take_one(&pool, "b").await.expect("it was handed over");
+        assert_eq!(given.takeovers, 1, "a process that stops in order has lost nothing");
+        answer(&pool, "b", intent(&given)).await.expect("it is allowed");
+        retire(&pool, "b").await.unwrap();
+        let open = take_one(&pool, "c").await.expect("its worker is gone");
+        assert!(open.open_attempt.is_some() && open.takeovers == 2);
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn a_row_that_cannot_be_read_concerns_itself_alone(pool: PgPool) {
+        one_job(&pool).await;
+        let bad = "insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
+                 bmc_credentials, wave, state)
+             select id, 'no host at all!', 'web', 'fra1', 'r1', 's1', '10.0.0.2', 'default', 0,
+                 'queued' from batch";
+        sqlx::raw_sql(bad).execute(&pool).await.unwrap();
+        let leased = take(&pool, "a", &[], 10).await.unwrap();
+        assert_eq!(leased.len(), 1);
+        let states = texts(&pool, "select state from job order by id").await;
+        assert_eq!(states, ["running", "quarantined"]);
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn a_job_that_waits_is_nobody_s_until_its_time(pool: PgPool) {
+        one_job(&pool).await;
+        let leased = take_one(&pool, "a").await.expect("it is queued");
+        let parked = OutcomeRow {
+            attempt: None,
+            wake_in: Some(LONG),
+            ..ended(&leased, JobState::Waiting, false)
+        };
+        assert_eq!(write_outcomes(&pool, "a", &[parked]).await.unwrap(), [leased.id]);
+        assert!(take_one(&pool, "b").await.is_none(), "its time has not come");
+        let mut tx = pool.begin().await.unwrap();
+        crate::job::wake(&mut tx, leased.batch).await.unwrap();
+        tx.commit().await.unwrap();
+        let woken = take_one(&pool, "b").await.expect("it was woken");
+        assert_eq!((woken.takeovers, woken.tries), (0, 0));
     }
 
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
@@ -288,13 +524,12 @@ mod tests {
                  'default', 0, 'queued'
              from batch, generate_series(1, case id when 3 then 2 else 50 end) as n";
         sqlx::raw_sql(rows).execute(&pool).await.unwrap();
-        let take = async |at_most: usize| {
-            let mut hosts: Vec<String> = take(&pool, "a", at_most, LONG)
-                .await
-                .unwrap()
-                .into_iter()
-                .map(|leased| leased.host.to_string())
-                .collect();
+        let mut held = Vec::new();
+        let mut take = async |at_most: usize| {
+            let leased = take(&pool, "a", &held, at_most).await.unwrap();
+            held.extend(leased.iter().map(|leased| leased.id.job));
+            let mut hosts: Vec<String> =
+                leased.into_iter().map(|leased| leased.host.to_string()).collect();
             hosts.sort();
             hosts
         };
@@ -303,6 +538,7 @@ mod tests {
         assert_eq!(take(100).await.len(), 46, "the paused batch's stay");
         assert!(take(1).await.is_empty());
     }
+
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
     async fn a_small_batch_is_not_starved_where_there_is_room_for_one_host_at_a_time(pool: PgPool) {
         let rows = "insert into batch (action, risk, plan, digest, submitter, state, requirements,
@@ -315,66 +551,71 @@ mod tests {
                  'default', 0, 'queued'
              from batch, generate_series(1, case id when 1 then 500 else 20 end) as n";
         sqlx::raw_sql(rows).execute(&pool).await.unwrap();
-        let mut of_small = 0;
+        let (mut of_small, mut held) = (0, Vec::new());
         for _ in 0..200 {
-            let leased = take(&pool, "a", 1, LONG).await.unwrap();
+            let leased = take(&pool, "a", &held, 1).await.unwrap();
             of_small += leased.iter().filter(|leased| leased.batch.0 == 2).count();
+            held.extend(leased.iter().map(|leased| leased.id.job));
         }
         assert_eq!(of_small, 20, "all of it, unless chance is against it 180 times of 200");
     }
 
+    /// The statement and the rule of the domain say the same.
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
-    async fn what_was_not_touched_goes_back_when_its_batch_stops(pool: PgPool) {
+    async fn what_may_act_is_what_the_domain_says(pool: PgPool) {
         one_job(&pool).await;
-        let leased = take_one(&pool, "a", LONG).await.expect("it is queued");
+        let leased = take_one(&pool, "a").await.expect("it is queued");
+        for batch in BatchState::ALL {
+            sqlx::query("update batch set state = $1")
+                .bind(batch.as_str())
+                .execute(&pool)
+                .await
+                .unwrap();
+            for (touched, finishing) in [(false, false), (false, true), (true, false), (true, true)]
+            {
+                sqlx::raw_sql("delete from attempt").execute(&pool).await.unwrap();
+                if touched {
+                    let row = ended(&leased, JobState::Running, true);
+                    write_outcomes(&pool, "a", &[row]).await.unwrap();
+                }
+                let answer = answer(&pool, "a", Intent { finishing, ..intent(&leased) }).await;
+                assert_eq!(
+                    matches!(answer, Some(IntentAnswer::Written(_))),
+                    may_act(batch, touched, finishing).is_some(),
+                    "{batch} touched: {touched} finishing: {finishing}"
+                );
+            }
+        }
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn what_was_not_touched_goes_back_and_begins_anew(pool: PgPool) {
+        one_job(&pool).await;
+        let leased = take_one(&pool, "a").await.expect("it is queued");
+        write_outcomes(&pool, "a", &[ended(&leased, JobState::Running, false)]).await.unwrap();
         sqlx::query("update batch set state = 'paused', needs_reconcile = false")
             .execute(&pool)
             .await
             .unwrap();
-        assert!(write_intents(&pool, "a", &[intent(&leased)]).await.unwrap().is_empty());
-        let touched = Intent { untouched: false, ..intent(&leased) };
-        let attempt = write_intents(&pool, "a", &[touched]).await.unwrap()[&leased.job];
+        assert_eq!(answer(&pool, "a", intent(&leased)).await, Some(IntentAnswer::Stopped));
+        let told = beat(&pool, "a", &[leased.id], LONG).await.unwrap();
+        assert_eq!(told[&leased.id], Told::Stopped(Stop::Paused));
+        let back = ended(&leased, JobState::Pending, false);
+        assert_eq!(write_outcomes(&pool, "a", &[back]).await.unwrap(), [leased.id]);
+        let row = "select concat_ws(' ', job.state, worker, job.started_at, error_kind,
+                 needs_reconcile) from job join batch on batch.id = batch_id";
+        assert_eq!(texts(&pool, row).await, ["pending t"]);
 
-        // It turned out that nothing was done.
-        let back = OutcomeRow {
-            outcome: AttemptOutcome::Failed,
-            acted: false,
-            error: Some(HostError::new(ErrorKind::NoPermit, "stopped")),
-            job_state: JobState::Pending,
-            step: 0,
-            ..success(&leased, attempt)
-        };
-        assert_eq!(write_outcomes(&pool, "a", &[back]).await.unwrap(), [leased.job]);
-        let row: String = sqlx::query_scalar(
-            "select concat_ws(' ', job.state, worker, lease_until, job.started_at, error_kind,
-                 needs_reconcile) from job join batch on batch.id = batch_id",
-        )
-        .fetch_one(&pool)
-        .await
-        .unwrap();
-        assert_eq!(row, "pending t");
-
-        // The next lease begins anew.
         sqlx::raw_sql("update batch set state = 'running'; update job set state = 'queued'")
             .execute(&pool)
             .await
             .unwrap();
-        let again = take_one(&pool, "b", LONG).await.expect("it is queued");
-        assert_eq!((again.tries, again.touched, again.open_attempt), (0, false, None));
-        let mut leased = again;
+        let mut leased = take_one(&pool, "b").await.expect("it is queued");
+        assert_eq!((leased.tries, leased.touched, leased.open_attempt), (0, false, None));
         for (tries, acted) in [(1, false), (2, true)] {
-            let attempt = write_intents(&pool, "b", &[intent(&leased)]).await.unwrap()[&leased.job];
-            let failed = OutcomeRow {
-                outcome: AttemptOutcome::Failed,
-                acted,
-                error: Some(HostError::new(ErrorKind::BmcUnreachable, "silent")),
-                job_state: JobState::Running,
-                step: 0,
-                ..success(&leased, attempt)
-            };
-            write_outcomes(&pool, "b", &[failed]).await.unwrap();
-            give_up(&pool, "b").await.unwrap();
-            leased = take_one(&pool, "b", LONG).await.expect("it was given up");
+            let row = ended(&leased, JobState::Waiting, acted);
+            write_outcomes(&pool, "b", &[row]).await.unwrap();
+            leased = take_one(&pool, "b").await.expect("its time has come");
             assert_eq!((leased.tries, leased.touched), (tries, acted));
         }
     }

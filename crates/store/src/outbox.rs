@@ -91,6 +91,14 @@ pub async fn event(
     notice(conn, key, &audience, &Notice::event(Event::new(batch, body))).await
 }
 
+/// Keeps a notice that was just queued for a while.
+pub async fn hold_back(conn: &mut PgConnection, key: &str, wait: Duration) -> sqlx::Result<()> {
+    sqlx::query!("update outbox set due_at = now() + $2 where key = $1", key, interval(wait))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// Queues the failures of one kind of a batch, to be put on a ticket. `key` makes it recognisable.
 pub async fn ticket(
     conn: &mut PgConnection,

@@ -43,7 +43,7 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
         {
             failed_previously.push(host.clone());
         }
-        if state == JobState::Running {
+        if matches!(state, JobState::Running | JobState::Waiting) {
             running.push(host.clone());
         }
         if refused || state != JobState::Skipped {

@@ -3,6 +3,8 @@
 // The lint knows tests by their attribute, and not the functions that they share.
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use metalbot::failpoint::Point;
 
 use crate::harness::{Builder, Count, METAL, PATIENCE, Site, until};
@@ -36,12 +38,12 @@ async fn a_host_that_was_about_to_be_touched_is_left_alone() {
     site.finish().await;
 }
 
-/// Its BMC is silent for longer than the batch runs: the process has to hear of the stop meanwhile.
+/// Nothing was sent to its host: the next process has the job at once, and hears that it is stopped.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_drains_hears_that_a_batch_is_stopped() {
+async fn a_process_that_stops_waits_for_no_silent_bmc_and_hands_its_job_over() {
     let site = Builder::processes()
-        .replace("timeout = \"1500ms\"", "timeout = \"20s\"")
-        .replace("drain_timeout = \"5s\"", "drain_timeout = \"30s\"")
+        .replace("timeout = \"1500ms\"", "timeout = \"40s\"")
+        .replace("drain_timeout = \"5s\"", "drain_timeout = \"2m\"")
         .site()
         .await;
     let process = site.serve().await;
@@ -50,25 +52,21 @@ async fn a_process_that_drains_hears_that_a_batch_is_stopped() {
     alice.say(METAL, "/metal reboot web07").await.unwrap();
     let card = bob.card(METAL, 1, PATIENCE, |card| !card.buttons().is_empty()).await.unwrap();
     bob.react(&card.id, "+1", true).await.unwrap();
-    site.db.until(Count::AttemptsWithoutOutcome, 1).await;
+    site.db.until(Count::LiveLeases, 1).await;
+
+    let (status, took) = process.terminate().await;
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    assert_eq!(site.db.attempts("web07").await, [""; 0], "nothing was tried");
+    assert_eq!(site.db.job_states(1).await, ["waiting"]);
 
     let other = site.serve().await;
     let alice = other.sign_in("alice").await;
-    let door = process.base.trim_start_matches("http://").to_owned();
-    let cancel = async {
-        let closed = async || tokio::net::TcpStream::connect(&door).await.is_err();
-        until("a process that drains", closed).await;
-        alice.say(METAL, "/metal cancel 1").await.unwrap();
-        site.db.until(Count::HostsHeld, 0).await;
-    };
-    let ((status, _), ()) = tokio::join!(process.terminate(), cancel);
-    assert!(status.success(), "{status}");
-    let attempts = site.db.attempts("web07").await;
-    assert!(
-        attempts.len() == 1 && attempts[0].ends_with("stopped before anything was done"),
-        "the silence ended it, and not the person: {attempts:#?}"
-    );
+    site.db.until(Count::LiveLeases, 1).await;
+    alice.say(METAL, "/metal cancel 1").await.unwrap();
+    site.db.until(Count::HostsHeld, 0).await;
     assert_eq!(site.db.ended_state(1).await.unwrap().as_deref(), Some("cancelled"));
+    assert_eq!(site.db.job_states(1).await, ["cancelled"]);
     site.settled().await;
     drop(other);
     site.finish().await;

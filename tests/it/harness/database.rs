@@ -146,22 +146,19 @@ impl Count {
                      ('succeeded', 'failed', 'quarantined', 'cancelled', 'skipped')"
             }
             Count::HostsQuarantined => "from job where state = 'quarantined'",
-            Count::LiveLeases => {
-                "from job where state = 'running' or lease_until > now() and state not in
-                     ('succeeded', 'failed', 'quarantined', 'cancelled', 'skipped')"
-            }
+            Count::LiveLeases => "from job where state = 'running' or worker is not null",
             Count::BatchesAtWork => {
                 "from batch where state = 'scheduled' and not_before <= now()
                      or state in ('scheduled', 'running', 'paused', 'cancelled')
                         and needs_reconcile
                      or state = 'running' and exists (
                         select from job where job.batch_id = batch.id
-                            and job.state in ('queued', 'running'))"
+                            and job.state in ('queued', 'running', 'waiting'))"
             }
             Count::AttemptsWithoutOutcome => "from attempt where outcome is null",
             Count::HostsHeldTwice => {
                 "from (select host from job
-                     where state in ('pending', 'queued', 'running', 'quarantined')
+                     where state in ('pending', 'queued', 'running', 'waiting', 'quarantined')
                      group by host having count(*) > 1) as twice"
             }
             Count::BatchesTorn => {

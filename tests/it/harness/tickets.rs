@@ -261,6 +261,7 @@ fn plan() -> Plan {
             action: StepAction::Power { to: PowerTo::Off },
             deadline_secs: 60,
             retry: 0,
+            finishing: false,
         }],
         rollout: Rollout::default(),
     }

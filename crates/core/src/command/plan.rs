@@ -116,7 +116,13 @@ fn plan_step(
     let action: StepAction = toml::Value::Table(table)
         .try_into()
         .map_err(|cause: toml::de::Error| (String::new(), one_line(&cause.to_string())))?;
-    Ok(Some(PlannedStep { title, action, deadline_secs, retry: step.retry }))
+    Ok(Some(PlannedStep {
+        title,
+        action,
+        deadline_secs,
+        retry: step.retry,
+        finishing: step.finishing,
+    }))
 }
 
 fn engine() -> Environment<'static> {

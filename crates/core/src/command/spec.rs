@@ -107,6 +107,9 @@ pub struct StepSpec {
     pub deadline: Option<String>,
     #[serde(default)]
     pub retry: u32,
+    /// Also done to hosts that were touched when the batch is cancelled.
+    #[serde(default)]
+    pub finishing: bool,
     pub when: Option<String>,
     /// Step's name (`run`) and parameters.
     #[serde(flatten)]

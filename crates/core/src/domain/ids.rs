@@ -26,6 +26,15 @@ pub struct TicketId(pub i64);
 #[serde(transparent)]
 pub struct Epoch(pub i64);
 
+/// One lease of a job: what it may write carries all three. The fence is random, and tells apart two
+/// leases that got the same epoch from a database that had lost its last commits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LeaseId {
+    pub job: JobId,
+    pub epoch: Epoch,
+    pub fence: i64,
+}
+
 impl fmt::Display for BatchId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{}", self.0)

@@ -16,6 +16,8 @@ pub enum JobState {
     /// Any worker may lease it.
     Queued,
     Running,
+    /// Nobody works on it until a time has come or something is reported; its host stays claimed.
+    Waiting,
     Succeeded,
     Failed,
     /// The outcome is unknown or the host is unsafe: an operator must look at it.
@@ -32,12 +34,16 @@ pub enum JobEvent {
     /// The batch stopped running: the job is queued again later, or never.
     Unqueue,
     Lease,
+    /// The step waits for something outside: any worker may lease the job again later.
+    Park,
     /// The batch stopped running after the job was leased and before its host was touched.
     Recall,
     Succeed,
     Fail,
     Quarantine,
     Cancel,
+    /// The batch was cancelled after the host was touched, and the host has been brought to a safe end.
+    Stop,
     Skip,
     /// An operator releases a quarantined host.
     Release,
@@ -60,11 +66,12 @@ pub fn next(state: JobState, event: JobEvent) -> Result<JobState, IllegalJobEven
     Ok(match (state, event) {
         (S::Pending, E::Queue) => S::Queued,
         (S::Queued, E::Unqueue) | (S::Running, E::Recall) => S::Pending,
-        (S::Queued | S::Running, E::Lease) => S::Running,
+        (S::Queued | S::Running | S::Waiting, E::Lease) => S::Running,
+        (S::Running, E::Park) => S::Waiting,
         (S::Running, E::Succeed) => S::Succeeded,
         (S::Running, E::Fail) => S::Failed,
         (S::Running, E::Quarantine) => S::Quarantined,
-        (S::Pending | S::Queued, E::Cancel) => S::Cancelled,
+        (S::Pending | S::Queued, E::Cancel) | (S::Running, E::Stop) => S::Cancelled,
         (S::Pending, E::Skip) => S::Skipped,
         (S::Quarantined, E::Release) => S::Failed,
         _ => return Err(IllegalJobEvent { state, event }),
@@ -72,10 +79,11 @@ pub fn next(state: JobState, event: JobEvent) -> Result<JobState, IllegalJobEven
 }
 
 impl JobState {
-    pub const ALL: [JobState; 8] = [
+    pub const ALL: [JobState; 9] = [
         JobState::Pending,
         JobState::Queued,
         JobState::Running,
+        JobState::Waiting,
         JobState::Succeeded,
         JobState::Failed,
         JobState::Quarantined,
@@ -85,16 +93,16 @@ impl JobState {
 
     /// True when this batch does no more work on the host.
     pub fn is_ended(self) -> bool {
-        !matches!(self, JobState::Pending | JobState::Queued | JobState::Running)
+        !matches!(
+            self,
+            JobState::Pending | JobState::Queued | JobState::Running | JobState::Waiting
+        )
     }
 
     /// True if the host is still claimed: a quarantined one is, until an operator releases it. The
     /// partial unique index on `job.host` has the same condition in SQL.
     pub fn holds_claim(self) -> bool {
-        matches!(
-            self,
-            JobState::Pending | JobState::Queued | JobState::Running | JobState::Quarantined
-        )
+        !self.is_ended() || self == JobState::Quarantined
     }
 
     /// Name in the database and in JSON.
@@ -103,6 +111,7 @@ impl JobState {
             JobState::Pending => "pending",
             JobState::Queued => "queued",
             JobState::Running => "running",
+            JobState::Waiting => "waiting",
             JobState::Succeeded => "succeeded",
             JobState::Failed => "failed",
             JobState::Quarantined => "quarantined",
@@ -133,15 +142,17 @@ impl FromStr for JobState {
 mod tests {
     use super::*;
 
-    const EVENTS: [JobEvent; 10] = [
+    const EVENTS: [JobEvent; 12] = [
         JobEvent::Queue,
         JobEvent::Unqueue,
         JobEvent::Lease,
+        JobEvent::Park,
         JobEvent::Recall,
         JobEvent::Succeed,
         JobEvent::Fail,
         JobEvent::Quarantine,
         JobEvent::Cancel,
+        JobEvent::Stop,
         JobEvent::Skip,
         JobEvent::Release,
     ];
@@ -164,10 +175,13 @@ mod tests {
         queued --Lease-> running
         queued --Cancel-> cancelled
         running --Lease-> running
+        running --Park-> waiting
         running --Recall-> pending
         running --Succeed-> succeeded
         running --Fail-> failed
         running --Quarantine-> quarantined
+        running --Stop-> cancelled
+        waiting --Lease-> running
         quarantined --Release-> failed
         ");
     }

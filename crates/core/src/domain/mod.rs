@@ -8,6 +8,7 @@ pub mod batch;
 pub mod caps;
 pub mod channel_access;
 pub mod common_cause;
+pub mod course;
 pub mod error_kind;
 pub mod event;
 pub mod host;

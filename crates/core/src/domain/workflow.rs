@@ -127,6 +127,10 @@ pub struct PlannedStep {
     pub deadline_secs: u64,
     /// Number of further attempts after a failed one, when the failure is transient.
     pub retry: u32,
+    /// The step brings a host that was touched to a safe end: it is also done when the batch was
+    /// cancelled meanwhile.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub finishing: bool,
 }
 
 impl PlannedStep {
@@ -245,6 +249,7 @@ mod tests {
                 action: StepAction::Power { to: PowerTo::Off },
                 deadline_secs: 60,
                 retry: 3,
+                finishing: false,
             }],
             rollout: Rollout::default(),
         }
