@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use super::database::OpenDatabase;
 use super::output::print;
-use metalbot_store::MIGRATIONS;
+use metalbot_store::schema;
 
 pub(super) async fn migrate(file: &Path) -> anyhow::Result<ExitCode> {
     let database = OpenDatabase::open(file).await?;
-    MIGRATIONS.run(&database.pool).await?;
+    schema::migrate(&database.pool).await?;
     database.close().await?;
     print("The database is up to date.")?;
     Ok(ExitCode::SUCCESS)

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
@@ -66,7 +65,7 @@ impl Service {
     ) -> anyhow::Result<Service> {
         let pool = store::connect_lazy(database_url, config.database.max_connections)?;
         let site = SiteParts::new(config, pool.clone())?;
-        store::MIGRATIONS.run(&pool).await.context("cannot bring the database up to date")?;
+        store::schema::migrate(&pool).await?;
         let mut service = Service {
             address: None,
             pool,

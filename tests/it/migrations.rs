@@ -1,10 +1,13 @@
 //! The schema: that it applies to an empty database, what the database itself refuses, how things
 //! are named in it, and that migrations which move data do so with rows in the tables.
 
+use metalbot::config::Config;
+use metalbot::serve::roles::Roles;
+use metalbot::serve::service::{Service, StartOptions};
 use metalbot_store::MIGRATIONS;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use crate::harness::Database;
+use crate::harness::{Database, World};
 
 /// A migration that moves data: what a site has before it, and what it must make of that.
 struct DataMove {
@@ -23,14 +26,14 @@ struct DataMove {
 ///
 /// ```text
 /// DataMove {
-///     version: 2027_01_15_000001,
+///     version: 20270115000001,
 ///     before: "insert into draft (key, login, body) values ('a', 'Alice', '{}'), ('b', 'bob', '{}')",
 ///     query: "select key || ' ' || login from draft order by key",
 ///     expected: &["a alice", "b bob"],
 /// }
 /// ```
 const DATA_MOVES: &[DataMove] = &[DataMove {
-    version: 2026_12_01_000030,
+    version: 20261201000018,
     before: "insert into batch (action, risk, plan, digest, submitter, state, requirements, origin,
                  platform, channel)
              values ('reboot', 'disruptive', '{}', sha256(''), 'alice', 'running', '[]',
@@ -42,6 +45,11 @@ const DATA_MOVES: &[DataMove] = &[DataMove {
              values (1, 0, 1, 1, 'a', 'failed', now(), false), (1, 0, 2, 1, 'a', null, null, null)",
     query: "select try || ' ' || acted from attempt order by try",
     expected: &["1 false", "2 true"],
+}, DataMove {
+    version: 20261201000020,
+    before: "select 1",
+    query: "select readable_from::text from schema_range",
+    expected: &["20261201000020"],
 }];
 
 #[tokio::test]
@@ -124,7 +132,7 @@ async fn migrations_apply_to_an_empty_database_once() {
     let tables = "select string_agg(table_name, ' ' order by table_name)
                   from information_schema.tables where table_schema = 'public'";
     let before: String = sqlx::query_scalar(tables).fetch_one(&mut conn).await.unwrap();
-    insta::assert_snapshot!(before, @"_sqlx_migrations account app_home attempt audit audit_seal batch bmc_identity card card_reaction channel_access channel_setting console_message console_reaction decision dedup_key draft host_wont_fix inbox job login_attempt outbox outgoing_post preference session task_lease ticket ticket_comment ticket_host worker");
+    insta::assert_snapshot!(before, @"_sqlx_migrations account app_home attempt audit audit_seal batch bmc_identity card card_reaction channel_access channel_setting console_message console_reaction decision dedup_key draft host_wont_fix inbox job login_attempt outbox outgoing_post preference schema_range session task_lease ticket ticket_comment ticket_host worker");
     MIGRATIONS.run(&mut conn).await.unwrap();
     let after: String = sqlx::query_scalar(tables).fetch_one(&mut conn).await.unwrap();
     assert_eq!(after, before);
@@ -133,6 +141,30 @@ async fn migrations_apply_to_an_empty_database_once() {
         .await
         .unwrap();
     assert_eq!(applied, i64::try_from(MIGRATIONS.iter().count()).unwrap());
+}
+
+/// What a newer release would have done to the database.
+async fn newer_release(t: &World, statements: &str) {
+    t.db.pool.execute(AssertSqlSafe(statements.to_owned())).await.unwrap();
+    let applied = "insert into _sqlx_migrations
+             (version, description, installed_on, success, checksum, execution_time)
+         values (20990101000001, 'of a newer release', now(), true, '\\x00', 1)
+         on conflict do nothing";
+    t.db.pool.execute(applied).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_starts_beside_a_newer_release_that_took_nothing_away() {
+    let t = World::start().await;
+    newer_release(&t, "alter table batch add column priority integer").await;
+    t.replica().await.stop().await;
+    newer_release(&t, "update schema_range set readable_from = 20990101000001").await;
+    let config = Config::load(&t.config_file()).unwrap();
+    let started = Service::start(&config, &t.db.url, Roles::ALL, StartOptions::default()).await;
+    let error = format!("{:#}", started.err().expect("a database that it cannot read"));
+    assert!(error.contains("needs a release that knows migration 20990101000001"), "{error}");
+    assert!(error.contains("Start the newer release again"), "{error}");
+    t.finish().await;
 }
 
 #[test]

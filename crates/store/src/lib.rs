@@ -41,6 +41,7 @@ pub mod preference;
 pub mod reaction;
 pub mod relay_scope;
 pub mod retention;
+pub mod schema;
 pub mod session;
 pub mod task_lease;
 pub mod ticket;
@@ -49,7 +50,7 @@ pub mod ticket_poll;
 pub mod ticket_work;
 pub mod view;
 
-/// The schema, compiled in.
+/// The schema, compiled in. A database is brought up to date by [`schema::migrate`].
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 
 /// Ends a transaction whose process stands still or is cut off: until then its locks would keep all
