@@ -23,8 +23,8 @@ use super::{App, Error};
 /// Asks those who must approve new batches, and reminds of approvals that are about to expire.
 /// Returns how many batches it asked for.
 pub async fn remind_approvers(pool: &PgPool, app: &App) -> Result<usize, Error> {
-    let due =
-        store::batch::approvers_to_notify(&mut *pool.acquire().await?, app.remind_before).await?;
+    let due = store::approval::approvers_to_notify(&mut *pool.acquire().await?, app.remind_before)
+        .await?;
     let mut asked = 0;
     for id in due {
         match remind_of(pool, app, id).await {
@@ -43,7 +43,7 @@ async fn remind_of(pool: &PgPool, app: &App, id: BatchId) -> Result<bool, Error>
         return Ok(false);
     }
     // Another process may have asked before this one got the lock.
-    let marked = store::batch::mark_approvers_notified(&mut tx, id, app.remind_before).await?;
+    let marked = store::approval::mark_approvers_notified(&mut tx, id, app.remind_before).await?;
     let Some(reminder) = marked else { return Ok(false) };
     let Some(seen) = view::batch_view(&mut tx, id).await? else { return Ok(false) };
     let lacking: Vec<ApprovalView> = seen

@@ -158,7 +158,7 @@ async fn withdraw(
 
 /// Ends batches whose approval did not come in time. Returns how many.
 pub async fn expire_overdue(pool: &PgPool) -> Result<usize, Error> {
-    let overdue = store::batch::overdue(&mut *pool.acquire().await?).await?;
+    let overdue = store::approval::overdue(&mut *pool.acquire().await?).await?;
     let mut expired = 0;
     for id in overdue {
         match expire(pool, id).await {

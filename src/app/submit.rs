@@ -109,7 +109,7 @@ pub(super) async fn admit(
     }
     store::job::insert(tx, &claim_lock, batch.id, &jobs, JobState::Pending).await?;
     if plan.checks.is_empty() {
-        store::batch::pass_checks(tx, &mut batch, &needed, &ctx.actor()).await?;
+        store::approval::pass_checks(tx, &mut batch, &needed, &ctx.actor()).await?;
     } else {
         // `executor::checker` goes on from here.
         store::card::touch(tx, batch.id).await?;

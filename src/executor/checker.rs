@@ -139,7 +139,7 @@ impl Checker {
             let needed = approval::requirements(&self.approvals, action, *risk, &by_owner);
             let smaller = digest(&batch.plan, left.iter().map(|(host, _)| host));
             store::plan::change(tx, &mut batch, smaller, needed.requirements.clone()).await?;
-            store::batch::pass_checks(tx, &mut batch, &needed, &actor).await?;
+            store::approval::pass_checks(tx, &mut batch, &needed, &actor).await?;
         }
         let failures = view::left_out(tx, id).await?;
         Ok(notify_left_out(tx, &batch, failures, left.len()).await?)

@@ -9,13 +9,13 @@ use super::lock::ClaimLock;
 use super::notifier::{Topic, notify};
 use super::task_lease::interval;
 use super::{audit, card, corrupt};
-use metalbot_core::domain::approval::{Needed, Requirement};
+use metalbot_core::domain::approval::Requirement;
 use metalbot_core::domain::batch::{BatchEvent, BatchState, IllegalBatchEvent, next};
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_core::domain::origin::Origin;
 use metalbot_core::domain::principal::Actor;
-use metalbot_core::domain::workflow::{Digest, Plan};
+use metalbot_core::domain::workflow::{Digest, PLAN_VERSION, Plan};
 
 /// A batch as stored.
 #[derive(Clone, Debug)]
@@ -157,9 +157,9 @@ pub async fn insert(
     actor: &Actor,
 ) -> sqlx::Result<Batch> {
     let id = sqlx::query_scalar!(
-        "insert into batch (action, risk, plan, digest, submitter, reason, state, requirements,
-             origin, platform, channel, retry_of)
-         values ($1, $2, $3, $4, $5, $6, 'checking', $7, $8, $9, $10, $11)
+        "insert into batch (action, risk, plan, plan_version, digest, submitter, reason, state,
+             requirements, origin, platform, channel, retry_of)
+         values ($1, $2, $3, $12, $4, $5, $6, 'checking', $7, $8, $9, $10, $11)
          returning id",
         new.plan.action,
         new.plan.risk.as_str(),
@@ -171,7 +171,8 @@ pub async fn insert(
         Json(new.origin) as _,
         new.announced.map(|location| &location.platform),
         new.announced.map(|location| &location.channel),
-        new.retry_of.map(|id| id.0)
+        new.retry_of.map(|id| id.0),
+        i32::from(new.plan.version)
     )
     .fetch_one(&mut **tx)
     .await?;
@@ -272,45 +273,15 @@ pub async fn apply(
     Ok(())
 }
 
-/// Ends the checking of a batch: asks for approval or, where policy asks nobody, schedules it.
-pub async fn pass_checks(
-    tx: &mut PgTransaction<'_>,
-    batch: &mut Batch,
-    needed: &Needed,
-    actor: &Actor,
-) -> Result<(), ApplyError> {
-    if needed.requirements.is_empty() {
-        let nobody = Some("no approval is needed");
-        return apply(tx, batch, BatchEvent::Approve, actor, nobody).await;
-    }
-    set_expiry(tx, batch, needed.expires).await?;
-    apply(tx, batch, BatchEvent::AskApproval, actor, None).await
-}
-
-/// Batches whose hosts wait to be checked, oldest first.
+/// Batches whose hosts wait to be checked, oldest first; those whose plans this release understands.
 pub async fn checking(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
-    sqlx::query_scalar!("select id from batch where state = 'checking' order by id")
-        .fetch_all(conn)
-        .await
-        .map(|ids| ids.into_iter().map(BatchId).collect())
-}
-
-/// Sets the time at which the approval expires: at the latest when the batch must start.
-async fn set_expiry(
-    tx: &mut PgTransaction<'_>,
-    batch: &mut Batch,
-    after: std::time::Duration,
-) -> sqlx::Result<()> {
-    batch.expires_at = sqlx::query_scalar!(
-        "update batch set expires_at = least(now() + $2::interval, $3::timestamptz)
-         where id = $1 returning expires_at",
-        batch.id.0,
-        interval(after) as _,
-        batch.plan.rollout.approve_by()
+    let ids = sqlx::query_scalar!(
+        "select id from batch where state = 'checking' and plan_version <= $1 order by id",
+        i32::from(PLAN_VERSION)
     )
-    .fetch_one(&mut **tx)
+    .fetch_all(conn)
     .await?;
-    Ok(())
+    Ok(ids.into_iter().map(BatchId).collect())
 }
 
 /// Opens the next wave of a running batch; its hosts may start after the pause.
@@ -360,7 +331,8 @@ pub async fn excuse_failures(
 }
 
 /// Batches that changed since the last round of the task rollout, those that a cap blocks,
-/// and those whose time has come; new ones first.
+/// and those whose time has come; new ones first. Those whose plans only a newer release understands
+/// are that one's.
 pub async fn needing_reconcile(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
     let ids = sqlx::query_scalar!(
         // Two questions, so that each can be answered by its own index.
@@ -368,11 +340,14 @@ pub async fn needing_reconcile(conn: &mut PgConnection) -> sqlx::Result<Vec<Batc
                select id, started_at from batch
                where (needs_reconcile or blocked_by is not null)
                  and state in ('scheduled', 'running', 'paused', 'cancelled')
+                 and plan_version <= $1
                union
                select id, started_at from batch
-               where not_before <= now() and state in ('scheduled', 'running')) found
+               where not_before <= now() and state in ('scheduled', 'running')
+                 and plan_version <= $1) found
            -- New ones first; of those that wait for the same cap each is first in turn.
-           order by started_at is not null, random() limit 1000"#
+           order by started_at is not null, random() limit 1000"#,
+        i32::from(PLAN_VERSION)
     )
     .fetch_all(conn)
     .await?;
@@ -425,57 +400,4 @@ pub async fn mark_reconciled(tx: &mut PgTransaction<'_>, id: BatchId) -> sqlx::R
         .execute(&mut **tx)
         .await?;
     Ok(())
-}
-
-/// Batches whose approval did not come in time.
-pub async fn overdue(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
-    let ids = sqlx::query_scalar!(
-        "select id from batch where state = 'awaiting_approval' and expires_at <= now()
-         order by id limit 100"
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(ids.into_iter().map(BatchId).collect())
-}
-
-/// Batches whose approvers were not notified yet, or are to be reminded: `before` the expiry, or when
-/// a quarter of the time is left if that is less.
-pub async fn approvers_to_notify(
-    conn: &mut PgConnection,
-    before: std::time::Duration,
-) -> sqlx::Result<Vec<BatchId>> {
-    let ids = sqlx::query_scalar!(
-        "select id from batch
-         where state = 'awaiting_approval' and approvers_reminded_at is null
-           and (approvers_notified_at is null
-                or expires_at - least($1::interval, (expires_at - approvers_notified_at) / 4)
-                   <= now())
-         order by id limit 100",
-        interval(before) as _
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(ids.into_iter().map(BatchId).collect())
-}
-
-/// Marks the approvers of a locked batch as notified, or as reminded if they were notified before:
-/// `true` for a reminder. `None`: there is nothing to be said now.
-pub async fn mark_approvers_notified(
-    tx: &mut PgTransaction<'_>,
-    id: BatchId,
-    before: std::time::Duration,
-) -> sqlx::Result<Option<bool>> {
-    sqlx::query_scalar!(
-        r#"update batch set approvers_notified_at = coalesce(approvers_notified_at, now()),
-               approvers_reminded_at = case when approvers_notified_at is not null then now() end
-           where id = $1 and approvers_reminded_at is null
-             and (approvers_notified_at is null
-                  or expires_at - least($2::interval, (expires_at - approvers_notified_at) / 4)
-                     <= now())
-           returning approvers_reminded_at is not null as "reminder!""#,
-        id.0,
-        interval(before) as _
-    )
-    .fetch_optional(&mut **tx)
-    .await
 }

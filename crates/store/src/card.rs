@@ -10,6 +10,7 @@ use super::relay_scope::RelayScope;
 use super::task_lease::interval;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::inbound::ChatLocation;
+use metalbot_core::domain::workflow::PLAN_VERSION;
 
 /// A card to be posted (no message yet) or edited.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,7 +52,8 @@ pub async fn progress(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<(
     Ok(())
 }
 
-/// Cards that must be posted or may be edited now; new ones first, they answer a command.
+/// Cards that must be posted or may be edited now; new ones first, they answer a command. Those of
+/// batches whose plans only a newer release understands are that one's.
 pub async fn dirty(
     pool: &PgPool,
     scope: &RelayScope,
@@ -64,11 +66,12 @@ pub async fn dirty(
          from card join batch on batch.id = card.batch_id
          where card.rendered_version < card.version and card.refused_at is null
            and card.due_at <= now()
-           and (batch.platform = any($2)) = $3
+           and (batch.platform = any($2)) = $3 and batch.plan_version <= $4
          order by card.message_id is not null, card.due_at limit $1",
         at_most,
         &platforms,
-        belongs
+        belongs,
+        i32::from(PLAN_VERSION)
     )
     .fetch_all(pool)
     .await?;

@@ -14,6 +14,7 @@ use metalbot_core::domain::error_kind::ErrorKind;
 
 pub mod account;
 pub mod app_home;
+pub mod approval;
 pub mod attempt;
 pub mod audit;
 pub mod batch;

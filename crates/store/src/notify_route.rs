@@ -15,6 +15,7 @@ use metalbot_core::domain::notice::{Audience, Notice};
 use metalbot_core::domain::notify::{NoticeTopic, route};
 use metalbot_core::domain::rollout::WavePause;
 use metalbot_core::domain::view::Failure;
+use metalbot_core::domain::workflow::PLAN_VERSION;
 
 /// Time for which failures are collected before the first notice about them.
 const COLLECT: Duration = Duration::from_secs(2);
@@ -54,13 +55,14 @@ pub async fn failing(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
     let ids = sqlx::query_scalar!(
         "select id from batch
          where state in ('running', 'paused') and next_failure_notice_at <= now()
-           and failure_notice_count < $1
+           and failure_notice_count < $1 and plan_version <= $3
            and exists (select from job
                        where job.batch_id = batch.id and job.state in ('failed', 'quarantined')
                          and not failure_notified and ended_at <= now() - $2::interval)
          order by id limit 100",
         MOST,
-        interval(COLLECT) as _
+        interval(COLLECT) as _,
+        i32::from(PLAN_VERSION)
     )
     .fetch_all(conn)
     .await?;

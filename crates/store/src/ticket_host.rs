@@ -232,10 +232,11 @@ mod tests {
 
     use super::*;
     use metalbot_core::domain::rollout::Rollout;
-    use metalbot_core::domain::workflow::Risk;
+    use metalbot_core::domain::workflow::{PLAN_VERSION, Risk};
 
     fn plan() -> Plan {
         Plan {
+            version: PLAN_VERSION,
             action: "reboot".into(),
             risk: Risk::Disruptive,
             params: Default::default(),

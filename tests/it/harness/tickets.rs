@@ -21,7 +21,7 @@ use metalbot_core::domain::people::People;
 use metalbot_core::domain::principal::Principal;
 use metalbot_core::domain::rollout::Rollout;
 use metalbot_core::domain::triage::{RouteRule, Routes, TicketPolicy, TicketTarget};
-use metalbot_core::domain::workflow::{Plan, PlannedStep, PowerTo, Risk, StepAction};
+use metalbot_core::domain::workflow::{PLAN_VERSION, Plan, PlannedStep, PowerTo, Risk, StepAction};
 use metalbot_jira::{Auth, Dialect, Site, SiteSettings};
 use metalbot_sim::jira::{SimDialect, SimJira, SimJiraSite};
 use metalbot_store::outbox;
@@ -251,6 +251,7 @@ fn toml_rule(text: &str) -> RouteRule {
 
 fn plan() -> Plan {
     Plan {
+        version: PLAN_VERSION,
         action: "reboot".into(),
         risk: Risk::Disruptive,
         params: Default::default(),

@@ -122,6 +122,7 @@ pub enum WavePause {
 
 /// Rollout settings of a batch.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rollout {
     /// Sizes of the waves in order; the last one repeats until all hosts are in a wave. Empty: all
     /// hosts in one wave.

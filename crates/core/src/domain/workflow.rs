@@ -2,12 +2,17 @@
 //!
 //! A [`Plan`] is stored with its batch: a later change of `commands/` does not change an approved
 //! batch. Approvals are for its [`digest`].
+//!
+//! Invariant: a plan is understood as a whole or not at all. Its version says which releases know all
+//! of its fields and steps; a plan that is newer, or that has a field which its version does not have,
+//! is an error for its batch alone ([`PLAN_VERSION`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use super::host::HostName;
@@ -119,6 +124,7 @@ impl StepAction {
 
 /// Step with its limits.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PlannedStep {
     /// Title for people, in the imperative: `cut the power`.
     pub title: String,
@@ -156,9 +162,28 @@ impl Check {
     }
 }
 
+/// Version of the plans that this release makes, and the newest that it understands. Raised with every
+/// field, step and check that the release before does not know: processes of that release leave
+/// batches with such plans to newer ones.
+pub const PLAN_VERSION: u16 = 1;
+
+/// Version of a plan that says none.
+fn first_version() -> u16 {
+    1
+}
+
+fn is_first_version(version: &u16) -> bool {
+    *version == first_version()
+}
+
 /// Plan: the work on every host of a batch, and its pace.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Plan {
+    /// Version of the plan, at most [`PLAN_VERSION`]. The first one is not written, so that digests of
+    /// plans from before there were versions stay what they are.
+    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
+    pub version: u16,
     pub action: String,
     pub risk: Risk,
     /// Arguments, given or default, by name, in the form that a person would type.
@@ -172,6 +197,30 @@ pub struct Plan {
     pub checks: BTreeSet<Check>,
     pub steps: Vec<PlannedStep>,
     pub rollout: Rollout,
+}
+
+/// Plan of a newer release.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("plan version {0} is newer than this process knows ({PLAN_VERSION})")]
+pub struct NewerPlan(pub u64);
+
+impl Serialize for Plan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Plan::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Plan {
+    /// Looks at the version first: what a newer plan holds cannot be judged here.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let plan = serde_json::Value::deserialize(deserializer)?;
+        match plan.get("version").and_then(serde_json::Value::as_u64) {
+            Some(version) if version > u64::from(PLAN_VERSION) => {
+                Err(D::Error::custom(NewerPlan(version)))
+            }
+            _ => Plan::deserialize(plan).map_err(D::Error::custom),
+        }
+    }
 }
 
 impl Plan {
@@ -239,6 +288,7 @@ mod tests {
 
     fn plan() -> Plan {
         Plan {
+            version: PLAN_VERSION,
             action: "reboot".into(),
             risk: Risk::Disruptive,
             params: BTreeMap::from([("wait".into(), "5m".into())]),
@@ -289,6 +339,43 @@ mod tests {
         assert_eq!(is_down(&soft), [false, false, false, true]);
         let cycle = steps(&[power(PowerTo::Cycle), StepAction::Identify { seconds: 1 }]);
         assert_eq!(is_down(&cycle), [false, false]);
+    }
+
+    fn read(plan: serde_json::Value) -> Result<Plan, String> {
+        // As the database hands it over.
+        serde_json::from_slice(plan.to_string().as_bytes())
+            .map_err(|error: serde_json::Error| error.to_string())
+    }
+
+    #[test]
+    fn a_plan_is_understood_as_a_whole_or_not_at_all() {
+        let stored = serde_json::to_value(plan()).unwrap();
+        assert_eq!(read(stored.clone()), Ok(plan()));
+        let mut first = stored.clone();
+        first["version"] = 1.into();
+        assert_eq!(read(first), Ok(plan()), "a plan that says no version is of the first one");
+        let mut newer = stored.clone();
+        newer["version"] = 7.into();
+        newer["steps"][0]["action"] = serde_json::json!({ "run": "teleport" });
+        let error = read(newer).unwrap_err();
+        assert_eq!(error, "plan version 7 is newer than this process knows (1)");
+        for place in ["", "/rollout", "/steps/0", "/steps/0/action"] {
+            let mut other = stored.clone();
+            other.pointer_mut(place).unwrap()["pause_before"] = "10m".into();
+            let error = read(other).expect_err("a field that its version does not have");
+            assert!(error.starts_with("unknown field `pause_before`"), "{place}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_digest_of_a_plan_never_changes() {
+        let stored = concat!(
+            r#"[{"action":"reboot","risk":"disruptive","params":{"wait":"5m"},"steps":[{"title":"#,
+            r#""cut the power","action":{"run":"power","to":"off"},"deadline_secs":60,"retry":3}],"#,
+            r#""rollout":{"waves":[],"max_concurrent":null,"max_fail":null}},["a","b"]]"#
+        );
+        let expected = Digest(Sha256::digest(stored).into());
+        assert_eq!(digest(&plan(), &hosts(&["a", "b"])), expected);
     }
 
     #[test]

@@ -1,0 +1,101 @@
+//! Approval of batches: when it is due, and whom it was asked of.
+
+use sqlx::{PgConnection, PgTransaction};
+
+use super::batch::{ApplyError, Batch, apply};
+use super::task_lease::interval;
+use metalbot_core::domain::approval::Needed;
+use metalbot_core::domain::batch::BatchEvent;
+use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::principal::Actor;
+use metalbot_core::domain::workflow::PLAN_VERSION;
+
+/// Ends the checking of a batch: asks for approval or, where policy asks nobody, schedules it.
+pub async fn pass_checks(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    needed: &Needed,
+    actor: &Actor,
+) -> Result<(), ApplyError> {
+    if needed.requirements.is_empty() {
+        let nobody = Some("no approval is needed");
+        return apply(tx, batch, BatchEvent::Approve, actor, nobody).await;
+    }
+    set_expiry(tx, batch, needed.expires).await?;
+    apply(tx, batch, BatchEvent::AskApproval, actor, None).await
+}
+
+/// Sets the time at which the approval expires: at the latest when the batch must start.
+async fn set_expiry(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    after: std::time::Duration,
+) -> sqlx::Result<()> {
+    batch.expires_at = sqlx::query_scalar!(
+        "update batch set expires_at = least(now() + $2::interval, $3::timestamptz)
+         where id = $1 returning expires_at",
+        batch.id.0,
+        interval(after) as _,
+        batch.plan.rollout.approve_by()
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Batches whose approval did not come in time.
+pub async fn overdue(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
+    let ids = sqlx::query_scalar!(
+        "select id from batch where state = 'awaiting_approval' and expires_at <= now()
+           and plan_version <= $1
+         order by id limit 100",
+        i32::from(PLAN_VERSION)
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ids.into_iter().map(BatchId).collect())
+}
+
+/// Batches whose approvers were not notified yet, or are to be reminded: `before` the expiry, or when
+/// a quarter of the time is left if that is less.
+pub async fn approvers_to_notify(
+    conn: &mut PgConnection,
+    before: std::time::Duration,
+) -> sqlx::Result<Vec<BatchId>> {
+    let ids = sqlx::query_scalar!(
+        "select id from batch
+         where state = 'awaiting_approval' and approvers_reminded_at is null
+           and plan_version <= $2
+           and (approvers_notified_at is null
+                or expires_at - least($1::interval, (expires_at - approvers_notified_at) / 4)
+                   <= now())
+         order by id limit 100",
+        interval(before) as _,
+        i32::from(PLAN_VERSION)
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ids.into_iter().map(BatchId).collect())
+}
+
+/// Marks the approvers of a locked batch as notified, or as reminded if they were notified before:
+/// `true` for a reminder. `None`: there is nothing to be said now.
+pub async fn mark_approvers_notified(
+    tx: &mut PgTransaction<'_>,
+    id: BatchId,
+    before: std::time::Duration,
+) -> sqlx::Result<Option<bool>> {
+    sqlx::query_scalar!(
+        r#"update batch set approvers_notified_at = coalesce(approvers_notified_at, now()),
+               approvers_reminded_at = case when approvers_notified_at is not null then now() end
+           where id = $1 and approvers_reminded_at is null
+             and (approvers_notified_at is null
+                  or expires_at - least($2::interval, (expires_at - approvers_notified_at) / 4)
+                     <= now())
+           returning approvers_reminded_at is not null as "reminder!""#,
+        id.0,
+        interval(before) as _
+    )
+    .fetch_optional(&mut **tx)
+    .await
+}
