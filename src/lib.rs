@@ -35,8 +35,8 @@
 //!    the batch waits for approval, or is scheduled.
 //! 6. [`notify::relay`] posts the batch's card, worded by [`notify::render`]; [`app::decide::decide`]
 //!    counts approvals, which are for one [plan digest](metalbot_core::domain::workflow::digest).
-//! 7. [`executor::rollout::conduct`] lets wave after wave of jobs start, as far as caps and failure
-//!    budget allow; [`executor::worker::run_worker`] leases them ([`metalbot_store::lease`]);
+//! 7. [`executor::rollout::Conductor`] lets wave after wave of jobs start, as far as caps and failure
+//!    budget allow and while the approval stands ([`app::approval_check`]); [`executor::worker::run_worker`] leases them ([`metalbot_store::lease`]);
 //!    [`executor::attempt::run_job`] writes an intent, acts by a [`step`] over a [`bmc`], and writes
 //!    the outcome, grouped with others' by [`executor::journal`].
 //! 8. The last job folds the batch. Its [event](metalbot_core::domain::event::Event) and its tickets

@@ -18,6 +18,7 @@ use metalbot_core::domain::view::ApprovalView;
 use metalbot_store::batch::Batch;
 use metalbot_store::{self as store, outbox, preference, view};
 
+use super::approval_check::approval_round_key;
 use super::{App, Error};
 
 /// Asks those who must approve new batches, and reminds of approvals that are about to expire.
@@ -39,7 +40,8 @@ pub async fn remind_approvers(pool: &PgPool, app: &App) -> Result<usize, Error> 
 async fn remind_of(pool: &PgPool, app: &App, id: BatchId) -> Result<bool, Error> {
     let mut tx = pool.begin().await?;
     let Some(batch) = store::batch::lock(&mut tx, id).await? else { return Ok(false) };
-    if batch.state != BatchState::AwaitingApproval || batch.overdue {
+    let waits = batch.state == BatchState::AwaitingApproval && !batch.overdue;
+    if !waits && !batch.lacks_approval() {
         return Ok(false);
     }
     // Another process may have asked before this one got the lock.
@@ -101,7 +103,8 @@ impl Reminder<'_> {
     }
 
     fn key(&self) -> String {
-        format!("batch:{}:{}", self.batch.id.0, if self.reminder { "reminder" } else { "asked" })
+        let what = if self.reminder { "reminder" } else { "asked" };
+        approval_round_key(self.batch, what)
     }
 
     /// Writes in the batch's thread. The card itself has asked already, so a first message is sent

@@ -68,6 +68,9 @@ pub async fn resume(
     if batch.state == BatchState::Paused && seen.is_some_and(|seen| seen != batch.pause_count) {
         return Err(Conflict::PausedAgain(id).into());
     }
+    if batch.lacks_approval() {
+        return Err(Conflict::ApprovalLost(id).into());
+    }
     store::batch::apply(tx, &mut batch, BatchEvent::Resume, &ctx.actor(), None).await?;
     let counts = store::job::state_counts(tx, id).await?;
     let failures = counts.failed + counts.quarantined;

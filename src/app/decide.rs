@@ -4,20 +4,22 @@ use serde_json::json;
 use sqlx::{PgPool, PgTransaction};
 use time::OffsetDateTime;
 
+use super::approval_check::{count, lose};
 use super::error::Conflict;
 use super::submit::existing;
 use super::{App, Error, RequestContext};
-use metalbot_core::domain::approval::{Decision, Tally, Verdict, may_decide, tally};
+use metalbot_core::domain::approval::{Decision, Tally, Verdict, may_decide};
 use metalbot_core::domain::batch::{BatchEvent, BatchState};
 use metalbot_core::domain::event::EventBody;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::job::JobEvent;
-use metalbot_core::domain::principal::{Actor, Principal};
+use metalbot_core::domain::principal::Actor;
 use metalbot_core::domain::workflow::Digest;
 use metalbot_store::batch::Batch;
 use metalbot_store::{self as store, audit, card, outbox};
 
-/// Counts one person's decision on a waiting batch. `seen` is the plan that the person saw, if the
+/// Counts one person's decision on a batch that waits for approval, or that is paused since its approval
+/// does not stand any more. A rejection counts until the batch starts. `seen` is the plan that the person saw, if the
 /// request carries it (a button does); a plan that changed since then, or since they asked, is not
 /// approved.
 pub async fn decide(
@@ -30,7 +32,7 @@ pub async fn decide(
     reason: Option<&str>,
 ) -> Result<(), Error> {
     let mut batch = existing(tx, id).await?;
-    must_wait(&batch)?;
+    must_wait(&batch, verdict)?;
     let another = match (seen, ctx.asked_at) {
         (Some(seen), _) => seen != batch.digest,
         // An approval from before the change is not for this plan; a rejection still counts.
@@ -63,18 +65,23 @@ pub async fn decide(
     audit::record(tx, &actor, event, Some(id), detail).await?;
     card::touch(tx, id).await?;
 
-    let standing = count(tx, app, &batch).await?;
+    let directory = app.directory.current();
+    let (standing, _) = count(tx, &batch, |login| directory.by_login(login)).await?;
     let by = ctx.login().to_owned();
     let body = match verdict {
         Verdict::Approve => {
             let complete = standing.approved();
+            let resumes = complete && batch.state == BatchState::Paused;
             if complete {
                 let reason = format!("approved by {}", approvers(&standing));
-                store::batch::apply(tx, &mut batch, BatchEvent::Approve, &actor, Some(&reason))
-                    .await?;
+                let event = if resumes { BatchEvent::Resume } else { BatchEvent::Approve };
+                store::batch::apply(tx, &mut batch, event, &actor, Some(&reason)).await?;
+            }
+            if resumes {
+                store::approval::mark_checked(tx, &mut batch).await?;
             }
             let waits = batch.until().is_some();
-            EventBody::Approved { by, via: actor.via, owners, complete, waits }
+            EventBody::Approved { by, via: actor.via, owners, complete, waits, resumes }
         }
         Verdict::Reject => {
             end(tx, &mut batch, BatchEvent::Reject, &actor, reason).await?;
@@ -131,29 +138,51 @@ pub async fn take_back(
         && reaction.verdict == Verdict::Approve
         && !store::reaction::stands(tx, id, who, &app.reactions.approve).await?
     {
-        withdraw(tx, ctx, id).await?;
+        withdraw(tx, app, ctx, id).await?;
     }
     Ok(())
 }
 
-/// Takes back a decision, as long as the batch still waits for approval.
+/// Takes back an approval, which counts until work on a host has begun: the batch waits again if it
+/// needs that approval. Afterwards nothing is undone by it.
 async fn withdraw(
     tx: &mut PgTransaction<'_>,
+    app: &App,
     ctx: &RequestContext,
     id: BatchId,
 ) -> Result<(), Error> {
-    let batch = existing(tx, id).await?;
-    if batch.state != BatchState::AwaitingApproval {
+    let mut batch = existing(tx, id).await?;
+    let waits = batch.state == BatchState::AwaitingApproval || batch.lacks_approval();
+    if batch.state.is_final()
+        || !store::decision::withdraw(tx, id, batch.digest, ctx.login()).await?
+    {
         return Ok(());
     }
-    if store::decision::withdraw(tx, id, batch.digest, ctx.login()).await? {
-        let detail = json!({ "by": ctx.login() });
-        audit::record(tx, &ctx.actor(), "batch.approval_withdrawn", Some(id), detail).await?;
-        card::touch(tx, id).await?;
-        let body = EventBody::ApprovalWithdrawn { by: ctx.login().to_owned() };
-        outbox::event(tx, &ctx.key, id, body).await?;
+    if !waits && store::approval::has_begun(tx, id).await? {
+        return Err(Conflict::Begun(id).into());
     }
-    Ok(())
+    let (by, actor) = (ctx.login().to_owned(), ctx.actor());
+    audit::record(tx, &actor, "batch.approval_withdrawn", Some(id), json!({ "by": by })).await?;
+    card::touch(tx, id).await?;
+    let waits_again = match batch.state {
+        BatchState::Scheduled | BatchState::Running => {
+            let directory = app.directory.current();
+            let (standing, _) = count(tx, &batch, |login| directory.by_login(login)).await?;
+            if !standing.approved() {
+                let why = format!("{by} took the approval back");
+                lose(tx, &app.approvals, &mut batch, &actor, &why).await?;
+            }
+            !standing.approved()
+        }
+        // Whoever paused it decides when it goes on; then the approval is looked at.
+        BatchState::Paused if !waits => {
+            store::approval::mark_unchecked(tx, &mut batch).await?;
+            false
+        }
+        _ => false,
+    };
+    let body = EventBody::ApprovalWithdrawn { by, waits: waits_again };
+    Ok(outbox::event(tx, &ctx.key, id, body).await?)
 }
 
 /// Ends batches whose approval did not come in time. Returns how many.
@@ -204,40 +233,23 @@ pub(super) async fn end(
     Ok(())
 }
 
-/// Adds up the decisions, each by its person's present groups. Decisions of people who may not
-/// decide any more are withdrawn, so that the card does not show approvals that do not count.
-async fn count(tx: &mut PgTransaction<'_>, app: &App, batch: &Batch) -> Result<Tally, Error> {
-    let directory = app.directory.current();
-    let mut decisions: Vec<(Principal, Decision)> = Vec::new();
-    for decision in store::decision::standing(tx, batch.id).await? {
-        if decision.digest != batch.digest {
-            continue;
-        }
-        let may = |who: &Principal| may_decide(&batch.requirements, &batch.submitter, who).is_ok();
-        match directory.by_login(&decision.login).filter(may) {
-            Some(who) => decisions.push((who, decision)),
-            None => {
-                store::decision::withdraw(tx, batch.id, batch.digest, &decision.login).await?;
-                let detail = json!({ "by": decision.login, "why": "may not decide any more" });
-                let actor = Actor::system("directory");
-                let event = "batch.approval_withdrawn";
-                audit::record(tx, &actor, event, Some(batch.id), detail).await?;
-            }
-        }
-    }
-    Ok(tally(&batch.requirements, batch.digest, &batch.submitter, &decisions))
-}
-
-fn must_wait(batch: &Batch) -> Result<(), Error> {
-    if batch.state == BatchState::AwaitingApproval && !batch.overdue {
-        return Ok(());
-    }
+/// Fails when the batch needs no such decision.
+fn must_wait(batch: &Batch, verdict: Verdict) -> Result<(), Error> {
     let id = batch.id;
-    if batch.state == BatchState::AwaitingApproval {
-        return Err(Conflict::DecisionOverdue(id).into());
+    match (batch.state, verdict) {
+        (BatchState::AwaitingApproval, _) if batch.overdue => {
+            Err(Conflict::DecisionOverdue(id).into())
+        }
+        (BatchState::AwaitingApproval, _) | (BatchState::Scheduled, Verdict::Reject) => Ok(()),
+        (BatchState::Paused, Verdict::Approve) if batch.lacks_approval() => Ok(()),
+        (BatchState::Paused, Verdict::Reject) if batch.lacks_approval() => {
+            Err(Conflict::Begun(id).into())
+        }
+        (state, _) => {
+            let why = batch.state_reason.clone();
+            Err(Conflict::NothingToDecide { batch: id, state, why }.into())
+        }
     }
-    let why = batch.state_reason.clone();
-    Err(Conflict::NothingToDecide { batch: id, state: batch.state, why }.into())
 }
 
 fn approvers(tally: &Tally) -> String {

@@ -79,6 +79,10 @@ pub enum Conflict {
     DecisionOverdue(BatchId),
     #[error("{batch} is {state}{}: there is nothing to decide", in_brackets(.why))]
     NothingToDecide { batch: BatchId, state: BatchState, why: Option<String> },
+    #[error("{0} has begun, and no word on its approval changes that: say `stop` to end it")]
+    Begun(BatchId),
+    #[error("the approval of {0} does not stand any more: it goes on when it is approved again")]
+    ApprovalLost(BatchId),
     #[error("{0} went on after that and was paused again: look at its card, then decide")]
     PausedAgain(BatchId),
     #[error("{batch} is {state}: hosts can be dropped only while it waits for approval")]
@@ -167,6 +171,8 @@ impl Conflict {
             Conflict::DecisionOverdue(_) | Conflict::NothingToDecide { .. } => {
                 "conflict.nothing_to_decide"
             }
+            Conflict::Begun(_) => "conflict.begun",
+            Conflict::ApprovalLost(_) => "conflict.approval_lost",
             Conflict::PausedAgain(_) => "conflict.paused_again",
             Conflict::DropTooLate { .. } => "conflict.drop_too_late",
             Conflict::DropLeavesNone(_) => "conflict.drop_leaves_none",

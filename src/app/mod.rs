@@ -20,6 +20,7 @@ use crate::runtime::hot_reload::HotReload;
 
 pub mod admin_power;
 pub mod app_home;
+pub mod approval_check;
 pub mod approver_reminders;
 pub mod channel_access;
 pub mod completion;

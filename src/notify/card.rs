@@ -2,7 +2,7 @@
 
 use crate::chat::{Button, ButtonStyle, Card, Progress, Tone};
 use metalbot_core::domain::batch::BatchState;
-use metalbot_core::domain::event::{Event, EventBody};
+use metalbot_core::domain::event::{Event, EventBody, PauseCause};
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::view::BatchView;
 
@@ -15,6 +15,10 @@ pub fn card(batch: &BatchView) -> Card {
 pub fn offer(event: &Event) -> Option<Card> {
     let batch = event.batch;
     let (tone, buttons) = match &event.body {
+        // Those who approve have the card's button, which is for the plan that the card shows.
+        EventBody::Paused { cause: PauseCause::ApprovalLost(_), .. } => {
+            (Tone::Warning, vec![cancel(batch)])
+        }
         EventBody::Paused { pause_number, .. } => {
             (Tone::Warning, vec![resume(batch, *pause_number), cancel(batch)])
         }
@@ -87,6 +91,9 @@ fn buttons(batch: &BatchView) -> Vec<Button> {
         BatchState::Scheduled if batch.countdown_secs > 0 => vec![stop(batch.id)],
         BatchState::Checking | BatchState::Scheduled => vec![cancel(batch.id)],
         BatchState::Running => vec![plain("Pause", "pause"), cancel(batch.id)],
+        BatchState::Paused if batch.lacks_approval => {
+            vec![button("Approve", decide("approve"), ButtonStyle::Primary), cancel(batch.id)]
+        }
         BatchState::Paused => vec![resume(batch.id, batch.pause_count), cancel(batch.id)],
         BatchState::PartlyFailed | BatchState::Failed if batch.counts.failed > 0 => {
             vec![plain("Retry failed", "retry")]

@@ -16,7 +16,7 @@ use crate::app::{approver_reminders, decide};
 use crate::chat::slack::home::AppHomes;
 use crate::executor::bmc_inventory::{self, Survey};
 use crate::executor::checker::{self, Checker};
-use crate::executor::rollout;
+use crate::executor::rollout::{self, Conductor};
 use crate::failpoint::{Point, reach};
 use crate::notify::relay::{self as notice_relay, NoticeRelay};
 use crate::runtime::task::TaskLease;
@@ -57,13 +57,13 @@ pub fn tasks(site: &SiteParts) -> anyhow::Result<Vec<Task>> {
     use Role::{Relay, Worker};
     use Topic::{Outbox, Work};
     let (pool, app) = (&site.pool, (site.pool.clone(), site.app.clone()));
-    let (caps, keep) = (site.config.caps, site.config.database.retention);
-    let checker = workers::checker(site);
+    let keep = site.config.database.retention;
+    let (checker, conductor) = (workers::checker(site), workers::conductor(site));
     #[rustfmt::skip]
     let mut table = vec![
         task("preflight", checker::PERIOD, Some(Work), Worker, leased(&checker, Checker::run_once)),
         task("rollout", rollout::PERIOD, Some(Work), Worker,
-            round(pool, move |pool| async move { rollout::conduct(&pool, &caps).await })),
+            round(&conductor, Conductor::run_once)),
         task("failure_notices", SECOND, None, Worker,
             round(pool, |pool| async move { rollout::tell_failures(&pool).await })),
         task("approver_reminders", SECOND, None, Relay, round(&app, |(pool, app)| async move {

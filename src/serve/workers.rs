@@ -1,10 +1,12 @@
-//! Composes what drives machines: the worker, the checker of new batches, the inventory of BMCs.
+//! Composes what drives machines: the worker, the conductor and the checker of batches, the inventory of
+//! BMCs.
 
 use std::sync::Arc;
 
 use super::site::SiteParts;
 use crate::executor::bmc_inventory::Survey;
 use crate::executor::checker::Checker;
+use crate::executor::rollout::Conductor;
 use crate::executor::{Executor, WorkerLimits};
 
 /// The worker of a process with this name.
@@ -22,6 +24,17 @@ pub(super) fn executor(site: &SiteParts, process: &str) -> Executor {
         },
         log_reading: Default::default(),
     }
+}
+
+/// Starts batches and opens their waves.
+pub(super) fn conductor(site: &SiteParts) -> Arc<Conductor> {
+    Arc::new(Conductor {
+        pool: site.pool.clone(),
+        caps: site.config.caps,
+        people: site.people(),
+        hosts: site.hosts(),
+        approvals: site.config.approval.clone(),
+    })
 }
 
 /// Looks at the hosts of new batches.

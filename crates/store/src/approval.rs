@@ -1,10 +1,11 @@
-//! Approval of batches: when it is due, and whom it was asked of.
+//! Approval of batches: when it is due, whom it was asked of, and whether it was found to stand.
 
+use sqlx::types::Json;
 use sqlx::{PgConnection, PgTransaction};
 
 use super::batch::{ApplyError, Batch, apply};
 use super::task_lease::interval;
-use metalbot_core::domain::approval::Needed;
+use metalbot_core::domain::approval::{Needed, Requirement};
 use metalbot_core::domain::batch::BatchEvent;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::principal::Actor;
@@ -43,6 +44,103 @@ async fn set_expiry(
     Ok(())
 }
 
+/// Returns whether work on a host of a batch has begun. The batch must be locked.
+pub async fn has_begun(tx: &mut PgTransaction<'_>, id: BatchId) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from attempt join job on job.id = attempt.job_id
+                          where job.batch_id = $1) as "begun!""#,
+        id.0
+    )
+    .fetch_one(&mut **tx)
+    .await
+}
+
+/// Stores that the approval of a locked batch was found to stand for the hosts of its open wave.
+pub async fn mark_checked(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update batch set approval_checked_at = now(), approval_checked_wave = wave,
+             approval_lost_at = null
+         where id = $1",
+        batch.id.0
+    )
+    .execute(&mut **tx)
+    .await?;
+    (batch.approval_checked_wave, batch.approval_lost_at) = (Some(batch.wave), None);
+    Ok(())
+}
+
+/// Stores that people are to be asked about the approval of a locked batch before further hosts
+/// start.
+pub async fn mark_unchecked(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> sqlx::Result<()> {
+    sqlx::query!("update batch set approval_checked_wave = null where id = $1", batch.id.0)
+        .execute(&mut **tx)
+        .await?;
+    batch.approval_checked_wave = None;
+    Ok(())
+}
+
+/// Takes a locked batch on which no work has begun back to waiting for approval.
+pub async fn ask_again(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    expires: std::time::Duration,
+    actor: &Actor,
+    why: &str,
+) -> Result<(), ApplyError> {
+    apply(tx, batch, BatchEvent::AskAgain, actor, Some(why)).await?;
+    set_expiry(tx, batch, expires).await?;
+    Ok(begin_round(tx, batch).await?)
+}
+
+/// Pauses a locked batch until it is approved again, however long that takes.
+pub async fn pause(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    actor: &Actor,
+    why: &str,
+) -> Result<(), ApplyError> {
+    apply(tx, batch, BatchEvent::Pause, actor, Some(why)).await?;
+    sqlx::query!(
+        "update batch set approval_lost_at = now(), expires_at = null where id = $1",
+        batch.id.0
+    )
+    .execute(&mut **tx)
+    .await?;
+    (batch.approval_lost_at, batch.expires_at) = (Some(batch.now), None);
+    Ok(begin_round(tx, batch).await?)
+}
+
+/// Lets the approvers be asked again.
+async fn begin_round(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> sqlx::Result<()> {
+    batch.approval_round = sqlx::query_scalar!(
+        "update batch set approval_round = approval_round + 1, approval_checked_wave = null,
+             approvers_notified_at = null, approvers_reminded_at = null
+         where id = $1 returning approval_round",
+        batch.id.0
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    batch.approval_checked_wave = None;
+    Ok(())
+}
+
+/// Replaces what the owners of a locked batch's hosts require.
+pub async fn change_requirements(
+    tx: &mut PgTransaction<'_>,
+    batch: &mut Batch,
+    requirements: Vec<Requirement>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update batch set requirements = $2 where id = $1",
+        batch.id.0,
+        Json(&requirements) as _
+    )
+    .execute(&mut **tx)
+    .await?;
+    batch.requirements = requirements;
+    Ok(())
+}
+
 /// Batches whose approval did not come in time.
 pub async fn overdue(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
     let ids = sqlx::query_scalar!(
@@ -64,7 +162,9 @@ pub async fn approvers_to_notify(
 ) -> sqlx::Result<Vec<BatchId>> {
     let ids = sqlx::query_scalar!(
         "select id from batch
-         where state = 'awaiting_approval' and approvers_reminded_at is null
+         where (state = 'awaiting_approval' and approvers_reminded_at is null
+                or state = 'paused' and approval_lost_at is not null
+                   and approvers_notified_at is null)
            and plan_version <= $2
            and (approvers_notified_at is null
                 or expires_at - least($1::interval, (expires_at - approvers_notified_at) / 4)

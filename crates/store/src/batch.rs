@@ -43,6 +43,13 @@ pub struct Batch {
     pub blocked_by: Option<String>,
     /// Number of pauses so far.
     pub pause_count: i32,
+    /// Index of the wave for whose hosts the approval was found to stand; `None`: people are to be asked
+    /// before further hosts start.
+    pub approval_checked_wave: Option<i32>,
+    /// Time at which it was paused since its approval does not stand any more.
+    pub approval_lost_at: Option<OffsetDateTime>,
+    /// How often it has waited for approval again.
+    pub approval_round: i32,
     /// Time at which a scheduled batch starts, or the open wave of a running one may begin.
     pub not_before: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
@@ -59,6 +66,11 @@ impl Batch {
     /// Time that it waits for, if that is still to come.
     pub fn until(&self) -> Option<OffsetDateTime> {
         self.not_before.filter(|until| *until > self.now)
+    }
+
+    /// True for a paused batch that a new approval resumes.
+    pub fn lacks_approval(&self) -> bool {
+        self.state == BatchState::Paused && self.approval_lost_at.is_some()
     }
 }
 
@@ -103,6 +115,9 @@ struct Row {
     failed_previously_excused: bool,
     blocked_by: Option<String>,
     pause_count: i32,
+    approval_checked_wave: Option<i32>,
+    approval_lost_at: Option<OffsetDateTime>,
+    approval_round: i32,
     not_before: Option<OffsetDateTime>,
     created_at: OffsetDateTime,
     expires_at: Option<OffsetDateTime>,
@@ -138,6 +153,9 @@ impl TryFrom<Row> for Batch {
             failed_previously_excused: row.failed_previously_excused,
             blocked_by: row.blocked_by,
             pause_count: row.pause_count,
+            approval_checked_wave: row.approval_checked_wave,
+            approval_lost_at: row.approval_lost_at,
+            approval_round: row.approval_round,
             not_before: row.not_before,
             created_at: row.created_at,
             expires_at: row.expires_at,
@@ -198,7 +216,7 @@ pub async fn get(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Option<Ba
         r#"select id, plan as "plan: Json<Plan>", digest, submitter, reason, state, state_reason,
                   requirements as "requirements: Json<Vec<Requirement>>",
                   origin as "origin: Json<Origin>", platform, channel, retry_of, wave, failures_excused, failed_previously_excused, blocked_by,
-                  pause_count, not_before, created_at, expires_at, started_at, finished_at,
+                  pause_count, approval_checked_wave, approval_lost_at, approval_round, not_before, created_at, expires_at, started_at, finished_at,
                   coalesce(expires_at <= now(), false) as "overdue!", now() as "now!"
            from batch where id = $1"#,
         id.0
@@ -241,6 +259,8 @@ pub async fn apply(
              not_before = $5,
              pause_count = pause_count + case when $2 = 'paused' then 1 else 0 end,
              started_at = case when $2 = 'running' then coalesce(started_at, now())
+                          -- It waits for approval again, and nothing has begun.
+                          when $2 = 'awaiting_approval' then null
                           else started_at end,
              finished_at = case when $4 then now() else finished_at end
          where id = $1

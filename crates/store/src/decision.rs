@@ -56,6 +56,27 @@ pub async fn withdraw(
     Ok(withdrawn.rows_affected() > 0)
 }
 
+/// Stores for which owners a person's decision counts by now.
+pub async fn set_owners(
+    tx: &mut PgTransaction<'_>,
+    batch: BatchId,
+    digest: Digest,
+    login: &str,
+    owners: &[String],
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update decision set owners = $4
+         where batch_id = $1 and digest = $2 and login = $3 and withdrawn_at is null",
+        batch.0,
+        &digest.0[..],
+        login,
+        owners
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// Standing decisions about a batch, of any digest, oldest first.
 pub async fn standing(conn: &mut PgConnection, batch: BatchId) -> sqlx::Result<Vec<Decision>> {
     sqlx::query!(

@@ -188,6 +188,49 @@ pub async fn hosts(
     .collect()
 }
 
+/// Hosts of a batch whose work is still to come, with their owners.
+pub async fn to_come(
+    conn: &mut PgConnection,
+    batch: BatchId,
+) -> sqlx::Result<Vec<(HostName, String)>> {
+    sqlx::query!(
+        "select host, owner from job
+         where batch_id = $1 and state in ('pending', 'queued') order by host",
+        batch.0
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(|row| Ok((row.host.parse().map_err(corrupt)?, row.owner)))
+    .collect()
+}
+
+/// Replaces the owners of hosts of a locked batch whose work is still to come. Jobs that a worker has
+/// are not changed: the journal locks jobs before their batch.
+pub async fn change_owners(
+    tx: &mut PgTransaction<'_>,
+    batch: BatchId,
+    owners: &[(HostName, String)],
+) -> sqlx::Result<()> {
+    let (hosts, owners): (Vec<String>, Vec<String>) =
+        owners.iter().map(|(host, owner)| (host.to_string(), owner.clone())).unzip();
+    sqlx::query!(
+        // Whoever locks several jobs locks them in the order of their numbers.
+        "with moved as (
+             select job.id, new.owner
+             from job join unnest($2::text[], $3::text[]) as new (host, owner) using (host)
+             where job.batch_id = $1 and job.state in ('pending', 'queued')
+             order by job.id for update of job)
+         update job set owner = moved.owner from moved where job.id = moved.id",
+        batch.0,
+        &hosts,
+        &owners
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// Hosts of a batch whose job is in this state.
 pub async fn hosts_in(
     conn: &mut PgConnection,

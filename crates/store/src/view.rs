@@ -74,8 +74,10 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
                 .collect(),
         })
         .collect();
+    let lacks_approval = batch.lacks_approval();
     let waiting = waiting(Facts {
         state: batch.state,
+        lacks_approval,
         rollout: &batch.plan.rollout,
         until: batch.until(),
         blocked_by: batch.blocked_by.as_deref(),
@@ -96,6 +98,7 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
         hosts,
         steps: steps.into_iter().map(|step| step.title).collect(),
         approvals,
+        lacks_approval,
         created_at: batch.created_at,
         expires_at: batch.expires_at,
         started_at: batch.started_at,

@@ -363,6 +363,12 @@ impl Database {
         keys.iter().filter(|one| one.starts_with(&format!("batch:{batch}:{key}"))).count()
     }
 
+    /// Waits until a notice of a batch, whose key goes on like this, is on its way.
+    pub async fn until_announced(&self, batch: i64, key: &str) {
+        let there = async || self.notices(batch, key).await > 0;
+        until(&format!("a notice {key} of batch {batch}"), there).await;
+    }
+
     /// Keys of what the bot has said in a batch's thread at the console.
     pub async fn said_in_the_thread(&self, batch: i64) -> Vec<String> {
         let query = "select key from console_message where bot and thread = (

@@ -5,10 +5,12 @@
 //! while the approver is in the right group.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::host::{HostName, fold};
 use super::human_duration;
 use super::principal::Principal;
 use super::workflow::{Digest, Risk};
@@ -287,6 +289,30 @@ pub fn tally(
         .find(|(_, decision)| decision.verdict == Verdict::Reject)
         .map(|(person, _)| person.login.clone());
     Tally { parts, rejected_by }
+}
+
+/// Cause for which an approval that was complete does not stand any more. Empty: somebody took it back.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ApprovalLoss {
+    /// Logins of people who approved and may not decide any more.
+    pub left: Vec<String>,
+    /// Hosts that have another owner than when they were approved.
+    pub moved: Vec<HostName>,
+}
+
+impl fmt::Display for ApprovalLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let left = (!self.left.is_empty())
+            .then(|| format!("{} approved and may not decide any more", self.left.join(", ")));
+        let has = if self.moved.len() == 1 { "has" } else { "have" };
+        let moved = (!self.moved.is_empty())
+            .then(|| format!("{} {has} another owner now", fold(&self.moved)));
+        let causes: Vec<String> = left.into_iter().chain(moved).collect();
+        match causes.is_empty() {
+            true => f.write_str("an approval was taken back"),
+            false => f.write_str(&causes.join("; ")),
+        }
+    }
 }
 
 #[cfg(test)]

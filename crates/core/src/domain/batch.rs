@@ -32,6 +32,8 @@ pub enum BatchEvent {
     AskApproval,
     /// All checks passed and policy needs no approval, or the quorum is reached.
     Approve,
+    /// The approval does not stand any more, and no work has begun.
+    AskAgain,
     Reject,
     Expire,
     Start,
@@ -66,7 +68,8 @@ pub fn next(state: BatchState, event: BatchEvent) -> Result<BatchState, IllegalB
         (S::Checking, E::Refuse) => S::Refused,
         (S::Checking, E::AskApproval) => S::AwaitingApproval,
         (S::Checking | S::AwaitingApproval, E::Approve) => S::Scheduled,
-        (S::AwaitingApproval, E::Reject) => S::Rejected,
+        (S::Scheduled | S::Running, E::AskAgain) => S::AwaitingApproval,
+        (S::AwaitingApproval | S::Scheduled, E::Reject) => S::Rejected,
         // The approval, or the start, came too late.
         (S::AwaitingApproval | S::Scheduled, E::Expire) => S::Expired,
         (S::Scheduled, E::Start) => S::Running,
@@ -158,10 +161,11 @@ impl FromStr for BatchState {
 mod tests {
     use super::*;
 
-    const EVENTS: [BatchEvent; 12] = [
+    const EVENTS: [BatchEvent; 13] = [
         BatchEvent::Refuse,
         BatchEvent::AskApproval,
         BatchEvent::Approve,
+        BatchEvent::AskAgain,
         BatchEvent::Reject,
         BatchEvent::Expire,
         BatchEvent::Start,
@@ -192,9 +196,12 @@ mod tests {
         awaiting_approval --Reject-> rejected
         awaiting_approval --Expire-> expired
         awaiting_approval --Cancel-> cancelled
+        scheduled --AskAgain-> awaiting_approval
+        scheduled --Reject-> rejected
         scheduled --Expire-> expired
         scheduled --Start-> running
         scheduled --Cancel-> cancelled
+        running --AskAgain-> awaiting_approval
         running --Pause-> paused
         running --Cancel-> cancelled
         running --Finish(AllSucceeded)-> succeeded

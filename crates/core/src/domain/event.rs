@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::approval::ApprovalLoss;
 use super::batch::BatchState;
 use super::host::HostName;
 use super::ids::BatchId;
@@ -55,10 +56,23 @@ pub enum EventBody {
         complete: bool,
         /// Set when the approval is complete and the batch does not start at once.
         waits: bool,
+        /// Set when a batch goes on that was paused since its approval did not stand any more.
+        #[serde(default)]
+        resumes: bool,
     },
     /// An approval was taken back before the batch began.
     ApprovalWithdrawn {
         by: String,
+        /// Set when it had been complete, so that the batch waits for approval again.
+        #[serde(default)]
+        waits: bool,
+    },
+    /// A complete approval does not stand any more, and the batch waits for approval again. Nothing was
+    /// done to its hosts.
+    ApprovalLost {
+        submitter: String,
+        #[serde(flatten)]
+        loss: ApprovalLoss,
     },
     Rejected {
         by: String,
@@ -213,4 +227,6 @@ pub enum PauseCause {
         /// Number of the wave, from 1.
         wave: i32,
     },
+    /// The approval does not stand any more: a new one resumes the batch.
+    ApprovalLost(ApprovalLoss),
 }

@@ -141,7 +141,8 @@ fn lines_of_event(event: &Event) -> Vec<DigestLine> {
         EventBody::Approved { by: person, complete, .. } => {
             DigestLine { detail: complete.then(|| "complete".to_owned()), ..by("approved", person) }
         }
-        EventBody::ApprovalWithdrawn { by: person } => by("approval_withdrawn", person),
+        EventBody::ApprovalWithdrawn { by: person, .. } => by("approval_withdrawn", person),
+        EventBody::ApprovalLost { submitter, .. } => by("approval_lost", submitter),
         EventBody::Rejected { by: person, reason } => {
             DigestLine { items: reason.iter().cloned().collect(), ..by("rejected", person) }
         }
@@ -157,9 +158,9 @@ fn lines_of_event(event: &Event) -> Vec<DigestLine> {
         EventBody::StartMissed { submitter, .. } => by("start_missed", submitter),
         EventBody::Paused { cause, .. } => match cause {
             PauseCause::Person { by: person } => by("paused", person),
-            PauseCause::FailureBudget { .. } | PauseCause::WaveEnded { .. } => {
-                line("paused", batch)
-            }
+            PauseCause::FailureBudget { .. }
+            | PauseCause::WaveEnded { .. }
+            | PauseCause::ApprovalLost(_) => line("paused", batch),
         },
         EventBody::Resumed { by: person } => by("resumed", person),
         EventBody::Cancelled { by: person, .. } => by("cancelled", person),

@@ -39,6 +39,9 @@ pub struct BatchView {
     /// Titles of the steps, in order.
     pub steps: Vec<String>,
     pub approvals: Vec<ApprovalView>,
+    /// Set for a paused batch that a new approval resumes.
+    #[serde(default)]
+    pub lacks_approval: bool,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]

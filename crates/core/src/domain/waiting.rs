@@ -54,6 +54,8 @@ pub enum Waiting {
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     pub state: BatchState,
+    /// Set for a paused batch that a new approval resumes.
+    pub lacks_approval: bool,
     pub rollout: &'a Rollout,
     /// Time that the batch waits for, if it is in the future.
     pub until: Option<OffsetDateTime>,
@@ -79,6 +81,7 @@ pub fn waiting(facts: Facts<'_>) -> Vec<Waiting> {
             })
             .into_iter()
             .collect(),
+        BatchState::Paused if facts.lacks_approval => vec![Waiting::Approval],
         BatchState::Paused if pending + pending_later + queued > 0 => {
             vec![Waiting::Paused { hosts: pending + pending_later + queued }]
         }
@@ -112,6 +115,7 @@ mod tests {
         let four = Rollout { max_concurrent: Some(4), ..Rollout::default() };
         let facts = Facts {
             state: BatchState::Running,
+            lacks_approval: false,
             rollout: &plain,
             until: None,
             blocked_by: None,
@@ -130,6 +134,7 @@ mod tests {
             (scheduled, vec![Waiting::Countdown { until }]),
             (Facts { rollout: &timed, ..scheduled }, vec![Waiting::Time { until }]),
             (state(BatchState::Paused), vec![Waiting::Paused { hosts: 8 }]),
+            (Facts { lacks_approval: true, ..state(BatchState::Paused) }, vec![Waiting::Approval]),
             (facts, vec![later.clone()]),
             (
                 Facts { until: Some(until), ..facts },
