@@ -31,7 +31,7 @@ CARGO_TEST := .ci/with-postgres cargo test --workspace --features failpoints --n
 test: install-test ## Run the tests, the long ones in a short form (8 minutes)
 	$(CARGO_TEST) --test-threads=$(TEST_THREADS)
 
-test-long: install-test ## Run the long tests: each fail-point, hundreds of races
+test-long: install-test ## Run the long tests: each fail-point, hundreds of races, the release before
 	$(CARGO_TEST) --test-threads=$(TEST_THREADS) --ignored
 
 bench: bench-fleet bench-slack ## Measure everything that has a budget

@@ -17,6 +17,7 @@ alter table job
     add column takeovers integer not null default 0,
     add column step_began_at timestamptz,
     add column wake_at timestamptz,
+    add column acts_skipped boolean not null default false,
     drop constraint job_state_is_known,
     add constraint job_state_is_known check (state in (
         'pending', 'queued', 'running', 'waiting', 'succeeded', 'failed',
@@ -38,6 +39,16 @@ comment on column job.step_began_at is
     'When the step to do next was first taken up; its deadline counts from here, whoever works on it. '
     'Null: nobody has taken it up.';
 comment on column job.wake_at is 'Until when a waiting job waits; null on all others.';
+
+comment on column job.acts_skipped is
+    'Acts of its plan were left out because the batch was cancelled; its host was brought to a safe end.';
+
+alter table batch add column begun_at timestamptz;
+update batch set begun_at = started_at
+where exists (select from job join attempt on job_id = job.id where batch_id = batch.id);
+comment on column batch.begun_at is
+    'When the first intent of an act on one of its hosts was written; null: nothing was done yet, and its '
+    'approval can be taken back.';
 
 drop index job_exclusive_claim;
 create unique index job_exclusive_claim on job (host)

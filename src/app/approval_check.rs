@@ -236,7 +236,7 @@ mod tests {
         from unnest(array['web01', 'web02']) as host"#;
     const LEASED: &str = "update job set state = 'running' where host = 'web01'";
     const BEGUN: &str = "update job set state = 'succeeded' where host = 'web01';
-        insert into attempt (job_id, step, try, epoch, worker) values (1, 0, 1, 1, 'w')";
+        update batch set begun_at = now()";
 
     /// What becomes of it when its approval is lost.
     async fn lost(pool: &PgPool, before: &'static str) -> (LostApproval, Vec<String>) {

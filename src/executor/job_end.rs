@@ -48,6 +48,7 @@ pub async fn end_unreadable(hold: Hold, why: &str) {
         }),
         job_state: after(event),
         step: hold.leased.step,
+        acts_skipped: false,
         wake_in: None,
         maybe_down: false,
     };
@@ -63,6 +64,7 @@ pub async fn end_later(hold: Hold) {
         attempt: None,
         job_state: after(JobEvent::Park),
         step: hold.leased.step,
+        acts_skipped: false,
         wake_in: Some(LATER),
         maybe_down: false,
     };
@@ -100,6 +102,7 @@ impl Run {
             attempt,
             job_state,
             step,
+            acts_skipped: self.acts_skipped,
             wake_in: None,
             maybe_down: ended_early && self.plan.leaves_down(step),
         }

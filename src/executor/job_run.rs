@@ -13,7 +13,7 @@ use super::hold::Hold;
 use super::job_end::{End, end_unreadable};
 use crate::bmc::Permit;
 use crate::failpoint::{Point, reach};
-use crate::step::{self, Progress, Step, StepContext, StepError, sight};
+use crate::step::{self, Step, StepContext, StepError, StepState, sight};
 use metalbot_core::domain::course::{
     self, ACT_LIFETIME, Happened, JobFacts, Sight, StepEffect, Then, Why,
 };
@@ -37,7 +37,7 @@ const MAX_TAKEOVERS: u32 = 5;
 
 /// What all jobs of a worker share.
 #[derive(Clone)]
-pub struct Shared {
+pub struct WorkerContext {
     pub executor: Executor,
     /// Calls of BMCs that may be under way.
     pub calls: Arc<Semaphore>,
@@ -45,7 +45,7 @@ pub struct Shared {
 }
 
 /// Works on a job until it ends, is parked, or is another worker's.
-pub async fn run_job(shared: Shared, plan: Arc<Plan>, hold: Hold) {
+pub async fn run_job(shared: WorkerContext, plan: Arc<Plan>, hold: Hold) {
     let name = hold.leased.host.clone();
     if hold.leased.step >= plan.steps.len() {
         return end_unreadable(hold, "it has fewer steps than were done").await;
@@ -65,7 +65,7 @@ pub async fn run_job(shared: Shared, plan: Arc<Plan>, hold: Hold) {
 }
 
 pub(super) struct Run {
-    pub(super) shared: Shared,
+    pub(super) shared: WorkerContext,
     pub(super) plan: Arc<Plan>,
     pub(super) hold: Hold,
     /// Index of the step to do next.
@@ -92,11 +92,11 @@ pub(super) struct Run {
     /// Why a step was left out that only looks.
     unseen: Option<StepError>,
     /// Acts were left out because the batch was cancelled.
-    left_out: bool,
+    pub(super) acts_skipped: bool,
 }
 
 impl Run {
-    fn new(shared: Shared, plan: Arc<Plan>, hold: Hold) -> Run {
+    fn new(shared: WorkerContext, plan: Arc<Plan>, hold: Hold) -> Run {
         let Leased { step: at, step_age, tries, touched, .. } = hold.leased;
         let open = hold.leased.open_attempt.is_some();
         let planned = &plan.steps[at];
@@ -121,7 +121,7 @@ impl Run {
             error: open.then(lost),
             looked: None,
             unseen: None,
-            left_out: false,
+            acts_skipped: hold.leased.acts_skipped,
             shared,
             plan,
             hold,
@@ -290,7 +290,7 @@ impl Run {
             _ => Happened::Begun(sight(&said)),
         };
         match said {
-            Ok(Progress::Wait { look_in }) => self.look_in = look_in,
+            Ok(StepState::Wait { look_in }) => self.look_in = look_in,
             Ok(_) => {}
             Err(error) => self.error = Some(error),
         }
@@ -306,7 +306,7 @@ impl Run {
         };
         let happened = Happened::Looked(sight(&said));
         match said {
-            Ok(Progress::Wait { look_in }) => (self.look_in, self.looks) = (look_in, 0),
+            Ok(StepState::Wait { look_in }) => (self.look_in, self.looks) = (look_in, 0),
             Ok(_) => {}
             Err(error) => self.looked = Some(error),
         }
@@ -332,7 +332,7 @@ impl Run {
         let Some(planned) = self.plan.steps.get(next) else {
             return Ok(Some(match self.unseen.take() {
                 Some(error) => End::Failed(error),
-                None if self.left_out => End::Stopped,
+                None if self.acts_skipped => End::Stopped,
                 None => End::Succeeded,
             }));
         };
@@ -353,7 +353,7 @@ impl Run {
     async fn skip(&mut self) -> Result<Option<End>, Why> {
         match self.step.effect() {
             StepEffect::Reads => self.unseen = self.error.take(),
-            StepEffect::Repeatable | StepEffect::Once => self.left_out = true,
+            StepEffect::Repeatable | StepEffect::Once => self.acts_skipped = true,
         }
         self.advance(AttemptOutcome::Failed).await
     }

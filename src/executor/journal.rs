@@ -298,6 +298,7 @@ mod tests {
             }),
             job_state: JobState::Failed,
             step: 0,
+            acts_skipped: false,
             wake_in: None,
             maybe_down: false,
         }

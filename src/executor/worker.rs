@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Executor;
 use super::hold::{Hold, Holds};
 use super::job_end::{end_later, end_unreadable};
-use super::job_run::{Shared, run_job};
+use super::job_run::{WorkerContext, run_job};
 use super::journal::Journal;
 use crate::failpoint::{Point, reach};
 use crate::runtime::notifier::Notifier;
@@ -46,7 +46,7 @@ pub async fn run_worker(executor: Executor, notifier: Arc<Notifier>, stop: Cance
         Journal::start(executor.pool.clone(), executor.worker.clone(), Arc::clone(&notifier));
     let beats = tokio::spawn(run_beats(executor.clone(), holds.clone(), Arc::clone(&notifier)));
     let calls = Arc::new(Semaphore::new(executor.limits.max_in_flight));
-    let shared = Shared { executor: executor.clone(), calls, draining: stop.clone() };
+    let shared = WorkerContext { executor: executor.clone(), calls, draining: stop.clone() };
     let mut taking = Taking { shared, journal, holds: holds.clone(), plans: HashMap::new() };
     let mut tasks = JoinSet::new();
     while !stop.is_cancelled() {
@@ -102,7 +102,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 
 /// Takes jobs and starts their tasks.
 struct Taking {
-    shared: Shared,
+    shared: WorkerContext,
     journal: Journal,
     holds: Holds,
     plans: HashMap<BatchId, Arc<Plan>>,

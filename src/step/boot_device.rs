@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Progress, Step, StepContext, StepError};
+use super::{Step, StepContext, StepError, StepState};
 use crate::bmc::{BootOverride, BootSelector, Permit, boot_selector};
 use metalbot_core::domain::course::StepEffect;
 use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
@@ -26,7 +26,7 @@ impl Step for SetBootDevice {
         &self,
         cx: StepContext<'_>,
         permit: &Arc<dyn Permit>,
-    ) -> Result<Progress, StepError> {
+    ) -> Result<StepState, StepError> {
         let wanted = BootOverride {
             device: boot_selector(self.device),
             efi: self.efi,
@@ -35,7 +35,7 @@ impl Step for SetBootDevice {
         cx.bmc.set_boot_device(cx.host, wanted, permit).await?;
         let set = cx.bmc.boot_device(cx.host).await?.map_or(BootSelector::None, |boot| boot.device);
         if set == wanted.device {
-            return Ok(Progress::Done);
+            return Ok(StepState::Done);
         }
         Err(StepError {
             class: ErrorClass::Rejected,
@@ -44,7 +44,7 @@ impl Step for SetBootDevice {
         })
     }
 
-    async fn look(&self, _: StepContext<'_>) -> Result<Progress, StepError> {
-        Ok(Progress::Undecidable)
+    async fn look(&self, _: StepContext<'_>) -> Result<StepState, StepError> {
+        Ok(StepState::Undecidable)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Progress, Step, StepContext, StepError};
+use super::{Step, StepContext, StepError, StepState};
 use crate::bmc::Permit;
 use metalbot_core::domain::course::StepEffect;
 
@@ -23,13 +23,13 @@ impl Step for Identify {
         &self,
         cx: StepContext<'_>,
         permit: &Arc<dyn Permit>,
-    ) -> Result<Progress, StepError> {
+    ) -> Result<StepState, StepError> {
         let lit = Duration::from_secs(self.seconds.into());
         cx.bmc.identify(cx.host, lit, permit).await?;
-        Ok(Progress::Done)
+        Ok(StepState::Done)
     }
 
-    async fn look(&self, _: StepContext<'_>) -> Result<Progress, StepError> {
-        Ok(Progress::Undecidable)
+    async fn look(&self, _: StepContext<'_>) -> Result<StepState, StepError> {
+        Ok(StepState::Undecidable)
     }
 }

@@ -32,7 +32,7 @@ pub struct StepContext<'a> {
 
 /// What a step says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Progress {
+pub enum StepState {
     Done,
     /// It did not happen.
     NotDone,
@@ -68,12 +68,12 @@ impl From<StepError> for HostError {
 }
 
 /// What is known of a step, for the decision on what follows.
-pub fn sight(said: &Result<Progress, StepError>) -> Sight {
+pub fn sight(said: &Result<StepState, StepError>) -> Sight {
     match said {
-        Ok(Progress::Done) => Sight::Done,
-        Ok(Progress::NotDone) => Sight::NotDone,
-        Ok(Progress::Wait { .. }) => Sight::Waits,
-        Ok(Progress::Undecidable) => Sight::Undecidable,
+        Ok(StepState::Done) => Sight::Done,
+        Ok(StepState::NotDone) => Sight::NotDone,
+        Ok(StepState::Wait { .. }) => Sight::Waits,
+        Ok(StepState::Undecidable) => Sight::Undecidable,
         Err(error) => Sight::Failed(error.class),
     }
 }
@@ -88,10 +88,10 @@ pub trait Step: Send + Sync {
         &self,
         cx: StepContext<'_>,
         permit: &Arc<dyn Permit>,
-    ) -> Result<Progress, StepError>;
+    ) -> Result<StepState, StepError>;
 
     /// Looks whether what was begun is done. Never acts.
-    async fn look(&self, cx: StepContext<'_>) -> Result<Progress, StepError>;
+    async fn look(&self, cx: StepContext<'_>) -> Result<StepState, StepError>;
 }
 
 /// Returns the step that a plan asks for.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Progress, Step, StepContext, StepError};
+use super::{Step, StepContext, StepError, StepState};
 use crate::bmc::{Permit, Power};
 use metalbot_core::domain::course::StepEffect;
 use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
@@ -27,11 +27,11 @@ impl Step for SetPower {
         &self,
         cx: StepContext<'_>,
         permit: &Arc<dyn Permit>,
-    ) -> Result<Progress, StepError> {
+    ) -> Result<StepState, StepError> {
         let state = cx.bmc.power(cx.host).await?;
         let send = match (self.to, state) {
             (PowerTo::On, Power::On) | (PowerTo::Off | PowerTo::Soft, Power::Off) => {
-                return Ok(Progress::Done);
+                return Ok(StepState::Done);
             }
             // BMCs refuse to cycle a host that is off (completion code 0xD5); what is wanted is on.
             (PowerTo::Cycle, Power::Off) => PowerTo::On,
@@ -45,16 +45,18 @@ impl Step for SetPower {
             (to, _) => to,
         };
         cx.bmc.set_power(cx.host, send, permit).await?;
-        Ok(Progress::Done)
+        Ok(StepState::Done)
     }
 
-    async fn look(&self, cx: StepContext<'_>) -> Result<Progress, StepError> {
+    async fn look(&self, cx: StepContext<'_>) -> Result<StepState, StepError> {
         let state = cx.bmc.power(cx.host).await?;
         Ok(match (self.to, state) {
-            (PowerTo::On, Power::On) | (PowerTo::Off | PowerTo::Soft, Power::Off) => Progress::Done,
-            (PowerTo::On | PowerTo::Off, _) => Progress::NotDone,
+            (PowerTo::On, Power::On) | (PowerTo::Off | PowerTo::Soft, Power::Off) => {
+                StepState::Done
+            }
+            (PowerTo::On | PowerTo::Off, _) => StepState::NotDone,
             // It may be shutting down. A cycled host looks the same before and after.
-            (PowerTo::Soft | PowerTo::Cycle | PowerTo::Reset, _) => Progress::Undecidable,
+            (PowerTo::Soft | PowerTo::Cycle | PowerTo::Reset, _) => StepState::Undecidable,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Progress, Step, StepContext, StepError};
+use super::{Step, StepContext, StepError, StepState};
 use crate::bmc::{Permit, Power};
 use metalbot_core::domain::course::StepEffect;
 use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
@@ -25,17 +25,21 @@ impl Step for WaitPower {
         StepEffect::Reads
     }
 
-    async fn begin(&self, cx: StepContext<'_>, _: &Arc<dyn Permit>) -> Result<Progress, StepError> {
+    async fn begin(
+        &self,
+        cx: StepContext<'_>,
+        _: &Arc<dyn Permit>,
+    ) -> Result<StepState, StepError> {
         self.look(cx).await
     }
 
-    async fn look(&self, cx: StepContext<'_>) -> Result<Progress, StepError> {
+    async fn look(&self, cx: StepContext<'_>) -> Result<StepState, StepError> {
         let wanted = match self.is {
             PowerIs::On => Power::On,
             PowerIs::Off => Power::Off,
         };
         let late = match cx.bmc.power(cx.host).await {
-            Ok(state) if state == wanted => return Ok(Progress::Done),
+            Ok(state) if state == wanted => return Ok(StepState::Done),
             Ok(state) => StepError {
                 class: ErrorClass::Rejected,
                 kind: ErrorKind::PowerState,
@@ -47,13 +51,13 @@ impl Step for WaitPower {
         };
         if cx.left.is_zero() {
             return match self.on_deadline {
-                OnDeadline::Continue => Ok(Progress::Done),
+                OnDeadline::Continue => Ok(StepState::Done),
                 OnDeadline::Fail => Err(late),
             };
         }
         // Each wait is half as long as all before, so that it is never late by more than that.
         let look_in = (cx.age / 2).clamp(FIRST_WAIT, LONGEST_WAIT).min(cx.left);
-        Ok(Progress::Wait { look_in })
+        Ok(StepState::Wait { look_in })
     }
 }
 

@@ -17,6 +17,7 @@ mod notices;
 mod outage;
 mod overlap;
 mod preflight;
+mod previous_release;
 mod rollout;
 mod slack_app;
 mod slack_channels;

@@ -32,9 +32,11 @@ struct DataMove {
 ///     expected: &["a alice", "b bob"],
 /// }
 /// ```
-const DATA_MOVES: &[DataMove] = &[DataMove {
-    version: 20261201000018,
-    before: "insert into batch (action, risk, plan, digest, submitter, state, requirements, origin,
+const DATA_MOVES: &[DataMove] = &[
+    DataMove {
+        version: 20261201000018,
+        before:
+            "insert into batch (action, risk, plan, digest, submitter, state, requirements, origin,
                  platform, channel)
              values ('reboot', 'disruptive', '{}', sha256(''), 'alice', 'running', '[]',
                  jsonb_build_object('origin', 'reclaim'), 'console', 'metal');
@@ -43,14 +45,19 @@ const DATA_MOVES: &[DataMove] = &[DataMove {
              values (1, 'web01', 'web', 'fra1', 'r1', 's1', '10.0.0.1', 'default', 0, 'running');
              insert into attempt (job_id, step, try, epoch, worker, outcome, outcome_at, acted)
              values (1, 0, 1, 1, 'a', 'failed', now(), false), (1, 0, 2, 1, 'a', null, null, null)",
-    query: "select try || ' ' || acted from attempt order by try",
-    expected: &["1 false", "2 true"],
-}, DataMove {
-    version: 20261201000020,
-    before: "select 1",
-    query: "select readable_from::text from schema_range",
-    expected: &["20261201000020"],
-}];
+        query: "select try || ' ' || acted || ' ' || (batch.begun_at is not distinct from
+                    batch.started_at)
+                from attempt join job on job.id = job_id join batch on batch.id = batch_id
+                order by try",
+        expected: &["1 false true", "2 true true"],
+    },
+    DataMove {
+        version: 20261201000020,
+        before: "select 1",
+        query: "select readable_from::text from schema_range",
+        expected: &["20261201000020"],
+    },
+];
 
 #[tokio::test]
 async fn every_migration_that_moves_data_is_tested_with_rows() {

@@ -46,13 +46,9 @@ async fn set_expiry(
 
 /// Returns whether work on a host of a batch has begun. The batch must be locked.
 pub async fn has_begun(tx: &mut PgTransaction<'_>, id: BatchId) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"select exists (select from attempt join job on job.id = attempt.job_id
-                          where job.batch_id = $1) as "begun!""#,
-        id.0
-    )
-    .fetch_one(&mut **tx)
-    .await
+    sqlx::query_scalar!(r#"select begun_at is not null as "begun!" from batch where id = $1"#, id.0)
+        .fetch_one(&mut **tx)
+        .await
 }
 
 /// Stores that the approval of a locked batch was found to stand for the hosts of its open wave.

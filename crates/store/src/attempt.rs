@@ -68,6 +68,8 @@ pub struct OutcomeRow {
     pub job_state: JobState,
     /// Index of the step to do next.
     pub step: usize,
+    /// Set once acts of the plan were left out because the batch was cancelled.
+    pub acts_skipped: bool,
     /// How long a job waits that is [`JobState::Waiting`].
     pub wake_in: Option<Duration>,
     /// Set when the job failed in the middle, so that its host may be down.
@@ -100,6 +102,19 @@ pub async fn write_intents(
     let steps: Vec<i32> = intents.iter().map(|i| i32::try_from(i.step).unwrap_or(0)).collect();
     let tries: Vec<i32> = intents.iter().map(|intent| intent.try_number.cast_signed()).collect();
     let finishing: Vec<bool> = intents.iter().map(|intent| intent.finishing).collect();
+    let mut tx = pool.begin().await?;
+    // A batch begins under its row's lock, as its approval is taken back: one of them is first.
+    sqlx::query!(
+        "with begins as (
+             select batch.id from batch
+             where begun_at is null and state = 'running' and id in (
+                 select batch_id from job where job.id = any($1))
+             order by id for no key update)
+         update batch set begun_at = now() from begins where batch.id = begins.id",
+        &jobs
+    )
+    .execute(&mut *tx)
+    .await?;
     // The lock for share keeps a takeover waiting until the intent is there for it to see. Whoever locks
     // several jobs locks them in the order of their numbers. An intent whose answer was lost is void,
     // and is the row of the next one under the same lease.
@@ -137,8 +152,9 @@ pub async fn write_intents(
         &tries,
         &finishing
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *tx)
     .await?;
+    tx.commit().await?;
     Ok(answers
         .into_iter()
         .map(|row| {
@@ -165,6 +181,7 @@ pub async fn write_outcomes(
     let wakes: Vec<Option<f64>> =
         outcomes.iter().map(|o| o.wake_in.map(|wait| wait.as_secs_f64())).collect();
     let ended: Vec<bool> = outcomes.iter().map(|o| o.job_state.is_ended()).collect();
+    let acts_skipped: Vec<bool> = outcomes.iter().map(|o| o.acts_skipped).collect();
     let maybe_down: Vec<bool> = outcomes.iter().map(|o| o.maybe_down).collect();
     let ends = || outcomes.iter().map(|o| o.attempt.as_ref());
     let results: Vec<Option<String>> =
@@ -184,9 +201,9 @@ pub async fn write_outcomes(
         r#"with reported as (
                select * from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::int[],
                    $7::float8[], $8::bool[], $9::bool[], $10::text[], $11::int[], $12::int[],
-                   $13::float8[], $14::bool[], $15::text[], $16::text[])
+                   $13::float8[], $14::bool[], $15::text[], $16::text[], $17::bool[])
                as r (job_id, epoch, fence, state, step, wake_in, ended, maybe_down, outcome,
-                   tried_step, try, began_ago, acted, error_kind, error)),
+                   tried_step, try, began_ago, acted, error_kind, error, acts_skipped)),
            mine as (
                select reported.*, job.step as step_before from job
                join reported on job.id = reported.job_id and job.epoch = reported.epoch
@@ -220,6 +237,7 @@ pub async fn write_outcomes(
                step_began_at = case when mine.state <> 'pending' then
                    case when mine.step = mine.step_before then job.step_began_at else now() end end,
                takeovers = case when mine.outcome is null then job.takeovers else 0 end,
+               acts_skipped = mine.acts_skipped,
                maybe_down = mine.maybe_down,
                ended_at = case when mine.ended then now() end
            from mine
@@ -241,7 +259,8 @@ pub async fn write_outcomes(
         &began as _,
         &acted as _,
         &kinds as _,
-        &messages as _
+        &messages as _,
+        &acts_skipped
     )
     .fetch_all(&mut *tx)
     .await?;

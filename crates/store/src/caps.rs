@@ -122,6 +122,7 @@ mod tests {
                 attempt: None,
                 job_state,
                 step: 0,
+                acts_skipped: false,
                 wake_in: None,
                 maybe_down,
             })

@@ -18,6 +18,7 @@ use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_core::domain::host::{BmcEndpoint, HostName};
 use metalbot_core::domain::ids::{BatchId, Epoch, JobId, LeaseId};
 use metalbot_core::domain::principal::Actor;
+use metalbot_core::domain::workflow::PLAN_VERSION;
 
 /// A job that this worker may work on.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct Leased {
     pub tries: u32,
     /// Set when something was, or may have been, done to the host, by an attempt that has ended.
     pub touched: bool,
+    /// Acts of the plan were left out because the batch was cancelled.
+    pub acts_skipped: bool,
     /// How often the job was taken over from a worker that was gone since it last came forward.
     pub takeovers: u32,
     /// Its BMC when the batch was submitted.
@@ -58,6 +61,7 @@ struct Row {
     fence: i64,
     step: i32,
     step_age: f64,
+    acts_skipped: bool,
     takeovers: i32,
     taken_over: bool,
     bmc_address: String,
@@ -68,6 +72,8 @@ struct Row {
 /// queued ones of running batches, as many of each batch, so that a huge batch does not starve a small
 /// one. Where there is room for jobs of some batches only, chance decides which: any order would prefer
 /// some.
+///
+/// Plans of a newer version than this one understands are left to newer processes.
 ///
 /// `held` are the jobs that this worker works on. What the database says it has besides was leased by a
 /// statement that this worker had given up, or lost by a task of it, and is freed.
@@ -142,6 +148,7 @@ pub async fn take(
                 step_age: Duration::from_secs_f64(row.step_age.max(0.0)),
                 tries: u32::try_from(tries).unwrap_or(u32::MAX),
                 touched,
+                acts_skipped: row.acts_skipped,
                 takeovers: u32::try_from(row.takeovers).unwrap_or(u32::MAX),
                 bmc: BmcEndpoint { address: row.bmc_address, credentials: row.bmc_credentials },
                 open_attempt: open,
@@ -186,13 +193,16 @@ async fn take_some(
     sqlx::query_as!(
         Row,
         r#"with orphaned as (
-               select id from job where state = 'running' and worker is null
-               order by id limit $2 for update skip locked),
+               select job.id from job join batch on batch.id = job.batch_id
+               where job.state = 'running' and job.worker is null and batch.plan_version <= $4
+               order by job.id limit $2 for update of job skip locked),
            due as (
-               select id from job where state = 'waiting' and wake_at <= now()
-               order by wake_at limit $2 for update skip locked),
+               select job.id from job join batch on batch.id = job.batch_id
+               where job.state = 'waiting' and job.wake_at <= now() and batch.plan_version <= $4
+               order by job.wake_at limit $2 for update of job skip locked),
            turn as (
-               select id from batch where state = 'running' order by random() limit $2),
+               select id from batch where state = 'running' and plan_version <= $4
+               order by random() limit case when $3 then $2 end),
            share as (
                select case when $3 then greatest(1, $2 / greatest(1, count(*))) else $2 end as jobs
                from turn),
@@ -215,11 +225,12 @@ async fn take_some(
            from picked where job.id = picked.id
            returning job.id, job.batch_id, job.host, job.epoch, job.fence, job.step,
                extract(epoch from now() - job.step_began_at)::float8 as "step_age!",
-               job.takeovers, picked.taken_over as "taken_over!", job.bmc_address,
+               job.acts_skipped, job.takeovers, picked.taken_over as "taken_over!", job.bmc_address,
                job.bmc_credentials"#,
         worker,
         limit,
-        even
+        even,
+        i32::from(PLAN_VERSION)
     )
     .fetch_all(conn)
     .await
@@ -381,13 +392,14 @@ mod tests {
             attempt: Some(AttemptEnd {
                 step: leased.step,
                 try_number: 1,
-                began_ago: Duration::from_secs(3),
+                began_ago: Duration::ZERO,
                 outcome: AttemptOutcome::Failed,
                 acted,
                 error: Some(HostError::new(ErrorKind::BmcUnreachable, "silent")),
             }),
             job_state,
             step: leased.step,
+            acts_skipped: false,
             wake_in: (job_state == JobState::Waiting).then_some(Duration::ZERO),
             maybe_down: false,
         }
@@ -500,6 +512,7 @@ mod tests {
         let leased = take_one(&pool, "a").await.expect("it is queued");
         let parked = OutcomeRow {
             attempt: None,
+            acts_skipped: false,
             wake_in: Some(LONG),
             ..ended(&leased, JobState::Waiting, false)
         };

@@ -3,7 +3,7 @@
 //! Invariant: no process outlives its test, not even one that panics.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -21,10 +21,19 @@ impl Site {
 
     /// The same, to die at a fail-point.
     pub async fn serve_until(&self, failpoint: Option<&str>) -> Process {
+        let mut command = self.command(&["serve"]);
+        command.envs(failpoint.map(|point| ("METALBOT_FAILPOINT", point)));
+        self.run(command).await
+    }
+
+    /// Starts `serve` of another release, by its program.
+    pub async fn serve_release(&self, program: &Path) -> Process {
+        self.run(self.command_of(program, &["serve"])).await
+    }
+
+    async fn run(&self, mut command: Command) -> Process {
         let log = self.log_of(self.processes.fetch_add(1, Ordering::Relaxed));
-        let child = self
-            .command(&["serve"])
-            .envs(failpoint.map(|point| ("METALBOT_FAILPOINT", point)))
+        let child = command
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
             .spawn()
@@ -36,7 +45,11 @@ impl Site {
 
     /// `metalbot` with the site's configuration.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_metalbot"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_metalbot")), args)
+    }
+
+    fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(args)
             .env("METALBOT_CONFIG", self.config_file())

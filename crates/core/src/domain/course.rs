@@ -153,57 +153,57 @@ pub enum Then {
 
 /// Decides what a worker does next. Every combination has an answer.
 pub fn next(facts: JobFacts, happened: Happened) -> Then {
-    use Then as D;
+    use Then as T;
     let acts = facts.effect != StepEffect::Reads;
     match happened {
         Happened::Turned => match facts.stop {
-            Stop::Paused | Stop::Cancelled if !facts.touched => D::Back,
-            Stop::Cancelled if acts && !facts.finishing => D::Skip,
-            _ => D::Begin,
+            Stop::Paused | Stop::Cancelled if !facts.touched => T::Back,
+            Stop::Cancelled if acts && !facts.finishing => T::Skip,
+            _ => T::Begin,
         },
-        Happened::Begun(Sight::Done) | Happened::Looked(Sight::Done) => D::Advance,
-        Happened::Begun(Sight::Waits) | Happened::Looked(Sight::Waits) => D::Wait,
+        Happened::Begun(Sight::Done) | Happened::Looked(Sight::Done) => T::Advance,
+        Happened::Begun(Sight::Waits) | Happened::Looked(Sight::Waits) => T::Wait,
         Happened::Begun(Sight::NotDone) => again(facts),
         Happened::Begun(Sight::Undecidable) | Happened::Looked(Sight::Undecidable)
             if facts.effect == StepEffect::Once =>
         {
-            D::Quarantine
+            T::Quarantine
         }
         // A crash of ours is not a failure of the host.
-        Happened::Looked(Sight::NotDone | Sight::Undecidable) if facts.inherited => D::Anew,
+        Happened::Looked(Sight::NotDone | Sight::Undecidable) if facts.inherited => T::Anew,
         Happened::Looked(Sight::NotDone | Sight::Undecidable)
         | Happened::Begun(Sight::Undecidable) => again(facts),
-        Happened::Begun(Sight::Failed(ErrorClass::Unknown)) if acts => D::Look,
+        Happened::Begun(Sight::Failed(ErrorClass::Unknown)) if acts => T::Look,
         Happened::Begun(Sight::Failed(ErrorClass::Rejected)) => failed(facts),
         Happened::Begun(Sight::Failed(_)) => again(facts),
         Happened::Looked(Sight::Failed(ErrorClass::Transient | ErrorClass::Unknown))
             if facts.looks_left =>
         {
-            D::Look
+            T::Look
         }
         Happened::Looked(Sight::Failed(_)) => {
             if acts {
-                D::Quarantine
+                T::Quarantine
             } else {
                 failed(facts)
             }
         }
-        Happened::Refused(Why::Lost) => D::Leave,
-        Happened::Refused(Why::Draining) => D::HandOver,
-        Happened::Refused(Why::Late) if facts.time_left => D::Anew,
+        Happened::Refused(Why::Lost) => T::Leave,
+        Happened::Refused(Why::Draining) => T::HandOver,
+        Happened::Refused(Why::Late) if facts.time_left => T::Anew,
         Happened::Refused(Why::Late) => failed(facts),
         Happened::Refused(Why::Stopped) => {
             if facts.touched {
-                D::Skip
+                T::Skip
             } else {
-                D::Back
+                T::Back
             }
         }
         Happened::Refused(Why::Changed | Why::Refused) => {
             if facts.touched {
-                D::Quarantine
+                T::Quarantine
             } else {
-                D::Fail
+                T::Fail
             }
         }
     }
