@@ -112,6 +112,7 @@ impl Config {
         // A lease is renewed a few times before it ends; shorter ones would end under load.
         let seconds = Duration::from_secs;
         let durations = [
+            ("database.statement_timeout", self.database.statement_timeout, seconds(1)),
             ("database.retention", self.database.retention, seconds(86_400)),
             ("executor.lease_duration", self.executor.lease_duration, seconds(2)),
             ("ipmi.timeout", self.ipmi.timeout, Duration::from_millis(10)),

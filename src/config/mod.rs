@@ -117,6 +117,10 @@ pub struct DatabaseConfig {
     url_env: Option<String>,
     /// Connections of this process's pool.
     pub max_connections: u32,
+    /// Time after which the server gives a statement up; after twice that a process gives up a
+    /// server that does not answer.
+    #[serde(with = "human_duration")]
+    pub statement_timeout: Duration,
     /// Age at which finished deliveries and notices are deleted. Batches and the audit stay.
     #[serde(with = "human_duration")]
     pub retention: Duration,
@@ -124,8 +128,14 @@ pub struct DatabaseConfig {
 
 impl Default for DatabaseConfig {
     fn default() -> Self {
-        let retention = Duration::from_secs(90 * 86_400);
-        DatabaseConfig { url: None, url_file: None, url_env: None, max_connections: 20, retention }
+        DatabaseConfig {
+            url: None,
+            url_file: None,
+            url_env: None,
+            max_connections: 20,
+            statement_timeout: Duration::from_secs(30),
+            retention: Duration::from_secs(90 * 86_400),
+        }
     }
 }
 

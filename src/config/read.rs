@@ -390,6 +390,10 @@ mod tests {
             ("executor.max_in_flight = 0", "executor.max_in_flight: must be at least 1"),
             ("executor.lease_duration = \"1s\"", "executor.lease_duration: must be at least 2s"),
             ("database.retention = \"1h\"", "database.retention: must be at least 1day"),
+            (
+                "database.statement_timeout = \"9ms\"",
+                "database.statement_timeout: must be at least 1s",
+            ),
             ("database.max_connections = 0", "database.max_connections: must be at least 1"),
             ("limits.max_hosts = 0", "limits.max_hosts: must be at least 1"),
             ("http.public_url = \"metal\"", "http.public_url: must begin with http"),

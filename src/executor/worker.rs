@@ -22,7 +22,7 @@ use crate::telemetry;
 use metalbot_core::domain::ids::{BatchId, JobId};
 use metalbot_core::domain::workflow::Plan;
 use metalbot_store::notifier::Topic;
-use metalbot_store::{batch, lease};
+use metalbot_store::{answered_by, batch, lease};
 
 /// Period of the worker when nothing wakes it.
 const POLL: Duration = Duration::from_millis(500);
@@ -186,15 +186,4 @@ async fn run_beats(executor: Executor, holds: Holds, notifier: Arc<Notifier>) {
 /// nor a person's stop.
 fn patience(executor: &Executor) -> Duration {
     executor.limits.lease / 3
-}
-
-/// Gives an answer of the database up at the deadline. One that needs no waiting is there even later.
-async fn answered_by<T>(
-    deadline: Instant,
-    answer: impl Future<Output = sqlx::Result<T>>,
-) -> sqlx::Result<T> {
-    tokio::time::timeout_at(deadline, answer).await.unwrap_or_else(|_| {
-        let late = "the database has not answered in time";
-        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, late)))
-    })
 }

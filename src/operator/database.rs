@@ -6,7 +6,7 @@ use sqlx::PgPool;
 
 use crate::config::Config;
 use crate::runtime::database::Database;
-use metalbot_store as store;
+use metalbot_store::{self as store, PoolRole};
 
 /// Connections of one command.
 const CONNECTIONS: u32 = 2;
@@ -23,7 +23,7 @@ impl OpenDatabase {
     pub async fn open(file: &Path) -> anyhow::Result<OpenDatabase> {
         let config = Config::load(file)?;
         let database = Database::open(config.database.url(), &config.state_dir).await?;
-        let pool = store::connect_lazy(&database.url, CONNECTIONS)?;
+        let pool = store::connect_lazy(&database.url, CONNECTIONS, PoolRole::Maintenance)?;
         Ok(OpenDatabase { config, pool, database })
     }
 

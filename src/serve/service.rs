@@ -20,7 +20,7 @@ use crate::executor::worker;
 use crate::runtime::notifier::{Notifier, run_listener};
 use crate::runtime::task::{TaskRunner, run_task};
 use crate::web::ConsoleState;
-use metalbot_store::{self as store, task_lease};
+use metalbot_store::{self as store, PoolRole, task_lease};
 
 /// Interval of checks for a changed inventory file.
 const RELOAD_PERIOD: Duration = Duration::from_secs(1);
@@ -63,9 +63,11 @@ impl Service {
         roles: Roles,
         options: StartOptions,
     ) -> anyhow::Result<Service> {
-        let pool = store::connect_lazy(database_url, config.database.max_connections)?;
+        let statement_timeout = config.database.statement_timeout;
+        let role = PoolRole::Service { statement_timeout };
+        let pool = store::connect_lazy(database_url, config.database.max_connections, role)?;
         let site = SiteParts::new(config, pool.clone())?;
-        store::schema::migrate(&pool).await?;
+        migrate(database_url).await?;
         let mut service = Service {
             address: None,
             pool,
@@ -136,6 +138,14 @@ impl Service {
             None => std::future::pending().await,
         }
     }
+}
+
+/// Brings the schema up to date, over a connection whose statements may take their time.
+async fn migrate(database_url: &str) -> anyhow::Result<()> {
+    let pool = store::connect_lazy(database_url, 1, PoolRole::Maintenance)?;
+    let done = store::schema::migrate(&pool).await;
+    pool.close().await;
+    Ok(done?)
 }
 
 fn log_panic(ended: Result<(), tokio::task::JoinError>) {

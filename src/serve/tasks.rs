@@ -202,7 +202,8 @@ mod tests {
         fs::write(folder.path().join("hosts.csv"), hosts).unwrap();
         fs::write(folder.path().join("people.toml"), "").unwrap();
         let config = Config::parse(TOML, &folder.path().join("metalbot.toml")).unwrap();
-        let pool = metalbot_store::connect_lazy("postgres://127.0.0.1:9/none", 1).unwrap();
+        let role = metalbot_store::PoolRole::Maintenance;
+        let pool = metalbot_store::connect_lazy("postgres://127.0.0.1:9/none", 1, role).unwrap();
         tasks(&SiteParts::new(&config, pool).unwrap()).unwrap()
     }
 

@@ -44,7 +44,10 @@ impl Door {
     async fn open() -> Door {
         metalbot::use_ring();
         let db = Database::new().await;
-        let pools = [(); 2].map(|()| store::connect_lazy(&db.url, 4).unwrap());
+        let pools = [(); 2].map(|()| {
+            let role = store::PoolRole::Service { statement_timeout: Duration::from_secs(30) };
+            store::connect_lazy(&db.url, 4, role).unwrap()
+        });
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name);
         let listen = ([127, 0, 0, 1], 0).into();

@@ -4,10 +4,7 @@
 //! writers of a state, each by the transition functions of `domain`; the database's clock is the
 //! clock of leases and expiry, so that replicas cannot disagree about the time.
 
-use std::time::Duration;
-
-use sqlx::postgres::PgPoolOptions;
-use sqlx::{Executor, PgConnection, PgPool};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use metalbot_core::domain::error_kind::ErrorKind;
@@ -23,6 +20,7 @@ pub mod caps;
 pub mod card;
 pub mod channel_access;
 pub mod claim;
+mod connect;
 pub mod console_message;
 pub mod decision;
 pub mod dedup_key;
@@ -51,24 +49,10 @@ pub mod ticket_poll;
 pub mod ticket_work;
 pub mod view;
 
+pub use connect::{PoolRole, answered_by, answered_within, connect_beside, connect_lazy};
+
 /// The schema, compiled in. A database is brought up to date by [`schema::migrate`].
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
-
-/// Ends a transaction whose process stands still or is cut off: until then its locks would keep all
-/// others from its jobs and batches.
-const IDLE: &str = "set idle_in_transaction_session_timeout = '5s'";
-
-/// Opens a pool. Does not wait for the server: a database that is away comes back to a pool that
-/// is still there.
-pub fn connect_lazy(url: &str, max_connections: u32) -> sqlx::Result<PgPool> {
-    PgPoolOptions::new()
-        .max_connections(max_connections)
-        .acquire_timeout(Duration::from_secs(5))
-        .after_connect(|connection, _| {
-            Box::pin(async move { connection.execute(IDLE).await.map(drop) })
-        })
-        .connect_lazy(url)
-}
 
 /// The database's time, which is everybody's: that of the transaction's start.
 pub async fn now(conn: &mut PgConnection) -> sqlx::Result<OffsetDateTime> {

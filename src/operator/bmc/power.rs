@@ -41,7 +41,7 @@ use metalbot_core::domain::reply::Refusal;
 use metalbot_core::domain::view::BatchView;
 use metalbot_core::domain::waiting::Waiting;
 use metalbot_core::domain::workflow::PowerTo;
-use metalbot_store as store;
+use metalbot_store::{self as store, PoolRole};
 
 /// The platform on which people are users of this machine.
 const PLATFORM: &str = "shell";
@@ -124,7 +124,8 @@ pub(super) async fn run(args: &PowerArgs) -> anyhow::Result<ExitCode> {
         confirm(args.to, &hosts)?;
     }
     let database = Database::of_service(config.database.url(), &config.state_dir).await?;
-    let pool = store::connect_lazy(&database.url, 2)?;
+    let role = PoolRole::Service { statement_timeout: config.database.statement_timeout };
+    let pool = store::connect_lazy(&database.url, 2, role)?;
     // From before the batch is there: an interrupt must not leave it behind.
     let mut signals = StopSignals::listen()?;
     let ended = async {

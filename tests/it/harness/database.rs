@@ -38,7 +38,7 @@ impl Database {
 
     /// A database of the caller, who removes it.
     pub fn at(url: &str) -> Database {
-        let pool = store::connect_lazy(url, CONNECTIONS).unwrap();
+        let pool = store::connect_lazy(url, CONNECTIONS, store::PoolRole::Maintenance).unwrap();
         Database { url: url.to_owned(), pool, owned: None }
     }
 
