@@ -10,15 +10,15 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::PgPool;
-use sqlx::postgres::PgListener;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::intake::DecodeError;
 use metalbot_core::domain::inbound::{ChatLocation, Inbound, InboundBody, PlatformUser};
-use metalbot_store as store;
 pub use metalbot_store::console_message::{ConsoleMessage, MessageReaction};
+use metalbot_store::listener::Listener;
+use metalbot_store::{self as store, answered_within};
 
 /// The platform's name in [`ChatLocation`] and [`PlatformUser`].
 pub const PLATFORM: &str = "console";
@@ -30,6 +30,8 @@ pub const MAX_TEXT: usize = 16 * 1024;
 const MAX_LIST: i64 = 200;
 const MAX_VALUE: usize = 2000;
 const LIVE_BUFFER: usize = 1024;
+/// Time to read what has changed; open consoles are told to read it all otherwise.
+const READ: Duration = Duration::from_secs(10);
 
 /// Error of an action in the console; nothing was changed. The text is for the person.
 #[derive(Debug, thiserror::Error)]
@@ -335,21 +337,19 @@ async fn run_live(pool: &PgPool, sender: &broadcast::Sender<LiveEvent>) {
 }
 
 async fn listen(pool: &PgPool, sender: &broadcast::Sender<LiveEvent>) -> sqlx::Result<()> {
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(store::console_message::NOTIFY_CHANNEL).await?;
+    let mut listener = Listener::open(pool, store::console_message::NOTIFY_CHANNEL).await?;
     // Sending fails when no console is open; that is no error.
     let _ = sender.send(LiveEvent::Resync);
     loop {
-        let Some(first) = listener.try_recv().await? else {
-            return Ok(());
-        };
+        let first = listener.next().await?;
         let mut ids: Vec<i64> = first.payload().parse().into_iter().collect();
         while let Some(more) = listener.next_buffered() {
             ids.extend(more.payload().parse::<i64>());
         }
         ids.sort_unstable();
         ids.dedup();
-        for message in store::console_message::load(pool, &ids).await? {
+        let messages = store::console_message::load(pool, &ids);
+        for message in answered_within(READ, messages).await? {
             let _ = sender.send(LiveEvent::Changed(Arc::new(message)));
         }
     }

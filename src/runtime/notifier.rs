@@ -4,15 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use metalbot_store::answered_within;
+use metalbot_store::listener::Listener;
 use metalbot_store::notifier::{CHANNEL, Topic, notify};
 use sqlx::PgPool;
-use sqlx::postgres::PgListener;
 use tokio::sync::Notify;
 
 /// Shortest time between two notifications about jobs that ended in this process.
 const ENDED_INTERVAL: Duration = Duration::from_millis(100);
 /// Wait before the database is listened to again after the connection was lost.
 const RECONNECT: Duration = Duration::from_secs(1);
+/// Time that a notification has to be sent; the others poll.
+const SENT: Duration = Duration::from_secs(5);
 
 /// Signals that the loops of one process wait for, one for each [`Topic`].
 #[derive(Debug, Default)]
@@ -50,7 +53,7 @@ async fn run_jobs_ended(pool: &PgPool, notifier: &Notifier) {
     loop {
         notifier.ended.notified().await;
         let sent = async { notify(&mut *pool.acquire().await?, Topic::Work).await };
-        if let Err(error) = sent.await {
+        if let Err(error) = answered_within(SENT, sent).await {
             tracing::debug!(%error, "cannot notify other processes of ended jobs; they poll");
         }
         tokio::time::sleep(ENDED_INTERVAL).await;
@@ -67,11 +70,10 @@ async fn run_listening(pool: &PgPool, notifier: &Notifier) {
 }
 
 async fn listen(pool: &PgPool, notifier: &Notifier) -> sqlx::Result<()> {
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(CHANNEL).await?;
+    let mut listener = Listener::open(pool, CHANNEL).await?;
     loop {
         // A payload of a newer version is for loops that this one does not have.
-        if let Some(topic) = Topic::parse(listener.recv().await?.payload()) {
+        if let Some(topic) = Topic::parse(listener.next().await?.payload()) {
             notifier.topic(topic).notify_waiters();
         }
     }

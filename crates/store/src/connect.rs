@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// Longest wait for a connection of a pool.
 const ACQUIRE: Duration = Duration::from_secs(5);
 /// Time after which a connection that should answer at once is taken for dead.
-const SILENT: Duration = Duration::from_secs(2);
+pub(crate) const SILENT: Duration = Duration::from_secs(2);
 /// Longest wait of a statement for a lock.
 const LOCK: Duration = Duration::from_secs(10);
 /// Ends a transaction whose process stands still or is cut off: until then its locks would keep all

@@ -29,6 +29,7 @@ pub mod host_wont_fix;
 pub mod inbox;
 pub mod job;
 pub mod lease;
+pub mod listener;
 pub mod lock;
 pub mod notice_digest;
 pub mod notifier;
