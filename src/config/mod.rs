@@ -143,6 +143,12 @@ impl DatabaseConfig {
     pub fn url(&self) -> Option<&SecretString> {
         self.url.as_ref()
     }
+
+    /// Time after which an answer that has not come never will: the server would have given the
+    /// statement up long before.
+    pub fn patience(&self) -> Duration {
+        2 * self.statement_timeout
+    }
 }
 
 /// `[http]`

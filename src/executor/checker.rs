@@ -27,7 +27,7 @@ use metalbot_core::domain::principal::Actor;
 use metalbot_core::domain::view::Failure;
 use metalbot_core::domain::workflow::{Check, Plan, digest};
 use metalbot_store::batch::{ApplyError, Batch};
-use metalbot_store::{self as store, card, job, outbox, view};
+use metalbot_store::{self as store, answered_within, card, job, outbox, view};
 
 /// Period of the task when nothing wakes it.
 pub const PERIOD: Duration = Duration::from_millis(500);
@@ -43,6 +43,9 @@ pub struct Checker {
     pub bmc: Arc<dyn Bmc>,
     pub hosts: Arc<dyn Hosts>,
     pub approvals: Vec<ApprovalRule>,
+    /// Time after which an answer of the database is given up: the batches beside would keep the
+    /// round going.
+    pub patience: Duration,
 }
 
 impl Checker {
@@ -79,12 +82,10 @@ impl Checker {
     }
 
     async fn check_batch(&self, id: BatchId) -> Result<(), ApplyError> {
-        let mut conn = self.pool.acquire().await?;
-        let Some(batch) = store::batch::get(&mut conn, id).await? else { return Ok(()) };
-        let hosts = job::hosts(&mut conn, id).await?;
-        drop(conn);
+        let read = answered_within(self.patience, self.read(id)).await?;
+        let Some((batch, hosts)) = read else { return Ok(()) };
         let checks: Vec<Check> = batch.plan.checks.iter().copied().collect();
-        let checked = hosts.into_iter().map(|(host, _)| async {
+        let checked = hosts.into_iter().map(|host| async {
             let found = self.check_host(&checks, &host).await;
             found.err().map(|unfit| (host, unfit))
         });
@@ -93,11 +94,20 @@ impl Checker {
             .filter_map(|found| async { found })
             .collect()
             .await;
-        let mut tx = self.pool.begin().await?;
-        self.conclude(&mut tx, id, &unfit).await?;
-        reach(Point::CheckerBeforeCommit);
-        tx.commit().await?;
-        Ok(())
+        let written = async {
+            let mut tx = self.pool.begin().await?;
+            self.conclude(&mut tx, id, &unfit).await?;
+            reach(Point::CheckerBeforeCommit);
+            Ok(tx.commit().await?)
+        };
+        answered_within(self.patience, written).await
+    }
+
+    async fn read(&self, id: BatchId) -> sqlx::Result<Option<(Batch, Vec<HostName>)>> {
+        let mut conn = self.pool.acquire().await?;
+        let Some(batch) = store::batch::get(&mut conn, id).await? else { return Ok(None) };
+        let hosts = job::hosts(&mut conn, id).await?.into_iter().map(|(host, _)| host);
+        Ok(Some((batch, hosts.collect())))
     }
 
     async fn check_host(&self, checks: &[Check], name: &HostName) -> Result<(), HostError> {

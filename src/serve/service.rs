@@ -18,12 +18,14 @@ use super::workers;
 use crate::config::Config;
 use crate::executor::worker;
 use crate::runtime::notifier::{Notifier, run_listener};
-use crate::runtime::task::{TaskRunner, run_task};
+use crate::runtime::task::{LAST_ROUND, TaskRunner, run_task};
 use crate::web::ConsoleState;
-use metalbot_store::{self as store, PoolRole, task_lease};
+use metalbot_store::{self as store, PoolRole, answered_within, task_lease};
 
 /// Interval of checks for a changed inventory file.
 const RELOAD_PERIOD: Duration = Duration::from_secs(1);
+/// Time that the database has for each of the last things when the process stops.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Additions of a caller to the configuration.
 #[derive(Default)]
@@ -49,6 +51,8 @@ pub struct Service {
     pub pool: PgPool,
     /// Unique among all processes, now and after a restart.
     owner: String,
+    /// Time that its parts have to end when it stops.
+    stops_within: Duration,
     pub(super) stop: CancellationToken,
     pub(super) notifier: Arc<Notifier>,
     pub(super) parts: JoinSet<()>,
@@ -72,6 +76,7 @@ impl Service {
             address: None,
             pool,
             owner: process_name(),
+            stops_within: config.executor.drain_timeout + LAST_ROUND,
             stop: CancellationToken::new(),
             notifier: Arc::new(Notifier::default()),
             parts: JoinSet::new(),
@@ -81,7 +86,7 @@ impl Service {
         let table = tasks(&site)?;
         let health = Health::new(service.pool.clone(), &table);
         for task in table.into_iter().filter(|task| roles.has(task.role)) {
-            service.start_task(task);
+            service.start_task(task, config.database.patience());
         }
         if roles.has(Role::Worker) {
             let executor = workers::executor(&site, &service.owner);
@@ -105,12 +110,13 @@ impl Service {
         });
     }
 
-    fn start_task(&mut self, task: Task) {
+    fn start_task(&mut self, task: Task, patience: Duration) {
         let Task { name, period, topic, run_once, .. } = task;
         let runner = TaskRunner {
             pool: self.pool.clone(),
             owner: self.owner.clone(),
             stop: self.stop.clone(),
+            patience,
         };
         let notifier = Arc::clone(&self.notifier);
         self.parts.spawn(async move {
@@ -120,15 +126,26 @@ impl Service {
     }
 
     /// Stops in order: no new work, running steps finish or are handed over, leases are given up.
+    /// Ends in time even if the database is silent; others go on when the leases end.
     pub async fn stop(mut self) {
         self.stop.cancel();
-        while let Some(ended) = self.parts.join_next().await {
-            log_panic(ended);
+        let ended = async {
+            while let Some(ended) = self.parts.join_next().await {
+                log_panic(ended);
+            }
+        };
+        if tokio::time::timeout(self.stops_within, ended).await.is_err() {
+            let parts = self.parts.len();
+            tracing::warn!(parts, "parts of the service do not end by themselves: they are ended");
+            self.parts.shutdown().await;
         }
-        if let Err(error) = task_lease::release_tasks(&self.pool, &self.owner).await {
+        let released = task_lease::release_tasks(&self.pool, &self.owner);
+        if let Err(error) = answered_within(LAST_WORD, released).await {
             tracing::warn!(%error, "task leases were not given up; they expire");
         }
-        self.pool.close().await;
+        if tokio::time::timeout(LAST_WORD, self.pool.close()).await.is_err() {
+            tracing::warn!("the database lets connections hang: they are left as they are");
+        }
     }
 
     /// Returns when a part of the service has ended although nobody asked it to.

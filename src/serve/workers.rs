@@ -44,6 +44,7 @@ pub(super) fn checker(site: &SiteParts) -> Arc<Checker> {
         bmc: Arc::clone(&site.bmc),
         hosts: site.hosts(),
         approvals: site.config.approval.clone(),
+        patience: site.config.database.patience(),
     })
 }
 

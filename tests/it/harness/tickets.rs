@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::database::{Count, Database};
-use super::wait::until_some;
+use super::wait::{PATIENCE, until_some};
 
 const TOKEN: &str = "a-token";
 const USER: &str = "metalbot@example.org";
@@ -155,7 +155,8 @@ impl TicketWorld {
         F: Future<Output = anyhow::Result<bool>> + Send + 'static,
     {
         let owner = format!("replica {}", self.tasks.len());
-        let runner = TaskRunner { pool: self.db.pool.clone(), owner, stop: self.stop.clone() };
+        let (pool, stop) = (self.db.pool.clone(), self.stop.clone());
+        let runner = TaskRunner { pool, owner, stop, patience: PATIENCE };
         self.tasks.spawn(async move {
             run_task(runner, name, Duration::from_millis(100), None, round).await;
         });
