@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde_json::Value;
 use sqlx::PgPool;
 
-use metalbot_store::{dedup_key, inbox};
+use metalbot_store::{answered_within, dedup_key, inbox};
+
+/// Longest time to store a delivery. Its sender has given it up before, and repeats it.
+const DURABLE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A delivery as a chat platform sent it.
 #[derive(Clone, PartialEq, Debug)]
@@ -30,6 +33,10 @@ pub struct Once {
 
 /// Stores deliveries in their order and returns when they are durable. Repeats are dropped.
 pub async fn accept(pool: &PgPool, deliveries: &[NewDelivery]) -> sqlx::Result<()> {
+    answered_within(DURABLE_WITHIN, store(pool, deliveries)).await
+}
+
+async fn store(pool: &PgPool, deliveries: &[NewDelivery]) -> sqlx::Result<()> {
     let mut tx = pool.begin().await?;
     'next: for delivery in deliveries {
         for once in &delivery.once {
@@ -46,7 +53,9 @@ pub async fn accept(pool: &PgPool, deliveries: &[NewDelivery]) -> sqlx::Result<(
 /// Returns whether a request comes for the first time; for requests that are answered and not
 /// stored.
 pub async fn first(pool: &PgPool, once: &Once) -> sqlx::Result<bool> {
-    dedup_key::first(&mut *pool.acquire().await?, &once.key, once.window).await
+    let first =
+        async { dedup_key::first(&mut *pool.acquire().await?, &once.key, once.window).await };
+    answered_within(DURABLE_WITHIN, first).await
 }
 
 /// Address for an answer to a delivery (Slack's `response_url`), if the delivery named one and came

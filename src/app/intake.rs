@@ -22,7 +22,7 @@ use metalbot_core::domain::principal::Principal;
 use metalbot_core::domain::reply::{ErrorReply, Reply};
 use metalbot_store::inbox::Delivery;
 use metalbot_store::notifier::Topic;
-use metalbot_store::{self as store, account, card, inbox, outbox};
+use metalbot_store::{self as store, account, answered_within, card, inbox, outbox};
 
 use super::channel_access;
 use super::error::{Conflict, Error};
@@ -78,17 +78,21 @@ const LONGEST_DOUBT: Duration = Duration::from_secs(24 * 3600);
 /// Sleep of the loop when nothing wakes it.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Works on deliveries until it is stopped. Several loops may run, here and in other replicas.
+/// Works on deliveries until it is stopped. Several loops may run, here and in other replicas. A
+/// delivery that is not done with after `patience`, and the time that a platform may take, is begun
+/// anew: an answer of the database was lost.
 pub async fn run_intake(
     pool: PgPool,
     app: Arc<App>,
     decoders: Arc<Decoders>,
     notifier: Arc<Notifier>,
+    patience: Duration,
     stop: CancellationToken,
 ) {
     while !stop.is_cancelled() {
         let notified = notifier.topic(Topic::Inbox).notified();
-        match work_on_next(&pool, &app, &decoders).await {
+        let worked = work_on_next(&pool, &app, &decoders);
+        match answered_within(patience + ASKING, worked).await {
             Ok(true) => continue,
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "cannot read the inbox"),

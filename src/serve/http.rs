@@ -64,7 +64,8 @@ impl Service {
         for _ in 0..INTAKES {
             let (pool, app) = (self.pool.clone(), Arc::clone(&site.app));
             let (decoders, notifier) = (Arc::clone(&decoders), Arc::clone(&self.notifier));
-            self.parts.spawn(run_intake(pool, app, decoders, notifier, self.stop.clone()));
+            let (patience, stop) = (site.config.database.patience(), self.stop.clone());
+            self.parts.spawn(run_intake(pool, app, decoders, notifier, patience, stop));
         }
     }
 

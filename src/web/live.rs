@@ -12,9 +12,11 @@ use axum::response::sse::{Event, Sse};
 use futures_util::Stream;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::guard::{self, Signed};
+use super::routes::ANSWER_WITHIN;
 use super::{ConsoleState, view};
 use crate::app::console_message::LiveEvent;
 
@@ -65,13 +67,13 @@ async fn run_stream(
                 }
                 Err(RecvError::Closed) => return,
             },
-            _ = heartbeat.tick() => match guard::signed(headers, state).await {
-                Ok(None) => {
+            _ = heartbeat.tick() => match timeout(ANSWER_WITHIN, guard::signed(headers, state)).await {
+                Ok(Ok(None)) => {
                     let _ = sender.send(Ok(Event::default().event("bye").data(""))).await;
                     return;
                 }
                 // A database that is away for a moment signs nobody out.
-                Ok(Some(_)) | Err(_) => Event::default().event("ping").data(""),
+                Ok(Ok(Some(_)) | Err(_)) | Err(_) => Event::default().event("ping").data(""),
             },
         };
         if sender.send(Ok(event)).await.is_err() {

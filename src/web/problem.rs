@@ -24,6 +24,15 @@ impl Problem {
         tracing::error!(%cause, "the console could not answer");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Metalbot had a problem. Try again.")
     }
+
+    /// The database has not answered in time: nobody knows whether it did what was asked.
+    pub fn late() -> Self {
+        tracing::warn!("the database has not answered the console in time");
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The database does not answer. See what was done before you try again.",
+        )
+    }
 }
 
 impl IntoResponse for Problem {

@@ -1,9 +1,12 @@
 //! The console's routes and what every answer carries.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, Json, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Json, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -20,6 +23,9 @@ use metalbot_core::domain::ids::BatchId;
 
 /// Largest request body, in bytes.
 const MAX_BODY: usize = 64 * 1024;
+
+/// Longest time until an answer begins; longer than the wait for a connection to the database.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 
 /// No script, style or picture but our own files; nothing inline; nobody may frame us. Trusted Types
 /// leave one function in `dom.js` as the only way to parse HTML.
@@ -46,6 +52,7 @@ pub fn router(state: ConsoleState) -> Router {
         .route("/console/react", post(react))
         .route("/console/press", post(press))
         .with_state(state)
+        .layer(middleware::from_fn(answer_in_time))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(fixed(header::CONTENT_SECURITY_POLICY, POLICY))
         .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
@@ -53,6 +60,14 @@ pub fn router(state: ConsoleState) -> Router {
         .layer(fixed(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
         .layer(fixed(HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
         .layer(fixed(header::CACHE_CONTROL, "no-store"))
+}
+
+/// Answers for a handler that takes too long: the database does not answer it.
+async fn answer_in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::late().into_response(),
+    }
 }
 
 async fn index(State(state): State<ConsoleState>, headers: HeaderMap) -> Result<Response, Problem> {

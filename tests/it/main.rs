@@ -4,6 +4,7 @@
 mod approval_check;
 mod architecture;
 mod bad_input;
+mod black_hole;
 mod bmc;
 mod browser;
 mod crash;

@@ -11,27 +11,35 @@ use std::time::{Duration, Instant};
 use metalbot_sim::person::ConsoleUser;
 
 use super::site::{PASSWORD, Site};
+use super::tcp_proxy::TcpProxy;
 use super::wait::until_some;
 
 impl Site {
     /// Starts `metalbot serve` and returns when its web door is open.
     pub async fn serve(&self) -> Process {
-        self.serve_until(None).await
+        self.start_process(self.command(&["serve"])).await
     }
 
     /// The same, to die at a fail-point.
     pub async fn serve_until(&self, failpoint: Option<&str>) -> Process {
         let mut command = self.command(&["serve"]);
         command.envs(failpoint.map(|point| ("METALBOT_FAILPOINT", point)));
-        self.run(command).await
+        self.start_process(command).await
     }
 
     /// Starts `serve` of another release, by its program.
     pub async fn serve_release(&self, program: &Path) -> Process {
-        self.run(self.command_of(program, &["serve"])).await
+        self.start_process(self.command_of(program, &["serve"])).await
     }
 
-    async fn run(&self, mut command: Command) -> Process {
+    /// The same, which reaches its database by way of a proxy.
+    pub async fn serve_through(&self, proxy: &TcpProxy) -> Process {
+        let mut command = self.command(&["serve"]);
+        command.env("DATABASE_URL", &proxy.url);
+        self.start_process(command).await
+    }
+
+    async fn start_process(&self, mut command: Command) -> Process {
         let log = self.log_of(self.processes.fetch_add(1, Ordering::Relaxed));
         let child = command
             .stdout(Stdio::null())

@@ -81,7 +81,7 @@ impl Builder {
     }
 
     /// No host has a fault. Otherwise web07 is silent and web09 has another password than we know.
-    fn sound(mut self) -> Self {
+    pub fn sound(mut self) -> Self {
         self.sound = true;
         self
     }
