@@ -185,8 +185,12 @@ impl Conflict {
     }
 }
 
-/// Returns whether the database is not there, stops or starts, or has no connection left (PostgreSQL's
-/// appendix A, class 57P and code 53300). The same request may then be repeated.
+/// Too many connections; limits of a statement, of a wait for a lock, and of an idle transaction.
+const BUSY: [&str; 4] = ["53300", "57014", "55P03", "25P03"];
+
+/// Returns whether the database is not there, stops or starts, has no connection left, or has reached
+/// one of our time limits (PostgreSQL's appendix A, class 57P and `BUSY`). The same request may then be
+/// repeated.
 pub(crate) fn is_away(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
@@ -194,7 +198,7 @@ pub(crate) fn is_away(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed => true,
         sqlx::Error::Database(answer) => {
-            answer.code().is_some_and(|code| code.starts_with("57P") || code == "53300")
+            answer.code().is_some_and(|code| code.starts_with("57P") || BUSY.contains(&&*code))
         }
         _ => false,
     }
@@ -247,9 +251,12 @@ mod tests {
 
     #[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
     async fn so_is_a_server_that_stops_or_is_full(pool: sqlx::PgPool) {
-        for (state, code) in
-            [("57P01", "unavailable"), ("53300", "unavailable"), ("23505", "internal")]
-        {
+        for (state, code) in [
+            ("57P01", "unavailable"),
+            ("53300", "unavailable"),
+            ("55P03", "unavailable"),
+            ("23505", "internal"),
+        ] {
             let raise = format!("do $$ begin raise sqlstate '{state}'; end $$");
             let raised = sqlx::raw_sql(sqlx::AssertSqlSafe(raise)).execute(&pool).await;
             assert_eq!(Error::from(raised.unwrap_err()).code(), code, "{state}");
