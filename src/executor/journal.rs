@@ -353,11 +353,11 @@ mod tests {
             ("select 'x'::int", true),
             ("insert into attempt (job_id) values (1)", true),
             ("select missing from attempt", true),
+            ("do $$ begin raise sqlstate '0A000'; end $$", false),
+            ("do $$ begin raise sqlstate 'XX000'; end $$", true),
             ("begin read only; delete from attempt", false),
             ("do $$ begin raise sqlstate '57P03'; end $$", false),
             ("do $$ begin raise sqlstate '53100'; end $$", false),
-            ("do $$ begin raise sqlstate '0A000'; end $$", false),
-            ("do $$ begin raise sqlstate 'XX000'; end $$", true),
         ] {
             let error = sqlx::raw_sql(statement).execute(&pool).await.unwrap_err();
             assert_eq!(may_get_better(&error), !refused, "{statement}: {error}");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use metalbot_sim::person::ConsoleUser;
 use reqwest::StatusCode;
 
-use crate::crash::{ended, nothing_lost_nothing_twice, reboot_web};
+use crate::crash::{ends, nothing_lost_nothing_twice, reboot_web};
 use crate::harness::{Builder, METAL, Process, Site, TcpProxy, until};
 
 /// The process gives an answer up after twice this time.
@@ -58,7 +58,7 @@ async fn a_task_goes_on_after_an_answer_that_never_came() {
         until(&format!("a swallowed answer to {statement}"), async || proxy.has_swallowed()).await;
     }
     let card = reboot_web(&site, &process).await;
-    assert_eq!(ended(&site).await, "succeeded");
+    ends(&site, "succeeded").await;
     nothing_lost_nothing_twice(&site, &process, &card).await;
     site.finish().await;
 }
@@ -90,7 +90,7 @@ async fn a_process_recovers_when_the_connections_of_before_are_reset() {
     proxy.reset();
     proxy.pass();
     until_ready(&process, StatusCode::OK).await;
-    assert_eq!(ended(&site).await, "succeeded");
+    ends(&site, "succeeded").await;
     nothing_lost_nothing_twice(&site, &process, &card).await;
     site.finish().await;
 }
@@ -112,7 +112,7 @@ async fn a_process_recovers_when_the_connections_of_before_go_on() {
     }
     proxy.pass();
     until_ready(&process, StatusCode::OK).await;
-    assert_eq!(ended(&site).await, "succeeded");
+    ends(&site, "succeeded").await;
     nothing_lost_nothing_twice(&site, &process, &card).await;
     site.finish().await;
 }
@@ -129,7 +129,7 @@ async fn sigterm_ends_a_process_whose_database_is_silent() {
     assert!(status.success(), "{status}");
     assert!(took < BOUNDED, "{took:?}");
     let process = site.serve().await;
-    assert_eq!(ended(&site).await, "succeeded");
+    ends(&site, "succeeded").await;
     nothing_lost_nothing_twice(&site, &process, &card).await;
     site.finish().await;
 }

@@ -78,15 +78,12 @@ fn most(point: Point) -> u32 {
         Point::InboxBeforeCommit | Point::InboxAfterCommit => 2,
         // Its start, its queueing and its end.
         Point::RolloutBeforeCommit => 3,
-        // Three hosts with four steps each.
-        Point::JobBeforeIntent
-        | Point::JobAfterIntent
-        | Point::JobAfterAct
-        | Point::JobAfterOutcome => 12,
+        // Three hosts with two acts each, and two steps that only look.
+        Point::JobBeforeIntent | Point::JobAfterIntent => 6,
+        Point::JobAfterAct | Point::JobAfterOutcome => 12,
         // Steps of one host come after each other.
-        Point::JournalIntentWritten
-        | Point::JournalBeforeOutcome
-        | Point::JournalOutcomeWritten => 4,
+        Point::JournalIntentWritten => 2,
+        Point::JournalBeforeOutcome | Point::JournalOutcomeWritten => 4,
         // Approval, ticket and end.
         Point::NoticeBeforePost | Point::NoticeAfterPost => 3,
         _ => 1,
