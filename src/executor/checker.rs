@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
 use sqlx::{PgPool, PgTransaction};
+use time::OffsetDateTime;
 
 use crate::bmc::Bmc;
 use crate::failpoint::{Point, reach};
@@ -25,9 +26,9 @@ use metalbot_core::domain::host::{HostName, Hosts};
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::principal::Actor;
 use metalbot_core::domain::view::Failure;
-use metalbot_core::domain::workflow::{Check, Plan, digest};
+use metalbot_core::domain::workflow::{Check, Plan, PowerIs, digest};
 use metalbot_store::batch::{ApplyError, Batch};
-use metalbot_store::{self as store, answered_within, card, job, outbox, view};
+use metalbot_store::{self as store, answered_within, caps, card, job, outbox, view};
 
 /// Period of the task when nothing wakes it.
 pub const PERIOD: Duration = Duration::from_millis(500);
@@ -83,19 +84,24 @@ impl Checker {
 
     async fn check_batch(&self, id: BatchId) -> Result<(), ApplyError> {
         let read = answered_within(self.patience, self.read(id)).await?;
-        let Some((batch, hosts)) = read else { return Ok(()) };
+        let Some((batch, hosts, looked_at)) = read else { return Ok(()) };
         let checks: Vec<Check> = batch.plan.checks.iter().copied().collect();
         let checked = hosts.into_iter().map(|host| async {
             let found = self.check_host(&checks, &host).await;
-            found.err().map(|unfit| (host, unfit))
+            (host, found)
         });
-        let unfit: Vec<(HostName, HostError)> = stream::iter(checked)
-            .buffer_unordered(PARALLEL)
-            .filter_map(|found| async { found })
-            .collect()
-            .await;
+        let mut checked = stream::iter(checked).buffer_unordered(PARALLEL);
+        let (mut unfit, mut on) = (Vec::new(), Vec::new());
+        while let Some((host, found)) = checked.next().await {
+            match found {
+                Ok(Some(PowerIs::On)) => on.push(host),
+                Ok(Some(PowerIs::Off) | None) => {}
+                Err(error) => unfit.push((host, error)),
+            }
+        }
         let written = async {
             let mut tx = self.pool.begin().await?;
+            caps::seen_on(&mut tx, &on, looked_at).await?;
             self.conclude(&mut tx, id, &unfit).await?;
             reach(Point::CheckerBeforeCommit);
             Ok(tx.commit().await?)
@@ -103,22 +109,33 @@ impl Checker {
         answered_within(self.patience, written).await
     }
 
-    async fn read(&self, id: BatchId) -> sqlx::Result<Option<(Batch, Vec<HostName>)>> {
+    /// The batch, its hosts, and the database's time.
+    async fn read(
+        &self,
+        id: BatchId,
+    ) -> sqlx::Result<Option<(Batch, Vec<HostName>, OffsetDateTime)>> {
         let mut conn = self.pool.acquire().await?;
         let Some(batch) = store::batch::get(&mut conn, id).await? else { return Ok(None) };
         let hosts = job::hosts(&mut conn, id).await?.into_iter().map(|(host, _)| host);
-        Ok(Some((batch, hosts.collect())))
+        let looked_at = store::now(&mut conn).await?;
+        Ok(Some((batch, hosts.collect(), looked_at)))
     }
 
-    async fn check_host(&self, checks: &[Check], name: &HostName) -> Result<(), HostError> {
+    /// Returns the power state, where a check of the action asks for it.
+    async fn check_host(
+        &self,
+        checks: &[Check],
+        name: &HostName,
+    ) -> Result<Option<PowerIs>, HostError> {
         let Some(host) = self.hosts.host(name) else {
             let message = format!("{name} is not in the inventory any more");
             return Err(HostError::new(ErrorKind::UnknownHost, message));
         };
+        let mut seen = None;
         for wanted in checks {
-            check(*wanted, &host, self.bmc.as_ref()).await?;
+            seen = Some(check(*wanted, &host, self.bmc.as_ref()).await?);
         }
-        Ok(())
+        Ok(seen)
     }
 
     /// Writes what follows from the checks, unless somebody cancelled the batch meanwhile.

@@ -96,7 +96,11 @@ impl Run {
         job_state: JobState,
         step: usize,
     ) -> OutcomeRow {
-        let ended_early = matches!(job_state, JobState::Failed | JobState::Cancelled);
+        // What is quarantined counts as down whatever was done to it.
+        let ended = matches!(
+            job_state,
+            JobState::Failed | JobState::Succeeded | JobState::Cancelled
+        );
         OutcomeRow {
             lease: self.hold.leased.id,
             attempt,
@@ -104,7 +108,7 @@ impl Run {
             step,
             acts_skipped: self.acts_skipped,
             wake_in: None,
-            maybe_down: ended_early && self.plan.leaves_down(step),
+            maybe_down: ended && self.plan.leaves_down(step),
         }
     }
 

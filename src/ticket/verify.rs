@@ -14,8 +14,9 @@ use crate::runtime::task::TaskLease;
 use metalbot_core::domain::error_kind::HostError;
 use metalbot_core::domain::event::EventBody;
 use metalbot_core::domain::host::HostName;
+use metalbot_core::domain::workflow::PowerIs;
 use metalbot_store::ticket_poll::{self, TicketToVerify};
-use metalbot_store::{self as store, card, job, outbox, ticket_host};
+use metalbot_store::{self as store, caps, card, job, outbox, ticket_host};
 
 /// Period of the task.
 pub const PERIOD: Duration = Duration::from_secs(1);
@@ -24,10 +25,10 @@ const PAGE: i64 = 20;
 /// Hosts that are checked at the same time.
 const PARALLEL: usize = 64;
 
-/// Checks that a host's BMC answers with the power state. Never writes. The error says why the host
-/// does not pass.
+/// Checks that a host's BMC answers, and returns the power state. Never writes. The error says why
+/// the host does not pass.
 pub type CheckHost =
-    Arc<dyn Fn(HostName) -> BoxFuture<'static, Result<(), HostError>> + Send + Sync>;
+    Arc<dyn Fn(HostName) -> BoxFuture<'static, Result<PowerIs, HostError>> + Send + Sync>;
 
 /// Parts of the task.
 #[derive(Clone)]
@@ -52,13 +53,16 @@ impl HostVerifier {
     }
 
     async fn verify(&self, one: &TicketToVerify) -> sqlx::Result<()> {
-        let hosts = ticket_host::hosts(&mut *self.pool.acquire().await?, one.ticket).await?;
-        let by_batch = unresolved(hosts);
-        let problems = self.check_all(by_batch.values().flatten()).await;
+        let mut conn = self.pool.acquire().await?;
+        let by_batch = unresolved(ticket_host::hosts(&mut conn, one.ticket).await?);
+        let looked_at = store::now(&mut conn).await?;
+        drop(conn);
+        let (on, problems) = self.check_all(by_batch.values().flatten()).await;
         let mut tx = self.pool.begin().await?;
         if !ticket_poll::verified(&mut tx, one).await? {
             return Ok(());
         }
+        caps::seen_on(&mut tx, &on, looked_at).await?;
         for (id, hosts) in by_batch {
             let Some(batch) = store::batch::get(&mut tx, id).await? else { continue };
             let (silent, answering): (Vec<_>, Vec<_>) =
@@ -81,19 +85,26 @@ impl HostVerifier {
         tx.commit().await
     }
 
-    /// Returns the errors of the hosts that do not pass the check.
+    /// Returns the hosts that are on, and the errors of those that do not pass the check.
     async fn check_all(
         &self,
         hosts: impl Iterator<Item = &HostName>,
-    ) -> BTreeMap<HostName, HostError> {
+    ) -> (Vec<HostName>, BTreeMap<HostName, HostError>) {
         let checks = hosts.cloned().map(|host| async move {
-            let problem = (self.check_host)(host.clone()).await.err()?;
-            Some((host, problem))
+            let found = (self.check_host)(host.clone()).await;
+            (host, found)
         });
-        stream::iter(checks)
-            .buffer_unordered(PARALLEL)
-            .filter_map(|found| async { found })
-            .collect()
-            .await
+        let mut checked = stream::iter(checks).buffer_unordered(PARALLEL);
+        let (mut on, mut problems) = (Vec::new(), BTreeMap::new());
+        while let Some((host, found)) = checked.next().await {
+            match found {
+                Ok(PowerIs::On) => on.push(host),
+                Ok(PowerIs::Off) => {}
+                Err(error) => {
+                    problems.insert(host, error);
+                }
+            }
+        }
+        (on, problems)
     }
 }

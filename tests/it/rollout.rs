@@ -1,5 +1,6 @@
 //! The pace of a batch, as people see and steer it.
 
+use metalbot::bmc::Power;
 use metalbot_sim::rack::BmcFault;
 use tempfile::TempDir;
 
@@ -287,5 +288,48 @@ async fn a_canary_that_is_dropped_has_a_successor() {
     let waves = t.db.waves(1).await;
     assert_eq!(waves, ["web02 0", "web03 1", "web04 1"]);
     t.says(&t.alice, "/metal cancel 1").await;
+    t.finish().await;
+}
+
+#[tokio::test]
+async fn a_rack_goes_dark_only_as_far_as_its_cap_until_hosts_are_on_again_or_released() {
+    let t = World::builder().rack().append("[caps]\nrack = 2\n").start().await;
+    let is_off = |host: &str| t.power(host) == Power::Off;
+    let off =
+        || ["web01", "web02", "web03", "web04"].into_iter().filter(|host| is_off(host)).count();
+    t.says(&t.alice, "/metal power-off web[01-04] mode=hard").await;
+    t.replies(&t.bob, 1, "approve").await;
+    let waits = |done: usize| {
+        let done = format!("{done} of 4 done");
+        move |text: &str| text.contains("at a time") && text.contains(&done)
+    };
+    let card = t.card_when(1, |card| waits(2)(&card.text)).await;
+    insta::assert_snapshot!(card.text, @"
+    #1 power-off · 4 hosts · running
+    web[01-04]
+    2 of 4 done
+    Waiting: rack fra1/r11 may have only 2 hosts down at a time
+    Asked by @alice · approved by @bob · disruptive · mode=hard
+    ");
+    assert_eq!((off(), is_off("web01"), is_off("web02")), (2, true, true));
+
+    // Turning a host on is never refused for a cap, and makes room for the next.
+    t.says(&t.alice, "/metal power-on web01").await;
+    t.replies(&t.bob, 2, "approve").await;
+    t.ended(2).await;
+    t.card_when(1, |card| waits(3)(&card.text)).await;
+    assert_eq!((off(), is_off("web01"), is_off("web03")), (2, false, true));
+
+    // So does somebody who says that it may be.
+    insta::assert_snapshot!(t.says(&t.bob, "/metal release web02").await, @r"
+    -- in the thread
+    @bob released web02.
+    ");
+    t.ended(1).await;
+    assert_eq!(off(), 3);
+    insta::assert_snapshot!(t.says(&t.bob, "/metal release web02").await, @r"
+    -- in the channel, only to them
+    Nothing was done: web02 is not quarantined, and not counted as down.
+    ");
     t.finish().await;
 }

@@ -48,7 +48,7 @@ async fn help_lists_everything_and_explains_an_action() {
     resume BATCH Go on with a paused batch
     retry BATCH Ask again for the hosts that failed
     drop BATCH HOSTS Take hosts out of a batch that still waits
-    release HOSTS Let quarantined hosts go
+    release HOSTS Let hosts go that are quarantined, or counted as down
     hosts HOSTS Show what a set of hosts means
     notify [TOPIC=dm|thread|off ...], or notify here [verbosity=...] Show or choose what you are told, and what this channel is told
     whoami Show who you are to Metalbot

@@ -72,7 +72,7 @@ pub struct OutcomeRow {
     pub acts_skipped: bool,
     /// How long a job waits that is [`JobState::Waiting`].
     pub wake_in: Option<Duration>,
-    /// Set when the job failed in the middle, so that its host may be down.
+    /// Set when the job leaves its host down: it failed in the middle, or was to turn it off.
     pub maybe_down: bool,
 }
 
@@ -196,6 +196,12 @@ pub async fn write_outcomes(
     let messages: Vec<Option<String>> =
         errors().map(|error| Some(error?.message.clone())).collect();
     let mut tx = pool.begin().await?;
+    let succeeding = outcomes.iter().filter(|o| o.job_state == JobState::Succeeded);
+    let succeeding: Vec<i64> = succeeding.map(|o| o.lease.job.0).collect();
+    let were_down = match succeeding.is_empty() {
+        true => false,
+        false => caps::lock_for_success(&mut tx, &succeeding, &jobs).await?,
+    };
     let written = sqlx::query!(
         // Whoever locks several jobs locks them in the order of their numbers.
         r#"with reported as (
@@ -267,7 +273,7 @@ pub async fn write_outcomes(
     let actor = Actor { who: "metalbot".into(), via: worker.to_owned() };
     let succeeded: Vec<i64> =
         written.iter().filter(|row| row.state == "succeeded").map(|row| row.id).collect();
-    if !succeeded.is_empty() {
+    if were_down {
         caps::are_up(&mut tx, &succeeded).await?;
     }
     let mut changed = Vec::new();

@@ -1,11 +1,13 @@
 //! Counts for the caps: hosts that are down, and hosts that wait to start.
 
 use sqlx::PgTransaction;
+use time::OffsetDateTime;
 
 use super::corrupt;
 use metalbot_core::domain::caps::FailureDomain;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::{BatchId, JobId};
+use metalbot_core::domain::workflow::Plan;
 
 /// Advisory lock of the caps, in the key space of the fleet's lock (`store::lock`).
 const CAPS: (i32, i32) = (0x4d42, 2);
@@ -49,9 +51,10 @@ pub async fn waiting(
     .collect()
 }
 
-/// Places of hosts that are, or are about to be, down: queued and running jobs of all batches that are not
-/// harmless, quarantined ones, whose hosts are in an unknown state, and those that failed in the
-/// middle. Takes the lock that lets one process at a time count and queue.
+/// Places of hosts that are, or are about to be, down: queued and running jobs of all batches that are
+/// not harmless, quarantined ones, whose hosts are in an unknown state, and those whose job left
+/// them down, whether it failed in the middle or was to turn them off. Takes the lock that lets one
+/// process at a time count and queue.
 pub async fn down(tx: &mut PgTransaction<'_>) -> sqlx::Result<Vec<FailureDomain>> {
     let (class, lock) = CAPS;
     sqlx::query!("select pg_advisory_xact_lock($1, $2)", class, lock).execute(&mut **tx).await?;
@@ -69,18 +72,20 @@ pub async fn down(tx: &mut PgTransaction<'_>) -> sqlx::Result<Vec<FailureDomain>
     .collect()
 }
 
-/// Counts hosts of a batch that failed in the middle as down no more; returns those that were.
+/// Counts hosts that a batch left down as down no more; returns those that were.
 pub async fn let_go(
     tx: &mut PgTransaction<'_>,
     batch: BatchId,
     hosts: &[HostName],
 ) -> sqlx::Result<Vec<HostName>> {
-    let names: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
     sqlx::query_scalar!(
-        "update job set maybe_down = false where batch_id = $1 and host = any($2) and maybe_down
+        "with picked as (
+             select id from job where batch_id = $1 and host = any($2) and maybe_down
+             order by id for no key update)
+         update job set maybe_down = false from picked where picked.id = job.id
          returning host",
         batch.0,
-        &names
+        &names(hosts)
     )
     .fetch_all(&mut **tx)
     .await?
@@ -89,22 +94,92 @@ pub async fn let_go(
     .collect()
 }
 
-/// Counts the hosts of these jobs, which have succeeded, as up again, unless the action was harmless.
-pub async fn are_up(tx: &mut PgTransaction<'_>, jobs: &[i64]) -> sqlx::Result<()> {
+/// Locks jobs that are about to be written, some of which succeed, together with those that left the
+/// hosts of the latter down before, as [`are_up`] needs it. `false`, and nothing is locked: no host
+/// was left down before, as is usual.
+pub async fn lock_for_success(
+    tx: &mut PgTransaction<'_>,
+    succeeding: &[i64],
+    jobs: &[i64],
+) -> sqlx::Result<bool> {
+    let down = sqlx::query_scalar!(
+        "select down.id from job done join job down on down.host = done.host
+         where done.id = any($1) and down.maybe_down",
+        succeeding
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    if down.is_empty() {
+        return Ok(false);
+    }
+    // Failure notices and releases hold the batch whose failed jobs they change, so that batches come
+    // first here too (see `store::job`).
     sqlx::query!(
-        "update job set maybe_down = false
-         where maybe_down and exists (
-             select from job done join batch on batch.id = done.batch_id
-             where done.id = any($1) and done.host = job.host and batch.risk <> 'harmless')",
+        "select id from batch where id in (select batch_id from job where id = any($1))
+         order by id for no key update",
         jobs
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let all = [jobs, &down].concat();
+    sqlx::query!("select id from job where id = any($1) order by id for no key update", &all)
+        .fetch_all(&mut **tx)
+        .await?;
+    Ok(true)
+}
+
+/// Counts the hosts of these jobs, which have succeeded, as up again where the work leaves them on:
+/// a lamp, or a shutdown, says nothing of the kind. The caller has locked them with
+/// [`lock_for_success`].
+pub async fn are_up(tx: &mut PgTransaction<'_>, jobs: &[i64]) -> sqlx::Result<()> {
+    let rows = sqlx::query!(
+        "select down.id, batch.plan from job done
+         join job down on down.host = done.host and down.id <> done.id
+         join batch on batch.id = done.batch_id
+         where done.id = any($1) and down.maybe_down",
+        jobs
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let up: Vec<i64> = rows
+        .into_iter()
+        .filter(|row| {
+            serde_json::from_value(row.plan.clone()).is_ok_and(|plan: Plan| plan.leaves_on())
+        })
+        .map(|row| row.id)
+        .collect();
+    sqlx::query!("update job set maybe_down = false where id = any($1)", &up)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Counts hosts that were seen on as up again, unless a job ended since the look began.
+pub async fn seen_on(
+    tx: &mut PgTransaction<'_>,
+    hosts: &[HostName],
+    looked_at: OffsetDateTime,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "with picked as (
+             select id from job where maybe_down and host = any($1) and ended_at < $2
+             order by id for no key update)
+         update job set maybe_down = false from picked where picked.id = job.id",
+        &names(hosts),
+        looked_at
     )
     .execute(&mut **tx)
     .await?;
     Ok(())
 }
 
+fn names(hosts: &[HostName]) -> Vec<String> {
+    hosts.iter().map(|host| host.as_str().to_owned()).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use sqlx::PgPool;
 
     use super::*;
@@ -130,11 +205,16 @@ mod tests {
         assert_eq!(write_outcomes(pool, "a", &outcomes).await.unwrap().len(), jobs.len());
     }
 
-    async fn batch(pool: &PgPool, risk: &str) {
+    /// A running batch whose one job is queued, with one step.
+    async fn batch(pool: &PgPool, risk: &str, step: serde_json::Value) {
+        let plan = json!({
+            "action": "test", "risk": risk, "params": {}, "rollout": { "waves": [] },
+            "steps": [{ "title": "do it", "action": step, "deadline_secs": 60, "retry": 0 }],
+        });
         let rows = format!(
             "insert into batch (action, risk, plan, digest, submitter, state, requirements,
                  origin, platform, channel)
-             values ('reboot', '{risk}', '{{}}', decode(repeat('00', 32), 'hex'), 'alice',
+             values ('test', '{risk}', '{plan}', decode(repeat('00', 32), 'hex'), 'alice',
                  'running', '[]', jsonb_build_object('origin', 'reclaim'), 'console', 'metal');
              insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
                  bmc_credentials, wave, state)
@@ -144,33 +224,71 @@ mod tests {
         sqlx::raw_sql(sqlx::AssertSqlSafe(rows)).execute(pool).await.unwrap();
     }
 
+    async fn reboot(pool: &PgPool) {
+        batch(pool, "disruptive", json!({ "run": "power", "to": "cycle" })).await;
+    }
+
+    async fn power_off(pool: &PgPool) {
+        batch(pool, "disruptive", json!({ "run": "power", "to": "off" })).await;
+        work(pool, JobState::Succeeded, true).await;
+    }
+
     async fn down_now(pool: &PgPool) -> usize {
         down(&mut pool.begin().await.unwrap()).await.unwrap().len()
     }
 
+    fn web01() -> [HostName; 1] {
+        ["web01".parse().unwrap()]
+    }
+
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
-    async fn a_host_that_failed_in_the_middle_is_down_until_it_succeeds(pool: PgPool) {
-        batch(&pool, "disruptive").await;
+    async fn a_host_that_failed_in_the_middle_is_down_until_it_is_left_on(pool: PgPool) {
+        reboot(&pool).await;
         assert_eq!(down_now(&pool).await, 1, "it is about to be");
         work(&pool, JobState::Failed, false).await;
         assert_eq!(down_now(&pool).await, 0, "nothing was done");
-        batch(&pool, "disruptive").await;
+        reboot(&pool).await;
         work(&pool, JobState::Failed, true).await;
         assert_eq!(down_now(&pool).await, 1);
-        batch(&pool, "harmless").await;
+        batch(&pool, "harmless", json!({ "run": "identify", "seconds": 1 })).await;
         work(&pool, JobState::Succeeded, false).await;
         assert_eq!(down_now(&pool).await, 1, "a lamp mends nothing");
-        batch(&pool, "disruptive").await;
+        batch(&pool, "disruptive", json!({ "run": "boot_device", "device": "pxe" })).await;
+        work(&pool, JobState::Succeeded, false).await;
+        assert_eq!(down_now(&pool).await, 1, "nor does what the next boot would be");
+        reboot(&pool).await;
         work(&pool, JobState::Succeeded, false).await;
         assert_eq!(down_now(&pool).await, 0);
 
-        batch(&pool, "disruptive").await;
+        reboot(&pool).await;
         work(&pool, JobState::Failed, true).await;
-        let hosts: [HostName; 1] = ["web01".parse().unwrap()];
         let mut tx = pool.begin().await.unwrap();
-        assert_eq!(let_go(&mut tx, BatchId(5), &hosts).await.unwrap(), hosts);
-        assert!(let_go(&mut tx, BatchId(5), &hosts).await.unwrap().is_empty());
+        assert_eq!(let_go(&mut tx, BatchId(6), &web01()).await.unwrap(), web01());
+        assert!(let_go(&mut tx, BatchId(6), &web01()).await.unwrap().is_empty());
         tx.commit().await.unwrap();
+        assert_eq!(down_now(&pool).await, 0);
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn a_host_that_was_turned_off_is_down_until_it_is_seen_on(pool: PgPool) {
+        let before = crate::now(&mut pool.acquire().await.unwrap()).await.unwrap();
+        power_off(&pool).await;
+        assert_eq!(down_now(&pool).await, 1, "its own success does not turn it on");
+        power_off(&pool).await;
+        assert_eq!(down_now(&pool).await, 2, "nor does another");
+        let look = async |at| {
+            let mut tx = pool.begin().await.unwrap();
+            seen_on(&mut tx, &web01(), at).await.unwrap();
+            tx.commit().await.unwrap();
+        };
+        look(before).await;
+        assert_eq!(down_now(&pool).await, 2, "it was on before");
+        look(crate::now(&mut pool.acquire().await.unwrap()).await.unwrap()).await;
+        assert_eq!(down_now(&pool).await, 0);
+
+        power_off(&pool).await;
+        batch(&pool, "disruptive", json!({ "run": "power", "to": "on" })).await;
+        work(&pool, JobState::Succeeded, false).await;
         assert_eq!(down_now(&pool).await, 0);
     }
 }

@@ -21,7 +21,9 @@ use metalbot_core::domain::people::People;
 use metalbot_core::domain::principal::Principal;
 use metalbot_core::domain::rollout::Rollout;
 use metalbot_core::domain::triage::{RouteRule, Routes, TicketPolicy, TicketTarget};
-use metalbot_core::domain::workflow::{PLAN_VERSION, Plan, PlannedStep, PowerTo, Risk, StepAction};
+use metalbot_core::domain::workflow::{
+    PLAN_VERSION, Plan, PlannedStep, PowerIs, PowerTo, Risk, StepAction,
+};
 use metalbot_jira::{Auth, Dialect, Site, SiteSettings};
 use metalbot_sim::jira::{SimDialect, SimJira, SimJiraSite};
 use metalbot_store::outbox;
@@ -137,7 +139,7 @@ impl TicketWorld {
     /// A replica that reads; `well` says of each host whether its BMC answers.
     pub fn run_sync(&mut self, well: fn(&HostName) -> bool) {
         let check_host: CheckHost = Arc::new(move |host| {
-            let said = if well(&host) { Ok(()) } else { Err(silent(&host)) };
+            let said = if well(&host) { Ok(PowerIs::On) } else { Err(silent(&host)) };
             Box::pin(async move { said })
         });
         let (pool, policy) = (self.db.pool.clone(), self.policy.clone());

@@ -52,7 +52,12 @@ pub const VERBS: [Verb; 16] = [
         "Take hosts out of a batch that still waits",
         &["drop 42 web[03-05]"],
     ),
-    verb("release", "release HOSTS", "Let quarantined hosts go", &["release web03"]),
+    verb(
+        "release",
+        "release HOSTS",
+        "Let hosts go that are quarantined, or counted as down",
+        &["release web03"],
+    ),
     verb("hosts", "hosts HOSTS", "Show what a set of hosts means", &["hosts @web!web[01-03]"]),
     verb(
         "notify",

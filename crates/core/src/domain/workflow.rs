@@ -224,25 +224,37 @@ impl<'de> Deserialize<'de> for Plan {
 }
 
 impl Plan {
-    /// True if a host may be left without power when its step number `failed` failed: an earlier
-    /// step cut the power, or this step waited in vain for the host to be on.
-    pub fn leaves_down(&self, failed: usize) -> bool {
-        let waited = self.steps.get(failed).map(|step| &step.action);
+    /// True if a host may be left without power when its job ends before step `next`: because that
+    /// step failed, or because there is none and the work is done. Either an earlier step cut the
+    /// power, or the step waited in vain for the host to be on.
+    pub fn leaves_down(&self, next: usize) -> bool {
+        let waited = self.steps.get(next).map(|step| &step.action);
         if let Some(StepAction::WaitPower { is: PowerIs::On, .. }) = waited {
             return true;
         }
-        let done = self.steps.iter().take(failed).rev();
-        let mut states = done.filter_map(|step| match step.action {
-            StepAction::Power { to: PowerTo::Off } => Some(true),
-            StepAction::Power { to: PowerTo::On | PowerTo::Cycle | PowerTo::Reset } => Some(false),
-            StepAction::WaitPower { is, on_deadline: OnDeadline::Fail } => Some(is == PowerIs::Off),
+        self.power_before(next) == Some(PowerIs::Off)
+    }
+
+    /// True if a host on which all steps succeeded is on: a plan that has nothing to do with the
+    /// power does not tell.
+    pub fn leaves_on(&self) -> bool {
+        self.power_before(self.steps.len()) == Some(PowerIs::On)
+    }
+
+    /// The power state after the steps before `next`, as far as they tell.
+    fn power_before(&self, next: usize) -> Option<PowerIs> {
+        self.steps.iter().take(next).rev().find_map(|step| match step.action {
+            StepAction::Power { to: PowerTo::Off } => Some(PowerIs::Off),
+            StepAction::Power { to: PowerTo::On | PowerTo::Cycle | PowerTo::Reset } => {
+                Some(PowerIs::On)
+            }
+            StepAction::WaitPower { is, on_deadline: OnDeadline::Fail } => Some(is),
             // A host may ignore a request to shut down.
             StepAction::Power { to: PowerTo::Soft }
             | StepAction::WaitPower { on_deadline: OnDeadline::Continue, .. }
             | StepAction::Identify { .. }
             | StepAction::BootDevice { .. } => None,
-        });
-        states.next().unwrap_or(false)
+        })
     }
 }
 
@@ -320,7 +332,7 @@ mod tests {
         let power = |to| StepAction::Power { to };
         let wait = |is, on_deadline| StepAction::WaitPower { is, on_deadline };
         let is_down = |plan: &Plan| -> Vec<bool> {
-            (0..plan.steps.len()).map(|failed| plan.leaves_down(failed)).collect()
+            (0..=plan.steps.len()).map(|next| plan.leaves_down(next)).collect()
         };
         let (on, off) = (PowerIs::On, PowerIs::Off);
         let reboot = steps(&[
@@ -329,16 +341,21 @@ mod tests {
             power(PowerTo::On),
             wait(on, OnDeadline::Fail),
         ]);
-        assert_eq!(is_down(&reboot), [false, true, true, true]);
+        assert_eq!(is_down(&reboot), [false, true, true, true, false]);
+        assert!(reboot.leaves_on());
         let soft = steps(&[
             power(PowerTo::Soft),
             wait(off, OnDeadline::Continue),
             power(PowerTo::Off),
             wait(off, OnDeadline::Fail),
         ]);
-        assert_eq!(is_down(&soft), [false, false, false, true]);
+        assert_eq!(is_down(&soft), [false, false, false, true, true]);
+        assert!(!soft.leaves_on());
         let cycle = steps(&[power(PowerTo::Cycle), StepAction::Identify { seconds: 1 }]);
-        assert_eq!(is_down(&cycle), [false, false]);
+        assert_eq!(is_down(&cycle), [false, false, false]);
+        assert!(cycle.leaves_on());
+        let lamp = steps(&[StepAction::Identify { seconds: 1 }]);
+        assert!(!lamp.leaves_on() && !lamp.leaves_down(1));
     }
 
     fn read(plan: serde_json::Value) -> Result<Plan, String> {
