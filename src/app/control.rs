@@ -148,8 +148,12 @@ pub async fn release(
         by_batch.entry(batch).or_default().push(host);
     }
     let actor = ctx.actor();
-    for (batch, hosts) in &by_batch {
+    for batch in by_batch.keys() {
         store::batch::lock(tx, *batch).await?;
+    }
+    let batches: Vec<BatchId> = by_batch.keys().copied().collect();
+    store::job::lock(tx, &batches, hosts).await?;
+    for (batch, hosts) in &by_batch {
         let mut freed =
             store::job::apply(tx, *batch, JobEvent::Release, Some(hosts), &actor).await?;
         freed.extend(store::caps::let_go(tx, *batch, hosts).await?);

@@ -1,4 +1,10 @@
 //! Jobs: one host of one batch. A job's claim on its host is its row (see the partial unique index).
+//!
+//! Invariant: whoever locks batches and jobs locks the batches first, and each kind in the order of
+//! its numbers, so that nobody waits in a circle. A statement that updates several jobs picks them
+//! in that order first; PostgreSQL would update them in the order in which it finds them. The one
+//! exception is the journal, which locks its batches last: nobody waits for jobs that are running
+//! while holding their batch.
 
 use std::collections::BTreeMap;
 
@@ -70,24 +76,35 @@ pub async fn apply(
 ) -> sqlx::Result<Vec<HostName>> {
     let hosts: Option<Vec<String>> =
         hosts.map(|hosts| hosts.iter().map(|host| host.as_str().to_owned()).collect());
+    let (mut before, mut after, mut ended) = (Vec::new(), Vec::new(), Vec::new());
+    for state in JobState::ALL {
+        let Ok(then) = next(state, event) else { continue };
+        before.push(state.as_str().to_owned());
+        after.push(then.as_str().to_owned());
+        ended.push(then.is_ended());
+    }
+    let names = sqlx::query_scalar!(
+        "with picked as (
+             select job.id, change.after, change.ended
+             from job join unnest($2::text[], $3::text[], $4::bool[])
+                  as change (before, after, ended) on change.before = job.state
+             where batch_id = $1 and ($5::text[] is null or host = any($5))
+             order by job.id for no key update of job)
+         update job set state = picked.after,
+             ended_at = case when picked.ended then now() else ended_at end
+         from picked where picked.id = job.id
+         returning host",
+        batch.0,
+        &before,
+        &after,
+        &ended,
+        hosts.as_deref()
+    )
+    .fetch_all(&mut **tx)
+    .await?;
     let mut changed = Vec::new();
-    for before in JobState::ALL {
-        let Ok(after) = next(before, event) else { continue };
-        let names = sqlx::query_scalar!(
-            "update job set state = $3, ended_at = case when $4 then now() else ended_at end
-             where batch_id = $1 and state = $2 and ($5::text[] is null or host = any($5))
-             returning host",
-            batch.0,
-            before.as_str(),
-            after.as_str(),
-            after.is_ended(),
-            hosts.as_deref()
-        )
-        .fetch_all(&mut **tx)
-        .await?;
-        for name in names {
-            changed.push(name.parse::<HostName>().map_err(corrupt)?);
-        }
+    for name in names {
+        changed.push(name.parse::<HostName>().map_err(corrupt)?);
     }
     changed.sort();
     if !changed.is_empty() {
@@ -110,9 +127,13 @@ pub async fn leave_out(
     let kinds: Vec<String> = unfit.iter().map(|(_, error)| error.kind.to_string()).collect();
     let messages: Vec<String> = unfit.iter().map(|(_, error)| error.message.clone()).collect();
     sqlx::query!(
-        "update job set error_kind = found.kind, error = found.error
-         from unnest($2::text[], $3::text[], $4::text[]) as found (host, kind, error)
-         where job.batch_id = $1 and job.host = found.host",
+        "with picked as (
+             select job.id, found.kind, found.error
+             from job join unnest($2::text[], $3::text[], $4::text[]) as found (host, kind, error)
+               on job.host = found.host
+             where job.batch_id = $1 order by job.id for no key update of job)
+         update job set error_kind = picked.kind, error = picked.error
+         from picked where picked.id = job.id",
         batch.0,
         &hosts.iter().map(HostName::to_string).collect::<Vec<String>>(),
         &kinds,
@@ -138,8 +159,11 @@ pub async fn cut_waves(
     .await?;
     let waves: Vec<i32> = rollout.waves_of(ids.len()).map(u32::cast_signed).collect();
     sqlx::query!(
-        "update job set wave = cut.wave from unnest($1::bigint[], $2::int[]) as cut (id, wave)
-         where job.id = cut.id and job.wave <> cut.wave",
+        "with picked as (
+             select job.id, cut.wave from job join unnest($1::bigint[], $2::int[]) as cut (id, wave)
+               on job.id = cut.id and job.wave <> cut.wave
+             order by job.id for no key update of job)
+         update job set wave = picked.wave from picked where picked.id = job.id",
         &ids,
         &waves
     )
@@ -151,9 +175,14 @@ pub async fn cut_waves(
 /// Lets pending jobs start.
 pub async fn queue(tx: &mut PgTransaction<'_>, jobs: &[JobId]) -> sqlx::Result<()> {
     let ids: Vec<i64> = jobs.iter().map(|job| job.0).collect();
-    sqlx::query!("update job set state = 'queued' where id = any($1) and state = 'pending'", &ids)
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query!(
+        "with picked as (
+             select id from job where id = any($1) and state = 'pending' order by id for no key update)
+         update job set state = 'queued' from picked where picked.id = job.id",
+        &ids
+    )
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
@@ -267,6 +296,25 @@ pub async fn releasable(
     .collect()
 }
 
+/// Locks the jobs of these hosts in these batches, whose rows the caller has locked. For changes to
+/// jobs of several batches, each in a statement of its own.
+pub async fn lock(
+    tx: &mut PgTransaction<'_>,
+    batches: &[BatchId],
+    hosts: &[HostName],
+) -> sqlx::Result<()> {
+    let batches: Vec<i64> = batches.iter().map(|batch| batch.0).collect();
+    let names: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
+    sqlx::query!(
+        "select id from job where batch_id = any($1) and host = any($2) order by id for no key update",
+        &batches,
+        &names
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// States of a batch's jobs, each with its last error, by host.
 pub async fn ends(
     conn: &mut PgConnection,
@@ -353,16 +401,19 @@ pub async fn mark_failed_previously(
     retry_of: Option<BatchId>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "update job set failed_previously = true
-         where batch_id = $1 and state = 'pending' and exists (
-             select from (
-                 select earlier.state, earlier.batch_id from job earlier
-                 join batch on batch.id = earlier.batch_id
-                 where earlier.host = job.host and earlier.id < job.id
-                   and earlier.state in ('succeeded', 'failed', 'quarantined')
-                   and (batch.risk <> 'harmless' or earlier.state <> 'succeeded')
-                 order by earlier.id desc limit 1) last
-             where last.state <> 'succeeded' and last.batch_id is distinct from $2)",
+        "with picked as (
+             select id from job
+             where batch_id = $1 and state = 'pending' and exists (
+                 select from (
+                     select earlier.state, earlier.batch_id from job earlier
+                     join batch on batch.id = earlier.batch_id
+                     where earlier.host = job.host and earlier.id < job.id
+                       and earlier.state in ('succeeded', 'failed', 'quarantined')
+                       and (batch.risk <> 'harmless' or earlier.state <> 'succeeded')
+                     order by earlier.id desc limit 1) last
+                 where last.state <> 'succeeded' and last.batch_id is distinct from $2)
+             order by id for no key update)
+         update job set failed_previously = true from picked where picked.id = job.id",
         batch.0,
         retry_of.map(|id| id.0)
     )
@@ -433,4 +484,119 @@ pub async fn any_failed(
     )
     .fetch_one(conn)
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::postgres::PgPoolOptions;
+
+    use super::*;
+    use crate::attempt::{AttemptOutcome, OutcomeRow, write_outcomes};
+    use crate::{batch, caps, notify_route};
+    use metalbot_core::domain::ids::Epoch;
+
+    /// Two batches, each with a job at work and hosts that failed in the middle; a third one is at
+    /// work on these hosts.
+    const ROWS: &str = r#"
+        insert into batch (action, risk, plan, digest, submitter, state, requirements, origin,
+            platform, channel)
+        select 'power-on', 'disruptive',
+            '{"action": "power-on", "risk": "disruptive", "params": {}, "rollout": {"waves": []},
+              "steps": [{"title": "on", "action": {"run": "power", "to": "on"},
+                         "deadline_secs": 60, "retry": 0}]}',
+            decode(repeat('00', 32), 'hex'), 'alice', 'running', '[]',
+            jsonb_build_object('origin', 'reclaim'), 'console', 'metal'
+        from generate_series(1, 3);
+        insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
+            bmc_credentials, wave, state)
+        select batch_id, host, 'web', 'fra1', 'r1', 's1', '10.0.0.1', 'default', 0, 'pending'
+        from (select 1 + n % 2 as batch_id, 'web' || n as host from generate_series(1, 40) as n
+              union all select 1, 'db1' union all select 2, 'db2') as first;
+        update job set state = 'failed' where host like 'web%';
+        insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
+            bmc_credentials, wave, state)
+        select 3, 'web' || n, 'web', 'fra1', 'r1', 's1', '10.0.0.1', 'default', 0, 'pending'
+        from generate_series(40, 1, -1) as n"#;
+    /// As it is before each round; rows that are written in another order lie in another order.
+    const RESET: &str = "
+        update job set state = 'failed', maybe_down = true, failure_notified = false,
+            ended_at = now() - interval '1 hour'
+        where id in (select id from job where batch_id <> 3 and host like 'web%' order by random());
+        update job set state = 'running', epoch = 1, worker = 'a', ended_at = null
+        where batch_id = 3 or host like 'db%'";
+
+    async fn all_succeed(pool: &PgPool, jobs: &[i64]) -> sqlx::Result<()> {
+        let row = |job: &i64| OutcomeRow {
+            attempt: None,
+            job: JobId(*job),
+            epoch: Epoch(1),
+            outcome: AttemptOutcome::Succeeded,
+            acted: true,
+            error: None,
+            job_state: JobState::Succeeded,
+            step: 1,
+            maybe_down: false,
+        };
+        let rows: Vec<OutcomeRow> = jobs.iter().map(row).collect();
+        write_outcomes(pool, "a", &rows).await.map(drop)
+    }
+
+    async fn tell_failures(pool: &PgPool, id: i64) -> sqlx::Result<()> {
+        let mut tx = pool.begin().await?;
+        let batch = batch::lock(&mut tx, BatchId(id)).await?.unwrap();
+        notify_route::failures(&mut tx, &batch).await?;
+        tx.commit().await
+    }
+
+    async fn release(pool: &PgPool, hosts: &[HostName]) -> sqlx::Result<()> {
+        let batches = [BatchId(1), BatchId(2)];
+        let mut tx = pool.begin().await?;
+        for id in batches {
+            batch::lock(&mut tx, id).await?;
+        }
+        lock(&mut tx, &batches, hosts).await?;
+        for id in batches {
+            caps::let_go(&mut tx, id, hosts).await?;
+        }
+        tx.commit().await
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn whoever_changes_many_jobs_waits_in_no_circle(pool: PgPool) {
+        let impatient = PgPoolOptions::new()
+            .max_connections(8)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    sqlx::raw_sql("set deadlock_timeout = '20ms'")
+                        .execute(connection)
+                        .await
+                        .map(drop)
+                })
+            })
+            .connect_with((*pool.connect_options()).clone())
+            .await
+            .unwrap();
+        let pool = &impatient;
+        sqlx::raw_sql(ROWS).execute(pool).await.unwrap();
+        let query = "select id from job where batch_id = 3 or host like 'db%' order by random()";
+        let hosts: Vec<HostName> = (1..=40).map(|n| format!("web{n}").parse().unwrap()).collect();
+        for round in 0..100 {
+            sqlx::raw_sql(RESET).execute(pool).await.unwrap();
+            let jobs: Vec<i64> = sqlx::query_scalar(query).fetch_all(pool).await.unwrap();
+            let (some, others) = jobs.split_at(jobs.len() / 2);
+            let ended = futures_util::future::join5(
+                all_succeed(pool, some),
+                all_succeed(pool, others),
+                tell_failures(pool, 1),
+                tell_failures(pool, 2),
+                release(pool, &hosts),
+            )
+            .await;
+            for ended in [ended.0, ended.1, ended.2, ended.3, ended.4] {
+                ended.unwrap_or_else(|error| panic!("round {round}: {error}"));
+            }
+        }
+        let down = "select count(*) from job where maybe_down";
+        assert_eq!(sqlx::query_scalar::<_, i64>(down).fetch_one(pool).await.unwrap(), 0);
+    }
 }

@@ -72,8 +72,11 @@ pub async fn failing(conn: &mut PgConnection) -> sqlx::Result<Vec<BatchId>> {
 /// Queues one notice of all failures of a locked batch that were in no notice yet.
 pub async fn failures(tx: &mut PgTransaction<'_>, batch: &Batch) -> sqlx::Result<()> {
     let rows = sqlx::query!(
-        "update job set failure_notified = true
-         where batch_id = $1 and state in ('failed', 'quarantined') and not failure_notified
+        "with picked as (
+             select id from job
+             where batch_id = $1 and state in ('failed', 'quarantined') and not failure_notified
+             order by id for no key update)
+         update job set failure_notified = true from picked where picked.id = job.id
          returning host, state, error_kind, error",
         batch.id.0
     )
