@@ -19,6 +19,7 @@ mod outage;
 mod overlap;
 mod preflight;
 mod previous_release;
+mod restore;
 mod rollout;
 mod slack_app;
 mod slack_channels;

@@ -13,9 +13,8 @@ use metalbot_core::domain::ids::BatchId;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DueHome {
     pub platform_user_id: String,
-    /// The row of the audit up to which the page will show everything: the newest, or the one
-    /// before while rows with lower numbers may still come from open transactions.
-    pub settled: i64,
+    /// Position in the audit up to which the page will show everything.
+    pub position: i64,
     pub digest: Option<Vec<u8>>,
     pub attempts: i32,
 }
@@ -25,7 +24,7 @@ pub async fn opened(pool: &PgPool, platform: &str, platform_user_id: &str) -> sq
     sqlx::query!(
         "insert into app_home (platform, platform_user_id) values ($1, $2)
          on conflict (platform, platform_user_id) do update
-             set opened_at = now(), rendered_audit_id = -1, digest = null, due_at = now(),
+             set opened_at = now(), rendered_position = -1, digest = null, due_at = now(),
                  attempts = 0",
         platform,
         platform_user_id
@@ -40,11 +39,9 @@ pub async fn due(pool: &PgPool, platform: &str, kept: Duration) -> sqlx::Result<
     sqlx::query_as!(
         DueHome,
         r#"select platform_user_id, digest, attempts,
-                  newest.id - (newest.at > now() - interval '5 seconds')::int as "settled!"
-           from app_home,
-                (select coalesce(max(id), 0) as id, coalesce(max(at), now()) as at
-                 from (select id, at from audit order by id desc limit 1) as last) as newest
-           where platform = $1 and due_at <= now() and rendered_audit_id < newest.id
+                  newest.position as "position!"
+           from app_home, (select coalesce(max(position), 0) as position from audit) as newest
+           where platform = $1 and due_at <= now() and rendered_position < newest.position
              and opened_at > now() - $2::interval
            order by due_at limit 50"#,
         platform,
@@ -54,7 +51,7 @@ pub async fn due(pool: &PgPool, platform: &str, kept: Duration) -> sqlx::Result<
     .await
 }
 
-/// Stores that the page shows everything up to this row of the audit; the next time waits for `pause`.
+/// Stores that the page shows everything up to its position in the audit; the next time waits for `pause`.
 pub async fn rendered(
     pool: &PgPool,
     platform: &str,
@@ -63,12 +60,12 @@ pub async fn rendered(
     pause: Duration,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "update app_home set rendered_audit_id = greatest(rendered_audit_id, $3), digest = $4,
+        "update app_home set rendered_position = greatest(rendered_position, $3), digest = $4,
              due_at = now() + $5::interval, attempts = 0, last_error = null
          where platform = $1 and platform_user_id = $2",
         platform,
         home.platform_user_id,
-        home.settled,
+        home.position,
         digest,
         interval(pause) as _
     )

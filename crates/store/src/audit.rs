@@ -1,8 +1,10 @@
 //! The append-only record, and the hash chain over it.
 //!
-//! Rows are written plain inside the transaction that they describe. [`seal`] puts them into the
-//! chain afterwards, in the order in which it finds them, so that the chain never makes writers
-//! wait. A row's seal is SHA-256 over the seal before it and the row's canonical JSON.
+//! Rows are written plain inside the transaction that they describe. [`seal`] gives them their
+//! positions after the commit, in the order in which it finds them, and puts them into the chain: so
+//! the chain never makes writers wait, a late commit is never skipped, and the order survives dump
+//! and restore. Whoever reads what has happened since goes by position. A row's seal is SHA-256 over
+//! the seal before it and the row's canonical JSON.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -88,42 +90,40 @@ impl Row {
     }
 }
 
-/// Seals rows that are not yet in the chain; returns how many. One process at a time may run it
-/// (task `audit_seal`); the chain's position is a primary key, so a second one fails and changes
-/// nothing.
+/// Gives rows that have none their positions, and seals them; returns how many. One process at a time
+/// may run it (task `audit_seal`); the chain's position is a primary key, so a second one fails and
+/// changes nothing.
 pub async fn seal(tx: &mut PgTransaction<'_>, at_most: i64) -> sqlx::Result<usize> {
-    let last = sqlx::query!(
-        r#"select position, seal, audit.id, audit.xid::text as "xid!"
-           from (select * from audit_seal order by position desc limit 1) as last
-           join audit on audit.id = last.audit_id"#
-    )
-    .fetch_optional(&mut **tx)
-    .await?;
-    let (mut position, mut previous, last_xid, last_id) = match last {
-        Some(last) => (last.position, last.seal, last.xid, last.id),
-        None => (0, GENESIS.to_vec(), "0".to_owned(), 0),
-    };
-    // Numbers are given before a transaction commits, so that a row can appear below the newest one.
-    // Transactions older than every running one cannot bring further rows: theirs are sealed, in
-    // the order of transaction and number.
-    let rows = sqlx::query_as!(
-        Row,
-        "select id, at, actor, via, event, batch_id, detail from audit
-         where xid < pg_snapshot_xmin(pg_current_snapshot())
-           and (xid, id) > ($1::text::xid8, $2)
-         order by xid, id limit $3",
-        last_xid,
-        last_id,
+    let last = sqlx::query!("select position, seal from audit_seal order by position desc limit 1")
+        .fetch_optional(&mut **tx)
+        .await?;
+    let (mut position, mut previous) =
+        last.map_or((0, GENESIS.to_vec()), |last| (last.position, last.seal));
+    // The release before sealed rows and gave them no position here.
+    let rows = sqlx::query!(
+        r#"select id, at, actor, via, event, batch_id, detail, audit_seal.position as "sealed?"
+           from audit left join audit_seal on audit_seal.audit_id = audit.id
+           where audit.position is null order by id limit $1"#,
         at_most
     )
     .fetch_all(&mut **tx)
     .await?;
-    let (mut positions, mut ids, mut seals) = (Vec::new(), Vec::new(), Vec::new());
-    for row in &rows {
+    let (mut all_ids, mut all_positions) = (Vec::new(), Vec::new());
+    let (mut ids, mut positions, mut seals) = (Vec::new(), Vec::new(), Vec::new());
+    for row in rows {
+        all_ids.push(row.id);
+        if let Some(sealed) = row.sealed {
+            all_positions.push(sealed);
+            continue;
+        }
         position += 1;
+        let (id, at, actor, via) = (row.id, row.at, row.actor, row.via);
+        let (event, batch_id, detail) = (row.event, row.batch_id, row.detail);
+        let row = Row { id, at, actor, via, event, batch_id, detail };
         previous = row.seal_after(&previous).to_vec();
+        all_positions.push(position);
         positions.push(position);
-        ids.push(row.id);
+        ids.push(id);
         seals.push(previous.clone());
     }
     sqlx::query!(
@@ -135,7 +135,16 @@ pub async fn seal(tx: &mut PgTransaction<'_>, at_most: i64) -> sqlx::Result<usiz
     )
     .execute(&mut **tx)
     .await?;
-    Ok(rows.len())
+    sqlx::query!(
+        "update audit set position = given.position
+         from unnest($1::bigint[], $2::bigint[]) as given (id, position)
+         where audit.id = given.id",
+        &all_ids,
+        &all_positions
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(all_ids.len())
 }
 
 /// Result of a check of the whole chain.
@@ -200,9 +209,19 @@ pub async fn verify(conn: &mut PgConnection) -> sqlx::Result<ChainReport> {
             report.head = hex::encode(&previous);
         }
     }
+    let misplaced = sqlx::query_scalar!(
+        "select id from audit left join audit_seal on audit_seal.audit_id = audit.id
+         where audit.position is not null
+           and audit_seal.position is distinct from audit.position
+         order by id limit 1"
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    report.broken = misplaced.map(|id| format!("audit row {id} is out of its place in the chain"));
     report.unsealed = sqlx::query_scalar!(
         r#"select count(*) as "count!" from audit
-           where not exists (select from audit_seal where audit_id = audit.id)"#
+           where position is null
+             and not exists (select from audit_seal where audit_id = audit.id)"#
     )
     .fetch_one(conn)
     .await?
@@ -223,14 +242,65 @@ mod tests {
             record(&mut tx, &Actor::system("test"), "tested", None, detail).await.unwrap();
         }
         tx.commit().await.unwrap();
-        // Rows wait for every transaction of the server that began before them.
-        let mut sealed = 0;
-        while sealed < 3 {
-            let mut tx = pool.begin().await.unwrap();
-            sealed += seal(&mut tx, 10).await.unwrap();
-            tx.commit().await.unwrap();
-        }
+        assert_eq!(seal_all(pool).await, 3);
         verify(&mut pool.acquire().await.unwrap()).await.unwrap()
+    }
+
+    async fn seal_all(pool: &PgPool) -> usize {
+        let mut tx = pool.begin().await.unwrap();
+        let sealed = seal(&mut tx, 10).await.unwrap();
+        tx.commit().await.unwrap();
+        sealed
+    }
+
+    async fn positions(pool: &PgPool) -> Vec<(i64, Option<i64>)> {
+        sqlx::query_as("select id, position from audit order by position, id")
+            .fetch_all(pool)
+            .await
+            .unwrap()
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn rows_that_commit_late_follow_those_that_came_before(pool: PgPool) {
+        let record = async |conn: &mut PgConnection| {
+            record(conn, &Actor::system("test"), "tested", None, Value::Null).await.unwrap();
+        };
+        let (mut late, mut open) = (pool.begin().await.unwrap(), pool.begin().await.unwrap());
+        record(&mut late).await;
+        record(&mut open).await;
+        record(&mut pool.acquire().await.unwrap()).await;
+        assert_eq!(seal_all(&pool).await, 1, "what has not committed holds up nothing");
+        late.commit().await.unwrap();
+        assert_eq!(seal_all(&pool).await, 1);
+        open.commit().await.unwrap();
+        assert_eq!(positions(&pool).await, [(3, Some(1)), (1, Some(2)), (2, None)]);
+        assert_eq!(seal_all(&pool).await, 1);
+        let report = verify(&mut pool.acquire().await.unwrap()).await.unwrap();
+        assert_eq!((report.sealed, report.unsealed, report.broken), (3, 0, None));
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn what_the_release_before_sealed_keeps_its_place(pool: PgPool) {
+        three_sealed_rows(&pool).await;
+        let as_before = "alter table audit disable trigger all; update audit set position = null;
+             alter table audit enable trigger all";
+        sqlx::raw_sql(as_before).execute(&pool).await.unwrap();
+        let mut conn = pool.acquire().await.unwrap();
+        record(&mut conn, &Actor::system("test"), "tested", None, Value::Null).await.unwrap();
+        let report = verify(&mut conn).await.unwrap();
+        assert_eq!((report.sealed, report.unsealed, report.broken), (3, 1, None));
+        assert_eq!(seal_all(&pool).await, 4);
+        assert_eq!(
+            positions(&pool).await,
+            [(1, Some(1)), (2, Some(2)), (3, Some(3)), (4, Some(4))]
+        );
+        assert_eq!(verify(&mut conn).await.unwrap().broken, None);
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn a_moved_row_breaks_the_chain(pool: PgPool) {
+        let broken = broken_by(&pool, "update audit set position = 9 where id = 2").await;
+        assert_eq!(broken.as_deref(), Some("audit row 2 is out of its place in the chain"));
     }
 
     async fn broken_by(pool: &PgPool, change: &'static str) -> Option<String> {

@@ -180,7 +180,7 @@ impl Count {
             Count::CardsRefused => "from card where refused_at is not null",
             Count::CardsNotRefused => "from card where refused_at is null",
             Count::HomesStale => {
-                "from app_home where rendered_audit_id < (select max(id) from audit)"
+                "from app_home, audit where position is null or rendered_position < position"
             }
             Count::ChatWork => {
                 "from (select 1 from inbox where done_at is null
@@ -188,9 +188,7 @@ impl Count {
                          where kind = 'notice' and sent_at is null and refused_at is null
                      union all select 1 from card where message_id is null) as work"
             }
-            Count::AuditRowsNotSealed => {
-                "from audit where not exists (select from audit_seal where audit_id = audit.id)"
-            }
+            Count::AuditRowsNotSealed => "from audit where position is null",
             Count::TicketsNotWritten => {
                 "from (select 1 from outbox
                          where kind = 'ticket' and sent_at is null and refused_at is null
