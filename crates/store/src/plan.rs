@@ -32,19 +32,48 @@ pub async fn change(
     card::touch(&mut *tx, batch.id).await
 }
 
-/// Returns whether a message about a batch from this time was about another plan. Platforms number
-/// what happens within a second rather than time it.
+/// Returns whether what was said of a batch at this time was about another plan. Where a platform
+/// numbers what happens within a second rather than time it, the times that it tells are too early:
+/// what was said in the second of the change counts as said before, since nobody can have read the
+/// new plan by then.
 pub async fn changed_since(
     conn: &mut PgConnection,
     id: BatchId,
     at: OffsetDateTime,
 ) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
-        r#"select coalesce(date_trunc('second', plan_changed_at) > $2, false) as "since!"
+        r#"select coalesce(plan_changed_at >= $2, false) as "since!"
            from batch where id = $1"#,
         id.0,
         at
     )
     .fetch_one(conn)
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::PgPool;
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn what_was_said_in_the_second_of_a_change_was_said_before_it(pool: PgPool) {
+        let row = "insert into batch (action, risk, plan, digest, submitter, state, requirements,
+                 origin, plan_changed_at)
+             values ('reboot', 'disruptive', '{}', decode(repeat('00', 32), 'hex'), 'alice',
+                 'awaiting_approval', '[]', jsonb_build_object('origin', 'api'),
+                 '2027-01-15 10:00:00.7Z')";
+        sqlx::raw_sql(row).execute(&pool).await.unwrap();
+        let mut conn = pool.acquire().await.unwrap();
+        for (at, since) in [
+            (datetime!(2027-01-15 09:59:59 UTC), true),
+            (datetime!(2027-01-15 10:00:00.000_003 UTC), true),
+            (datetime!(2027-01-15 10:00:00.8 UTC), false),
+            (datetime!(2027-01-15 10:00:01 UTC), false),
+        ] {
+            assert_eq!(changed_since(&mut conn, BatchId(1), at).await.unwrap(), since, "{at}");
+        }
+    }
 }
