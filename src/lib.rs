@@ -22,7 +22,8 @@
 //!    there.
 //! 2. [`app::intake::run_intake`] takes one delivery, in one transaction: the platform's decoder makes
 //!    an [`Inbound`](metalbot_core::domain::inbound::Inbound) of it, `app::interpret` reads what it
-//!    asks for, once, and [`app::identify`] says which person of the directory it is.
+//!    asks for, once, and [`app::identify`] says which person of the directory it is. What only
+//!    holds something back goes ahead of what is held up ([`app::stop_intake::run_stop_intake`]).
 //! 3. [`command::understand`](metalbot_core::command::understand) has made a typed
 //!    [`Command`](metalbot_core::command::Command) of the text; [`app::execute::execute`] finds its use
 //!    case and hands it the [`RequestContext`](app::RequestContext): who asks, by which way, when.
@@ -57,6 +58,8 @@
 //! - An error keeps its type: what can go wrong with a host is an
 //!   [`ErrorKind`](metalbot_core::domain::error_kind::ErrorKind), what a use case refuses an
 //!   [`app::Error`]; both are worded at the edge.
+//! - The audit's order is given after the commit ([`metalbot_store::audit::seal`]); whoever reads what
+//!   has happened since goes by position.
 //! - Only [`serve`] constructs what runs. Every background task is a row of [`serve::tasks`].
 //! - Nobody is signed in without proof: simulated people are in crates that this one cannot name.
 

@@ -108,6 +108,17 @@ pub async fn run_intake(
 pub async fn work_on_next(pool: &PgPool, app: &App, decoders: &Decoders) -> sqlx::Result<bool> {
     let mut tx = pool.begin().await?;
     let Some(delivery) = inbox::take(&mut tx).await? else { return Ok(false) };
+    work_on_taken(pool, app, decoders, tx, delivery).await
+}
+
+/// Works on a delivery that the transaction has locked.
+pub(super) async fn work_on_taken(
+    pool: &PgPool,
+    app: &App,
+    decoders: &Decoders,
+    mut tx: PgTransaction<'_>,
+    delivery: Delivery,
+) -> sqlx::Result<bool> {
     let started = Instant::now();
     let worked = AssertUnwindSafe(work_on(&mut tx, app, decoders, &delivery)).catch_unwind().await;
     let failure = match worked {
@@ -250,10 +261,16 @@ async fn work_on(
         }
     }
     let ctx = context(&inbound, who, delivery.received_at);
+    let only_holds_back = request.only_holds_back();
     // The savepoint removes whatever a refused request wrote before it was refused.
     let mut attempt = sqlx::Acquire::begin(&mut **tx).await?;
     let input = request.input().map(str::to_owned);
     let reply = match carry_out(&mut attempt, app, &ctx, request).await {
+        // Asked last, since who overtakes may have waited for, or held, the same batch meanwhile.
+        Ok(_) if !only_holds_back && inbox::was_overtaken(&mut attempt, delivery.id).await? => {
+            attempt.rollback().await?;
+            too_late(&inbound.body, delivery.received_at)
+        }
         Ok(reply) => {
             attempt.commit().await?;
             reply
@@ -273,7 +290,8 @@ fn context(inbound: &Inbound, who: Principal, received_at: OffsetDateTime) -> Re
         principal: who,
         origin: Origin::Chat { location: inbound.location.clone() },
         key: key(inbound),
-        asked_at: inbound.body.at().or(Some(received_at)),
+        // Nobody can have asked after it came, whatever the platform's clock says.
+        asked_at: Some(inbound.body.at().map_or(received_at, |at| at.min(received_at))),
     }
 }
 

@@ -116,6 +116,13 @@ impl ChatRequest {
         }
     }
 
+    /// Returns whether the request need not wait for earlier ones of its sender: it holds something
+    /// back. Mistakes wait for their turn.
+    pub(super) fn may_overtake(&self) -> bool {
+        let is_mistake = matches!(self, ChatRequest::Invalid { .. } | ChatRequest::UnknownButton);
+        self.only_holds_back() && !is_mistake
+    }
+
     /// Returns whether the request makes a batch, whose card somebody must be able to see.
     pub(super) fn needs_card(&self) -> bool {
         match self {

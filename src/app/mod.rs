@@ -41,6 +41,7 @@ pub mod preference;
 pub mod preview;
 pub mod query;
 pub mod sessions;
+pub mod stop_intake;
 pub mod submit;
 
 pub use context::RequestContext;

@@ -16,6 +16,7 @@ use super::site::SiteParts;
 use super::slack as slack_parts;
 use crate::app::console_message;
 use crate::app::intake::{Decode, Decoders, run_intake};
+use crate::app::stop_intake::run_stop_intake;
 use crate::chat::slack;
 use crate::web::{self, ConsoleOptions, ConsoleState};
 
@@ -61,6 +62,8 @@ impl Service {
             (console_message::PLATFORM, console_message::decode as Decode),
             (slack::PLATFORM, slack::decode::decode as Decode),
         ]));
+        let (pool, app, stop) = (self.pool.clone(), Arc::clone(&site.app), self.stop.clone());
+        self.parts.spawn(run_stop_intake(pool, app, Arc::clone(&decoders), stop));
         for _ in 0..INTAKES {
             let (pool, app) = (self.pool.clone(), Arc::clone(&site.app));
             let (decoders, notifier) = (Arc::clone(&decoders), Arc::clone(&self.notifier));

@@ -36,6 +36,7 @@ mod slack_teams;
 mod slack_tls;
 mod slack_traps;
 mod slack_wire;
+mod stop_intake;
 mod story;
 mod ticket_dedup;
 mod ticket_faults;

@@ -23,6 +23,22 @@ pub struct Delivery {
     pub age: Duration,
 }
 
+struct Row {
+    id: i64,
+    platform: String,
+    body: Value,
+    attempts: i32,
+    received_at: OffsetDateTime,
+    age: f64,
+}
+
+impl From<Row> for Delivery {
+    fn from(row: Row) -> Delivery {
+        let Row { id, platform, body, attempts, received_at, age } = row;
+        Delivery { id, platform, body, attempts, received_at, age: Duration::from_secs_f64(age) }
+    }
+}
+
 /// Stores a delivery. `false`: it was stored before, and nothing changed.
 pub async fn accept(
     conn: &mut PgConnection,
@@ -53,7 +69,8 @@ pub async fn accept(
 /// locked until the transaction ends: an approval and its withdrawal must not be worked on in the
 /// other order.
 pub async fn take(tx: &mut PgTransaction<'_>) -> sqlx::Result<Option<Delivery>> {
-    let row = sqlx::query!(
+    let row = sqlx::query_as!(
+        Row,
         r#"select id, platform, body, attempts, received_at,
                   greatest(extract(epoch from now() - received_at), 0)::float8 as "age!"
          from inbox
@@ -65,14 +82,58 @@ pub async fn take(tx: &mut PgTransaction<'_>) -> sqlx::Result<Option<Delivery>> 
     )
     .fetch_optional(&mut **tx)
     .await?;
-    Ok(row.map(|row| Delivery {
-        id: row.id,
-        platform: row.platform,
-        body: row.body,
-        attempts: row.attempts,
-        received_at: row.received_at,
-        age: Duration::from_secs_f64(row.age),
-    }))
+    Ok(row.map(Delivery::from))
+}
+
+/// Deliveries that have waited for this long and whose time has come, oldest first.
+pub async fn waiting(pool: &PgPool, waited: Duration) -> sqlx::Result<Vec<i64>> {
+    sqlx::query_scalar!(
+        "select id from inbox
+         where done_at is null and due_at <= now() and received_at <= now() - $1::interval
+         order by id",
+        interval(waited) as _
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Deliveries as they came, with their ids and platforms; those that wait no more are left out.
+pub async fn bodies(pool: &PgPool, ids: &[i64]) -> sqlx::Result<Vec<(i64, String, Value)>> {
+    let rows = sqlx::query!(
+        "select id, platform, body from inbox where id = any($1) and done_at is null order by id",
+        ids
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.platform, row.body)).collect())
+}
+
+/// A delivery that nobody else works on, locked until the transaction ends, whatever precedes it.
+pub async fn take_ahead(tx: &mut PgTransaction<'_>, id: i64) -> sqlx::Result<Option<Delivery>> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"select id, platform, body, attempts, received_at,
+                  greatest(extract(epoch from now() - received_at), 0)::float8 as "age!"
+           from inbox where id = $1 and done_at is null and due_at <= now()
+           for update skip locked"#,
+        id
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(row.map(Delivery::from))
+}
+
+/// Returns whether a later delivery of the same sender was worked on before this one.
+pub async fn was_overtaken(conn: &mut PgConnection, id: i64) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (
+               select from inbox earlier join inbox later
+                 on later.platform = earlier.platform and later.sender = earlier.sender
+               where earlier.id = $1 and later.id > $1 and later.done_at is not null) as "any!""#,
+        id
+    )
+    .fetch_one(conn)
+    .await
 }
 
 /// Keeps everybody from taking the delivery for a while.
