@@ -7,6 +7,7 @@
 
 mod batch;
 mod consoles;
+mod lease;
 mod responder;
 #[path = "../site.rs"]
 mod site;
@@ -44,6 +45,7 @@ fn main() -> anyhow::Result<()> {
             let mut bmcs = Responder::start()?;
             let mut ratios = consoles::compare(&mut bmcs, &[200, 1_000, 5_000, 10_000, 40_000])?;
             ratios.extend(batch::measure(&mut bmcs, BATCH_HOSTS, BATCH_RUNS, false)?);
+            ratios.extend(lease::measure()?);
             print_ratios(&ratios);
             Ok(())
         }
@@ -60,9 +62,13 @@ fn main() -> anyhow::Result<()> {
             print_ratios(&batch::measure(&mut Responder::start()?, hosts, runs, profile)?);
             Ok(())
         }
-        _ => {
-            anyhow::bail!("usage: fleet --bench [consoles [HOSTS...] | batch HOSTS RUNS [profile]]")
+        ["--bench", "lease"] => {
+            print_ratios(&lease::measure()?);
+            Ok(())
         }
+        _ => anyhow::bail!(
+            "usage: fleet --bench [consoles [HOSTS...] | batch HOSTS RUNS [profile] | lease]"
+        ),
     }
 }
 

@@ -97,10 +97,8 @@ impl Run {
         step: usize,
     ) -> OutcomeRow {
         // What is quarantined counts as down whatever was done to it.
-        let ended = matches!(
-            job_state,
-            JobState::Failed | JobState::Succeeded | JobState::Cancelled
-        );
+        let ended =
+            matches!(job_state, JobState::Failed | JobState::Succeeded | JobState::Cancelled);
         OutcomeRow {
             lease: self.hold.leased.id,
             attempt,

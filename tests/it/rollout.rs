@@ -281,6 +281,19 @@ async fn hosts_that_nobody_has_touched_are_left_alone_when_their_batch_stops() {
 }
 
 #[tokio::test]
+async fn a_job_that_ends_its_workers_again_and_again_is_for_a_person() {
+    let t = World::with_rack().await;
+    t.says(&t.alice, "/metal reboot web[01-02]").await;
+    t.db.taken_over("web01", 6).await;
+    t.replies(&t.bob, 1, "approve").await;
+    t.ended(1).await;
+    assert_eq!(t.db.jobs(1).await, ["web01 quarantined", "web02 succeeded"]);
+    t.tickets(1).await;
+    t.says(&t.bob, "/metal release web01").await;
+    t.finish().await;
+}
+
+#[tokio::test]
 async fn a_canary_that_is_dropped_has_a_successor() {
     let t = World::start().await;
     t.says(&t.alice, "/metal reboot web[01-04] wave=1,2").await;

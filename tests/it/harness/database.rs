@@ -380,6 +380,13 @@ impl Database {
         self.texts(query, batch).await.len()
     }
 
+    /// As if so many workers had ended in the middle of the host's newest job.
+    pub async fn taken_over(&self, host: &str, times: i32) {
+        let query = "update job set takeovers = $2 where id = (
+             select max(id) from job where host = $1)";
+        sqlx::query(query).bind(host).bind(times).execute(&self.pool).await.unwrap();
+    }
+
     /// The batch after this one and its card, once it waits for approval and its card is posted. Its
     /// number need not be the next: a process that dies before it commits has used one up.
     pub async fn card_after(&self, batch: i64) -> Option<(i64, String)> {
