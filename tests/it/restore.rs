@@ -23,7 +23,7 @@ async fn seal(pool: &PgPool) -> usize {
 }
 
 async fn verify(pool: &PgPool) -> ChainReport {
-    audit::verify(&mut *pool.acquire().await.unwrap()).await.unwrap()
+    audit::verify(&mut pool.acquire().await.unwrap()).await.unwrap()
 }
 
 /// Copies a database into an empty one, as an operator does.

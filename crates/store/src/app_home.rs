@@ -40,7 +40,7 @@ pub async fn due(pool: &PgPool, platform: &str, kept: Duration) -> sqlx::Result<
         DueHome,
         r#"select platform_user_id, digest, attempts,
                   newest.position as "position!"
-           from app_home, (select coalesce(max(position), 0) as position from audit) as newest
+           from app_home, (select coalesce(max(position), 0) as position from audit_seal) as newest
            where platform = $1 and due_at <= now() and rendered_position < newest.position
              and opened_at > now() - $2::interval
            order by due_at limit 50"#,

@@ -99,29 +99,23 @@ pub async fn seal(tx: &mut PgTransaction<'_>, at_most: i64) -> sqlx::Result<usiz
         .await?;
     let (mut position, mut previous) =
         last.map_or((0, GENESIS.to_vec()), |last| (last.position, last.seal));
-    // The release before sealed rows and gave them no position here.
+    // The release before seals rows and does not note it here.
     let rows = sqlx::query!(
-        r#"select id, at, actor, via, event, batch_id, detail, audit_seal.position as "sealed?"
-           from audit left join audit_seal on audit_seal.audit_id = audit.id
-           where audit.position is null order by id limit $1"#,
+        r#"select id, at, actor, via, event, batch_id, detail, audit_id is null as "new!"
+           from audit left join audit_seal on audit_id = id
+           where not sealed order by id limit $1"#,
         at_most
     )
     .fetch_all(&mut **tx)
     .await?;
-    let (mut all_ids, mut all_positions) = (Vec::new(), Vec::new());
-    let (mut ids, mut positions, mut seals) = (Vec::new(), Vec::new(), Vec::new());
-    for row in rows {
-        all_ids.push(row.id);
-        if let Some(sealed) = row.sealed {
-            all_positions.push(sealed);
-            continue;
-        }
-        position += 1;
+    let all: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let (mut positions, mut ids, mut seals) = (Vec::new(), Vec::new(), Vec::new());
+    for row in rows.into_iter().filter(|row| row.new) {
         let (id, at, actor, via) = (row.id, row.at, row.actor, row.via);
         let (event, batch_id, detail) = (row.event, row.batch_id, row.detail);
-        let row = Row { id, at, actor, via, event, batch_id, detail };
-        previous = row.seal_after(&previous).to_vec();
-        all_positions.push(position);
+        position += 1;
+        previous =
+            Row { id, at, actor, via, event, batch_id, detail }.seal_after(&previous).to_vec();
         positions.push(position);
         ids.push(id);
         seals.push(previous.clone());
@@ -135,16 +129,10 @@ pub async fn seal(tx: &mut PgTransaction<'_>, at_most: i64) -> sqlx::Result<usiz
     )
     .execute(&mut **tx)
     .await?;
-    sqlx::query!(
-        "update audit set position = given.position
-         from unnest($1::bigint[], $2::bigint[]) as given (id, position)
-         where audit.id = given.id",
-        &all_ids,
-        &all_positions
-    )
-    .execute(&mut **tx)
-    .await?;
-    Ok(all_ids.len())
+    sqlx::query!("update audit set sealed = true where id = any($1)", &all)
+        .execute(&mut **tx)
+        .await?;
+    Ok(all.len())
 }
 
 /// Result of a check of the whole chain.
@@ -209,19 +197,17 @@ pub async fn verify(conn: &mut PgConnection) -> sqlx::Result<ChainReport> {
             report.head = hex::encode(&previous);
         }
     }
-    let misplaced = sqlx::query_scalar!(
-        "select id from audit left join audit_seal on audit_seal.audit_id = audit.id
-         where audit.position is not null
-           and audit_seal.position is distinct from audit.position
+    let passed_over = sqlx::query_scalar!(
+        "select id from audit
+         where sealed and not exists (select from audit_seal where audit_id = audit.id)
          order by id limit 1"
     )
     .fetch_optional(&mut *conn)
     .await?;
-    report.broken = misplaced.map(|id| format!("audit row {id} is out of its place in the chain"));
+    report.broken = passed_over.map(|id| format!("audit row {id} counts as sealed and is not"));
     report.unsealed = sqlx::query_scalar!(
         r#"select count(*) as "count!" from audit
-           where position is null
-             and not exists (select from audit_seal where audit_id = audit.id)"#
+           where not sealed and not exists (select from audit_seal where audit_id = audit.id)"#
     )
     .fetch_one(conn)
     .await?
@@ -253,11 +239,11 @@ mod tests {
         sealed
     }
 
-    async fn positions(pool: &PgPool) -> Vec<(i64, Option<i64>)> {
-        sqlx::query_as("select id, position from audit order by position, id")
-            .fetch_all(pool)
-            .await
-            .unwrap()
+    /// Rows in the order of the chain; last those that are not in it.
+    async fn chain(pool: &PgPool) -> Vec<(i64, Option<i64>)> {
+        let rows = "select id, position from audit left join audit_seal on audit_id = id
+                    order by position, id";
+        sqlx::query_as(rows).fetch_all(pool).await.unwrap()
     }
 
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
@@ -273,7 +259,7 @@ mod tests {
         late.commit().await.unwrap();
         assert_eq!(seal_all(&pool).await, 1);
         open.commit().await.unwrap();
-        assert_eq!(positions(&pool).await, [(3, Some(1)), (1, Some(2)), (2, None)]);
+        assert_eq!(chain(&pool).await, [(3, Some(1)), (1, Some(2)), (2, None)]);
         assert_eq!(seal_all(&pool).await, 1);
         let report = verify(&mut pool.acquire().await.unwrap()).await.unwrap();
         assert_eq!((report.sealed, report.unsealed, report.broken), (3, 0, None));
@@ -282,7 +268,7 @@ mod tests {
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
     async fn what_the_release_before_sealed_keeps_its_place(pool: PgPool) {
         three_sealed_rows(&pool).await;
-        let as_before = "alter table audit disable trigger all; update audit set position = null;
+        let as_before = "alter table audit disable trigger all; update audit set sealed = false;
              alter table audit enable trigger all";
         sqlx::raw_sql(as_before).execute(&pool).await.unwrap();
         let mut conn = pool.acquire().await.unwrap();
@@ -290,17 +276,26 @@ mod tests {
         let report = verify(&mut conn).await.unwrap();
         assert_eq!((report.sealed, report.unsealed, report.broken), (3, 1, None));
         assert_eq!(seal_all(&pool).await, 4);
-        assert_eq!(
-            positions(&pool).await,
-            [(1, Some(1)), (2, Some(2)), (3, Some(3)), (4, Some(4))]
-        );
+        assert_eq!(chain(&pool).await, [(1, Some(1)), (2, Some(2)), (3, Some(3)), (4, Some(4))]);
         assert_eq!(verify(&mut conn).await.unwrap().broken, None);
     }
 
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
-    async fn a_moved_row_breaks_the_chain(pool: PgPool) {
-        let broken = broken_by(&pool, "update audit set position = 9 where id = 2").await;
-        assert_eq!(broken.as_deref(), Some("audit row 2 is out of its place in the chain"));
+    async fn a_row_that_was_hidden_from_the_chain_breaks_it(pool: PgPool) {
+        let insert = "insert into audit (actor, via, event, detail, sealed)
+                      values ('mallory', 'psql', 'tested', '{}', true)";
+        three_sealed_rows(&pool).await;
+        sqlx::query(insert).execute(&pool).await.unwrap();
+        assert_eq!(seal_all(&pool).await, 0);
+        let broken = verify(&mut pool.acquire().await.unwrap()).await.unwrap().broken;
+        assert_eq!(broken.as_deref(), Some("audit row 4 counts as sealed and is not"));
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn a_seal_is_not_taken_back(pool: PgPool) {
+        three_sealed_rows(&pool).await;
+        let refused = sqlx::query("update audit set sealed = false").execute(&pool).await;
+        assert!(refused.unwrap_err().to_string().contains("append-only"));
     }
 
     async fn broken_by(pool: &PgPool, change: &'static str) -> Option<String> {

@@ -491,9 +491,9 @@ mod tests {
     use sqlx::postgres::PgPoolOptions;
 
     use super::*;
-    use crate::attempt::{AttemptOutcome, OutcomeRow, write_outcomes};
+    use crate::attempt::{OutcomeRow, write_outcomes};
     use crate::{batch, caps, notify_route};
-    use metalbot_core::domain::ids::Epoch;
+    use metalbot_core::domain::ids::{Epoch, LeaseId};
 
     /// Two batches, each with a job at work and hosts that failed in the middle; a third one is at
     /// work on these hosts.
@@ -527,14 +527,12 @@ mod tests {
 
     async fn all_succeed(pool: &PgPool, jobs: &[i64]) -> sqlx::Result<()> {
         let row = |job: &i64| OutcomeRow {
+            lease: LeaseId { job: JobId(*job), epoch: Epoch(1), fence: 0 },
             attempt: None,
-            job: JobId(*job),
-            epoch: Epoch(1),
-            outcome: AttemptOutcome::Succeeded,
-            acted: true,
-            error: None,
             job_state: JobState::Succeeded,
             step: 1,
+            acts_skipped: false,
+            wake_in: None,
             maybe_down: false,
         };
         let rows: Vec<OutcomeRow> = jobs.iter().map(row).collect();

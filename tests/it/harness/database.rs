@@ -180,7 +180,9 @@ impl Count {
             Count::CardsRefused => "from card where refused_at is not null",
             Count::CardsNotRefused => "from card where refused_at is null",
             Count::HomesStale => {
-                "from app_home, audit where position is null or rendered_position < position"
+                "from app_home
+                 where rendered_position < (select max(position) from audit_seal)
+                     or exists (select from audit where not sealed)"
             }
             Count::ChatWork => {
                 "from (select 1 from inbox where done_at is null
@@ -188,7 +190,7 @@ impl Count {
                          where kind = 'notice' and sent_at is null and refused_at is null
                      union all select 1 from card where message_id is null) as work"
             }
-            Count::AuditRowsNotSealed => "from audit where position is null",
+            Count::AuditRowsNotSealed => "from audit where not sealed",
             Count::TicketsNotWritten => {
                 "from (select 1 from outbox
                          where kind = 'ticket' and sent_at is null and refused_at is null
