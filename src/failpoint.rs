@@ -3,7 +3,8 @@
 //! Only a build with the cargo feature `failpoints` has them; in any other build [`reach`] is
 //! empty. With `METALBOT_FAILPOINT=job.after_act` the process ends when that point is reached
 //! first, and with `job.after_act*3` when it is reached for the third time: at once, as after `kill
-//! -9`, with nothing closed and nothing written.
+//! -9`, with nothing closed and nothing written. With `stand:job.after_intent` it stands still there, as
+//! after `kill -STOP`, until it is told to go on.
 //!
 //! Invariant: there is a point before and after each durable step of a job, and between each effect
 //! of a relay on another system and our record of it.
@@ -110,25 +111,34 @@ impl Point {
 #[inline(always)]
 pub fn reach(_: Point) {}
 
-/// Ends the process if a test has chosen this point.
+/// Ends the process, or stops it for a while, if a test has chosen this point.
 #[cfg(feature = "failpoints")]
 pub fn reach(point: Point) {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    static ARMED: LazyLock<Option<(Point, AtomicU32)>> = LazyLock::new(|| {
+    static ARMED: LazyLock<Option<(Point, bool, AtomicU32)>> = LazyLock::new(|| {
         let text = std::env::var("METALBOT_FAILPOINT").ok()?;
         let (name, times) = text.split_once('*').unwrap_or((&text, "1"));
+        let (name, stands) = match name.strip_prefix("stand:") {
+            Some(name) => (name, true),
+            None => (name, false),
+        };
         let point = Point::ALL.into_iter().find(|point| point.as_str() == name);
         match (point, times.parse()) {
-            (Some(point), Ok(times)) => Some((point, AtomicU32::new(times))),
+            (Some(point), Ok(times)) => Some((point, stands, AtomicU32::new(times))),
             _ => panic!("METALBOT_FAILPOINT={text} names no fail-point"),
         }
     });
-    if let Some((armed, left)) = &*ARMED
+    if let Some((armed, stands, left)) = &*ARMED
         && *armed == point
         && left.fetch_sub(1, Ordering::Relaxed) == 1
     {
+        if *stands {
+            eprintln!("stands still at {}", point.as_str());
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).expect("it may stop itself");
+            return;
+        }
         eprintln!("dies at {}", point.as_str());
         std::process::abort();
     }

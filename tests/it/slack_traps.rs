@@ -141,6 +141,8 @@ async fn a_reaction_that_arrives_after_its_removal_approves_nothing() {
     let told =
         |m: &ShownMessage| m.only_to.is_some() && m.thread.is_some() && m.text.contains("changed");
     slack.wait_for("bob", METAL, PATIENCE, "the same of the word", told).await.unwrap();
+    // What is said in the second of the change is taken for said before it.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
     slack.unreact("bob", METAL, &card.ts, "white_check_mark").await.unwrap();
     slack.react("bob", METAL, &card.ts, "white_check_mark").await.unwrap();
     sees(slack, "alice", "*@bob* approved").await;

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use metalbot::failpoint::Point;
 
+use metalbot_sim::actor::SeenMessage;
+
+use super::{ends, nothing_lost_nothing_twice, reboot_web};
 use crate::harness::{Builder, Count, METAL, PATIENCE, Site, until};
 
 #[tokio::test]
@@ -35,6 +38,56 @@ async fn a_host_that_was_about_to_be_touched_is_left_alone() {
     site.settled().await;
     let (status, _) = process.terminate().await;
     assert!(status.success(), "{status}");
+    site.finish().await;
+}
+
+/// It has the right to act, and the packet is not sent yet, when it stands still for longer than the right
+/// lasts. Everything is at work in that moment, and some other step of some other host may be as far.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_stands_still_between_its_right_and_its_packet_sends_nothing_later() {
+    let site = Site::sound().await;
+    let point = format!("stand:{}*{}", Point::JobAfterIntent.as_str(), rand::random_range(1..60));
+    let frozen = site.serve_until(Some(&point)).await;
+    let card = reboot_web(&site, &frozen).await;
+    until("a process that stands still", async || frozen.log().contains("stands still at")).await;
+    let other = site.serve().await;
+    ends(&site, "succeeded").await;
+    nothing_lost_nothing_twice(&site, &other, &card).await;
+    let before = site.db.written_by_workers().await;
+    frozen.thaw();
+    let (status, _) = frozen.terminate().await;
+    assert!(status.success(), "{status}");
+    assert_eq!(site.db.written_by_workers().await, before);
+    nothing_lost_nothing_twice(&site, &other, &card).await;
+    site.finish().await;
+}
+
+/// The same, and meanwhile people are told that the batch is stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_was_given_before_the_stop_is_not_used_after_it_is_confirmed() {
+    let site = Site::sound().await;
+    let point = format!("stand:{}", Point::JobAfterIntent.as_str());
+    let frozen = site.serve_until(Some(&point)).await;
+    let alice = frozen.sign_in("alice").await;
+    let bob = frozen.sign_in("bob").await;
+    alice.say(METAL, "/metal reboot web01").await.unwrap();
+    let card = bob.card(METAL, 1, PATIENCE, |card| !card.buttons().is_empty()).await.unwrap();
+    // The answer may come when the process goes on.
+    let _ = tokio::time::timeout(Duration::from_secs(1), bob.react(&card.id, "+1", true)).await;
+    until("a process that stands still", async || frozen.log().contains("stands still at")).await;
+    let other = site.serve().await;
+    let alice = other.sign_in("alice").await;
+    alice.say(METAL, "/metal cancel 1").await.unwrap();
+    let confirmed = |m: &SeenMessage| m.text.contains("cancelled #1");
+    alice.wait_for(METAL, Some(&card.id), PATIENCE, "the confirmation", confirmed).await.unwrap();
+    frozen.thaw();
+    site.db.until(Count::HostsHeld, 0).await;
+    assert_eq!(site.cycles("web01"), (0, 0), "{}", site.history("web01").await);
+    let (status, _) = frozen.terminate().await;
+    assert!(status.success(), "{status}");
+    assert_eq!(site.cycles("web01"), (0, 0), "{}", site.history("web01").await);
+    site.settled().await;
+    drop(other);
     site.finish().await;
 }
 
