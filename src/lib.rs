@@ -37,9 +37,11 @@
 //! 6. [`notify::relay`] posts the batch's card, worded by [`notify::render`]; [`app::decide::decide`]
 //!    counts approvals, which are for one [plan digest](metalbot_core::domain::workflow::digest).
 //! 7. [`executor::rollout::Conductor`] lets wave after wave of jobs start, as far as caps and failure
-//!    budget allow and while the approval stands ([`app::approval_check`]); [`executor::worker::run_worker`] leases them ([`metalbot_store::lease`]);
-//!    [`executor::attempt::run_job`] writes an intent, acts by a [`step`] over a [`bmc`], and writes
-//!    the outcome, grouped with others' by [`executor::journal`].
+//!    budget allow and while the approval stands ([`app::approval_check`]); a worker leases them
+//!    ([`executor::worker::run_worker`], [`metalbot_store::lease`]), and each yields a
+//!    [`executor::hold::Hold`]; [`executor::job_run::run_job`] begins a [`step`] over a [`bmc`], which
+//!    asks the hold right before it acts, and writes the outcome, grouped with others' by
+//!    [`executor::journal`].
 //! 8. The last job folds the batch. Its [event](metalbot_core::domain::event::Event) and its tickets
 //!    leave through the outbox, written in the same transaction: [`notify::relay`] tells people,
 //!    [`ticket::assign`] and [`ticket::relay`] tell Jira.
@@ -51,7 +53,8 @@
 //! - No transaction stays open across a network call to anything but the database.
 //! - States change only by the tables of [`batch`](metalbot_core::domain::batch) and
 //!   [`job`](metalbot_core::domain::job).
-//! - No act without a durable intent under a lease that stands; no write with an old epoch.
+//! - No act without a durable intent under the newest lease; none that was allowed more than two seconds
+//!   ago; no write with an old epoch.
 //! - What may have happened is never blindly repeated: the host is asked, or a person is.
 //! - Who may do what is judged in [`identity::authz`] and
 //!   [`approval`](metalbot_core::domain::approval) alone; closed by default.

@@ -171,7 +171,13 @@ impl Run {
                     if let Some(end) = self.wait(self.look_in).await {
                         return Ok(end);
                     }
-                    if self.open { self.look(&host).await } else { Happened::Turned }
+                    if self.open {
+                        self.look(&host).await
+                    } else {
+                        // To look again is no other try.
+                        self.tries = self.tries.saturating_sub(1);
+                        Happened::Turned
+                    }
                 }
                 Then::Advance => {
                     if let Some(end) = self.advance(AttemptOutcome::Succeeded).await? {
@@ -242,7 +248,7 @@ impl Run {
     /// Begins the step, unless something is heard meanwhile that forbids it.
     async fn begin(&mut self, host: &Host) -> Happened {
         self.tries += 1;
-        self.began = Some(Instant::now());
+        self.began.get_or_insert_with(Instant::now);
         (self.looks, self.error, self.looked) = (0, None, None);
         let intent = Intent {
             lease: self.hold.leased.id,
