@@ -115,7 +115,7 @@ impl Server {
                 ended.is_none() && started.elapsed() < LONG,
                 "metalbot does not serve:\n{said}"
             );
-            if let Some((_, rest)) = said.split_once("metalbot serves address=")
+            if let Some((_, rest)) = said.split_once("metalbot has started and is serving address=")
                 && let Some((address, _)) = rest.split_once(' ')
             {
                 server.base = format!("http://{address}");

@@ -33,6 +33,7 @@ const BATCH_RUNS: usize = 5;
 const BATCH_HOSTS: usize = 10_000;
 
 fn main() -> anyhow::Result<()> {
+    metalbot::use_ring();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words[..] {
