@@ -47,7 +47,8 @@ pub async fn run_worker(executor: Executor, notifier: Arc<Notifier>, stop: Cance
     let beats = tokio::spawn(run_beats(executor.clone(), holds.clone(), Arc::clone(&notifier)));
     let calls = Arc::new(Semaphore::new(executor.limits.max_in_flight));
     let shared = WorkerContext { executor: executor.clone(), calls, draining: stop.clone() };
-    let mut taking = Taking { shared, journal, holds: holds.clone(), plans: HashMap::new() };
+    let mut taking =
+        Taking { shared, journal, holds: holds.clone(), plans: HashMap::new(), looked: None };
     let mut tasks = JoinSet::new();
     while !stop.is_cancelled() {
         let notified = notifier.topic(Topic::Work).notified();
@@ -106,6 +107,8 @@ struct Taking {
     journal: Journal,
     holds: Holds,
     plans: HashMap<BatchId, Arc<Plan>>,
+    /// When jobs were last looked for that this worker has and does not hold.
+    looked: Option<Instant>,
 }
 
 impl Taking {
@@ -118,11 +121,15 @@ impl Taking {
             return Ok(());
         }
         let held: Vec<JobId> = held.into_iter().map(|id| id.job).collect();
+        let looks = self.looked.is_none_or(|looked| looked.elapsed() >= BEAT);
         // One limit for the whole round: a stop of the process waits for it. Jobs that are leased after
         // all, by a statement that was given up, are freed by the next.
         let deadline = Instant::now() + patience(executor);
-        let taken = lease::take(&executor.pool, &executor.worker, &held, free);
+        let taken = lease::take(&executor.pool, &executor.worker, looks.then_some(&held[..]), free);
         let leased = answered_by(deadline, taken).await?;
+        if looks {
+            self.looked = Some(Instant::now());
+        }
         if !leased.is_empty() {
             reach(Point::LeaseTaken);
         }

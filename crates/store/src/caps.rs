@@ -189,7 +189,7 @@ mod tests {
 
     /// Ends what is queued.
     async fn work(pool: &PgPool, job_state: JobState, maybe_down: bool) {
-        let jobs = lease::take(pool, "a", &[], 10).await.unwrap();
+        let jobs = lease::take(pool, "a", None, 10).await.unwrap();
         let outcomes: Vec<OutcomeRow> = jobs
             .iter()
             .map(|leased| OutcomeRow {

@@ -76,15 +76,15 @@ struct Row {
 /// Plans of a newer version than this one understands are left to newer processes.
 ///
 /// `held` are the jobs that this worker works on. What the database says it has besides was leased by a
-/// statement that this worker had given up, or lost by a task of it, and is freed.
+/// statement that this worker had given up, or lost by a task of it, and is freed. To look for that goes
+/// through everything that the worker has had, and need not be done each time (`None`).
 pub async fn take(
     pool: &PgPool,
     worker: &str,
-    held: &[JobId],
+    held: Option<&[JobId]>,
     at_most: usize,
 ) -> sqlx::Result<Vec<Leased>> {
     let mut tx = pool.begin().await?;
-    let held: Vec<i64> = held.iter().map(|job| job.0).collect();
     // A worker that was taken for gone must be there again before it has jobs.
     sqlx::query!(
         "insert into worker (name) values ($1) on conflict (name) do update set beat_at = now()",
@@ -92,18 +92,9 @@ pub async fn take(
     )
     .execute(&mut *tx)
     .await?;
-    sqlx::query!(
-        // Whoever locks several jobs locks them in the order of their numbers.
-        "with lost as (
-             select id from job
-             where state = 'running' and worker = $1 and id <> all($2)
-             order by id for update)
-         update job set worker = null from lost where job.id = lost.id",
-        worker,
-        &held
-    )
-    .execute(&mut *tx)
-    .await?;
+    if let Some(held) = held {
+        free_lost(&mut tx, worker, held).await?;
+    }
     let mut rows = take_some(&mut tx, worker, at_most, Share::Even).await?;
     if !rows.is_empty() && rows.len() < at_most {
         // Some batches had less than their share.
@@ -155,6 +146,24 @@ pub async fn take(
             })
         })
         .collect()
+}
+
+/// Frees jobs that this worker has by the database and does not hold.
+async fn free_lost(conn: &mut PgConnection, worker: &str, held: &[JobId]) -> sqlx::Result<()> {
+    let held: Vec<i64> = held.iter().map(|job| job.0).collect();
+    sqlx::query!(
+        // Whoever locks several jobs locks them in the order of their numbers.
+        "with lost as (
+             select id from job
+             where state = 'running' and worker = $1 and id <> all($2)
+             order by id for update)
+         update job set worker = null from lost where job.id = lost.id",
+        worker,
+        &held
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Ends jobs whose rows say nothing that could be worked on: a bad row concerns itself alone.
@@ -375,7 +384,7 @@ mod tests {
     }
 
     async fn take_one(pool: &PgPool, worker: &str) -> Option<Leased> {
-        take(pool, worker, &[], 10).await.unwrap().pop()
+        take(pool, worker, Some(&[]), 10).await.unwrap().pop()
     }
 
     fn intent(leased: &Leased) -> Intent {
@@ -480,7 +489,7 @@ mod tests {
     async fn what_a_task_has_lost_or_a_stopped_process_left_is_for_others(pool: PgPool) {
         one_job(&pool).await;
         let lost = take_one(&pool, "a").await.expect("it is queued");
-        assert!(take(&pool, "a", &[lost.id.job], 10).await.unwrap().is_empty(), "it is held");
+        assert!(take(&pool, "a", Some(&[lost.id.job]), 10).await.unwrap().is_empty(), "it is held");
         let again = take_one(&pool, "a").await.expect("no task of its worker holds it");
         assert_eq!(again.takeovers, 1);
         assert_eq!(retire(&pool, "a").await.unwrap(), 1);
@@ -500,7 +509,7 @@ mod tests {
              select id, 'no host at all!', 'web', 'fra1', 'r1', 's1', '10.0.0.2', 'default', 0,
                  'queued' from batch";
         sqlx::raw_sql(bad).execute(&pool).await.unwrap();
-        let leased = take(&pool, "a", &[], 10).await.unwrap();
+        let leased = take(&pool, "a", Some(&[]), 10).await.unwrap();
         assert_eq!(leased.len(), 1);
         let states = texts(&pool, "select state from job order by id").await;
         assert_eq!(states, ["running", "quarantined"]);
@@ -539,7 +548,7 @@ mod tests {
         sqlx::raw_sql(rows).execute(&pool).await.unwrap();
         let mut held = Vec::new();
         let mut take = async |at_most: usize| {
-            let leased = take(&pool, "a", &held, at_most).await.unwrap();
+            let leased = take(&pool, "a", Some(&held), at_most).await.unwrap();
             held.extend(leased.iter().map(|leased| leased.id.job));
             let mut hosts: Vec<String> =
                 leased.into_iter().map(|leased| leased.host.to_string()).collect();
@@ -566,7 +575,7 @@ mod tests {
         sqlx::raw_sql(rows).execute(&pool).await.unwrap();
         let (mut of_small, mut held) = (0, Vec::new());
         for _ in 0..200 {
-            let leased = take(&pool, "a", &held, 1).await.unwrap();
+            let leased = take(&pool, "a", Some(&held), 1).await.unwrap();
             of_small += leased.iter().filter(|leased| leased.batch.0 == 2).count();
             held.extend(leased.iter().map(|leased| leased.id.job));
         }
