@@ -122,15 +122,16 @@ pub async fn write_intents(
         r#"with asked as (
                select * from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::int[],
                    $7::bool[]) as asked (job_id, epoch, fence, step, try, finishing)),
-           mine as (
-               select asked.*, batch.state as batch_state, exists (
-                   select from attempt where attempt.job_id = job.id and attempt.acted) as touched
-               from asked
+           named as (
+               select asked.*, job.batch_id, job.state, job.worker from asked
                join job on job.id = asked.job_id and job.epoch = asked.epoch
                    and job.fence = asked.fence and job.step = asked.step
-               join batch on batch.id = job.batch_id
-               where job.state = 'running' and job.worker = $1
                order by job.id for share of job),
+           mine as (
+               select named.*, batch.state as batch_state, exists (
+                   select from attempt where attempt.job_id = named.job_id and attempt.acted) as touched
+               from named join batch on batch.id = named.batch_id
+               where named.state = 'running' and named.worker = $1),
            allowed as (
                select * from mine where case batch_state
                    when 'running' then true when 'paused' then touched else touched and finishing end),
@@ -203,19 +204,21 @@ pub async fn write_outcomes(
         false => caps::lock_for_success(&mut tx, &succeeding, &jobs).await?,
     };
     let written = sqlx::query!(
-        // Whoever locks several jobs locks them in the order of their numbers.
+        // Whoever locks several jobs locks them in the order of their numbers. Which are ours is asked
+        // after that: statistics may not know yet that many run, and then the jobs that run would be
+        // gone through for each that is named.
         r#"with reported as (
                select * from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::int[],
                    $7::float8[], $8::bool[], $9::bool[], $10::text[], $11::int[], $12::int[],
                    $13::float8[], $14::bool[], $15::text[], $16::text[], $17::bool[])
                as r (job_id, epoch, fence, state, step, wake_in, ended, maybe_down, outcome,
                    tried_step, try, began_ago, acted, error_kind, error, acts_skipped)),
-           mine as (
-               select reported.*, job.step as step_before from job
-               join reported on job.id = reported.job_id and job.epoch = reported.epoch
+           named as (
+               select reported.*, job.step as step_before, job.state as state_before, job.worker
+               from job join reported on job.id = reported.job_id and job.epoch = reported.epoch
                    and job.fence = reported.fence
-               where job.state = 'running' and job.worker = $1
                order by job.id for update of job),
+           mine as (select * from named where state_before = 'running' and worker = $1),
            closed as (
                update attempt set outcome = mine.outcome, outcome_at = now(),
                    acted = mine.acted, error_kind = mine.error_kind, error = mine.error
@@ -230,7 +233,7 @@ pub async fn write_outcomes(
                    outcome, now(), acted, error_kind, error
                from mine
                where outcome is not null
-                   and not exists (select from closed where closed.job_id = mine.job_id))
+                   and job_id not in (select job_id from closed))
            update job set state = mine.state, step = mine.step,
                error_kind = case when mine.state not in ('succeeded', 'pending')
                             then coalesce(mine.error_kind, job.error_kind) end,

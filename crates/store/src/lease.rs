@@ -297,12 +297,14 @@ pub async fn beat(
                insert into worker (name) values ($1)
                on conflict (name) do update set beat_at = now())
            select held.job_id as "job_id!", held.epoch as "epoch!", held.fence as "fence!",
-               job.id is null as "lost!", batch.state as "state?"
+               not ours as "lost!", batch.state as "state?"
            from unnest($2::bigint[], $3::bigint[], $4::bigint[]) as held (job_id, epoch, fence)
            left join job on job.id = held.job_id and job.epoch = held.epoch
-               and job.fence = held.fence and job.worker = $1 and job.state = 'running'
+               and job.fence = held.fence
            left join batch on batch.id = job.batch_id
-           where batch.state is distinct from 'running'"#,
+           cross join lateral (
+               select coalesce(job.state = 'running' and job.worker = $1, false) as ours) as found
+           where not ours or batch.state <> 'running'"#,
         worker,
         &jobs,
         &epochs,
