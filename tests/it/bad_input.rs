@@ -56,7 +56,7 @@ async fn commands_that_mean_nothing() {
     list [mine] List the latest batches
     approve BATCH Approve a batch
     reject BATCH [because REASON] Reject a batch
-    cancel BATCH Cancel a batch; work under way is finished
+    cancel BATCH Cancel a batch; hosts that were touched are brought to a safe end
     stop BATCH The same as cancel, for those in a hurry
     pause BATCH Start no more hosts of a batch
     resume BATCH Go on with a paused batch

@@ -279,7 +279,7 @@ pub async fn apply(
     batch.not_before = not_before;
     batch.started_at = row.started_at;
     batch.finished_at = row.finished_at;
-    if before == BatchState::Running {
+    if matches!(before, BatchState::Running | BatchState::Paused) {
         // A worker has to see to those that wait without one.
         super::job::wake(&mut *tx, batch.id).await?;
     }

@@ -41,7 +41,12 @@ pub const VERBS: [Verb; 16] = [
         "Reject a batch",
         &["reject 42 because the release is tonight"],
     ),
-    verb("cancel", "cancel BATCH", "Cancel a batch; work under way is finished", &["cancel 42"]),
+    verb(
+        "cancel",
+        "cancel BATCH",
+        "Cancel a batch; hosts that were touched are brought to a safe end",
+        &["cancel 42"],
+    ),
     verb("stop", "stop BATCH", "The same as cancel, for those in a hurry", &["stop 42"]),
     verb("pause", "pause BATCH", "Start no more hosts of a batch", &["pause 42"]),
     verb("resume", "resume BATCH", "Go on with a paused batch", &["resume 42"]),
