@@ -95,21 +95,16 @@ pub async fn run_task<F>(
     F: Future<Output = anyhow::Result<bool>>,
 {
     let mut rounds = Rounds { runner: &runner, name, recorded: None };
+    let never = Notify::new();
+    let topic = topic.unwrap_or(&never);
     while !runner.stop.is_cancelled() {
-        let notified = async {
-            match topic {
-                Some(topic) => topic.notified().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(notified);
-        // A notification that comes during the round must not be missed.
-        let _ = futures_util::poll!(&mut notified);
+        // From here on, so that a notification that comes during the round is not missed.
+        let notified = topic.notified();
         if rounds.run(&mut run_once).await {
             continue;
         }
         tokio::select! {
-            _ = tokio::time::timeout(period, &mut notified) => {}
+            _ = tokio::time::timeout(period, notified) => {}
             () = runner.stop.cancelled() => {}
         }
     }
