@@ -42,6 +42,8 @@
 //!    [`executor::hold::Hold`]; [`executor::job_run::run_job`] begins a [`step`] over a [`bmc`], which
 //!    asks the hold right before it acts, and writes the outcome, grouped with others' by
 //!    [`executor::journal`].
+//!    A step that waits parks its job, which is a row until its time or a machine's report
+//!    ([`app::agent_report`]) wakes it.
 //! 8. The last job folds the batch. Its [event](metalbot_core::domain::event::Event) and its tickets
 //!    leave through the outbox, written in the same transaction: [`notify::relay`] tells people,
 //!    [`ticket::assign`] and [`ticket::relay`] tell Jira.
@@ -76,6 +78,7 @@ pub mod executor;
 pub mod preflight;
 pub mod step;
 
+pub mod api;
 pub mod chat;
 pub mod notify;
 pub mod ticket;
@@ -83,6 +86,7 @@ pub mod web;
 
 pub mod config;
 pub mod failpoint;
+pub mod problem;
 pub mod runtime;
 pub mod telemetry;
 

@@ -72,7 +72,9 @@ pub fn run_floor(count: usize, port: u16) -> anyhow::Result<()> {
                 let (host, bmc) = (&host, client.as_ref());
                 let (age, left) = (Duration::ZERO, planned.deadline());
                 let step = step::of(&planned);
-                let done = step.begin(StepContext { host, bmc, age, left }, &unrestricted()).await;
+                let done = step
+                    .begin(StepContext { host, bmc, age, left, reports: &[] }, &unrestricted())
+                    .await;
                 drop(slot);
                 done
             }));

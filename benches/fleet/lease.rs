@@ -105,6 +105,7 @@ async fn parked(pool: &PgPool) -> anyhow::Result<f64> {
                 step: leased.step,
                 acts_skipped: false,
                 wake_in: Some(Duration::from_secs(3600)),
+                news_seen: leased.news,
                 maybe_down: false,
             })
             .collect();

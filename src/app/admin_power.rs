@@ -18,7 +18,7 @@ use metalbot_core::domain::approval::Needed;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::rollout::{Rollout, Start};
 use metalbot_core::domain::workflow::{
-    OnDeadline, PLAN_VERSION, Plan, PlannedStep, PowerIs, PowerTo, Risk, StepAction,
+    OnDeadline, Plan, PlannedStep, PowerIs, PowerTo, Risk, StepAction, plan_version,
 };
 use metalbot_store as store;
 
@@ -86,7 +86,7 @@ fn plan(to: PowerTo) -> Plan {
         PowerTo::Reset => ("reset", vec![send(PowerTo::Reset, "reset it")]),
     };
     Plan {
-        version: PLAN_VERSION,
+        version: plan_version(&steps),
         action: ACTION.into(),
         risk: Risk::Disruptive,
         params: BTreeMap::from([("to".into(), name.into())]),

@@ -19,6 +19,7 @@ use crate::inventory::Inventory;
 use crate::runtime::hot_reload::HotReload;
 
 pub mod admin_power;
+pub mod agent_report;
 pub mod app_home;
 pub mod approval_check;
 pub mod approver_reminders;

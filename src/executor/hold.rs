@@ -52,7 +52,10 @@ struct Entry {
 impl Holds {
     /// Makes the hold of a job that was just leased.
     pub fn hold(&self, leased: Leased, journal: &Journal) -> Hold {
-        let (sender, heard) = watch::channel(Heard::Nothing);
+        let (sender, heard) = watch::channel(match leased.stop {
+            Stop::No => Heard::Nothing,
+            stop => Heard::Told(Told::Stopped(stop)),
+        });
         let entry = Entry { id: leased.id, heard: sender };
         // After an outage of the database the job may be our own of before.
         if let Some(before) = self.lock().insert(leased.id.job, entry) {

@@ -50,6 +50,7 @@ pub async fn end_unreadable(hold: Hold, why: &str) {
         step: hold.leased.step,
         acts_skipped: false,
         wake_in: None,
+        news_seen: hold.leased.news,
         maybe_down: false,
     };
     if hold.end(row).await.is_ok() {
@@ -66,6 +67,7 @@ pub async fn end_later(hold: Hold) {
         step: hold.leased.step,
         acts_skipped: false,
         wake_in: Some(LATER),
+        news_seen: hold.leased.news,
         maybe_down: false,
     };
     // Otherwise the job is not this worker's any more.
@@ -80,7 +82,7 @@ impl Run {
         acted: bool,
         error: Option<StepError>,
     ) -> Option<AttemptEnd> {
-        (self.open || self.began.is_some() || error.is_some()).then(|| AttemptEnd {
+        (self.open.is_some() || self.began.is_some() || error.is_some()).then(|| AttemptEnd {
             step: self.at,
             try_number: self.tries.max(1),
             began_ago: self.began.map_or(Duration::ZERO, |began| began.elapsed()),
@@ -106,6 +108,7 @@ impl Run {
             step,
             acts_skipped: self.acts_skipped,
             wake_in: None,
+            news_seen: self.hold.leased.news,
             maybe_down: ended && self.plan.leaves_down(step),
         }
     }
@@ -129,19 +132,19 @@ impl Run {
         };
         let (mut kind, mut wake_in) = (None, None);
         let attempt = match end {
-            End::Succeeded => self.attempt_end(Outcome::Succeeded, self.open, None),
+            End::Succeeded => self.attempt_end(Outcome::Succeeded, self.open.is_some(), None),
             End::Failed(error) | End::Quarantined(error) => {
                 kind = Some(error.kind);
                 let outcome = match error.class {
                     ErrorClass::Unknown => Outcome::Unknown,
                     ErrorClass::Transient | ErrorClass::Rejected => Outcome::Failed,
                 };
-                let sent = self.open && error.kind != ErrorKind::NoPermit;
+                let sent = self.open.is_some() && error.kind != ErrorKind::NoPermit;
                 self.attempt_end(outcome, sent, Some(error))
             }
             End::Stopped => {
                 let why = stopped("the batch was cancelled: its host was brought to a safe end");
-                self.attempt_end(Outcome::Failed, self.open, Some(why))
+                self.attempt_end(Outcome::Failed, self.open.is_some(), Some(why))
             }
             End::Back => {
                 let why = stopped("the batch was stopped before anything was done");
@@ -188,7 +191,7 @@ impl Run {
                 let message = format!("{}: look at the host, then release it", error.message);
                 StepError { class: ErrorClass::Unknown, message, ..error }
             }
-            (Happened::Looked(Sight::Failed(_)), Some(looked)) if self.open => {
+            (Happened::Looked(Sight::Failed(_)), Some(looked)) if self.open.is_some() => {
                 unknown(format!("{}, and now {}", error.message, looked.message))
             }
             (Happened::Looked(Sight::Failed(_)), Some(looked)) => looked.clone(),

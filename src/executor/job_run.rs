@@ -20,15 +20,24 @@ use metalbot_core::domain::course::{
 use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind};
 use metalbot_core::domain::host::Host;
 use metalbot_core::domain::job::JobState;
+use metalbot_core::domain::report::ReceivedReport;
 use metalbot_core::domain::workflow::{Plan, PlannedStep};
 use metalbot_store::attempt::{AttemptOutcome, Intent};
 use metalbot_store::lease::Leased;
+use metalbot_store::{answered_within, report};
 
 /// First wait between two attempts of a step; doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A wait that is shorter is waited for here; a longer one parks the job.
 const PARK_FROM: Duration = Duration::from_secs(1);
+/// Time that the database has to say what a machine has reported, and the wait after which it is asked
+/// again.
+const REPORTS_ANSWER: Duration = Duration::from_secs(5);
+const REPORTS_LATER: Duration = Duration::from_secs(1);
+/// Longest time that a job is parked. What it waits for wakes it; this is for a stop in the very moment
+/// in which its job was leased, parked and committed, which two snapshots of the database can miss.
+const LONGEST_PARK: Duration = Duration::from_secs(300);
 /// Looks at an act whose outcome is unknown, before it counts as undecidable.
 const LOOKS: u32 = 3;
 /// Takeovers of a job that has not come forward meanwhile, before a person has to look at it: it may be
@@ -76,8 +85,8 @@ pub(super) struct Run {
     pub(super) tries: u32,
     /// Something was, or may have been, done to the host by attempts that have ended.
     touched: bool,
-    /// There is an attempt that may have acted and has no outcome.
-    pub(super) open: bool,
+    /// The attempt that may have acted and has no outcome.
+    pub(super) open: Option<i64>,
     /// It is of a worker that is gone.
     inherited: bool,
     /// When the attempt was begun that there is something to write of.
@@ -98,7 +107,8 @@ pub(super) struct Run {
 impl Run {
     fn new(shared: WorkerContext, plan: Arc<Plan>, hold: Hold) -> Run {
         let Leased { step: at, step_age, tries, touched, .. } = hold.leased;
-        let open = hold.leased.open_attempt.is_some();
+        let open = hold.leased.open_attempt;
+        let inherited = open.is_some() && hold.leased.takeovers > 0;
         let planned = &plan.steps[at];
         let now = Instant::now();
         let lost = || StepError {
@@ -114,11 +124,11 @@ impl Run {
             tries,
             touched,
             open,
-            inherited: open && hold.leased.takeovers > 0,
+            inherited,
             began: None,
             looks: 0,
             look_in: Duration::ZERO,
-            error: open.then(lost),
+            error: inherited.then(lost),
             looked: None,
             unseen: None,
             acts_skipped: hold.leased.acts_skipped,
@@ -139,7 +149,7 @@ impl Run {
             return Ok(End::Quarantined(StepError { class, kind, message }));
         }
         let mut happened = Happened::Turned;
-        if self.open {
+        if self.open.is_some() {
             if self.inherited {
                 // Until then, what its worker was allowed to send may still leave.
                 sleep(ACT_LIFETIME).await;
@@ -171,7 +181,7 @@ impl Run {
                     if let Some(end) = self.wait(self.look_in).await {
                         return Ok(end);
                     }
-                    if self.open {
+                    if self.open.is_some() {
                         self.look(&host).await
                     } else {
                         // To look again is no other try.
@@ -192,7 +202,7 @@ impl Run {
                     Happened::Turned
                 }
                 Then::Again => {
-                    let acted = self.open && happened != Happened::Looked(Sight::NotDone);
+                    let acted = self.open.is_some() && happened != Happened::Looked(Sight::NotDone);
                     self.end_attempt(AttemptOutcome::Failed, acted).await?;
                     if let Some(end) = self.wait(wait_after(self.tries)).await {
                         return Ok(end);
@@ -227,7 +237,7 @@ impl Run {
         JobFacts {
             effect: self.step.effect(),
             finishing: self.planned().finishing,
-            touched: self.touched || self.open,
+            touched: self.touched || self.open.is_some(),
             inherited: self.inherited,
             tries_left: self.tries <= self.planned().retry,
             time_left: now + wait_after(self.tries) < self.deadline,
@@ -236,9 +246,10 @@ impl Run {
         }
     }
 
-    fn context<'a>(&'a self, host: &'a Host) -> StepContext<'a> {
+    fn context<'a>(&'a self, host: &'a Host, reports: &'a [ReceivedReport]) -> StepContext<'a> {
         StepContext {
             host,
+            reports,
             bmc: self.shared.executor.bmc.as_ref(),
             age: self.step_began.elapsed(),
             left: self.deadline.saturating_duration_since(Instant::now()),
@@ -264,7 +275,7 @@ impl Run {
             let mut hold = self.hold.listen();
             let begun = async {
                 let _call = self.shared.calls.acquire().await;
-                self.step.begin(self.context(host), &permit).await
+                self.step.begin(self.context(host, &[]), &permit).await
             };
             tokio::pin!(begun);
             let mut may_cut_off = true;
@@ -286,8 +297,8 @@ impl Run {
             (self.began, self.tries) = (None, self.tries - 1);
         }
         let Some(said) = said else { return Happened::Turned };
-        if let Some(Ok(_)) = may_act.answer() {
-            (self.open, self.inherited) = (true, false);
+        if let Some(Ok(attempt)) = may_act.answer() {
+            (self.open, self.inherited) = (Some(attempt), false);
         }
         let refused = matches!(&said, Err(error) if error.kind == ErrorKind::NoPermit);
         let happened = match may_act.answer() {
@@ -297,6 +308,7 @@ impl Run {
         };
         match said {
             Ok(StepState::Wait { look_in }) => self.look_in = look_in,
+            Ok(StepState::GivenUp(error)) => self.error = Some(error.into()),
             Ok(_) => {}
             Err(error) => self.error = Some(error),
         }
@@ -306,23 +318,40 @@ impl Run {
     /// Asks the host what has become of the attempt.
     async fn look(&mut self, host: &Host) -> Happened {
         self.looks += 1;
+        let reports = match self.reports().await {
+            Ok(reports) => reports,
+            Err(error) => {
+                tracing::warn!(%error, "what a machine has reported cannot be read");
+                self.look_in = REPORTS_LATER;
+                return Happened::Looked(Sight::Waits);
+            }
+        };
         let said = {
             let _call = self.shared.calls.acquire().await;
-            self.step.look(self.context(host)).await
+            self.step.look(self.context(host, &reports)).await
         };
         let happened = Happened::Looked(sight(&said));
         match said {
             Ok(StepState::Wait { look_in }) => (self.look_in, self.looks) = (look_in, 0),
+            Ok(StepState::GivenUp(error)) => self.error = Some(error.into()),
             Ok(_) => {}
             Err(error) => self.looked = Some(error),
         }
         happened
     }
 
+    /// What the machine has reported of the open attempt, as far as the step wants to know.
+    async fn reports(&self) -> sqlx::Result<Vec<ReceivedReport>> {
+        let kinds = self.step.hears();
+        let Some(attempt) = self.open.filter(|_| !kinds.is_empty()) else { return Ok(Vec::new()) };
+        let newest = report::newest(&self.shared.executor.pool, attempt, &kinds);
+        answered_within(REPORTS_ANSWER, newest).await
+    }
+
     /// Waits here; a longer wait is an end, which parks the job.
     async fn wait(&mut self, time: Duration) -> Option<End> {
         if time >= PARK_FROM || self.shared.draining.is_cancelled() {
-            return Some(End::Parked(time));
+            return Some(End::Parked(time.min(LONGEST_PARK)));
         }
         tokio::select! {
             () = sleep(time) => {}
@@ -344,14 +373,14 @@ impl Run {
         };
         let step = step::of(planned);
         let deadline = planned.deadline();
-        let attempt = self.attempt_end(outcome, self.open, self.error.clone());
+        let attempt = self.attempt_end(outcome, self.open.is_some(), self.error.clone());
         self.hold.record(self.row(attempt, JobState::Running, next)).await?;
         reach(Point::JobAfterOutcome);
-        self.touched |= self.open;
+        self.touched |= self.open.is_some();
         let now = Instant::now();
         (self.at, self.step, self.step_began, self.deadline) = (next, step, now, now + deadline);
         (self.tries, self.looks, self.began, self.error) = (0, 0, None, None);
-        (self.open, self.inherited) = (false, false);
+        (self.open, self.inherited) = (None, false);
         Ok(None)
     }
 
@@ -371,13 +400,13 @@ impl Run {
         self.hold.record(self.row(attempt, JobState::Running, self.at)).await?;
         reach(Point::JobAfterOutcome);
         self.touched |= acted;
-        (self.open, self.began, self.looked) = (false, None, None);
+        (self.open, self.began, self.looked) = (None, None, None);
         Ok(())
     }
 
     /// End of a job whose host cannot be worked on. What was done to it before stays unfinished.
     fn leave_alone(&self, error: StepError) -> End {
-        match self.touched || self.open {
+        match self.touched || self.open.is_some() {
             true => End::Quarantined(StepError { class: ErrorClass::Unknown, ..error }),
             false => End::Failed(error),
         }

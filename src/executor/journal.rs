@@ -71,7 +71,7 @@ impl Journal {
                 let mut written: Vec<LeaseId> = write_outcomes(&pool, &worker, &group).await?;
                 reach(Point::JournalOutcomeWritten);
                 if group.iter().any(|row| row.job_state.is_ended()) {
-                    notifier.jobs_ended();
+                    notifier.work_changed();
                 }
                 written.sort();
                 let ours = |row: &OutcomeRow| written.binary_search(&row.lease).is_ok();
@@ -300,6 +300,7 @@ mod tests {
             step: 0,
             acts_skipped: false,
             wake_in: None,
+            news_seen: 0,
             maybe_down: false,
         }
     }

@@ -10,8 +10,8 @@ use metalbot_store::notifier::{CHANNEL, Topic, notify};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 
-/// Shortest time between two notifications about jobs that ended in this process.
-const ENDED_INTERVAL: Duration = Duration::from_millis(100);
+/// Shortest time between two notifications about jobs that ended, or were woken, in this process.
+const CHANGED_INTERVAL: Duration = Duration::from_millis(100);
 /// Wait before the database is listened to again after the connection was lost.
 const RECONNECT: Duration = Duration::from_secs(1);
 /// Time that a notification has to be sent; the others poll.
@@ -23,7 +23,7 @@ pub struct Notifier {
     inbox: Notify,
     outbox: Notify,
     work: Notify,
-    ended: Notify,
+    changed: Notify,
 }
 
 impl Notifier {
@@ -37,26 +37,26 @@ impl Notifier {
     }
 
     /// Notifies all processes of [`Topic::Work`], at once and then at most once every
-    /// `ENDED_INTERVAL`: jobs end by the thousand.
-    pub fn jobs_ended(&self) {
-        self.ended.notify_one();
+    /// `CHANGED_INTERVAL`: jobs end by the thousand, and as many are woken.
+    pub fn work_changed(&self) {
+        self.changed.notify_one();
     }
 }
 
 /// Passes the database's notifications on to this process's loops, and tells the other processes of
-/// jobs that ended here. Never returns.
+/// jobs that ended or were woken here. Never returns.
 pub async fn run_listener(pool: PgPool, notifier: Arc<Notifier>) {
-    tokio::join!(run_listening(&pool, &notifier), run_jobs_ended(&pool, &notifier));
+    tokio::join!(run_listening(&pool, &notifier), run_work_changed(&pool, &notifier));
 }
 
-async fn run_jobs_ended(pool: &PgPool, notifier: &Notifier) {
+async fn run_work_changed(pool: &PgPool, notifier: &Notifier) {
     loop {
-        notifier.ended.notified().await;
+        notifier.changed.notified().await;
         let sent = async { notify(&mut *pool.acquire().await?, Topic::Work).await };
         if let Err(error) = answered_within(SENT, sent).await {
-            tracing::debug!(%error, "cannot notify other processes of ended jobs; they poll");
+            tracing::debug!(%error, "cannot notify other processes of jobs; they poll");
         }
-        tokio::time::sleep(ENDED_INTERVAL).await;
+        tokio::time::sleep(CHANGED_INTERVAL).await;
     }
 }
 

@@ -14,6 +14,8 @@ use super::health::{self, Health};
 use super::service::{Extension, Service, StartOptions};
 use super::site::SiteParts;
 use super::slack as slack_parts;
+use crate::api;
+use crate::app::agent_report::AgentReports;
 use crate::app::console_message;
 use crate::app::intake::{Decode, Decoders, run_intake};
 use crate::app::stop_intake::run_stop_intake;
@@ -41,7 +43,9 @@ impl Service {
         let ingest = slack_parts::ingest(site, &self.stop);
         self.parts.spawn(ingest.running);
         let health = Arc::new(health.with_slack(ingest.connections));
-        let mut router = ingest.routes.merge(health::router(&health));
+        let reports = Arc::new(AgentReports::new(self.pool.clone(), Arc::clone(&self.notifier)));
+        self.start_part(Arc::clone(&reports).run_cards());
+        let mut router = ingest.routes.merge(health::router(&health)).merge(api::router(reports));
         if let Some(metrics) = options.metrics {
             let render = move || health::render(metrics.clone(), Arc::clone(&health));
             router = router.route("/metrics", get(render));

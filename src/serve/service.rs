@@ -100,7 +100,7 @@ impl Service {
     }
 
     /// Runs something that never ends by itself, until the process stops.
-    fn start_part(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn start_part(&mut self, work: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.parts.spawn(async move {
             tokio::select! {

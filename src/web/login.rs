@@ -16,7 +16,7 @@ use serde::Deserialize;
 use subtle::ConstantTimeEq as _;
 
 use super::guard::{self, Signed, SignedChange};
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use super::{ConsoleState, assets};
 use crate::app::sessions;
 use crate::identity::password;
@@ -76,7 +76,7 @@ pub(super) async fn sign_in(
     let (asked, password) = (login.clone(), SecretString::from(given.password));
     // Hashing blocks its thread for tens of milliseconds.
     let who = tokio::task::spawn_blocking(move || password::login(&directory, &asked, &password));
-    let Some(who) = who.await.map_err(|error| Problem::internal(&error))? else {
+    let Some(who) = who.await.map_err(|error| problem::internal(&error))? else {
         tracing::info!(?address, "a sign-in failed");
         return Ok(login_page(&state, StatusCode::UNAUTHORIZED, WRONG, &login));
     };
@@ -126,7 +126,7 @@ fn login_page(state: &ConsoleState, status: StatusCode, problem: &str, login: &s
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     let page = environment
         .render_str(&assets::text("login.html"), context! { csrf => &csrf, problem, login })
-        .map_err(|error| Problem::internal(&error));
+        .map_err(|error| problem::internal(&error));
     let secure = state.options.secure;
     let cookie = guard::cookie(form_cookie_name(secure), csrf, secure).to_string();
     match page {

@@ -1,56 +1,30 @@
-//! Refusals as `application/problem+json` (RFC 9457). A private cause is logged, never sent.
+//! What the console refuses, and how it is told. A private cause is logged, never sent.
 
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use axum::http::StatusCode;
 
 use crate::app::console_message::ConsoleError;
 use crate::app::error::is_away;
+pub use crate::problem::Problem;
 
-/// An answer that says why something was not done.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Problem {
-    pub status: StatusCode,
-    pub detail: String,
+/// Ours, not the person's.
+pub(super) fn internal(cause: &dyn std::error::Error) -> Problem {
+    tracing::error!(%cause, "the console could not answer");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Metalbot had a problem. Try again.")
 }
 
-impl Problem {
-    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Problem { status, detail: detail.into() }
-    }
-
-    /// Ours, not the person's.
-    pub fn internal(cause: &dyn std::error::Error) -> Self {
-        tracing::error!(%cause, "the console could not answer");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Metalbot had a problem. Try again.")
-    }
-
-    /// The database has not answered in time: nobody knows whether it did what was asked.
-    pub fn late() -> Self {
-        tracing::warn!("the database has not answered the console in time");
-        Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "The database does not answer. See what was done before you try again.",
-        )
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let title = self.status.canonical_reason().unwrap_or("Problem");
-        let body = json!({ "title": title, "status": self.status.as_u16(), "detail": self.detail });
-        let mut response = (self.status, axum::Json(body)).into_response();
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        response
-    }
+/// The database has not answered in time: nobody knows whether it did what was asked.
+pub(super) fn late() -> Problem {
+    tracing::warn!("the database has not answered the console in time");
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "The database does not answer. See what was done before you try again.",
+    )
 }
 
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         if !is_away(&error) {
-            return Problem::internal(&error);
+            return internal(&error);
         }
         tracing::warn!(%error, "the console cannot reach the database");
         Problem::new(
@@ -70,9 +44,6 @@ impl From<ConsoleError> for Problem {
             }
             ConsoleError::Database(error) => return error.into(),
         };
-        let text = error.to_string();
-        let mut chars = text.chars();
-        let first = chars.next().map(|c| c.to_ascii_uppercase()).into_iter();
-        Problem::new(status, first.chain(chars).chain(['.']).collect::<String>())
+        Problem::of(status, &error)
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::guard::{self, Signed, SignedChange};
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use super::{ConsoleState, assets, live, login, view};
 use crate::app::completion;
 use crate::app::console_message::{self, By, ConsoleError};
@@ -66,7 +66,7 @@ pub fn router(state: ConsoleState) -> Router {
 async fn answer_in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::late().into_response(),
+        Err(_) => problem::late().into_response(),
     }
 }
 

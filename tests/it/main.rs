@@ -1,6 +1,7 @@
 //! One binary for all stories: see `harness` for how a test acts.
 #![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers as well")]
 
+mod agent_report;
 mod approval_check;
 mod architecture;
 mod bad_input;

@@ -15,8 +15,24 @@ use metalbot_core::domain::error_kind::ErrorClass;
 use metalbot_core::domain::job::{JobEvent, JobState, next};
 use stateright::{Checker, Model, Property};
 
-/// A step of the plan: its effect, and whether it brings the host to a safe end.
-type PlannedStep = (StepEffect, bool);
+/// A step of the plan.
+#[derive(Clone, Copy, Debug)]
+struct PlannedStep {
+    effect: StepEffect,
+    /// It brings the host to a safe end.
+    finishing: bool,
+    /// It lets the machine work on, and waits for its report.
+    reported: bool,
+}
+
+const LOOK: PlannedStep =
+    PlannedStep { effect: StepEffect::Reads, finishing: false, reported: false };
+const OFF: PlannedStep =
+    PlannedStep { effect: StepEffect::Repeatable, finishing: false, reported: false };
+const ON: PlannedStep = PlannedStep { finishing: true, ..OFF };
+const CYCLE: PlannedStep =
+    PlannedStep { effect: StepEffect::Once, finishing: false, reported: false };
+const REPORT: PlannedStep = PlannedStep { reported: true, ..OFF };
 
 /// What is checked: a plan, and how much may go wrong.
 struct Protocol {
@@ -43,6 +59,16 @@ struct World {
     acts_skipped: bool,
     /// An intent was written at any time.
     begun: bool,
+    /// Something happened to the job from outside since it was leased.
+    news: bool,
+    /// The job waits no longer.
+    due: bool,
+    /// The machine has claimed the open attempt.
+    claimed: bool,
+    /// It has reported that it is done.
+    reported: bool,
+    /// The deadline of the open attempt is over.
+    late: bool,
     workers: [Worker; 2],
     /// How often the host did what each step asks for.
     host: Vec<u8>,
@@ -107,6 +133,9 @@ enum Event {
     TakeBack,
     /// The conductor queues, or cancels, what waits for its turn.
     Conduct,
+    Claim,
+    Report,
+    Deadline,
 }
 
 const IDLE: Worker = Worker {
@@ -151,13 +180,29 @@ impl World {
         }
     }
 
+    /// People have changed the batch's state: who works on the job must see it.
+    fn wake(&mut self) {
+        if matches!(self.job, JobState::Running | JobState::Waiting) {
+            (self.news, self.due) = (true, true);
+        }
+    }
+
+    /// Parks the worker's job: until something happens, if nothing has that the worker has not seen.
+    fn park(&mut self, at: usize, at_once: bool) {
+        if self.is_of(at) {
+            self.due = at_once || self.news;
+            self.change(JobEvent::Park);
+        }
+        self.workers[at] = IDLE;
+    }
+
     /// Writes the outcome of the worker's attempt and changes the job, if it is the worker's.
     fn write(&mut self, worker: usize, acted: bool, event: Option<JobEvent>) -> bool {
         if !self.is_of(worker) {
             self.workers[worker] = IDLE;
             return false;
         }
-        self.open = false;
+        (self.open, self.claimed, self.reported, self.late) = (false, false, false, false);
         self.touched |= acted;
         if let Some(event) = event {
             self.change(event);
@@ -169,13 +214,13 @@ impl World {
 
 impl Protocol {
     fn effect(&self, worker: &Worker) -> StepEffect {
-        self.steps[worker.step].0
+        self.steps[worker.step].effect
     }
 
     fn facts(&self, worker: &Worker) -> JobFacts {
         JobFacts {
             effect: self.effect(worker),
-            finishing: self.steps[worker.step].1,
+            finishing: self.steps[worker.step].finishing,
             touched: worker.touched || worker.open,
             inherited: worker.inherited,
             // How much fails is bounded by the number of faults.
@@ -189,7 +234,12 @@ impl Protocol {
     /// What a look at the host tells of the worker's step.
     fn sight(&self, world: &World, worker: usize) -> Sight {
         let step = world.workers[worker].step;
-        match self.steps[step].0 {
+        match self.steps[step].effect {
+            _ if self.steps[step].reported => match (world.reported, world.late) {
+                (true, _) => Sight::Done,
+                (false, true) => Sight::GivenUp,
+                (false, false) => Sight::Waits,
+            },
             StepEffect::Reads => Sight::Done,
             StepEffect::Repeatable if world.host[step] > 0 => Sight::Done,
             StepEffect::Repeatable => Sight::NotDone,
@@ -203,7 +253,8 @@ impl Protocol {
             return Err(Why::Lost);
         }
         let touched = world.touched || world.open;
-        course::may_act(world.batch, touched, self.steps[worker.step].1).ok_or(Why::Stopped)?;
+        course::may_act(world.batch, touched, self.steps[worker.step].finishing)
+            .ok_or(Why::Stopped)?;
         (world.open, world.begun) = (true, true);
         Ok(())
     }
@@ -213,7 +264,8 @@ impl Protocol {
         let newer_acts = world.workers.iter().any(|other| {
             other.epoch > worker.epoch && !matches!(other.phase, Phase::Idle | Phase::Settles)
         });
-        let finishing = self.steps[worker.step].1 && world.host.iter().any(|times| *times > 0);
+        let finishing =
+            self.steps[worker.step].finishing && world.host.iter().any(|times| *times > 0);
         if newer_acts {
             world.broken = Some("an act was sent while a newer worker was at work");
         }
@@ -226,7 +278,7 @@ impl Protocol {
         if arrives {
             world.host[worker.step] += 1;
         }
-        if self.steps[worker.step].0 == StepEffect::Once && world.host[worker.step] > 1 {
+        if self.steps[worker.step].effect == StepEffect::Once && world.host[worker.step] > 1 {
             world.broken = Some("what may be done once was done twice");
         }
         world.workers[at].phase = Phase::Sent { arrived: arrives };
@@ -241,13 +293,18 @@ impl Protocol {
                 world.workers[at].phase = match self.effect(&worker) {
                     StepEffect::Reads => Phase::Looks,
                     // It looks first, and sends nothing to a host that is already there.
-                    StepEffect::Repeatable if world.host[worker.step] > 0 && !worker.open => {
+                    StepEffect::Repeatable
+                        if world.host[worker.step] > 0
+                            && !worker.open
+                            && !self.steps[worker.step].reported =>
+                    {
                         decides(Happened::Begun(Sight::Done))
                     }
                     _ => Phase::Asks,
                 };
             }
-            Then::Look | Then::Wait => world.workers[at].phase = Phase::Looks,
+            Then::Wait => world.park(at, false),
+            Then::Look => world.workers[at].phase = Phase::Looks,
             Then::Advance | Then::Skip => {
                 let last = worker.step + 1 == self.steps.len();
                 let skipped = then == Then::Skip && self.effect(&worker) != StepEffect::Reads;
@@ -292,12 +349,7 @@ impl Protocol {
                     }
                 }
             }
-            Then::HandOver => {
-                if world.is_of(at) {
-                    world.change(JobEvent::Park);
-                }
-                world.workers[at] = IDLE;
-            }
+            Then::HandOver => world.park(at, true),
             Then::Leave => world.workers[at] = IDLE,
         }
     }
@@ -319,6 +371,11 @@ impl Model for Protocol {
             touched: false,
             acts_skipped: false,
             begun: false,
+            news: false,
+            due: false,
+            claimed: false,
+            reported: false,
+            late: false,
             workers: [IDLE, IDLE],
             host: vec![0; self.steps.len()],
             faults: self.faults,
@@ -334,7 +391,7 @@ impl Model for Protocol {
                 Phase::Idle => {
                     let free = match world.job {
                         JobState::Queued => world.batch == BatchState::Running,
-                        JobState::Waiting => true,
+                        JobState::Waiting => world.due,
                         JobState::Running => world.owner.is_none(),
                         _ => false,
                     };
@@ -404,6 +461,19 @@ impl Model for Protocol {
             BatchState::Cancelled if !world.confirmed => events.push(Event::Confirm),
             _ => {}
         }
+        if self.steps[world.step].reported && world.open && !world.job.is_ended() {
+            let step = self.steps[world.step];
+            let may_act = course::may_act(world.batch, true, step.finishing).is_some();
+            if world.job == JobState::Waiting && !world.claimed && may_act {
+                events.push(Event::Claim);
+            }
+            if world.claimed && !world.reported {
+                events.push(Event::Report);
+            }
+            if !world.late && world.faults > 0 {
+                events.push(Event::Deadline);
+            }
+        }
         if matches!(
             (world.job, world.batch),
             (JobState::Pending, BatchState::Running)
@@ -421,6 +491,7 @@ impl Model for Protocol {
                 world.epoch += 1;
                 let taken_over = before.job == JobState::Running;
                 world.owner = Some(at);
+                world.news = false;
                 let phase = match (world.open, taken_over) {
                     (true, true) => Phase::Settles,
                     (true, false) => Phase::Looks,
@@ -433,7 +504,7 @@ impl Model for Protocol {
                     touched: world.touched,
                     open: world.open,
                     inherited: world.open && taken_over,
-                    heard: Stop::No,
+                    heard: world.stop(),
                 };
             }
             Event::Orphan => {
@@ -466,13 +537,14 @@ impl Model for Protocol {
                 self.decide(&mut world, at, happened);
             }
             Event::Prove(at) => {
-                world.workers[at].phase = match self.prove(&mut world, at) {
+                let reported = self.steps[before.workers[at].step].reported;
+                let proved = self.prove(&mut world, at);
+                world.workers[at].open |= proved.is_ok();
+                world.workers[at].phase = match proved {
+                    Ok(()) if reported => Phase::Decides(Happened::Begun(Sight::Waits)),
                     Ok(()) => Phase::Acts { valid: true },
                     Err(why) => Phase::Decides(Happened::Refused(why)),
                 };
-                if matches!(world.workers[at].phase, Phase::Acts { .. }) {
-                    world.workers[at].open = true;
-                }
             }
             Event::ProveUnheard(at) => {
                 // The row is void, and closed by whatever is written next.
@@ -510,15 +582,37 @@ impl Model for Protocol {
                 let failed = Sight::Failed(ErrorClass::Transient);
                 world.workers[at].phase = Phase::Decides(Happened::Looked(failed));
             }
-            Event::Pause => (world.batch, world.people) = (BatchState::Paused, world.people - 1),
+            Event::Pause => {
+                (world.batch, world.people) = (BatchState::Paused, world.people - 1);
+                world.wake();
+            }
             Event::Cancel => {
-                (world.batch, world.people) = (BatchState::Cancelled, world.people - 1)
+                (world.batch, world.people) = (BatchState::Cancelled, world.people - 1);
+                world.wake();
             }
             Event::TakeBack => {
                 (world.batch, world.people) = (BatchState::AwaitingApproval, world.people - 1);
                 world.expire_all();
             }
-            Event::Resume => world.batch = BatchState::Running,
+            Event::Resume => {
+                world.batch = BatchState::Running;
+                world.wake();
+            }
+            Event::Claim => {
+                world.claimed = true;
+                world.host[world.step] += 1;
+                if world.confirmed {
+                    world.broken =
+                        Some("a machine was let to work after people were told of the stop");
+                }
+            }
+            Event::Report => {
+                (world.reported, world.news, world.due) = (true, true, true);
+            }
+            Event::Deadline => {
+                (world.late, world.due) = (true, true);
+                world.faults -= 1;
+            }
             Event::Confirm => {
                 world.expire_all();
                 world.confirmed = true;
@@ -537,7 +631,7 @@ impl Model for Protocol {
             Property::always(
                 "a job that ended well was done",
                 |protocol: &Protocol, world: &World| {
-                    let acts = |step: &PlannedStep| step.0 != StepEffect::Reads;
+                    let acts = |step: &PlannedStep| step.effect != StepEffect::Reads;
                     let done = |(step, times): (&PlannedStep, &u8)| !acts(step) || *times > 0;
                     world.job != JobState::Succeeded
                         || protocol.steps.iter().zip(&world.host).all(done)
@@ -548,8 +642,8 @@ impl Model for Protocol {
             Property::sometimes(
                 "a stopped host is brought to a safe end",
                 |protocol: &Protocol, world: &World| {
-                    let acted = |(step, times): (&PlannedStep, &u8)| step.1 && *times > 0;
-                    protocol.steps.iter().all(|step| !step.1)
+                    let acted = |(step, times): (&PlannedStep, &u8)| step.finishing && *times > 0;
+                    protocol.steps.iter().all(|step| !step.finishing)
                         || world.confirmed && protocol.steps.iter().zip(&world.host).any(acted)
                 },
             ),
@@ -569,21 +663,30 @@ fn check(steps: &[PlannedStep]) {
 
 #[test]
 fn one_act_that_cannot_be_repeated() {
-    check(&[(StepEffect::Once, false)]);
+    check(&[CYCLE]);
 }
 
 #[test]
 fn off_and_on_again() {
-    check(&[(StepEffect::Repeatable, false), (StepEffect::Repeatable, true)]);
+    check(&[OFF, ON]);
 }
 
 #[test]
 fn a_look_then_an_act_then_a_look() {
-    check(&[(StepEffect::Reads, false), (StepEffect::Once, false), (StepEffect::Reads, false)]);
+    check(&[LOOK, CYCLE, LOOK]);
 }
 
 #[test]
 fn acts_of_each_kind() {
-    let further = (StepEffect::Once, false);
-    check(&[(StepEffect::Repeatable, false), further, (StepEffect::Repeatable, true)]);
+    check(&[OFF, CYCLE, ON]);
+}
+
+#[test]
+fn a_machine_that_reports() {
+    check(&[REPORT]);
+}
+
+#[test]
+fn a_machine_that_is_turned_off_reports_and_is_brought_to_a_safe_end() {
+    check(&[OFF, REPORT, ON]);
 }

@@ -72,6 +72,11 @@ pub struct OutcomeRow {
     pub acts_skipped: bool,
     /// How long a job waits that is [`JobState::Waiting`].
     pub wake_in: Option<Duration>,
+    /// What its worker knows of that happened to it from outside ([`Leased::news`]): it is not left
+    /// waiting beside anything newer.
+    ///
+    /// [`Leased::news`]: super::lease::Leased::news
+    pub news_seen: i32,
     /// Set when the job leaves its host down: it failed in the middle, or was to turn it off.
     pub maybe_down: bool,
 }
@@ -181,6 +186,7 @@ pub async fn write_outcomes(
     let steps: Vec<i32> = outcomes.iter().map(|o| i32::try_from(o.step).unwrap_or(0)).collect();
     let wakes: Vec<Option<f64>> =
         outcomes.iter().map(|o| o.wake_in.map(|wait| wait.as_secs_f64())).collect();
+    let news_seen: Vec<i32> = outcomes.iter().map(|o| o.news_seen).collect();
     let ended: Vec<bool> = outcomes.iter().map(|o| o.job_state.is_ended()).collect();
     let acts_skipped: Vec<bool> = outcomes.iter().map(|o| o.acts_skipped).collect();
     let maybe_down: Vec<bool> = outcomes.iter().map(|o| o.maybe_down).collect();
@@ -210,9 +216,9 @@ pub async fn write_outcomes(
         r#"with reported as (
                select * from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::int[],
                    $7::float8[], $8::bool[], $9::bool[], $10::text[], $11::int[], $12::int[],
-                   $13::float8[], $14::bool[], $15::text[], $16::text[], $17::bool[])
+                   $13::float8[], $14::bool[], $15::text[], $16::text[], $17::bool[], $18::int[])
                as r (job_id, epoch, fence, state, step, wake_in, ended, maybe_down, outcome,
-                   tried_step, try, began_ago, acted, error_kind, error, acts_skipped)),
+                   tried_step, try, began_ago, acted, error_kind, error, acts_skipped, news_seen)),
            named as (
                select reported.*, job.step as step_before, job.state as state_before, job.worker
                from job join reported on job.id = reported.job_id and job.epoch = reported.epoch
@@ -240,11 +246,15 @@ pub async fn write_outcomes(
                error = case when mine.state not in ('succeeded', 'pending')
                        then coalesce(mine.error, job.error) end,
                worker = case when mine.state = 'running' then job.worker end,
-               wake_at = case when mine.state = 'waiting'
-                         then now() + make_interval(secs => mine.wake_in) end,
+               wake_at = case when mine.state = 'waiting' then
+                   case when job.news = mine.news_seen
+                        then now() + make_interval(secs => mine.wake_in) else now() end end,
                started_at = case when mine.state <> 'pending' then job.started_at end,
                step_began_at = case when mine.state <> 'pending' then
                    case when mine.step = mine.step_before then job.step_began_at else now() end end,
+               progress_percent = case when mine.step = mine.step_before
+                                  then job.progress_percent end,
+               progress_phase = case when mine.step = mine.step_before then job.progress_phase end,
                takeovers = case when mine.outcome is null then job.takeovers else 0 end,
                acts_skipped = mine.acts_skipped,
                maybe_down = mine.maybe_down,
@@ -269,7 +279,8 @@ pub async fn write_outcomes(
         &acted as _,
         &kinds as _,
         &messages as _,
-        &acts_skipped
+        &acts_skipped,
+        &news_seen
     )
     .fetch_all(&mut *tx)
     .await?;

@@ -199,6 +199,7 @@ mod tests {
                 step: 0,
                 acts_skipped: false,
                 wake_in: None,
+                news_seen: 0,
                 maybe_down,
             })
             .collect();

@@ -186,14 +186,15 @@ pub async fn queue(tx: &mut PgTransaction<'_>, jobs: &[JobId]) -> sqlx::Result<(
     Ok(())
 }
 
-/// Ends the waiting of a batch's jobs that wait without a worker: the batch was stopped, and a worker has
-/// to see to it.
+/// Ends the waiting of a batch's jobs that wait without a worker, and lets none begin to wait that does
+/// not know: the batch was stopped, and a worker has to see to it.
 pub async fn wake(tx: &mut PgTransaction<'_>, batch: BatchId) -> sqlx::Result<()> {
     sqlx::query!(
-        "with waiting as (
-             select id from job where batch_id = $1 and state = 'waiting' and wake_at > now()
+        "with at_work as (
+             select id from job where batch_id = $1 and state in ('waiting', 'running')
              order by id for update)
-         update job set wake_at = now() from waiting where job.id = waiting.id",
+         update job set news = news + 1, wake_at = case when state = 'waiting' then now() end
+         from at_work where job.id = at_work.id",
         batch.0
     )
     .execute(&mut **tx)
@@ -533,6 +534,7 @@ mod tests {
             step: 1,
             acts_skipped: false,
             wake_in: None,
+            news_seen: 0,
             maybe_down: false,
         };
         let rows: Vec<OutcomeRow> = jobs.iter().map(row).collect();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, PgPool};
 
 use super::task_lease::interval;
-use super::{audit, corrupt};
+use super::{audit, corrupt, report};
 use metalbot_core::domain::batch::BatchState;
 use metalbot_core::domain::course::Stop;
 use metalbot_core::domain::error_kind::ErrorKind;
@@ -42,6 +42,10 @@ pub struct Leased {
     pub bmc: BmcEndpoint,
     /// An attempt that may have acted and has no outcome.
     pub open_attempt: Option<i64>,
+    /// What had happened to it from outside when it was leased (`job.news`).
+    pub news: i32,
+    /// How far people had stopped its batch by then.
+    pub stop: Stop,
 }
 
 /// Summary of the journal of a job that was leased before.
@@ -66,6 +70,8 @@ struct Row {
     taken_over: bool,
     bmc_address: String,
     bmc_credentials: String,
+    news: i32,
+    batch_state: String,
 }
 
 /// Leases up to `at_most` jobs: those whose worker is gone, then those that have waited long enough, then
@@ -125,6 +131,8 @@ pub async fn take(
         .collect();
     if !taken_over.is_empty() {
         audit::record_many(&mut tx, &actor, "job.taken_over", &taken_over).await?;
+        let jobs: Vec<i64> = rows.iter().filter(|row| row.taken_over).map(|row| row.id).collect();
+        report::revoke_taken_over(&mut tx, &jobs).await?;
     }
     tx.commit().await?;
     rows.into_iter()
@@ -143,6 +151,8 @@ pub async fn take(
                 takeovers: u32::try_from(row.takeovers).unwrap_or(u32::MAX),
                 bmc: BmcEndpoint { address: row.bmc_address, credentials: row.bmc_credentials },
                 open_attempt: open,
+                news: row.news,
+                stop: stop(row.batch_state.parse().map_err(corrupt)?),
             })
         })
         .collect()
@@ -229,13 +239,13 @@ async fn take_some(
            update job set state = 'running', worker = $1, epoch = epoch + 1,
                fence = (random() * 9007199254740991)::bigint, wake_at = null,
                takeovers = takeovers + picked.taken_over::int,
-               started_at = coalesce(started_at, now()),
-               step_began_at = coalesce(step_began_at, now())
-           from picked where job.id = picked.id
+               started_at = coalesce(job.started_at, now()),
+               step_began_at = coalesce(job.step_began_at, now())
+           from picked, batch where job.id = picked.id and batch.id = job.batch_id
            returning job.id, job.batch_id, job.host, job.epoch, job.fence, job.step,
                extract(epoch from now() - job.step_began_at)::float8 as "step_age!",
                job.acts_skipped, job.takeovers, picked.taken_over as "taken_over!", job.bmc_address,
-               job.bmc_credentials"#,
+               job.bmc_credentials, job.news, batch.state as batch_state"#,
         worker,
         limit,
         even,
@@ -279,6 +289,15 @@ pub enum Told {
     /// The job is not this worker's any more.
     Lost,
     Stopped(Stop),
+}
+
+/// How far a batch in this state is stopped.
+fn stop(batch: BatchState) -> Stop {
+    match batch {
+        BatchState::Running => Stop::No,
+        BatchState::Paused => Stop::Paused,
+        _ => Stop::Cancelled,
+    }
 }
 
 /// Says that this worker is there, and frees the jobs of workers that have not said so for `lease`.
@@ -330,9 +349,8 @@ pub async fn beat(
             let id = LeaseId { job: JobId(row.job_id), epoch: Epoch(row.epoch), fence: row.fence };
             let state = row.state.map(|state| state.parse::<BatchState>()).transpose();
             let told = match state.map_err(corrupt)? {
-                _ if row.lost => Told::Lost,
-                Some(BatchState::Paused) => Told::Stopped(Stop::Paused),
-                _ => Told::Stopped(Stop::Cancelled),
+                Some(state) if !row.lost => Told::Stopped(stop(state)),
+                _ => Told::Lost,
             };
             Ok((id, told))
         })
@@ -412,6 +430,7 @@ mod tests {
             step: leased.step,
             acts_skipped: false,
             wake_in: (job_state == JobState::Waiting).then_some(Duration::ZERO),
+            news_seen: leased.news,
             maybe_down: false,
         }
     }
@@ -525,6 +544,7 @@ mod tests {
             attempt: None,
             acts_skipped: false,
             wake_in: Some(LONG),
+            news_seen: leased.news,
             ..ended(&leased, JobState::Waiting, false)
         };
         assert_eq!(write_outcomes(&pool, "a", &[parked]).await.unwrap(), [leased.id]);

@@ -40,6 +40,7 @@ pub mod plan;
 pub mod preference;
 pub mod reaction;
 pub mod relay_scope;
+pub mod report;
 pub mod retention;
 pub mod schema;
 pub mod session;

@@ -1,4 +1,4 @@
-//! Deletes what was delivered and sent long ago. What was decided and done is kept: batches, jobs,
+//! Deletes what was delivered, sent and told of progress long ago. What was decided and done is kept: batches, jobs,
 //! attempts, decisions and the audit are the history of the fleet.
 
 use std::time::Duration;
@@ -41,7 +41,20 @@ pub async fn forget(pool: &PgPool, keep: Duration) -> sqlx::Result<u64> {
     )
     .execute(pool)
     .await?;
-    Ok([inbox, outbox, outgoing_post].iter().map(|deleted| deleted.rows_affected()).sum())
+    // Of what machines told, the end is history; how far they were on the way is not.
+    let progress = sqlx::query!(
+        "delete from job_report where id in (
+             select id from job_report
+             where kind = 'progress' and received_at < now() - $1::interval
+                 and exists (select from attempt where attempt.id = attempt_id
+                     and outcome is not null)
+             limit $2)",
+        keep as _,
+        PAGE
+    )
+    .execute(pool)
+    .await?;
+    Ok([inbox, outbox, outgoing_post, progress].iter().map(|deleted| deleted.rows_affected()).sum())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::job::JobState;
-use metalbot_core::domain::view::{ApprovalView, BatchLine, BatchView, Failure};
+use metalbot_core::domain::view::{ApprovalView, BatchLine, BatchView, Failure, ProgressView};
 use metalbot_core::domain::waiting::{Facts, waiting};
 use metalbot_core::domain::workflow::Plan;
 
@@ -22,13 +22,15 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
     let counts = job::state_counts(&mut *conn, id).await?;
     let refused = batch.state == BatchState::Refused;
     let jobs = sqlx::query!(
-        "select host, state, wave, failed_previously from job where batch_id = $1 order by host",
+        "select host, state, wave, failed_previously, progress_percent, progress_phase
+         from job where batch_id = $1 order by host",
         id.0
     )
     .fetch_all(&mut *conn)
     .await?;
     let (mut hosts, mut running, mut waves) = (Vec::new(), Vec::new(), 0);
     let (mut failed_previously, mut pending) = (Vec::new(), 0);
+    let mut progress: BTreeMap<Option<String>, ProgressView> = BTreeMap::new();
     for row in jobs {
         let host: HostName = row.host.parse().map_err(corrupt)?;
         let state: JobState = row.state.parse().map_err(corrupt)?;
@@ -45,6 +47,15 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
         }
         if matches!(state, JobState::Running | JobState::Waiting) {
             running.push(host.clone());
+            if row.progress_percent.is_some() || row.progress_phase.is_some() {
+                let percent = row.progress_percent.map(u8::try_from).transpose();
+                add_progress(
+                    &mut progress,
+                    host.clone(),
+                    row.progress_phase,
+                    percent.map_err(corrupt)?,
+                );
+            }
         }
         if refused || state != JobState::Skipped {
             hosts.push(host);
@@ -115,6 +126,7 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
         max_concurrent: rollout.max_concurrent,
         max_fail: rollout.max_fail.map(|size| size.to_string()),
         running,
+        progress: progress.into_values().collect(),
         failures: failures(&mut *conn, id).await?,
         left_out: left_out(&mut *conn, id).await?,
         tickets: ticket::views(&mut *conn, id).await?,
@@ -122,6 +134,25 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
         retry_of: batch.retry_of,
         digest: batch.digest.to_string(),
     }))
+}
+
+/// Puts a host to those that do the same.
+fn add_progress(
+    all: &mut BTreeMap<Option<String>, ProgressView>,
+    host: HostName,
+    phase: Option<String>,
+    percent: Option<u8>,
+) {
+    let of_phase = all.entry(phase.clone()).or_insert_with(|| ProgressView {
+        phase,
+        percent: None,
+        hosts: Vec::new(),
+    });
+    of_phase.hosts.push(host);
+    if let Some(percent) = percent {
+        let (least, most) = of_phase.percent.unwrap_or((percent, percent));
+        of_phase.percent = Some((least.min(percent), most.max(percent)));
+    }
 }
 
 /// Failed and quarantined hosts of a batch by kind of error.

@@ -11,9 +11,10 @@ use self::sources::{Source, imports, log_messages, names, public_type, sources, 
 
 /// Modules of the root package and what of ours each may import; `@store` is the crate. What the
 /// crates themselves may import, Cargo knows.
-const MAY_IMPORT: [(&str, &[&str]); 17] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("telemetry", &[]),
     ("failpoint", &[]),
+    ("problem", &[]),
     ("config", &["@core"]),
     ("runtime", &["@core", "@store"]),
     ("identity", &["@core", "@store"]),
@@ -24,6 +25,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("app", &["@core", "@store", "inventory", "preflight", "identity"]),
     ("executor", &["@core", "@store", "preflight", "step", "bmc", "app"]),
     ("chat", &["@core", "app", "identity"]),
+    ("api", &["@core", "app", "identity"]),
     ("web", &["@core", "app", "identity"]),
     ("notify", &["@core", "@store", "chat"]),
     ("ticket", &["@core", "@store", "@jira"]),
@@ -49,7 +51,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
 ];
 
 /// What everything may import: it knows no module of ours.
-const FOR_ALL: [&str; 3] = ["telemetry", "failpoint", "runtime"];
+const FOR_ALL: [&str; 4] = ["telemetry", "failpoint", "problem", "runtime"];
 
 /// The only place that constructs imports everything, but never a simulation.
 const CONSTRUCTS: &str = "serve";

@@ -79,6 +79,12 @@ pub enum Count {
     BatchesDecided,
     Decisions,
     JobsPending,
+    JobsWaiting,
+    JobsSucceeded,
+    /// Ends of jobs that were written, each with its audit row.
+    JobsEndedInAudit,
+    /// What machines have told.
+    Reports,
     /// Hosts that no other batch may have.
     HostsHeld,
     HostsQuarantined,
@@ -141,6 +147,10 @@ impl Count {
             Count::BatchesDecided => "from batch where state <> 'awaiting_approval'",
             Count::Decisions => "from decision",
             Count::JobsPending => "from job where state = 'pending'",
+            Count::JobsWaiting => "from job where state = 'waiting'",
+            Count::JobsSucceeded => "from job where state = 'succeeded'",
+            Count::JobsEndedInAudit => "from audit where event = 'job.ended'",
+            Count::Reports => "from job_report",
             Count::HostsHeld => {
                 "from job where state not in
                      ('succeeded', 'failed', 'quarantined', 'cancelled', 'skipped')"

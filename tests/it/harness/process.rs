@@ -27,6 +27,11 @@ impl Site {
         self.start_process(command).await
     }
 
+    /// Starts `serve` with some of its roles. Without `web` it has no address.
+    pub async fn serve_roles(&self, roles: &str) -> Process {
+        self.start_process(self.command(&["serve", "--roles", roles])).await
+    }
+
     /// Starts `serve` of another release, by its program.
     pub async fn serve_release(&self, program: &Path) -> Process {
         self.start_process(self.command_of(program, &["serve"])).await
@@ -100,6 +105,9 @@ impl Process {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("metalbot ended at once ({status}):\n{log}");
             }
+            if log.contains("metalbot has started, without a web address") {
+                return Some(String::new());
+            }
             let (_, rest) = log.split_once("metalbot has started and is serving address=")?;
             let (address, _) = rest.split_once(' ')?;
             Some(format!("http://{address}"))
@@ -109,6 +117,22 @@ impl Process {
 
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until a process has ended that was told to.
+    pub async fn ends(mut self) {
+        until_some("the end of a process", async || self.child.try_wait().unwrap()).await;
+    }
+
+    /// Memory of its own that it has, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
     /// How it has ended, if it has.

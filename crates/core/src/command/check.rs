@@ -17,7 +17,7 @@ use super::{CommandLimits, MAX_REASON, Submit, hosts, lex, plan};
 use crate::domain::host::HostSource;
 use crate::domain::rollout::{Rollout, Size, Start, WavePause};
 use crate::domain::time_zone::Zone;
-use crate::domain::workflow::{PLAN_VERSION, Plan};
+use crate::domain::workflow::{Plan, plan_version};
 
 /// A parameter that every action has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -182,7 +182,7 @@ pub(super) fn submit(
     let at_default = at_default.collect();
     let params = args.into_iter().map(|(name, value)| (name, value.text())).collect();
     let (risk, checks, action) = (action.risk, action.checks.clone(), action.name.clone());
-    let version = PLAN_VERSION;
+    let version = plan_version(&steps);
     let plan = Plan { version, action, risk, params, at_default, checks, steps, rollout };
     Ok(Submit { plan, hosts, reason })
 }

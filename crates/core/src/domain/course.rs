@@ -78,6 +78,8 @@ pub enum Sight {
     Waits,
     /// Whether it happened cannot be seen.
     Undecidable,
+    /// It was given up by who did it, or took too long: it is known that it will not happen.
+    GivenUp,
     Failed(ErrorClass),
 }
 
@@ -162,7 +164,15 @@ pub fn next(facts: JobFacts, happened: Happened) -> Then {
             _ => T::Begin,
         },
         Happened::Begun(Sight::Done) | Happened::Looked(Sight::Done) => T::Advance,
+        // What others do to the host is not waited for once people have stopped it.
+        Happened::Begun(Sight::Waits | Sight::GivenUp)
+        | Happened::Looked(Sight::Waits | Sight::GivenUp)
+            if facts.stop == Stop::Cancelled && acts && !facts.finishing =>
+        {
+            T::Skip
+        }
         Happened::Begun(Sight::Waits) | Happened::Looked(Sight::Waits) => T::Wait,
+        Happened::Begun(Sight::GivenUp) | Happened::Looked(Sight::GivenUp) => again(facts),
         Happened::Begun(Sight::NotDone) => again(facts),
         Happened::Begun(Sight::Undecidable) | Happened::Looked(Sight::Undecidable)
             if facts.effect == StepEffect::Once =>
@@ -254,11 +264,12 @@ mod tests {
         })
     }
 
-    const SIGHTS: [Sight; 7] = [
+    const SIGHTS: [Sight; 8] = [
         Sight::Done,
         Sight::NotDone,
         Sight::Waits,
         Sight::Undecidable,
+        Sight::GivenUp,
         Sight::Failed(ErrorClass::Transient),
         Sight::Failed(ErrorClass::Rejected),
         Sight::Failed(ErrorClass::Unknown),
@@ -281,6 +292,7 @@ mod tests {
         Reads NotDone -> Anew
         Reads Waits -> Wait
         Reads Undecidable -> Anew
+        Reads GivenUp -> Again
         Reads Failed(Transient) -> Fail
         Reads Failed(Rejected) -> Fail
         Reads Failed(Unknown) -> Fail
@@ -288,6 +300,7 @@ mod tests {
         Repeatable NotDone -> Anew
         Repeatable Waits -> Wait
         Repeatable Undecidable -> Anew
+        Repeatable GivenUp -> Again
         Repeatable Failed(Transient) -> Quarantine
         Repeatable Failed(Rejected) -> Quarantine
         Repeatable Failed(Unknown) -> Quarantine
@@ -295,6 +308,7 @@ mod tests {
         Once NotDone -> Anew
         Once Waits -> Wait
         Once Undecidable -> Quarantine
+        Once GivenUp -> Again
         Once Failed(Transient) -> Quarantine
         Once Failed(Rejected) -> Quarantine
         Once Failed(Unknown) -> Quarantine

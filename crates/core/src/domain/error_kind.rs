@@ -74,6 +74,10 @@ pub enum ErrorKind {
     OutcomeUnknown,
     /// The host's power is not in the state that the step needs or waited for.
     PowerState,
+    /// The machine did not report in time.
+    ReportMissing,
+    /// The machine itself reported that it failed.
+    ReportedFailure,
     /// No kind was stored, or one that this version does not know: the row was edited directly or
     /// written by a newer replica. No code of this version gives an error this kind.
     Unspecified,
@@ -121,6 +125,8 @@ impl ErrorKind {
         ErrorKind::NoPermit,
         ErrorKind::OutcomeUnknown,
         ErrorKind::PowerState,
+        ErrorKind::ReportMissing,
+        ErrorKind::ReportedFailure,
         ErrorKind::Unspecified,
         ErrorKind::UnknownHost,
     ];
@@ -142,6 +148,8 @@ impl ErrorKind {
             ErrorKind::NoPermit => "no_permit",
             ErrorKind::OutcomeUnknown => "outcome_unknown",
             ErrorKind::PowerState => "power_state",
+            ErrorKind::ReportMissing => "report_missing",
+            ErrorKind::ReportedFailure => "reported_failure",
             ErrorKind::Unspecified => "unknown",
             ErrorKind::UnknownHost => "unknown_host",
         }
@@ -163,6 +171,8 @@ impl ErrorKind {
             | ErrorKind::InventoryChanged
             | ErrorKind::Misconfigured
             | ErrorKind::PowerState
+            | ErrorKind::ReportMissing
+            | ErrorKind::ReportedFailure
             | ErrorKind::UnknownHost => ErrorClass::Rejected,
             ErrorKind::JournalRefused | ErrorKind::OutcomeUnknown | ErrorKind::Unspecified => {
                 ErrorClass::Unknown
@@ -189,6 +199,8 @@ impl ErrorKind {
             | ErrorKind::NoPermit
             | ErrorKind::OutcomeUnknown
             | ErrorKind::PowerState
+            | ErrorKind::ReportMissing
+            | ErrorKind::ReportedFailure
             | ErrorKind::Unspecified => true,
         }
     }

@@ -25,6 +25,7 @@ pub mod people;
 pub mod preview;
 pub mod principal;
 pub mod reply;
+pub mod report;
 pub mod rollout;
 pub mod ticket_view;
 pub mod time_zone;

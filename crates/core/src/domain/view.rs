@@ -74,6 +74,9 @@ pub struct BatchView {
     pub max_concurrent: Option<u32>,
     pub max_fail: Option<String>,
     pub running: Vec<HostName>,
+    /// What machines at work say of how far they are, by what they do.
+    #[serde(default)]
+    pub progress: Vec<ProgressView>,
     pub failures: Vec<Failure>,
     /// Hosts that failed the checks, and are left out of the work.
     pub left_out: Vec<Failure>,
@@ -84,6 +87,16 @@ pub struct BatchView {
     pub retry_of: Option<BatchId>,
     /// Plan digest in hexadecimal digits; buttons carry it.
     pub digest: String,
+}
+
+/// Hosts at work that do the same, by their machines' own words.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProgressView {
+    /// What they do; `None`: they do not say.
+    pub phase: Option<String>,
+    /// Per cent of the one that is least far, and of the one that is farthest; `None`: none says.
+    pub percent: Option<(u8, u8)>,
+    pub hosts: Vec<HostName>,
 }
 
 /// Approval of one owner group's part of a batch.

@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use super::host::HostName;
+use super::report::ReportKind;
 use super::rollout::Rollout;
 
 /// Degree of harm that an action can do; approval rules depend on it.
@@ -112,9 +113,28 @@ pub enum StepAction {
         #[serde(default)]
         persistent: bool,
     },
+    /// Lets the machine itself work on, and waits for its report of this kind.
+    WaitReport {
+        report: ReportKind,
+        /// A worker that takes the job over wants the machine to begin anew: what it was given to
+        /// report with is good no longer.
+        #[serde(default)]
+        revoked_by_takeover: bool,
+    },
 }
 
 impl StepAction {
+    /// First version of plans that has the step.
+    fn since(&self) -> u16 {
+        match self {
+            StepAction::Power { .. }
+            | StepAction::WaitPower { .. }
+            | StepAction::Identify { .. }
+            | StepAction::BootDevice { .. } => 1,
+            StepAction::WaitReport { .. } => 2,
+        }
+    }
+
     /// Name of the step in `run` of `commands/*.toml`.
     pub fn name(&self) -> String {
         let value = serde_json::to_value(self).unwrap_or_default();
@@ -165,7 +185,13 @@ impl Check {
 /// Version of the plans that this release makes, and the newest that it understands. Raised with every
 /// field, step and check that the release before does not know: processes of that release leave
 /// batches with such plans to newer ones.
-pub const PLAN_VERSION: u16 = 1;
+pub const PLAN_VERSION: u16 = 2;
+
+/// Version of a plan with these steps: the first that has them all, so that older releases understand
+/// what they can.
+pub fn plan_version(steps: &[PlannedStep]) -> u16 {
+    steps.iter().map(|step| step.action.since()).max().unwrap_or_else(first_version)
+}
 
 /// Version of a plan that says none.
 fn first_version() -> u16 {
@@ -253,7 +279,8 @@ impl Plan {
             StepAction::Power { to: PowerTo::Soft }
             | StepAction::WaitPower { on_deadline: OnDeadline::Continue, .. }
             | StepAction::Identify { .. }
-            | StepAction::BootDevice { .. } => None,
+            | StepAction::BootDevice { .. }
+            | StepAction::WaitReport { .. } => None,
         })
     }
 }
@@ -300,7 +327,7 @@ mod tests {
 
     fn plan() -> Plan {
         Plan {
-            version: PLAN_VERSION,
+            version: first_version(),
             action: "reboot".into(),
             risk: Risk::Disruptive,
             params: BTreeMap::from([("wait".into(), "5m".into())]),
@@ -375,7 +402,7 @@ mod tests {
         newer["version"] = 7.into();
         newer["steps"][0]["action"] = serde_json::json!({ "run": "teleport" });
         let error = read(newer).unwrap_err();
-        assert_eq!(error, "plan version 7 is newer than this process knows (1)");
+        assert_eq!(error, "plan version 7 is newer than this process knows (2)");
         for place in ["", "/rollout", "/steps/0", "/steps/0/action"] {
             let mut other = stored.clone();
             other.pointer_mut(place).unwrap()["pause_before"] = "10m".into();
