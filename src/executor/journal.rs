@@ -21,6 +21,7 @@ use metalbot_core::domain::job::{JobEvent, JobState, next};
 use metalbot_store::attempt::{
     AttemptEnd, AttemptOutcome, Intent, IntentAnswer, OutcomeRow, write_intents, write_outcomes,
 };
+use metalbot_store::notice_stale_plan;
 
 /// Rows of one statement at most.
 const GROUP: usize = 500;
@@ -223,7 +224,11 @@ where
         Again::UntilItIsBack => WRITE_LIMIT,
     };
     loop {
-        match tokio::time::timeout(limit, write(rows.to_vec())).await {
+        let written = tokio::time::timeout(limit, write(rows.to_vec())).await;
+        if let Ok(Err(error)) = &written {
+            notice_stale_plan(error);
+        }
+        match written {
             Ok(Ok(written)) => return Ok(written),
             Ok(Err(error)) if !may_get_better(&error) => return Err(NotWritten::Refused(error)),
             Ok(Err(error)) => {

@@ -15,7 +15,7 @@ use anyhow::anyhow;
 use futures_util::task::AtomicWaker;
 use metalbot_core::domain::ids::Epoch;
 use metalbot_store::task_lease::{claim_task, record_round};
-use metalbot_store::{answered_by, answered_within};
+use metalbot_store::{answered_by, answered_within, notice_stale_plan};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -152,6 +152,9 @@ impl Rounds<'_> {
                 again
             }
             Err(error) => {
+                if let Some(error) = error.downcast_ref::<sqlx::Error>() {
+                    notice_stale_plan(error);
+                }
                 let error = format!("{error:#}");
                 tracing::warn!(task = self.name, error, "background task failed");
                 metrics::counter!(TASK_FAILURES, "task" => self.name.to_owned()).increment(1);

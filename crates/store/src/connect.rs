@@ -13,8 +13,10 @@
 //! The client's own socket has the system's limits: the driver gives no way to set others.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use sqlx::pool::PoolConnectionMetadata;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -66,6 +68,8 @@ impl PoolRole {
             ("tcp_keepalives_interval", seconds(CLIENT_GONE / 4)),
             ("tcp_keepalives_count", "2".to_owned()),
             ("client_connection_check_interval", ms(CLIENT_CHECK)),
+            // What is locked here, and looked at again after the wait for it, counts on it.
+            ("default_transaction_isolation", "read committed".to_owned()),
         ]
     }
 }
@@ -79,8 +83,13 @@ pub fn connect_lazy(url: &str, max_connections: u32, role: PoolRole) -> sqlx::Re
         .after_connect(move |connection, _| Box::pin(set_limits(connection, role)))
         // In place of the driver's own test, which has no limit.
         .test_before_acquire(false)
-        .before_acquire(|connection, _| {
-            Box::pin(async move { answered_within(SILENT, connection.ping()).await.map(|()| true) })
+        .before_acquire(|connection, known| {
+            Box::pin(async move {
+                if may_have_stale_plans(&known) {
+                    return Ok(false);
+                }
+                answered_within(SILENT, connection.ping()).await.map(|()| true)
+            })
         })
         // Costs nothing where no answer is outstanding.
         .after_release(|connection, _| {
@@ -112,6 +121,25 @@ async fn set_limits(connection: &mut PgConnection, role: PoolRole) -> sqlx::Resu
     .fetch_all(connection)
     .await?;
     Ok(())
+}
+
+/// When a migration was last noticed that changed what a statement returns, in this process.
+static PLANS_STALE_SINCE: Mutex<Option<std::time::Instant>> = Mutex::new(None);
+
+/// Looks whether this error says that a connection has a plan which cannot be used any more: a migration
+/// that changes what a statement returns makes the server refuse it on each connection that has
+/// prepared it before (error 0A000). Those that are open are replaced then when they are next used.
+pub fn notice_stale_plan(error: &sqlx::Error) {
+    let code = error.as_database_error().and_then(|error| error.code());
+    if code.as_deref() == Some("0A000") {
+        let now = Some(std::time::Instant::now());
+        *PLANS_STALE_SINCE.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+}
+
+fn may_have_stale_plans(connection: &PoolConnectionMetadata) -> bool {
+    let since = *PLANS_STALE_SINCE.lock().unwrap_or_else(PoisonError::into_inner);
+    since.is_some_and(|since| connection.age >= since.elapsed())
 }
 
 /// Gives an answer of the database up at the deadline. One that needs no waiting is there even later.
@@ -155,17 +183,38 @@ mod tests {
 
     #[sqlx::test(migrations = false)]
     async fn the_server_knows_the_limits_of_each_role(pool: PgPool) {
+        let other = "do $$ begin execute format(
+                 'alter database %I set default_transaction_isolation = serializable',
+                 current_database()); end $$";
+        sqlx::raw_sql(other).execute(&pool).await.unwrap();
         let (service, maintenance) = (open(&pool, SERVICE), open(&pool, PoolRole::Maintenance));
         for (name, of_service, of_maintenance) in [
             ("statement_timeout", "3s", "0"),
             ("lock_timeout", "3s", "0"),
             ("idle_in_transaction_session_timeout", "5s", "5s"),
             ("client_connection_check_interval", "5s", "5s"),
+            ("default_transaction_isolation", "read committed", "read committed"),
         ] {
             assert_eq!(setting(&service, name).await, of_service, "{name}");
             assert_eq!(setting(&connect_beside(&service), name).await, of_service, "{name}");
             assert_eq!(setting(&maintenance, name).await, of_maintenance, "{name}");
         }
+    }
+
+    #[sqlx::test(migrations = false)]
+    async fn a_statement_that_was_planned_before_a_migration_can_be_planned_anew(pool: PgPool) {
+        let pool = open(&pool, PoolRole::Maintenance);
+        sqlx::raw_sql("create table t (x int); insert into t values (1)")
+            .execute(&pool)
+            .await
+            .unwrap();
+        let all = async || sqlx::query("select * from t").fetch_all(&pool).await;
+        all().await.unwrap();
+        sqlx::raw_sql("alter table t add column y int").execute(&pool).await.unwrap();
+        all().await.unwrap_err();
+        let again = all().await.unwrap_err();
+        notice_stale_plan(&again);
+        all().await.unwrap();
     }
 
     #[sqlx::test(migrations = false)]

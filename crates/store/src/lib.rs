@@ -51,7 +51,9 @@ pub mod ticket_poll;
 pub mod ticket_work;
 pub mod view;
 
-pub use connect::{PoolRole, answered_by, answered_within, connect_beside, connect_lazy};
+pub use connect::{
+    PoolRole, answered_by, answered_within, connect_beside, connect_lazy, notice_stale_plan,
+};
 
 /// The schema, compiled in. A database is brought up to date by [`schema::migrate`].
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
