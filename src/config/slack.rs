@@ -21,6 +21,9 @@ pub struct SlackConfig {
     pub(super) bot_token: Option<SecretString>,
     pub(super) bot_token_file: Option<PathBuf>,
     pub(super) bot_token_env: Option<String>,
+    /// Installation of the one bot token, `T123` or `E12`; without it Slack is asked, and nothing is taken
+    /// until it has answered.
+    pub(super) team: Option<String>,
     /// Instead of the one bot token, where the app is installed more than once.
     #[serde(default)]
     pub(super) workspaces: Vec<Workspace>,
@@ -59,7 +62,7 @@ impl SlackConfig {
     pub fn bot_tokens(&self) -> Vec<(Option<&str>, &SecretString)> {
         const READ: &str = "reading refuses a section without one";
         if self.workspaces.is_empty() {
-            return vec![(None, self.bot_token.as_ref().expect(READ))];
+            return vec![(self.team.as_deref(), self.bot_token.as_ref().expect(READ))];
         }
         let each = self.workspaces.iter();
         each.map(|one| (Some(one.team.as_str()), one.bot_token.as_ref().expect(READ))).collect()
@@ -86,15 +89,20 @@ impl SlackConfig {
                     .into(),
             );
         }
+        let wrong = |key: &str| {
+            format!("{key}: write the id of a workspace (T...) or of an organisation (E...)")
+        };
+        match &self.team {
+            Some(_) if !self.workspaces.is_empty() => {
+                problems.push("slack.team: it belongs to slack.bot_token".into());
+            }
+            Some(team) if !is_installation(team) => problems.push(wrong("slack.team")),
+            _ => {}
+        }
         let mut teams = BTreeSet::new();
         for team in self.workspaces.iter().map(|one| one.team.as_str()) {
-            let id = team.strip_prefix(['T', 'E']).unwrap_or_default();
-            if id.is_empty() || !id.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()) {
-                problems.push(
-                    "slack.workspaces.team: write the id of a workspace (T...) or of an \
-                     organisation (E...)"
-                        .into(),
-                );
+            if !is_installation(team) {
+                problems.push(wrong("slack.workspaces.team"));
             } else if !teams.insert(team) {
                 problems.push(format!("slack.workspaces.team: {team} is there twice"));
             }
@@ -111,6 +119,12 @@ impl SlackConfig {
     pub fn signing_secret(&self) -> Option<&SecretString> {
         self.signing_secret.as_ref()
     }
+}
+
+/// Whether it has the form of an id of a workspace or an organisation.
+fn is_installation(team: &str) -> bool {
+    let id = team.strip_prefix(['T', 'E']).unwrap_or_default();
+    !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
 }
 
 fn yes() -> bool {

@@ -26,7 +26,7 @@ use crate::notify::render::ChatTemplates;
 use metalbot_core::domain::reply::Reply;
 
 /// Between two tries to find out whose a token is.
-const LEARN_AGAIN: Duration = Duration::from_secs(30);
+const LEARN_AGAIN: Duration = Duration::from_secs(3);
 
 /// The client of Slack, if it is spoken to.
 pub fn api(config: &Config) -> anyhow::Result<Option<Arc<WebApi>>> {
@@ -116,9 +116,13 @@ pub(super) fn ingest(site: &SiteParts, stop: &CancellationToken) -> Ingest {
     }
     let connections = Connections::default();
     let socket = run_socket(api, deliveries, connections.clone(), stop.clone());
-    let running = async move { tokio::join!(learning, socket) };
+    let running = async move {
+        // Deliveries that come before are not taken.
+        learning.await;
+        socket.await;
+    };
     let connections = Some(connections);
-    Ingest { connections, routes: Router::new(), running: running.map(drop).boxed() }
+    Ingest { connections, routes: Router::new(), running: running.boxed() }
 }
 
 /// Finds out whose the only token is, so that other installations are not taken for it.

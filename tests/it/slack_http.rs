@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use metalbot_sim::slack::{METAL, SIGNING_SECRET, now, request_body, sign};
+use metalbot_sim::slack::{METAL, SIGNING_SECRET, TEAM, now, request_body, sign};
 use reqwest::{Client, StatusCode};
 use serde_json::json;
 
-use crate::harness::{Count, PATIENCE, World};
+use crate::harness::{Builder, Count, PATIENCE, World, until};
 
 const JSON: &str = "application/json";
 
@@ -142,4 +142,35 @@ async fn the_address_is_verified_and_what_cannot_be_read_is_kept() {
     assert_eq!(kept, 4);
     world.db.expect_unreadable().await;
     world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_taken_before_it_is_known_whose_the_token_is() {
+    let team = format!("team = \"{TEAM}\"\n");
+    let site = Builder::processes().slack("http").site().await;
+    site.change("metalbot.toml", |known| known.replace(&team, ""));
+    let slack = site.slack();
+    slack.set_down(true);
+    let process = site.serve().await;
+    slack.use_http(&format!("{}/slack/events", process.base));
+    let act = |team: &str| {
+        let mut act = slack.prepare_slash("alice", METAL, "reboot web01").unwrap();
+        act.payload["team_id"] = json!(team);
+        act
+    };
+    for team in [TEAM, "T0STRANGE"] {
+        let error = slack.deliver(act(team)).await.unwrap_err().to_string();
+        assert!(error.contains("503"), "{team}: {error}");
+    }
+    assert_eq!(site.db.count(Count::Deliveries).await, 0);
+    slack.set_down(false);
+    let taken = async || slack.deliver(act(TEAM)).await.is_ok();
+    until("a delivery that is taken", taken).await;
+    let told = slack.deliver(act("T0STRANGE")).await.unwrap().expect("an answer");
+    assert!(told["text"].as_str().unwrap().contains("no token for T0STRANGE"), "{told}");
+    slack.card(1, PATIENCE, |_| true).await.unwrap();
+    assert_eq!(site.db.count(Count::Deliveries).await, 1);
+    let (status, _) = process.terminate().await;
+    assert!(status.success(), "{status}");
+    site.leave().await;
 }

@@ -5,13 +5,16 @@ use fantoccini::key::Key;
 
 use crate::harness::browser::Browser;
 use crate::harness::slack::sees;
-use crate::harness::{PATIENCE, World};
+use crate::harness::{PATIENCE, World, until};
 use metalbot_sim::slack::METAL;
 
-/// Clicks what is found, as soon as it is there.
+/// Clicks what is found, as soon as it is there. The page may show it anew between the two.
 async fn click(browser: &Browser, what: &str) {
-    let found = browser.page.wait().at_most(PATIENCE).for_element(Locator::XPath(what)).await;
-    found.unwrap_or_else(|error| panic!("{what}: {error}")).click().await.unwrap();
+    until(what, async || match browser.page.find(Locator::XPath(what)).await {
+        Ok(found) => found.click().await.is_ok(),
+        Err(_) => false,
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -63,6 +63,10 @@ async fn receive(State(state): State<EventsState>, request: Request) -> Response
         return StatusCode::OK.into_response();
     }
     let taken = match state.ingest.sort(body.clone()) {
+        Sorted::Later => {
+            tracing::warn!("a delivery of Slack came before Slack has said whose the token is");
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
         Sorted::Drop => Ok(None),
         Sorted::Refuse(response) => Ok(response),
         Sorted::Store(mut delivery) => {

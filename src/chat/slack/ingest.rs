@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
-use super::web_api::WebApi;
+use super::web_api::{Installation, WebApi};
 use super::{PLATFORM, decode};
 use crate::app::ingest::{self, NewDelivery, Once};
 use metalbot_core::domain::inbound::{Inbound, InboundBody};
@@ -57,6 +57,8 @@ pub enum Sorted {
     AnswerNow,
     /// The delivery is not for Metalbot; it is acknowledged and not stored.
     Drop,
+    /// It is not known yet whose the token is: the delivery is not acknowledged, and Slack repeats it.
+    Later,
     /// The delivery comes from an installation without a token; the value is the response, if any.
     Refuse(Option<Value>),
 }
@@ -73,11 +75,18 @@ pub enum AnswerError {
 impl SlackIngest {
     /// Decides how a delivery is handled. A delivery that cannot be read is stored as it is.
     pub fn sort(&self, body: Value) -> Sorted {
-        if let Ok(scope) = decode::scope(&body["payload"])
-            && !self.api.knows(scope)
-        {
-            tracing::warn!(scope, "Slack sent a delivery of an installation without a token");
-            return Sorted::Refuse(no_token(&body, scope));
+        if let Ok(scope) = decode::scope(&body["payload"]) {
+            match self.api.installation(scope) {
+                Installation::Ours => {}
+                Installation::NotKnownYet => return Sorted::Later,
+                Installation::Foreign => {
+                    tracing::warn!(
+                        scope,
+                        "Slack sent a delivery of an installation without a token"
+                    );
+                    return Sorted::Refuse(no_token(&body, scope));
+                }
+            }
         }
         if (self.forms.wants)(&body) {
             return Sorted::AnswerNow;

@@ -2,7 +2,7 @@
 //! workspace has verified.
 //!
 //! Invariant: only the installation's own people count. A user from another workspace, who comes in
-//! through a shared channel, may have any address there. Bots, people who have not accepted their
+//! through a shared channel, may have any address there. Guests, bots, people who have not accepted their
 //! invitation, and closed accounts do not count either.
 //! <https://docs.slack.dev/reference/objects/user-object>
 
@@ -50,9 +50,10 @@ pub async fn user_by_email(
 fn email_of<'a>(user: &'a Value, scope: &str) -> Option<&'a str> {
     let is = |flag: &str| user[flag] == true;
     let own = user["team_id"] == scope || user["enterprise_user"]["enterprise_id"] == scope;
+    let guest = is("is_restricted") || is("is_ultra_restricted");
     let person = !is("is_bot") && !is("deleted") && !is("is_stranger") && !is("is_invited_user");
     let email = user["profile"]["email"].as_str().filter(|email| !email.is_empty())?;
-    (own && person && is("is_email_confirmed")).then_some(email)
+    (own && person && !guest && is("is_email_confirmed")).then_some(email)
 }
 
 #[cfg(test)]
@@ -82,6 +83,8 @@ mod tests {
             json!({ "is_email_confirmed": null }),
             json!({ "team_id": "T2" }),
             json!({ "is_stranger": true }),
+            json!({ "is_restricted": true }),
+            json!({ "is_ultra_restricted": true }),
             json!({ "is_bot": true }),
             json!({ "deleted": true }),
             json!({ "is_invited_user": true }),

@@ -287,6 +287,7 @@ impl Reader {
                     Sorted::Refuse(response) => {
                         let _ = self.acks.send(ack(id, response));
                     }
+                    Sorted::Later => {}
                     sorted => self.keep(id, sorted),
                 }
             }

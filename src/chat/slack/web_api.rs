@@ -73,6 +73,15 @@ enum Tokens {
     Each(BTreeMap<String, SlackApiToken>),
 }
 
+/// Whether there is a token for an installation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Installation {
+    Ours,
+    Foreign,
+    /// Slack has not said yet whose the only token is.
+    NotKnownYet,
+}
+
 /// Client of Slack's Web API.
 pub struct WebApi {
     client: SlackHyperClient,
@@ -119,13 +128,16 @@ impl WebApi {
         })
     }
 
-    /// Returns whether there is a token for an installation. The id of an only installation is not
-    /// known at first; until then the answer is yes for every id.
-    pub fn knows(&self, scope: &str) -> bool {
-        match &self.bots {
-            Tokens::One { of, .. } => of.get().is_none_or(|own| own == scope),
+    /// Returns whose a delivery is that names this installation.
+    pub fn installation(&self, scope: &str) -> Installation {
+        let ours = match &self.bots {
+            Tokens::One { of, .. } => match of.get() {
+                Some(own) => own == scope,
+                None => return Installation::NotKnownYet,
+            },
             Tokens::Each(tokens) => tokens.contains_key(scope),
-        }
+        };
+        if ours { Installation::Ours } else { Installation::Foreign }
     }
 
     /// Asks Slack for the installation of the only token; returns `false` if it does not answer.

@@ -150,7 +150,9 @@ impl SimSlack {
     pub fn toml(&self, mode: &str) -> String {
         let others = self.world.others.lock().unwrap_or_else(PoisonError::into_inner);
         let tokens: String = if others.is_empty() {
-            format!("bot_token = \"{BOT_TOKEN}\"\n")
+            // In HTTP mode nothing tells when Metalbot has asked whose the token is.
+            let team = if mode == "http" { format!("team = \"{TEAM}\"\n") } else { String::new() };
+            format!("{team}bot_token = \"{BOT_TOKEN}\"\n")
         } else {
             let all = std::iter::once(&self.world).chain(others.iter());
             let each = all.map(|world| {
