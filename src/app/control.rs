@@ -51,7 +51,11 @@ pub async fn pause(
     store::batch::apply(tx, &mut batch, BatchEvent::Pause, &ctx.actor(), Some(&reason)).await?;
     store::job::apply(tx, id, JobEvent::Unqueue, None, &ctx.actor()).await?;
     let cause = PauseCause::Person { by: ctx.login().to_owned() };
-    tell(tx, ctx, id, EventBody::Paused { pause_number: batch.pause_count, cause }).await
+    tell(tx, ctx, id, EventBody::Paused { pause_number: batch.pause_count, cause }).await?;
+    if store::job::state_counts(tx, id).await?.running > 0 {
+        outbox::hold_back(tx, &ctx.key, ACT_LIFETIME).await?;
+    }
+    Ok(())
 }
 
 /// Resumes a paused batch; the failures so far no longer count against its budget. `seen` is the
@@ -114,7 +118,7 @@ pub async fn drop_hosts(
         .map(|decision| decision.login)
         .collect();
     let nobody_left = needed.requirements.is_empty();
-    store::job::cut_waves(tx, id, &batch.plan.rollout).await?;
+    store::job::cut_waves(tx, id, batch.wave, &batch.plan.rollout).await?;
     store::plan::change(tx, &mut batch, changed, needed.requirements).await?;
     if nobody_left {
         let nobody = Some("no approval is needed");

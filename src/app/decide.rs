@@ -165,19 +165,21 @@ async fn withdraw(
     audit::record(tx, &actor, "batch.approval_withdrawn", Some(id), json!({ "by": by })).await?;
     card::touch(tx, id).await?;
     let waits_again = match batch.state {
-        BatchState::Scheduled | BatchState::Running => {
+        BatchState::Scheduled | BatchState::Running | BatchState::Paused if !waits => {
             let directory = app.directory.current();
             let (standing, _) = count(tx, &batch, |login| directory.by_login(login)).await?;
-            if !standing.approved() {
-                let why = format!("{by} took the approval back");
-                lose(tx, &app.approvals, &mut batch, &actor, &why).await?;
+            match batch.state {
+                _ if standing.approved() => {}
+                // A job that a worker has would go on if somebody resumed it.
+                BatchState::Paused => {
+                    store::approval::lose_while_paused(tx, &mut batch).await?;
+                }
+                _ => {
+                    let why = format!("{by} took the approval back");
+                    _ = lose(tx, &app.approvals, &mut batch, &actor, &why).await?;
+                }
             }
             !standing.approved()
-        }
-        // Whoever paused it decides when it goes on; then the approval is looked at.
-        BatchState::Paused if !waits => {
-            store::approval::mark_unchecked(tx, &mut batch).await?;
-            false
         }
         _ => false,
     };

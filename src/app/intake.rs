@@ -66,7 +66,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Time for which other loops leave a delivery alone while a platform is asked about it; longer
 /// than the platform takes to answer.
-const ASKING: Duration = Duration::from_secs(20);
+pub(super) const ASKING: Duration = Duration::from_secs(20);
 
 /// Age beyond which a delivery that failed at first is not carried out any more, because the
 /// situation may have changed since. The person is told instead.

@@ -9,16 +9,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
 use sqlx::PgPool;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use metalbot_store::{self as store, inbox};
+use metalbot_store::{self as store, answered_within, inbox};
 
 use super::App;
-use super::intake::{Decoders, work_on_taken};
+use super::intake::{ASKING, Decoders, work_on_taken};
 use super::interpret::interpret;
 
 /// Time that a delivery waits for its turn before it is looked at here. The intake loops have taken
@@ -28,56 +30,114 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const PERIOD: Duration = Duration::from_millis(250);
 /// Deliveries worked on at the same time.
 const PARALLEL: usize = 8;
+/// Deliveries read at a time.
+const PAGE: i64 = 200;
+/// Time after which all that waits is gone through again: one that was written late has a low number.
+const FROM_THE_START: Duration = Duration::from_secs(5);
 
-/// Works on deliveries that only hold something back, as soon as they have waited for long.
+/// Works on deliveries that only hold something back, as soon as they have waited for long. What the
+/// database does not answer within `patience` is begun anew; nobody waits for it.
 pub async fn run_stop_intake(
     pool: PgPool,
     app: Arc<App>,
     decoders: Arc<Decoders>,
+    patience: Duration,
     stop: CancellationToken,
 ) {
-    let mut others = HashSet::new();
+    let lane = StopLane { pool: &pool, app: &app, decoders: &decoders, patience };
+    let (mut found, mut under_way) = (Found::default(), FuturesUnordered::new());
+    let mut known = HashSet::new();
     while !stop.is_cancelled() {
-        if let Err(error) = work_ahead(&pool, &app, &decoders, &mut others).await {
-            tracing::warn!(%error, "cannot look for requests that hold something back in the inbox");
+        if under_way.len() < PARALLEL {
+            match answered_within(patience, lane.look(&mut found)).await {
+                Ok(ahead) => {
+                    let new = ahead.into_iter().filter(|id| known.insert(*id));
+                    under_way.extend(new.map(|id| lane.work_on_one(id)));
+                }
+                Err(error) => tracing::warn!(
+                    %error,
+                    "cannot look for requests that hold something back in the inbox"
+                ),
+            }
         }
-        tokio::select! {
-            () = tokio::time::sleep(PERIOD) => {}
-            () = stop.cancelled() => {}
+        let period = tokio::time::sleep(PERIOD);
+        tokio::pin!(period);
+        loop {
+            tokio::select! {
+                () = &mut period => break,
+                () = stop.cancelled() => break,
+                Some(done) = under_way.next() => {
+                    known.remove(&done);
+                }
+            }
         }
     }
 }
 
-/// Works once on what waits; `others` are deliveries known to do more than hold back.
-async fn work_ahead(
-    pool: &PgPool,
-    app: &App,
-    decoders: &Decoders,
-    others: &mut HashSet<i64>,
-) -> sqlx::Result<()> {
-    let waiting = inbox::waiting(pool, PATIENCE).await?;
-    if waiting.is_empty() {
-        others.clear();
-        return Ok(());
-    }
-    others.retain(|id| waiting.binary_search(id).is_ok());
-    let unknown: Vec<i64> = waiting.into_iter().filter(|id| !others.contains(id)).collect();
-    let now = store::now(&mut *pool.acquire().await?).await?;
-    let mut ahead = Vec::new();
-    for (id, platform, body) in inbox::bodies(pool, &unknown).await? {
-        match may_overtake(app, decoders, &platform, &body, now) {
-            true => ahead.push(id),
-            false => drop(others.insert(id)),
+/// What was looked at in the inbox.
+#[derive(Default)]
+struct Found {
+    /// Deliveries up to this number were looked at.
+    up_to: i64,
+    /// When they were last looked at from the start.
+    began: Option<Instant>,
+    /// Deliveries that do more than hold something back.
+    others: HashSet<i64>,
+}
+
+/// What the lane works with.
+#[derive(Clone, Copy)]
+struct StopLane<'a> {
+    pool: &'a PgPool,
+    app: &'a App,
+    decoders: &'a Decoders,
+    patience: Duration,
+}
+
+impl StopLane<'_> {
+    /// Finds deliveries that wait and only hold something back.
+    async fn look(self, found: &mut Found) -> sqlx::Result<Vec<i64>> {
+        // What does not wait any more is forgotten then.
+        let mut known = HashSet::new();
+        if found.began.is_none_or(|began| began.elapsed() >= FROM_THE_START) {
+            (found.up_to, found.began) = (0, Some(Instant::now()));
+            known = std::mem::take(&mut found.others);
         }
-    }
-    stream::iter(ahead)
-        .for_each_concurrent(PARALLEL, async |id| {
-            if let Err(error) = work_on_one(pool, app, decoders, id).await {
-                tracing::warn!(delivery = id, %error, "a request that holds something back failed");
+        let mut ahead = Vec::new();
+        loop {
+            let waiting = inbox::waiting(self.pool, PATIENCE, found.up_to, PAGE).await?;
+            let Some(last) = waiting.last().copied() else { break };
+            found.others.extend(waiting.iter().filter(|id| known.contains(id)));
+            let unknown: Vec<i64> =
+                waiting.into_iter().filter(|id| !found.others.contains(id)).collect();
+            let now = store::now(&mut *self.pool.acquire().await?).await?;
+            for (id, platform, body) in inbox::bodies(self.pool, &unknown).await? {
+                match may_overtake(self.app, self.decoders, &platform, &body, now) {
+                    true => ahead.push(id),
+                    false => _ = found.others.insert(id),
+                }
             }
-        })
-        .await;
-    Ok(())
+            found.up_to = last;
+        }
+        if !ahead.is_empty() {
+            // Until they are done with, they are looked at again.
+            found.began = None;
+        }
+        Ok(ahead)
+    }
+
+    /// Works on a delivery, and returns its number.
+    async fn work_on_one(self, id: i64) -> i64 {
+        let worked = async {
+            let mut tx = self.pool.begin().await?;
+            let Some(delivery) = inbox::take_ahead(&mut tx, id).await? else { return Ok(false) };
+            work_on_taken(self.pool, self.app, self.decoders, tx, delivery).await
+        };
+        if let Err(error) = answered_within(self.patience + ASKING, worked).await {
+            tracing::warn!(delivery = id, %error, "a request that holds something back failed");
+        }
+        id
+    }
 }
 
 /// `false` as well for what cannot be read, and for what makes the reader panic: the intake loops say
@@ -94,10 +154,4 @@ fn may_overtake(
         Some(interpret(app, &inbound.body, now)?.may_overtake())
     };
     catch_unwind(AssertUnwindSafe(read)).ok().flatten().unwrap_or(false)
-}
-
-async fn work_on_one(pool: &PgPool, app: &App, decoders: &Decoders, id: i64) -> sqlx::Result<()> {
-    let mut tx = pool.begin().await?;
-    let Some(delivery) = inbox::take_ahead(&mut tx, id).await? else { return Ok(()) };
-    work_on_taken(pool, app, decoders, tx, delivery).await.map(drop)
 }

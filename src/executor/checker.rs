@@ -101,8 +101,8 @@ impl Checker {
         }
         let written = async {
             let mut tx = self.pool.begin().await?;
-            caps::seen_on(&mut tx, &on, looked_at).await?;
             self.conclude(&mut tx, id, &unfit).await?;
+            caps::seen_on(&mut tx, &on, looked_at).await?;
             reach(Point::CheckerBeforeCommit);
             Ok(tx.commit().await?)
         };
@@ -152,7 +152,7 @@ impl Checker {
         }
         if !unfit.is_empty() {
             job::leave_out(tx, id, unfit, &actor).await?;
-            job::cut_waves(tx, id, &batch.plan.rollout).await?;
+            job::cut_waves(tx, id, batch.wave, &batch.plan.rollout).await?;
         }
         let left = job::hosts(tx, id).await?;
         if left.is_empty() {

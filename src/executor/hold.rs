@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -144,6 +145,7 @@ impl Hold {
             draining,
             journal: self.journal.clone(),
             asked: Mutex::new(Asked::Not),
+            again: AtomicBool::new(false),
         })
     }
 
@@ -229,9 +231,16 @@ pub struct MayAct {
     draining: CancellationToken,
     journal: Journal,
     asked: Mutex<Asked>,
+    again: AtomicBool,
 }
 
 impl MayAct {
+    /// Whether the right was asked for more than once: what was given first may have been used, even if
+    /// the last was refused or has expired.
+    pub fn was_asked_again(&self) -> bool {
+        self.again.load(Ordering::Relaxed)
+    }
+
     /// Forbids the act unless it was asked for already; returns whether it is forbidden.
     pub fn close(&self) -> bool {
         let mut asked = self.lock();
@@ -286,7 +295,7 @@ impl Permit for MayAct {
             match *asked {
                 Asked::Not => *asked = Asked::Under,
                 // A step of two commands, or one that a busy BMC did not take, is proved again.
-                Asked::Given(_) => {}
+                Asked::Given(_) => self.again.store(true, Ordering::Relaxed),
                 Asked::Under | Asked::Refused(_) | Asked::Closed => return None,
             }
         }

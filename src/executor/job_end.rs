@@ -125,7 +125,7 @@ impl Run {
             End::Succeeded => (JobEvent::Succeed, self.at + 1),
             End::Failed(_) => (JobEvent::Fail, self.at),
             End::Quarantined(_) => (JobEvent::Quarantine, self.at),
-            End::Stopped => (JobEvent::Stop, self.at),
+            End::Stopped => (JobEvent::Stop, self.at + 1),
             // Should its turn come again, it begins anew: the host may be in another state by then.
             End::Back => (JobEvent::Recall, 0),
             End::Parked(_) => (JobEvent::Park, self.at),

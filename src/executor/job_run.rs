@@ -38,6 +38,9 @@ const REPORTS_LATER: Duration = Duration::from_secs(1);
 /// Longest time that a job is parked. What it waits for wakes it; this is for a stop in the very moment
 /// in which its job was leased, parked and committed, which two snapshots of the database can miss.
 const LONGEST_PARK: Duration = Duration::from_secs(300);
+/// Longest wait for what an act would do that was left out since the batch was cancelled: it may have
+/// been sent before, and a BMC may show the old state for some seconds.
+const SETTLES_IN: Duration = Duration::from_secs(10);
 /// Looks at an act whose outcome is unknown, before it counts as undecidable.
 const LOOKS: u32 = 3;
 /// Takeovers of a job that has not come forward meanwhile, before a person has to look at it: it may be
@@ -87,6 +90,8 @@ pub(super) struct Run {
     touched: bool,
     /// The attempt that may have acted and has no outcome.
     pub(super) open: Option<i64>,
+    /// It is known that nothing was sent in it.
+    unsent: bool,
     /// It is of a worker that is gone.
     inherited: bool,
     /// When the attempt was begun that there is something to write of.
@@ -119,11 +124,12 @@ impl Run {
         Run {
             step: step::of(planned),
             step_began: now.checked_sub(step_age).unwrap_or(now),
-            deadline: now + planned.deadline().saturating_sub(step_age),
+            deadline: now + time_for(&plan, at, hold.leased.acts_skipped).saturating_sub(step_age),
             at,
             tries,
             touched,
             open,
+            unsent: false,
             inherited,
             began: None,
             looks: 0,
@@ -202,17 +208,14 @@ impl Run {
                     Happened::Turned
                 }
                 Then::Again => {
-                    let acted = self.open.is_some() && happened != Happened::Looked(Sight::NotDone);
-                    self.end_attempt(AttemptOutcome::Failed, acted).await?;
+                    self.end_attempt(AttemptOutcome::Failed).await?;
                     if let Some(end) = self.wait(wait_after(self.tries)).await {
                         return Ok(end);
                     }
                     Happened::Turned
                 }
                 Then::Anew => {
-                    // Otherwise nothing was sent, or it is known that nothing came of it.
-                    let acted = happened == Happened::Looked(Sight::Undecidable);
-                    self.end_attempt(AttemptOutcome::Unknown, acted).await?;
+                    self.end_attempt(AttemptOutcome::Unknown).await?;
                     self.tries = if self.inherited { 0 } else { self.tries.saturating_sub(1) };
                     if let Some(end) = self.wait(wait_after(1)).await {
                         return Ok(end);
@@ -301,6 +304,7 @@ impl Run {
             (self.open, self.inherited) = (Some(attempt), false);
         }
         let refused = matches!(&said, Err(error) if error.kind == ErrorKind::NoPermit);
+        self.unsent = refused && !may_act.was_asked_again();
         let happened = match may_act.answer() {
             Some(Err(why)) if refused => Happened::Refused(why),
             _ if refused => Happened::Refused(Why::Late),
@@ -372,13 +376,13 @@ impl Run {
             }));
         };
         let step = step::of(planned);
-        let deadline = planned.deadline();
+        let time = time_for(&self.plan, next, self.acts_skipped);
         let attempt = self.attempt_end(outcome, self.open.is_some(), self.error.clone());
         self.hold.record(self.row(attempt, JobState::Running, next)).await?;
         reach(Point::JobAfterOutcome);
         self.touched |= self.open.is_some();
         let now = Instant::now();
-        (self.at, self.step, self.step_began, self.deadline) = (next, step, now, now + deadline);
+        (self.at, self.step, self.step_began, self.deadline) = (next, step, now, now + time);
         (self.tries, self.looks, self.began, self.error) = (0, 0, None, None);
         (self.open, self.inherited) = (None, false);
         Ok(None)
@@ -387,15 +391,19 @@ impl Run {
     /// Leaves the step out: its batch was cancelled.
     async fn skip(&mut self) -> Result<Option<End>, Why> {
         match self.step.effect() {
+            StepEffect::Reads if waits_for_skipped(&self.plan, self.at, self.acts_skipped) => {
+                self.error = None;
+            }
             StepEffect::Reads => self.unseen = self.error.take(),
             StepEffect::Repeatable | StepEffect::Once => self.acts_skipped = true,
         }
         self.advance(AttemptOutcome::Failed).await
     }
 
-    /// Writes what came of the attempt; the step is tried again.
-    async fn end_attempt(&mut self, outcome: AttemptOutcome, acted: bool) -> Result<(), Why> {
-        let error = self.error.take();
+    /// Writes what came of the attempt; the step is tried again. What may have been sent has touched the
+    /// host, even if that looks as before: a BMC may show the old state for some seconds.
+    async fn end_attempt(&mut self, outcome: AttemptOutcome) -> Result<(), Why> {
+        let (error, acted) = (self.error.take(), self.open.is_some() && !self.unsent);
         let attempt = self.attempt_end(outcome, acted, error);
         self.hold.record(self.row(attempt, JobState::Running, self.at)).await?;
         reach(Point::JobAfterOutcome);
@@ -432,6 +440,20 @@ impl Run {
         }
         Ok(host)
     }
+}
+
+/// Whether a step waits for what the act before it would have done, which was left out: once one was, all
+/// are but those that bring the host to a safe end.
+fn waits_for_skipped(plan: &Plan, at: usize, acts_skipped: bool) -> bool {
+    let reads = |step: &PlannedStep| step::of(step).effect() == StepEffect::Reads;
+    let act = plan.steps[..at].iter().rev().find(|step| !reads(step));
+    acts_skipped && reads(&plan.steps[at]) && act.is_some_and(|act| !act.finishing)
+}
+
+/// Time that a step has.
+fn time_for(plan: &Plan, at: usize, acts_skipped: bool) -> Duration {
+    let time = plan.steps[at].deadline();
+    if waits_for_skipped(plan, at, acts_skipped) { time.min(SETTLES_IN) } else { time }
 }
 
 /// Doubling waits, each between half and the whole of its step, so that many hosts that failed

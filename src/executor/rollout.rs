@@ -151,7 +151,7 @@ impl Conductor {
             }
             // Hosts that were at work when it was cancelled have been finished; some may have failed.
             BatchState::Cancelled if counts.queued + counts.running == 0 => {
-                if batch.started_at.is_some() {
+                if batch.started_at.is_some() || counts.failed > 0 {
                     notify_end(tx, batch).await?;
                 }
                 return Ok(Progress::Unchanged);
@@ -467,7 +467,7 @@ mod tests {
             version, sha256(''), 'alice', 'scheduled',
             '[{"owner": "web-owners", "hosts": 1, "quorum": 1, "from": ["web-owners"]}]',
             '{"origin": "reclaim"}'
-        from unnest(array[1, 2]) as version;
+        from unnest(array[1, 9999]) as version;
         insert into decision (batch_id, digest, login, verdict, owners, via)
         select id, digest, 'bob', 'approve', array['web-owners'], 'console' from batch;
         insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address, bmc_credentials,

@@ -56,6 +56,7 @@ impl NoticeRelay {
     pub async fn run_once(self: Arc<Self>) -> anyhow::Result<bool> {
         notice_digest::thin_out(&self.pool, &self.scope, RATE_LIMIT).await?;
         let cards = store::card::dirty(&self.pool, &self.scope, PAGE).await?;
+        outbox::count_down(&self.pool).await?;
         let notices = outbox::due_notices(&self.pool, &self.scope, PAGE).await?;
         let any = !cards.is_empty() || !notices.is_empty();
         let this = &*self;

@@ -67,11 +67,12 @@ impl Service {
             (slack::PLATFORM, slack::decode::decode as Decode),
         ]));
         let (pool, app, stop) = (self.pool.clone(), Arc::clone(&site.app), self.stop.clone());
-        self.parts.spawn(run_stop_intake(pool, app, Arc::clone(&decoders), stop));
+        let patience = site.config.database.patience();
+        self.parts.spawn(run_stop_intake(pool, app, Arc::clone(&decoders), patience, stop));
         for _ in 0..INTAKES {
             let (pool, app) = (self.pool.clone(), Arc::clone(&site.app));
             let (decoders, notifier) = (Arc::clone(&decoders), Arc::clone(&self.notifier));
-            let (patience, stop) = (site.config.database.patience(), self.stop.clone());
+            let stop = self.stop.clone();
             self.parts.spawn(run_intake(pool, app, decoders, notifier, patience, stop));
         }
     }

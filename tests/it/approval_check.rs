@@ -1,6 +1,6 @@
 //! An approval is looked at again when it is used, and counts until work begins.
 
-use crate::harness::{World, told, until};
+use crate::harness::{Count, World, told, until};
 
 /// Bob decides for the owners of web; nobody else does.
 fn bob_leaves(t: &World) {
@@ -64,6 +64,24 @@ async fn what_has_begun_is_not_undone_by_an_approval_that_is_taken_back() {
     t.presses_in_thread(&t.alice, 1, "is paused", "Resume").await;
     t.ended(1).await;
     assert_eq!(t.acts("web02"), ["power 0", "power 1"]);
+    t.finish().await;
+}
+
+#[tokio::test]
+async fn a_paused_batch_whose_approval_was_taken_back_is_not_resumed() {
+    let t = World::with_rack().await;
+    // Its BMC is silent: a worker has the job for long, and nothing has begun.
+    t.says(&t.alice, "/metal reboot web07").await;
+    t.reacts(&t.bob, 1, "+1", true).await;
+    t.db.until(Count::LiveLeases, 1).await;
+    t.says(&t.alice, "/metal pause 1").await;
+    t.reacts(&t.bob, 1, "+1", false).await;
+    let said = t.says(&t.alice, "/metal resume 1").await;
+    assert!(said.contains("the approval of #1 does not stand any more"), "{said}");
+    assert_eq!(t.db.batch_state(1).await, "paused");
+    let card = t.card_when(1, |card| card.button("Approve").is_some()).await;
+    assert!(card.text.contains("0 of 1 approval"), "{}", card.text);
+    t.says(&t.alice, "/metal cancel 1").await;
     t.finish().await;
 }
 

@@ -6,7 +6,9 @@
 //!
 //! The model's transitions stand for one statement or one packet each. Time is not in it, but for this:
 //! whoever takes a job over, or confirms a stop, has waited until no act can be sent any more that was
-//! given before.
+//! given before. What the database reads is read in one moment, so that races of two statements are not
+//! in it either. A job that goes round for ever without a fault is not found: `eventually` is judged at
+//! the ends of paths.
 #![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers as well")]
 
 use metalbot_core::domain::batch::BatchState;
@@ -126,6 +128,8 @@ enum Event {
     AnswerLost(usize),
     Look(usize),
     LookFails(usize),
+    /// The BMC shows the state from before an act.
+    LookTooSoon(usize),
     Pause,
     Resume,
     Cancel,
@@ -264,8 +268,8 @@ impl Protocol {
         let newer_acts = world.workers.iter().any(|other| {
             other.epoch > worker.epoch && !matches!(other.phase, Phase::Idle | Phase::Settles)
         });
-        let finishing =
-            self.steps[worker.step].finishing && world.host.iter().any(|times| *times > 0);
+        // Nobody may know whether what a worker was allowed to do before it died was done.
+        let finishing = self.steps[worker.step].finishing && world.begun;
         if newer_acts {
             world.broken = Some("an act was sent while a newer worker was at work");
         }
@@ -327,14 +331,12 @@ impl Protocol {
                 }
             }
             Then::Again | Then::Anew => {
-                let acted = match then {
-                    Then::Again => worker.open && happened != Happened::Looked(Sight::NotDone),
-                    _ => happened == Happened::Looked(Sight::Undecidable),
-                };
+                // Of an act that was refused, nothing was sent.
+                let acted = worker.open && !matches!(happened, Happened::Refused(_));
                 if world.write(at, acted, None) {
                     let worker = &mut world.workers[at];
-                    (worker.open, worker.inherited) = (false, false);
                     worker.touched |= acted;
+                    (worker.open, worker.inherited) = (false, false);
                     worker.phase = decides(Happened::Turned);
                 }
             }
@@ -426,7 +428,7 @@ impl Model for Protocol {
                 Phase::Looks => {
                     events.push(Event::Look(at));
                     if world.faults > 0 {
-                        events.push(Event::LookFails(at));
+                        events.extend([Event::LookFails(at), Event::LookTooSoon(at)]);
                     }
                 }
             }
@@ -452,7 +454,12 @@ impl Model for Protocol {
                         events.push(Event::TakeBack);
                     }
                 }
-                BatchState::Paused | BatchState::AwaitingApproval => events.push(Event::Cancel),
+                BatchState::Paused | BatchState::AwaitingApproval => {
+                    events.push(Event::Cancel);
+                    if world.batch == BatchState::Paused && !world.begun {
+                        events.push(Event::TakeBack);
+                    }
+                }
                 _ => {}
             }
         }
@@ -581,6 +588,14 @@ impl Model for Protocol {
                 world.faults -= 1;
                 let failed = Sight::Failed(ErrorClass::Transient);
                 world.workers[at].phase = Phase::Decides(Happened::Looked(failed));
+            }
+            Event::LookTooSoon(at) => {
+                world.faults -= 1;
+                let step = self.steps[before.workers[at].step];
+                if step.effect != StepEffect::Repeatable || step.reported {
+                    return None;
+                }
+                world.workers[at].phase = Phase::Decides(Happened::Looked(Sight::NotDone));
             }
             Event::Pause => {
                 (world.batch, world.people) = (BatchState::Paused, world.people - 1);

@@ -65,16 +65,6 @@ pub async fn mark_checked(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> sqlx
     Ok(())
 }
 
-/// Stores that people are to be asked about the approval of a locked batch before further hosts
-/// start.
-pub async fn mark_unchecked(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> sqlx::Result<()> {
-    sqlx::query!("update batch set approval_checked_wave = null where id = $1", batch.id.0)
-        .execute(&mut **tx)
-        .await?;
-    batch.approval_checked_wave = None;
-    Ok(())
-}
-
 /// Takes a locked batch on which no work has begun back to waiting for approval.
 pub async fn ask_again(
     tx: &mut PgTransaction<'_>,
@@ -96,6 +86,11 @@ pub async fn pause(
     why: &str,
 ) -> Result<(), ApplyError> {
     apply(tx, batch, BatchEvent::Pause, actor, Some(why)).await?;
+    Ok(lose_while_paused(tx, batch).await?)
+}
+
+/// Lets a locked batch that is paused go on when it is approved again, and not before.
+pub async fn lose_while_paused(tx: &mut PgTransaction<'_>, batch: &mut Batch) -> sqlx::Result<()> {
     sqlx::query!(
         "update batch set approval_lost_at = now(), expires_at = null where id = $1",
         batch.id.0
@@ -103,7 +98,7 @@ pub async fn pause(
     .execute(&mut **tx)
     .await?;
     (batch.approval_lost_at, batch.expires_at) = (Some(batch.now), None);
-    Ok(begin_round(tx, batch).await?)
+    begin_round(tx, batch).await
 }
 
 /// Lets the approvers be asked again.

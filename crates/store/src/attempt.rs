@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::json;
-use sqlx::PgPool;
+use sqlx::{PgPool, PgTransaction};
 
 use super::{audit, batch, caps, card};
 use metalbot_core::domain::error_kind::HostError;
@@ -171,6 +171,25 @@ pub async fn write_intents(
         .collect())
 }
 
+/// Locks jobs that are about to be written, after the batches of those that leave them: see
+/// [`super::job`]. In statements of their own, so that the next one sees what was written meanwhile by
+/// those who were waited for: an intent whose answer was lost, a report, a stop.
+async fn lock(tx: &mut PgTransaction<'_>, leaving: &[i64], jobs: &[i64]) -> sqlx::Result<()> {
+    if !leaving.is_empty() {
+        sqlx::query!(
+            "select id from batch where id in (select batch_id from job where id = any($1))
+             order by id for no key update",
+            leaving
+        )
+        .fetch_all(&mut **tx)
+        .await?;
+    }
+    sqlx::query!("select id from job where id = any($1) order by id for update", jobs)
+        .fetch_all(&mut **tx)
+        .await?;
+    Ok(())
+}
+
 /// Writes outcomes and changes the jobs; returns the jobs that were still ours. Wakes nobody: where
 /// hundreds of jobs end in a second, a NOTIFY in each transaction would make all commits wait for
 /// each other. The caller notifies, now and then.
@@ -205,14 +224,17 @@ pub async fn write_outcomes(
     let mut tx = pool.begin().await?;
     let succeeding = outcomes.iter().filter(|o| o.job_state == JobState::Succeeded);
     let succeeding: Vec<i64> = succeeding.map(|o| o.lease.job.0).collect();
-    let were_down = match succeeding.is_empty() {
-        true => false,
-        false => caps::lock_for_success(&mut tx, &succeeding, &jobs).await?,
+    let left_down = match succeeding.is_empty() {
+        true => Vec::new(),
+        false => caps::left_down(&mut tx, &succeeding).await?,
     };
+    let leaving =
+        outcomes.iter().filter(|o| o.job_state.is_ended() || o.job_state == JobState::Pending);
+    let leaving: Vec<i64> = leaving.map(|o| o.lease.job.0).collect();
+    lock(&mut tx, &leaving, &[&jobs[..], &left_down].concat()).await?;
     let written = sqlx::query!(
-        // Whoever locks several jobs locks them in the order of their numbers. Which are ours is asked
-        // after that: statistics may not know yet that many run, and then the jobs that run would be
-        // gone through for each that is named.
+        // Which are ours is asked after they were found: statistics may not know yet that many run, and
+        // then the jobs that run would be gone through for each that is named.
         r#"with reported as (
                select * from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::int[],
                    $7::float8[], $8::bool[], $9::bool[], $10::text[], $11::int[], $12::int[],
@@ -222,8 +244,7 @@ pub async fn write_outcomes(
            named as (
                select reported.*, job.step as step_before, job.state as state_before, job.worker
                from job join reported on job.id = reported.job_id and job.epoch = reported.epoch
-                   and job.fence = reported.fence
-               order by job.id for update of job),
+                   and job.fence = reported.fence),
            mine as (select * from named where state_before = 'running' and worker = $1),
            closed as (
                update attempt set outcome = mine.outcome, outcome_at = now(),
@@ -287,7 +308,7 @@ pub async fn write_outcomes(
     let actor = Actor { who: "metalbot".into(), via: worker.to_owned() };
     let succeeded: Vec<i64> =
         written.iter().filter(|row| row.state == "succeeded").map(|row| row.id).collect();
-    if were_down {
+    if !left_down.is_empty() {
         caps::are_up(&mut tx, &succeeded).await?;
     }
     let mut changed = Vec::new();

@@ -94,43 +94,20 @@ pub async fn let_go(
     .collect()
 }
 
-/// Locks jobs that are about to be written, some of which succeed, together with those that left the
-/// hosts of the latter down before, as [`are_up`] needs it. `false`, and nothing is locked: no host
-/// was left down before, as is usual.
-pub async fn lock_for_success(
-    tx: &mut PgTransaction<'_>,
-    succeeding: &[i64],
-    jobs: &[i64],
-) -> sqlx::Result<bool> {
-    let down = sqlx::query_scalar!(
+/// Jobs that left hosts down which these jobs, that succeed, may leave on. Usually there is none.
+pub async fn left_down(tx: &mut PgTransaction<'_>, succeeding: &[i64]) -> sqlx::Result<Vec<i64>> {
+    sqlx::query_scalar!(
         "select down.id from job done join job down on down.host = done.host
          where done.id = any($1) and down.maybe_down",
         succeeding
     )
     .fetch_all(&mut **tx)
-    .await?;
-    if down.is_empty() {
-        return Ok(false);
-    }
-    // Failure notices and releases hold the batch whose failed jobs they change, so that batches come
-    // first here too (see `store::job`).
-    sqlx::query!(
-        "select id from batch where id in (select batch_id from job where id = any($1))
-         order by id for no key update",
-        jobs
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    let all = [jobs, &down].concat();
-    sqlx::query!("select id from job where id = any($1) order by id for no key update", &all)
-        .fetch_all(&mut **tx)
-        .await?;
-    Ok(true)
+    .await
 }
 
 /// Counts the hosts of these jobs, which have succeeded, as up again where the work leaves them on:
-/// a lamp, or a shutdown, says nothing of the kind. The caller has locked them with
-/// [`lock_for_success`].
+/// a lamp, or a shutdown, says nothing of the kind. The caller has locked them, and those that
+/// [`left_down`] names.
 pub async fn are_up(tx: &mut PgTransaction<'_>, jobs: &[i64]) -> sqlx::Result<()> {
     let rows = sqlx::query!(
         "select down.id, batch.plan from job done

@@ -85,13 +85,21 @@ pub async fn take(tx: &mut PgTransaction<'_>) -> sqlx::Result<Option<Delivery>> 
     Ok(row.map(Delivery::from))
 }
 
-/// Deliveries that have waited for this long and whose time has come, oldest first.
-pub async fn waiting(pool: &PgPool, waited: Duration) -> sqlx::Result<Vec<i64>> {
+/// Deliveries that have waited for this long and whose time has come, oldest first, after this number.
+pub async fn waiting(
+    pool: &PgPool,
+    waited: Duration,
+    after: i64,
+    at_most: i64,
+) -> sqlx::Result<Vec<i64>> {
     sqlx::query_scalar!(
         "select id from inbox
          where done_at is null and due_at <= now() and received_at <= now() - $1::interval
-         order by id",
-        interval(waited) as _
+             and id > $2
+         order by id limit $3",
+        interval(waited) as _,
+        after,
+        at_most
     )
     .fetch_all(pool)
     .await

@@ -2,9 +2,7 @@
 //!
 //! Invariant: whoever locks batches and jobs locks the batches first, and each kind in the order of
 //! its numbers, so that nobody waits in a circle. A statement that updates several jobs picks them
-//! in that order first; PostgreSQL would update them in the order in which it finds them. The one
-//! exception is the journal, which locks its batches last: nobody waits for jobs that are running
-//! while holding their batch.
+//! in that order first; PostgreSQL would update them in the order in which it finds them.
 
 use std::collections::BTreeMap;
 
@@ -144,11 +142,12 @@ pub async fn leave_out(
     Ok(())
 }
 
-/// Assigns the hosts that are left in a batch to its waves again: a canary that was taken out of the
-/// batch has a successor.
+/// Assigns the hosts that are left in a batch to its waves again, from the one that is open: a canary that
+/// was taken out of the batch has a successor.
 pub async fn cut_waves(
     tx: &mut PgTransaction<'_>,
     batch: BatchId,
+    open: i32,
     rollout: &Rollout,
 ) -> sqlx::Result<()> {
     let ids = sqlx::query_scalar!(
@@ -157,7 +156,8 @@ pub async fn cut_waves(
     )
     .fetch_all(&mut **tx)
     .await?;
-    let waves: Vec<i32> = rollout.waves_of(ids.len()).map(u32::cast_signed).collect();
+    let waves: Vec<i32> =
+        rollout.waves_of(ids.len()).map(|wave| open + wave.cast_signed()).collect();
     sqlx::query!(
         "with picked as (
              select job.id, cut.wave from job join unnest($1::bigint[], $2::int[]) as cut (id, wave)
@@ -541,6 +541,17 @@ mod tests {
         write_outcomes(pool, "a", &rows).await.map(drop)
     }
 
+    /// As stops and pauses do.
+    async fn wake_all(pool: &PgPool, id: i64) -> sqlx::Result<()> {
+        for _ in 0..5 {
+            let mut tx = pool.begin().await?;
+            batch::lock(&mut tx, BatchId(id)).await?;
+            wake(&mut tx, BatchId(id)).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+
     async fn tell_failures(pool: &PgPool, id: i64) -> sqlx::Result<()> {
         let mut tx = pool.begin().await?;
         let batch = batch::lock(&mut tx, BatchId(id)).await?.unwrap();
@@ -584,15 +595,15 @@ mod tests {
             sqlx::raw_sql(RESET).execute(pool).await.unwrap();
             let jobs: Vec<i64> = sqlx::query_scalar(query).fetch_all(pool).await.unwrap();
             let (some, others) = jobs.split_at(jobs.len() / 2);
-            let ended = futures_util::future::join5(
+            let ended = tokio::join!(
                 all_succeed(pool, some),
                 all_succeed(pool, others),
                 tell_failures(pool, 1),
                 tell_failures(pool, 2),
                 release(pool, &hosts),
-            )
-            .await;
-            for ended in [ended.0, ended.1, ended.2, ended.3, ended.4] {
+                wake_all(pool, 3),
+            );
+            for ended in [ended.0, ended.1, ended.2, ended.3, ended.4, ended.5] {
                 ended.unwrap_or_else(|error| panic!("round {round}: {error}"));
             }
         }

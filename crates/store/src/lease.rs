@@ -115,10 +115,7 @@ pub async fn take(
         .filter(|row| row.host.parse::<HostName>().is_err() || row.step < 0)
         .map(|row| row.id)
         .collect();
-    if !unreadable.is_empty() {
-        quarantine_unreadable(&mut tx, &unreadable).await?;
-        rows.retain(|row| !unreadable.contains(&row.id));
-    }
+    rows.retain(|row| !unreadable.contains(&row.id));
     let tried = tried(&mut tx, &rows).await?;
     let actor = Actor { who: "metalbot".into(), via: worker.to_owned() };
     let taken_over: Vec<_> = rows
@@ -135,6 +132,9 @@ pub async fn take(
         report::revoke_taken_over(&mut tx, &jobs).await?;
     }
     tx.commit().await?;
+    if !unreadable.is_empty() {
+        quarantine_unreadable(pool, worker, &unreadable).await?;
+    }
     rows.into_iter()
         .map(|row| {
             let Tried { touched, tries, open } = tried.get(&row.id).copied().unwrap_or_default();
@@ -152,7 +152,7 @@ pub async fn take(
                 bmc: BmcEndpoint { address: row.bmc_address, credentials: row.bmc_credentials },
                 open_attempt: open,
                 news: row.news,
-                stop: stop(row.batch_state.parse().map_err(corrupt)?),
+                stop: stop(&row.batch_state),
             })
         })
         .collect()
@@ -177,19 +177,30 @@ async fn free_lost(conn: &mut PgConnection, worker: &str, held: &[JobId]) -> sql
 }
 
 /// Ends jobs whose rows say nothing that could be worked on: a bad row concerns itself alone.
-async fn quarantine_unreadable(conn: &mut PgConnection, jobs: &[i64]) -> sqlx::Result<()> {
+async fn quarantine_unreadable(pool: &PgPool, worker: &str, jobs: &[i64]) -> sqlx::Result<()> {
+    let mut tx = pool.begin().await?;
+    // Batches before jobs, as everybody (see `super::job`).
+    sqlx::query!(
+        "select id from batch where id in (select batch_id from job where id = any($1))
+         order by id for no key update",
+        jobs
+    )
+    .fetch_all(&mut *tx)
+    .await?;
     let batches = sqlx::query_scalar!(
         "update job set state = 'quarantined', worker = null, ended_at = now(), error_kind = $2,
              error = 'the database says nothing of this job that can be read: look at the host, '
                  'then release it'
-         where id = any($1) returning batch_id",
+         where id = any($1) and state = 'running' and worker = $3 returning batch_id",
         jobs,
-        ErrorKind::JournalRefused.as_str()
+        ErrorKind::JournalRefused.as_str(),
+        worker
     )
-    .fetch_all(&mut *conn)
+    .fetch_all(&mut *tx)
     .await?;
     let batches: Vec<BatchId> = batches.into_iter().map(BatchId).collect();
-    super::batch::request_reconcile(conn, &batches).await
+    super::batch::request_reconcile(&mut tx, &batches).await?;
+    tx.commit().await
 }
 
 /// How many jobs of one batch are taken.
@@ -291,11 +302,11 @@ pub enum Told {
     Stopped(Stop),
 }
 
-/// How far a batch in this state is stopped.
-fn stop(batch: BatchState) -> Stop {
-    match batch {
-        BatchState::Running => Stop::No,
-        BatchState::Paused => Stop::Paused,
+/// How far a batch in this state is stopped. In one that only a newer release knows, nothing is begun.
+fn stop(batch: &str) -> Stop {
+    match batch.parse() {
+        Ok(BatchState::Running) => Stop::No,
+        Ok(BatchState::Paused) => Stop::Paused,
         _ => Stop::Cancelled,
     }
 }
@@ -344,17 +355,17 @@ pub async fn beat(
     )
     .execute(pool)
     .await?;
-    told.into_iter()
+    Ok(told
+        .into_iter()
         .map(|row| {
             let id = LeaseId { job: JobId(row.job_id), epoch: Epoch(row.epoch), fence: row.fence };
-            let state = row.state.map(|state| state.parse::<BatchState>()).transpose();
-            let told = match state.map_err(corrupt)? {
-                Some(state) if !row.lost => Told::Stopped(stop(state)),
+            let told = match row.state {
+                Some(state) if !row.lost => Told::Stopped(stop(&state)),
                 _ => Told::Lost,
             };
-            Ok((id, told))
+            (id, told)
         })
-        .collect()
+        .collect())
 }
 
 /// Ends a worker, whose process stops in order. Jobs of which nothing is open are for others at once;

@@ -91,11 +91,28 @@ pub async fn event(
     notice(conn, key, &audience, &Notice::event(Event::new(batch, body))).await
 }
 
-/// Keeps a notice that was just queued for a while.
+/// Keeps a notice that was just queued for a while, counted from when what it tells is committed: see
+/// [`count_down`]. It goes by itself: a digest would not wait.
 pub async fn hold_back(conn: &mut PgConnection, key: &str, wait: Duration) -> sqlx::Result<()> {
-    sqlx::query!("update outbox set due_at = now() + $2 where key = $1", key, interval(wait))
-        .execute(conn)
-        .await?;
+    sqlx::query!(
+        "update outbox set held_for = $2, due_at = now() + $2, no_digest = true where key = $1",
+        key,
+        interval(wait)
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Begins to count for notices that are held back and have been committed, which is when others can see
+/// them. The relay calls it before it looks for what is due.
+pub async fn count_down(pool: &PgPool) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update outbox set due_at = clock_timestamp() + held_for, held_for = null
+         where held_for is not null"
+    )
+    .execute(pool)
+    .await?;
     Ok(())
 }
 
@@ -133,7 +150,7 @@ pub async fn due_notices(
            left join batch b on b.id = o.batch_id
            left join card c on c.batch_id = o.batch_id
            where o.kind = 'notice' and o.sent_at is null and o.refused_at is null
-             and o.digest_id is null and o.due_at <= now()
+             and o.digest_id is null and o.due_at <= now() and o.held_for is null
              and (o.batch_id is null or c.message_id is not null or c.refused_at is not null)
              and (coalesce(b.platform, o.audience #>> '{location,platform}',
                            o.audience #>> '{near,platform}', '') = any($2)) = $3
@@ -258,4 +275,40 @@ pub async fn backlog(pool: &PgPool) -> sqlx::Result<i64> {
     )
     .fetch_one(pool)
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use metalbot_core::domain::inbound::ChatLocation;
+
+    use super::*;
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn what_is_held_back_waits_from_when_it_is_committed(pool: PgPool) {
+        let location = ChatLocation::channel("console", "metal");
+        let body = EventBody::Resumed { by: "bob".into() };
+        let notice = Notice::event(Event::new(BatchId(1), body));
+        let mut tx = pool.begin().await.unwrap();
+        super::notice(&mut tx, "k", &Audience::Channel { location }, &notice).await.unwrap();
+        hold_back(&mut tx, "k", Duration::from_secs(60)).await.unwrap();
+        // A lock that is waited for, or a database that is slow.
+        sqlx::query("select pg_sleep(0.2)").execute(&mut *tx).await.unwrap();
+        count_down(&pool).await.unwrap();
+        let committed = "select clock_timestamp()";
+        let committed: time::OffsetDateTime =
+            sqlx::query_scalar(committed).fetch_one(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        sqlx::query("update outbox set due_at = now()").execute(&pool).await.unwrap();
+        let scope = RelayScope::Of("console".into());
+        assert!(due_notices(&pool, &scope, 10).await.unwrap().is_empty(), "it counts not yet");
+        count_down(&pool).await.unwrap();
+        let counted: bool = sqlx::query_scalar(
+            "select held_for is null and no_digest and due_at >= $1 + interval '60 s' from outbox",
+        )
+        .bind(committed)
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        assert!(counted);
+    }
 }

@@ -56,12 +56,19 @@ pub async fn issue_token(
     attempt: i64,
     token: &TokenHash,
 ) -> sqlx::Result<bool> {
+    // Before the batch is read: who stops it may hold the lock, and has changed it then.
+    sqlx::query!(
+        "select job.id from job join attempt on attempt.job_id = job.id
+         where attempt.id = $1 for no key update of job",
+        attempt
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
     let found = sqlx::query!(
         r#"select job.step, batch.state, batch.plan as "plan: Json<Plan>"
            from attempt join job on job.id = attempt.job_id join batch on batch.id = job.batch_id
            where attempt.id = $1 and attempt.outcome is null and attempt.step = job.step
-               and job.state = 'waiting'
-           for no key update of job"#,
+               and job.state = 'waiting'"#,
         attempt
     )
     .fetch_optional(&mut **tx)

@@ -151,13 +151,12 @@ impl SimSlack {
         let others = self.world.others.lock().unwrap_or_else(PoisonError::into_inner);
         let tokens: String = if others.is_empty() {
             // In HTTP mode nothing tells when Metalbot has asked whose the token is.
-            let team = if mode == "http" { format!("team = \"{TEAM}\"\n") } else { String::new() };
+            let team = if mode == "http" { "team = \"T0METAL\"\n" } else { "" };
             format!("{team}bot_token = \"{BOT_TOKEN}\"\n")
         } else {
             let all = std::iter::once(&self.world).chain(others.iter());
             let each = all.map(|world| {
-                let team = world.lock().team.clone();
-                let token = &world.bot_token;
+                let (team, token) = (world.lock().team.clone(), &world.bot_token);
                 format!("[[slack.workspaces]]\nteam = \"{team}\"\nbot_token = \"{token}\"\n")
             });
             each.collect()
@@ -359,8 +358,7 @@ impl SimSlack {
         state.faults.entry(method.to_owned()).or_default().extend(faults);
     }
 
-    /// Takes Slack down, or up with `false`. While it is down, every call ends with 503 and no
-    /// connection can be opened; open connections are closed.
+    /// Takes Slack down, or up with `false`: calls end with 503, connections are closed.
     pub fn set_down(&self, down: bool) {
         self.world.lock().down = down;
         if down {
