@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use metalbot_core::domain::job::JobState;
+use metalbot_core::domain::placement::ReachableDatacenters;
 use metalbot_store::attempt::{OutcomeRow, write_outcomes};
 use metalbot_store::{lease, schema};
 use sqlx::{Executor, PgPool};
@@ -72,14 +73,14 @@ async fn queued(pool: &PgPool) -> anyhow::Result<(f64, f64)> {
     let mut rounds = Vec::new();
     for _ in 0..50 {
         let started = Instant::now();
-        let leased = lease::take(pool, WORKER, None, A_ROUND).await?;
+        let leased = lease::take(pool, WORKER, &ReachableDatacenters::ALL, None, A_ROUND).await?;
         rounds.push(started.elapsed().as_secs_f64() * 1000.0);
         ensure!(leased.len() == A_ROUND, "{} were leased", leased.len());
     }
     let mut firsts = Vec::new();
     for _ in 0..5 {
         let started = Instant::now();
-        let leased = lease::take(pool, WORKER, None, ALL_FREE).await?;
+        let leased = lease::take(pool, WORKER, &ReachableDatacenters::ALL, None, ALL_FREE).await?;
         firsts.push(started.elapsed().as_secs_f64() * 1000.0);
         ensure!(leased.len() == ALL_FREE, "{} were leased", leased.len());
     }
@@ -92,7 +93,7 @@ async fn parked(pool: &PgPool) -> anyhow::Result<f64> {
     let (mut taken, mut seconds) = (0, 0.0);
     while taken < PARKED {
         let started = Instant::now();
-        let leased = lease::take(pool, WORKER, None, ALL_FREE).await?;
+        let leased = lease::take(pool, WORKER, &ReachableDatacenters::ALL, None, ALL_FREE).await?;
         seconds += started.elapsed().as_secs_f64();
         ensure!(!leased.is_empty(), "{taken} of {PARKED} were due");
         taken += leased.len();

@@ -88,6 +88,16 @@ impl Config {
         self.problems(problems)
     }
 
+    /// Finds what may be meant and is more likely a mistake. `datacenters` are those of the
+    /// inventory's hosts.
+    pub fn warnings(&self, datacenters: &BTreeSet<&str>) -> Vec<String> {
+        let named = self.executor.datacenters.iter().flatten();
+        let unknown = named.filter(|name| !datacenters.contains(name.as_str()));
+        unknown
+            .map(|name| format!("executor.datacenters: no host of the inventory is in {name:?}"))
+            .collect()
+    }
+
     /// Values that have the right type and still cannot work.
     pub(super) fn check_values(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -128,6 +138,12 @@ impl Config {
             if url.is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
                 problems.push(format!("{key}: must begin with http:// or https://"));
             }
+        }
+        if self.executor.datacenters.as_ref().is_some_and(Vec::is_empty) {
+            problems.push(
+                "executor.datacenters: name at least one, or leave the key out if all are reached"
+                    .into(),
+            );
         }
         problems.extend(self.jira.iter().flat_map(|jira| jira.problems()));
         if let Err(error) = telemetry::check_filter(&self.log.filter) {
@@ -245,6 +261,19 @@ mod tests {
             Ok(()) => "fine".into(),
             Err(error) => error.to_string().trim_start_matches("/m.toml: ").to_owned(),
         }
+    }
+
+    #[test]
+    fn datacenters_without_hosts_are_warned_of() {
+        let warnings = |rules: &str| {
+            let text = format!("directory.file = \"p\"\ninventory.file = \"i\"\n{rules}");
+            let config = Config::parse(&text, Path::new("/m.toml")).unwrap();
+            config.warnings(&BTreeSet::from(["fra1", "ams1"]))
+        };
+        assert!(warnings("").is_empty());
+        assert!(warnings("executor.datacenters = [\"ams1\"]").is_empty());
+        let expected = ["executor.datacenters: no host of the inventory is in \"FRA1\""];
+        assert_eq!(warnings("executor.datacenters = [\"ams1\", \"FRA1\"]"), expected);
     }
 
     #[test]

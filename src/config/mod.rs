@@ -28,6 +28,7 @@ use metalbot_core::domain::approval::ApprovalRule;
 use metalbot_core::domain::caps::Caps;
 use metalbot_core::domain::human_duration;
 use metalbot_core::domain::notify::ApproverMention;
+use metalbot_core::domain::placement::ReachableDatacenters;
 use metalbot_core::domain::time_zone::Zone;
 use metalbot_core::domain::triage::TicketPolicy;
 use secrecy::SecretString;
@@ -236,6 +237,8 @@ impl CredentialConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExecutorConfig {
+    /// Datacenters whose BMCs this process reaches; `None`: all.
+    pub datacenters: Option<Vec<String>>,
     /// Jobs that this process works on at a time.
     pub max_in_flight: u32,
     /// Time that a silent worker keeps its jobs.
@@ -252,10 +255,21 @@ pub struct ExecutorConfig {
 impl Default for ExecutorConfig {
     fn default() -> Self {
         ExecutorConfig {
+            datacenters: None,
             max_in_flight: 1024,
             lease_duration: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
             bmc_inventory_interval: Duration::from_secs(86_400),
+        }
+    }
+}
+
+impl ExecutorConfig {
+    /// The datacenters whose BMCs this process reaches.
+    pub fn reachable(&self) -> ReachableDatacenters {
+        match &self.datacenters {
+            Some(names) => ReachableDatacenters::only(names.iter().cloned()),
+            None => ReachableDatacenters::ALL,
         }
     }
 }

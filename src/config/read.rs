@@ -271,6 +271,7 @@ mod tests {
     use metalbot_core::domain::triage::TicketPolicy;
 
     use super::*;
+    use crate::config::ExecutorConfig;
 
     const LEAST: &str = "directory.file = \"people.toml\"\ninventory.file = \"hosts.csv\"\n";
 
@@ -387,6 +388,7 @@ mod tests {
     #[test]
     fn values_that_cannot_work_are_refused() {
         for (rest, expected) in [
+            ("executor.datacenters = []", "executor.datacenters: name at least one, or leave"),
             ("executor.max_in_flight = 0", "executor.max_in_flight: must be at least 1"),
             ("executor.lease_duration = \"1s\"", "executor.lease_duration: must be at least 2s"),
             ("database.retention = \"1h\"", "database.retention: must be at least 1day"),
@@ -556,7 +558,10 @@ mod tests {
             (format!("{:?}", full.console.channels), format!("{:?}", config.console.channels)),
             (format!("{:?}", full.credentials), format!("{:?}", config.credentials)),
             (format!("{:?}", full.ipmi), format!("{:?}", config.ipmi)),
-            (format!("{:?}", full.executor), format!("{:?}", config.executor)),
+            (
+                format!("{:?}", ExecutorConfig { datacenters: None, ..full.executor }),
+                format!("{:?}", config.executor),
+            ),
             (format!("{:?}", full.limits), format!("{:?}", config.limits)),
             (format!("{:?}", full.chat), format!("{:?}", config.chat)),
             (format!("{:?}", full.log), format!("{:?}", config.log)),

@@ -14,6 +14,7 @@ use sqlx::PgPool;
 
 use crate::bmc::Bmc;
 use metalbot_core::domain::host::Hosts;
+use metalbot_core::domain::placement::ReachableDatacenters;
 
 mod bmc_events;
 pub mod bmc_inventory;
@@ -35,6 +36,7 @@ pub struct Executor {
     pub hosts: Arc<dyn Hosts>,
     /// Name of this process, unique among the replicas.
     pub worker: String,
+    pub reachable: ReachableDatacenters,
     pub limits: WorkerLimits,
     pub log_reading: LogReading,
 }

@@ -125,7 +125,13 @@ impl Taking {
         // One limit for the whole round: a stop of the process waits for it. Jobs that are leased after
         // all, by a statement that was given up, are freed by the next.
         let deadline = Instant::now() + patience(executor);
-        let taken = lease::take(&executor.pool, &executor.worker, looks.then_some(&held[..]), free);
+        let taken = lease::take(
+            &executor.pool,
+            &executor.worker,
+            &executor.reachable,
+            looks.then_some(&held[..]),
+            free,
+        );
         let leased = answered_by(deadline, taken).await?;
         if looks {
             self.looked = Some(Instant::now());
@@ -179,7 +185,8 @@ async fn run_beats(executor: Executor, holds: Holds, notifier: Arc<Notifier>) {
     loop {
         let notified = notifier.topic(Topic::Work).notified();
         let held = holds.ids();
-        let beat = lease::beat(&executor.pool, &executor.worker, &held, executor.limits.lease);
+        let Executor { pool, worker, reachable, limits, .. } = &executor;
+        let beat = lease::beat(pool, worker, reachable, &held, limits.lease);
         match answered_by(Instant::now() + patience(&executor), beat).await {
             Ok(told) => holds.tell(&held, &told),
             Err(error) => tracing::warn!(%error, "this worker cannot say that it is there"),

@@ -71,6 +71,9 @@ impl Service {
         let role = PoolRole::Service { statement_timeout };
         let pool = store::connect_lazy(database_url, config.database.max_connections, role)?;
         let site = SiteParts::new(config, pool.clone())?;
+        for warning in site.loaded.warnings(config) {
+            tracing::warn!(warning, "the configuration is probably not as it is meant");
+        }
         migrate(database_url).await?;
         let mut service = Service {
             address: None,

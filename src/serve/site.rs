@@ -52,6 +52,14 @@ pub fn load(config: &Config) -> anyhow::Result<Loaded> {
     })
 }
 
+impl Loaded {
+    /// What of the configuration is more likely a mistake than meant.
+    pub fn warnings(&self, config: &Config) -> Vec<String> {
+        let inventory = self.inventory.current();
+        config.warnings(&inventory.hosts().map(|host| host.datacenter.as_str()).collect())
+    }
+}
+
 /// State that the parts of one process share.
 pub struct SiteParts {
     pub config: Config,

@@ -17,6 +17,7 @@ pub(super) fn executor(site: &SiteParts, process: &str) -> Executor {
         bmc: Arc::clone(&site.bmc),
         hosts: site.hosts(),
         worker: process.to_owned(),
+        reachable: config.reachable(),
         limits: WorkerLimits {
             max_in_flight: config.max_in_flight as usize,
             lease: config.lease_duration,

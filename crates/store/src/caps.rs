@@ -163,10 +163,11 @@ mod tests {
     use crate::attempt::{OutcomeRow, write_outcomes};
     use crate::lease;
     use metalbot_core::domain::job::JobState;
+    use metalbot_core::domain::placement::ReachableDatacenters;
 
     /// Ends what is queued.
     async fn work(pool: &PgPool, job_state: JobState, maybe_down: bool) {
-        let jobs = lease::take(pool, "a", None, 10).await.unwrap();
+        let jobs = lease::take(pool, "a", &ReachableDatacenters::ALL, None, 10).await.unwrap();
         let outcomes: Vec<OutcomeRow> = jobs
             .iter()
             .map(|leased| OutcomeRow {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
 
+use super::jobs_to_lease::{Share, pick};
 use super::task_lease::interval;
 use super::{audit, corrupt, report};
 use metalbot_core::domain::batch::BatchState;
@@ -17,8 +18,8 @@ use metalbot_core::domain::course::Stop;
 use metalbot_core::domain::error_kind::ErrorKind;
 use metalbot_core::domain::host::{BmcEndpoint, HostName};
 use metalbot_core::domain::ids::{BatchId, Epoch, JobId, LeaseId};
+use metalbot_core::domain::placement::ReachableDatacenters;
 use metalbot_core::domain::principal::Actor;
-use metalbot_core::domain::workflow::PLAN_VERSION;
 
 /// A job that this worker may work on.
 #[derive(Clone, Debug)]
@@ -79,7 +80,8 @@ struct Row {
 /// one. Where there is room for jobs of some batches only, chance decides which: any order would prefer
 /// some.
 ///
-/// Plans of a newer version than this one understands are left to newer processes.
+/// Plans of a newer version than this one understands are left to newer processes, and jobs of
+/// datacenters that this worker does not reach to others.
 ///
 /// `held` are the jobs that this worker works on. What the database says it has besides was leased by a
 /// statement that this worker had given up, or lost by a task of it, and is freed. To look for that goes
@@ -87,24 +89,27 @@ struct Row {
 pub async fn take(
     pool: &PgPool,
     worker: &str,
+    reachable: &ReachableDatacenters,
     held: Option<&[JobId]>,
     at_most: usize,
 ) -> sqlx::Result<Vec<Leased>> {
     let mut tx = pool.begin().await?;
     // A worker that was taken for gone must be there again before it has jobs.
     sqlx::query!(
-        "insert into worker (name) values ($1) on conflict (name) do update set beat_at = now()",
-        worker
+        "insert into worker (name, datacenters) values ($1, $2)
+         on conflict (name) do update set beat_at = now()",
+        worker,
+        reachable.names()
     )
     .execute(&mut *tx)
     .await?;
     if let Some(held) = held {
         free_lost(&mut tx, worker, held).await?;
     }
-    let mut rows = take_some(&mut tx, worker, at_most, Share::Even).await?;
+    let mut rows = take_some(&mut tx, worker, reachable, at_most, Share::Even).await?;
     if !rows.is_empty() && rows.len() < at_most {
         // Some batches had less than their share.
-        rows.extend(take_some(&mut tx, worker, at_most - rows.len(), Share::All).await?);
+        rows.extend(take_some(&mut tx, worker, reachable, at_most - rows.len(), Share::All).await?);
     }
     if rows.is_empty() {
         tx.commit().await?;
@@ -203,64 +208,35 @@ async fn quarantine_unreadable(pool: &PgPool, worker: &str, jobs: &[i64]) -> sql
     tx.commit().await
 }
 
-/// How many jobs of one batch are taken.
-#[derive(Clone, Copy)]
-enum Share {
-    /// As many as of each other running one.
-    Even,
-    /// As many as there is room for.
-    All,
-}
-
 async fn take_some(
     conn: &mut PgConnection,
     worker: &str,
+    reachable: &ReachableDatacenters,
     at_most: usize,
     share: Share,
 ) -> sqlx::Result<Vec<Row>> {
-    let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
-    let even = matches!(share, Share::Even);
+    let picked = pick(&mut *conn, reachable, at_most, share).await?;
+    if picked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (ids, taken_over): (Vec<i64>, Vec<bool>) =
+        picked.into_iter().map(|job| (job.id, job.taken_over)).unzip();
     sqlx::query_as!(
         Row,
-        r#"with orphaned as (
-               select job.id from job join batch on batch.id = job.batch_id
-               where job.state = 'running' and job.worker is null and batch.plan_version <= $4
-               order by job.id limit $2 for update of job skip locked),
-           due as (
-               select job.id from job join batch on batch.id = job.batch_id
-               where job.state = 'waiting' and job.wake_at <= now() and batch.plan_version <= $4
-               order by job.wake_at limit $2 for update of job skip locked),
-           turn as (
-               select id from batch where state = 'running' and plan_version <= $4
-               order by random() limit case when $3 then $2 end),
-           share as (
-               select case when $3 then greatest(1, $2 / greatest(1, count(*))) else $2 end as jobs
-               from turn),
-           ready as (
-               select job.id from turn cross join lateral (
-                   select job.id from job
-                   where job.batch_id = turn.id and job.state = 'queued'
-                   order by job.id limit (select jobs from share)
-                   for update of job skip locked) job
-               limit $2),
-           picked as (
-               select id, true as taken_over from orphaned union all
-               select id, false from due union all
-               select id, false from ready limit $2)
-           update job set state = 'running', worker = $1, epoch = epoch + 1,
+        r#"update job set state = 'running', worker = $1, epoch = epoch + 1,
                fence = (random() * 9007199254740991)::bigint, wake_at = null,
                takeovers = takeovers + picked.taken_over::int,
                started_at = coalesce(job.started_at, now()),
                step_began_at = coalesce(job.step_began_at, now())
-           from picked, batch where job.id = picked.id and batch.id = job.batch_id
+           from unnest($2::bigint[], $3::bool[]) as picked (id, taken_over), batch
+           where job.id = picked.id and batch.id = job.batch_id
            returning job.id, job.batch_id, job.host, job.epoch, job.fence, job.step,
                extract(epoch from now() - job.step_began_at)::float8 as "step_age!",
                job.acts_skipped, job.takeovers, picked.taken_over as "taken_over!", job.bmc_address,
                job.bmc_credentials, job.news, batch.state as batch_state"#,
         worker,
-        limit,
-        even,
-        i32::from(PLAN_VERSION)
+        &ids,
+        &taken_over
     )
     .fetch_all(conn)
     .await
@@ -316,6 +292,7 @@ fn stop(batch: &str) -> Stop {
 pub async fn beat(
     pool: &PgPool,
     worker: &str,
+    reachable: &ReachableDatacenters,
     held: &[LeaseId],
     lease: Duration,
 ) -> sqlx::Result<HashMap<LeaseId, Told>> {
@@ -324,7 +301,7 @@ pub async fn beat(
     let fences: Vec<i64> = held.iter().map(|id| id.fence).collect();
     let told = sqlx::query!(
         r#"with alive as (
-               insert into worker (name) values ($1)
+               insert into worker (name, datacenters) values ($1, $5)
                on conflict (name) do update set beat_at = now())
            select held.job_id as "job_id!", held.epoch as "epoch!", held.fence as "fence!",
                not ours as "lost!", batch.state as "state?"
@@ -338,7 +315,8 @@ pub async fn beat(
         worker,
         &jobs,
         &epochs,
-        &fences
+        &fences,
+        reachable.names()
     )
     .fetch_all(pool)
     .await?;
@@ -400,6 +378,7 @@ mod tests {
     use metalbot_core::domain::job::JobState;
 
     const LONG: Duration = Duration::from_secs(60);
+    const ALL: &ReachableDatacenters = &ReachableDatacenters::ALL;
 
     /// A running batch with one queued job.
     async fn one_job(pool: &PgPool) {
@@ -415,7 +394,7 @@ mod tests {
     }
 
     async fn take_one(pool: &PgPool, worker: &str) -> Option<Leased> {
-        take(pool, worker, Some(&[]), 10).await.unwrap().pop()
+        take(pool, worker, ALL, Some(&[]), 10).await.unwrap().pop()
     }
 
     fn intent(leased: &Leased) -> Intent {
@@ -479,17 +458,17 @@ mod tests {
         let Some(IntentAnswer::Written(attempt)) = answer(&pool, "a", intent(&old)).await else {
             panic!("it is allowed")
         };
-        assert!(beat(&pool, "b", &[], LONG).await.unwrap().is_empty());
+        assert!(beat(&pool, "b", ALL, &[], LONG).await.unwrap().is_empty());
         assert!(take_one(&pool, "b").await.is_none(), "its worker is there");
         silence(&pool, "a").await;
-        beat(&pool, "b", &[], Duration::from_secs(59)).await.unwrap();
+        beat(&pool, "b", ALL, &[], Duration::from_secs(59)).await.unwrap();
 
         let new = take_one(&pool, "b").await.expect("its worker is gone");
         assert!(new.id.epoch > old.id.epoch && new.id.fence != old.id.fence);
         assert_eq!((new.open_attempt, new.tries, new.takeovers), (Some(attempt), 1, 1));
         assert_eq!(answer(&pool, "a", intent(&old)).await, None);
         assert!(write_outcomes(&pool, "a", &[success(&old)]).await.unwrap().is_empty());
-        assert_eq!(beat(&pool, "a", &[old.id], LONG).await.unwrap()[&old.id], Told::Lost);
+        assert_eq!(beat(&pool, "a", ALL, &[old.id], LONG).await.unwrap()[&old.id], Told::Lost);
         let open = texts(&pool, "select id::text from attempt where outcome is null").await;
         assert_eq!(open.len(), 1, "a stale outcome closes nothing");
 
@@ -521,7 +500,10 @@ mod tests {
     async fn what_a_task_has_lost_or_a_stopped_process_left_is_for_others(pool: PgPool) {
         one_job(&pool).await;
         let lost = take_one(&pool, "a").await.expect("it is queued");
-        assert!(take(&pool, "a", Some(&[lost.id.job]), 10).await.unwrap().is_empty(), "it is held");
+        assert!(
+            take(&pool, "a", ALL, Some(&[lost.id.job]), 10).await.unwrap().is_empty(),
+            "it is held"
+        );
         let again = take_one(&pool, "a").await.expect("no task of its worker holds it");
         assert_eq!(again.takeovers, 1);
         assert_eq!(retire(&pool, "a").await.unwrap(), 1);
@@ -541,7 +523,7 @@ mod tests {
              select id, 'no host at all!', 'web', 'fra1', 'r1', 's1', '10.0.0.2', 'default', 0,
                  'queued' from batch";
         sqlx::raw_sql(bad).execute(&pool).await.unwrap();
-        let leased = take(&pool, "a", Some(&[]), 10).await.unwrap();
+        let leased = take(&pool, "a", ALL, Some(&[]), 10).await.unwrap();
         assert_eq!(leased.len(), 1);
         let states = texts(&pool, "select state from job order by id").await;
         assert_eq!(states, ["running", "quarantined"]);
@@ -581,7 +563,7 @@ mod tests {
         sqlx::raw_sql(rows).execute(&pool).await.unwrap();
         let mut held = Vec::new();
         let mut take = async |at_most: usize| {
-            let leased = take(&pool, "a", Some(&held), at_most).await.unwrap();
+            let leased = take(&pool, "a", ALL, Some(&held), at_most).await.unwrap();
             held.extend(leased.iter().map(|leased| leased.id.job));
             let mut hosts: Vec<String> =
                 leased.into_iter().map(|leased| leased.host.to_string()).collect();
@@ -608,7 +590,7 @@ mod tests {
         sqlx::raw_sql(rows).execute(&pool).await.unwrap();
         let (mut of_small, mut held) = (0, Vec::new());
         for _ in 0..200 {
-            let leased = take(&pool, "a", Some(&held), 1).await.unwrap();
+            let leased = take(&pool, "a", ALL, Some(&held), 1).await.unwrap();
             of_small += leased.iter().filter(|leased| leased.batch.0 == 2).count();
             held.extend(leased.iter().map(|leased| leased.id.job));
         }
@@ -653,7 +635,7 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(answer(&pool, "a", intent(&leased)).await, Some(IntentAnswer::Stopped));
-        let told = beat(&pool, "a", &[leased.id], LONG).await.unwrap();
+        let told = beat(&pool, "a", ALL, &[leased.id], LONG).await.unwrap();
         assert_eq!(told[&leased.id], Told::Stopped(Stop::Paused));
         let back = ended(&leased, JobState::Pending, false);
         assert_eq!(write_outcomes(&pool, "a", &[back]).await.unwrap(), [leased.id]);

@@ -28,6 +28,7 @@ pub mod draft;
 pub mod host_wont_fix;
 pub mod inbox;
 pub mod job;
+mod jobs_to_lease;
 pub mod lease;
 pub mod listener;
 pub mod lock;

@@ -22,6 +22,7 @@ pub mod notify;
 pub mod origin;
 pub mod overlap;
 pub mod people;
+pub mod placement;
 pub mod preview;
 pub mod principal;
 pub mod reply;
