@@ -1,7 +1,8 @@
 //! Asks every BMC once in a while who it is: tickets say which vendor and firmware failing hosts
 //! have in common, also of BMCs that are silent by then.
 //!
-//! The whole inventory is walked in slow steps, so that neither the BMCs nor the client feel it.
+//! The whole inventory, as far as this process reaches it, is walked in slow steps, so that neither the
+//! BMCs nor the client feel it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::bmc::Bmc;
 use metalbot_core::domain::host::{BmcIdentity, HostName, Hosts};
+use metalbot_core::domain::placement::ReachableDatacenters;
 use metalbot_store::bmc_identity;
 
 /// Period of the rounds, each of which asks a few.
@@ -28,6 +30,7 @@ pub struct Survey {
     pool: PgPool,
     bmc: Arc<dyn Bmc>,
     hosts: Arc<dyn Hosts>,
+    reachable: ReachableDatacenters,
     every: Duration,
     /// Hosts of this pass over the fleet, and how many of them are done.
     under_way: Mutex<(Arc<[HostName]>, usize)>,
@@ -35,15 +38,31 @@ pub struct Survey {
 
 impl Survey {
     /// Makes a survey in which each host is asked once in `every`.
-    pub fn new(pool: PgPool, bmc: Arc<dyn Bmc>, hosts: Arc<dyn Hosts>, every: Duration) -> Survey {
-        Survey { pool, bmc, hosts, every, under_way: Mutex::default() }
+    pub fn new(
+        pool: PgPool,
+        bmc: Arc<dyn Bmc>,
+        hosts: Arc<dyn Hosts>,
+        reachable: ReachableDatacenters,
+        every: Duration,
+    ) -> Survey {
+        Survey { pool, bmc, hosts, reachable, every, under_way: Mutex::default() }
+    }
+
+    /// All hosts whose BMCs this process reaches.
+    fn reachable_hosts(&self) -> Vec<HostName> {
+        let mut names = self.hosts.names();
+        if self.reachable != ReachableDatacenters::ALL {
+            let there = |name: &HostName| self.hosts.host(name).map(|host| host.datacenter);
+            names.retain(|name| there(name).is_some_and(|dc| self.reachable.contains(&dc)));
+        }
+        names
     }
 
     /// Asks the next few.
     pub async fn run_once(self: Arc<Self>) -> anyhow::Result<bool> {
         let (hosts, from) = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (hosts, from) =
-            if from < hosts.len() { (hosts, from) } else { (self.hosts.names().into(), 0) };
+            if from < hosts.len() { (hosts, from) } else { (self.reachable_hosts().into(), 0) };
         let slice = &hosts[from..hosts.len().min(from + SLICE)];
         let due = bmc_identity::due(&self.pool, slice, self.every).await?;
         let pace = self.pace(hosts.len());

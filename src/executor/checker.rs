@@ -2,17 +2,21 @@
 //! left out, with a ticket for each kind of error; the batch goes on with the others, or is refused
 //! when none is left.
 //!
-//! Invariant: nothing is written before all hosts of a batch were checked, and then everything in
-//! one transaction. A process that dies in between leaves a batch that the next one checks again.
+//! A process checks the hosts in the datacenters that it reaches. Where a batch spans several, each
+//! process checks its part, and whoever checks the last one goes on with the batch.
+//!
+//! Invariant: nothing is written before all hosts of a part were checked, and then everything in
+//! one transaction. A process that dies in between leaves a part that the next one checks again.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
 use sqlx::{PgPool, PgTransaction};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::bmc::Bmc;
 use crate::failpoint::{Point, reach};
@@ -24,29 +28,41 @@ use metalbot_core::domain::error_kind::{ErrorKind, HostError};
 use metalbot_core::domain::event::EventBody;
 use metalbot_core::domain::host::{HostName, Hosts};
 use metalbot_core::domain::ids::BatchId;
+use metalbot_core::domain::placement::ReachableDatacenters;
 use metalbot_core::domain::principal::Actor;
 use metalbot_core::domain::view::Failure;
 use metalbot_core::domain::workflow::{Check, Plan, PowerIs, digest};
 use metalbot_store::batch::{ApplyError, Batch};
-use metalbot_store::{self as store, answered_within, caps, card, job, outbox, view};
+use metalbot_store::{self as store, answered_within, caps, card, job, outbox, preflight, view};
 
 /// Period of the task when nothing wakes it.
 pub const PERIOD: Duration = Duration::from_millis(500);
-/// Wait before a batch that could not be checked is tried again.
+/// Wait before a batch that could not be checked, or of which others have to check the rest, is looked at
+/// again.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Hosts of one batch that are checked at the same time.
 const PARALLEL: usize = 512;
 
 /// Parts of the task.
-#[derive(Clone)]
 pub struct Checker {
     pub pool: PgPool,
     pub bmc: Arc<dyn Bmc>,
     pub hosts: Arc<dyn Hosts>,
+    pub reachable: ReachableDatacenters,
     pub approvals: Vec<ApprovalRule>,
     /// Time after which an answer of the database is given up: the batches beside would keep the
     /// round going.
     pub patience: Duration,
+    /// Batches of which only others have hosts to check, and when that was seen: they may wait for days.
+    pub elsewhere: Mutex<HashMap<BatchId, Instant>>,
+}
+
+/// What is left of a batch's checks after this process has done its part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Left {
+    Nothing,
+    /// Hosts that this process does not reach.
+    Elsewhere,
 }
 
 impl Checker {
@@ -57,7 +73,8 @@ impl Checker {
         let mut under_way = FuturesUnordered::new();
         let this = &*self;
         while !lease.is_last() {
-            for id in store::batch::checking(&mut *self.pool.acquire().await?).await? {
+            let waiting = store::batch::checking(&mut *self.pool.acquire().await?).await?;
+            for id in self.without_elsewhere(waiting) {
                 if known.insert(id) {
                     under_way.push(async move { (id, this.check_or_wait(id).await) });
                 }
@@ -73,18 +90,38 @@ impl Checker {
         Ok(false)
     }
 
+    /// Leaves out batches in which there was nothing to check here a moment ago.
+    fn without_elsewhere(&self, mut waiting: Vec<BatchId>) -> Vec<BatchId> {
+        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        elsewhere.retain(|id, seen| seen.elapsed() < AGAIN && waiting.contains(id));
+        waiting.retain(|id| !elsewhere.contains_key(id));
+        waiting
+    }
+
     /// Checks one batch. One that fails for a reason of ours is checked again after a while, and
     /// delays no other.
     async fn check_or_wait(&self, id: BatchId) {
-        if let Err(error) = self.check_batch(id).await {
-            tracing::error!(batch = %id, %error, "the hosts of a batch cannot be checked");
-            tokio::time::sleep(AGAIN).await;
+        match self.check_batch(id).await {
+            Ok(Left::Nothing) => {}
+            Ok(Left::Elsewhere) => {
+                let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+                elsewhere.insert(id, Instant::now());
+            }
+            Err(error) => {
+                tracing::error!(batch = %id, %error, "the hosts of a batch cannot be checked");
+                tokio::time::sleep(AGAIN).await;
+            }
         }
     }
 
-    async fn check_batch(&self, id: BatchId) -> Result<(), ApplyError> {
+    async fn check_batch(&self, id: BatchId) -> Result<Left, ApplyError> {
         let read = answered_within(self.patience, self.read(id)).await?;
-        let Some((batch, hosts, looked_at)) = read else { return Ok(()) };
+        let Some((batch, all, looked_at)) = read else { return Ok(Left::Nothing) };
+        let hosts = all.iter().filter(|(_, datacenter)| self.reachable.contains(datacenter));
+        let (hosts, datacenters): (Vec<HostName>, BTreeSet<String>) = hosts.cloned().unzip();
+        if hosts.is_empty() && !all.is_empty() {
+            return Ok(Left::Elsewhere);
+        }
         let checks: Vec<Check> = batch.plan.checks.iter().copied().collect();
         let checked = hosts.into_iter().map(|host| async {
             let found = self.check_host(&checks, &host).await;
@@ -101,24 +138,25 @@ impl Checker {
         }
         let written = async {
             let mut tx = self.pool.begin().await?;
-            self.conclude(&mut tx, id, &unfit).await?;
+            let left = self.conclude(&mut tx, id, &datacenters, unfit).await?;
             caps::seen_on(&mut tx, &on, looked_at).await?;
             reach(Point::CheckerBeforeCommit);
-            Ok(tx.commit().await?)
+            tx.commit().await?;
+            Ok(left)
         };
         answered_within(self.patience, written).await
     }
 
-    /// The batch, its hosts, and the database's time.
+    /// The batch, its hosts that nobody has checked with their datacenters, and the database's time.
     async fn read(
         &self,
         id: BatchId,
-    ) -> sqlx::Result<Option<(Batch, Vec<HostName>, OffsetDateTime)>> {
+    ) -> sqlx::Result<Option<(Batch, Vec<(HostName, String)>, OffsetDateTime)>> {
         let mut conn = self.pool.acquire().await?;
         let Some(batch) = store::batch::get(&mut conn, id).await? else { return Ok(None) };
-        let hosts = job::hosts(&mut conn, id).await?.into_iter().map(|(host, _)| host);
+        let hosts = preflight::hosts_to_check(&mut conn, id).await?;
         let looked_at = store::now(&mut conn).await?;
-        Ok(Some((batch, hosts.collect(), looked_at)))
+        Ok(Some((batch, hosts, looked_at)))
     }
 
     /// Returns the power state, where a check of the action asks for it.
@@ -138,20 +176,34 @@ impl Checker {
         Ok(seen)
     }
 
-    /// Writes what follows from the checks, unless somebody cancelled the batch meanwhile.
+    /// Writes what follows from the checks of these datacenters' hosts, unless somebody cancelled the
+    /// batch meanwhile.
     async fn conclude(
         &self,
         tx: &mut PgTransaction<'_>,
         id: BatchId,
-        unfit: &[(HostName, HostError)],
-    ) -> Result<(), ApplyError> {
+        datacenters: &BTreeSet<String>,
+        mut unfit: Vec<(HostName, HostError)>,
+    ) -> Result<Left, ApplyError> {
         let actor = Actor::system("checks");
-        let Some(mut batch) = store::batch::lock(tx, id).await? else { return Ok(()) };
+        let Some(mut batch) = store::batch::lock(tx, id).await? else { return Ok(Left::Nothing) };
         if batch.state != BatchState::Checking {
-            return Ok(());
+            return Ok(Left::Nothing);
         }
+        // Of what another process has checked meanwhile its word holds.
+        let unchecked = preflight::hosts_to_check(tx, id).await?;
+        let names: HashSet<&HostName> = unchecked.iter().map(|(host, _)| host).collect();
+        unfit.retain(|(host, _)| names.contains(host));
         if !unfit.is_empty() {
-            job::leave_out(tx, id, unfit, &actor).await?;
+            job::leave_out(tx, id, &unfit, &actor).await?;
+        }
+        let checked: Vec<String> = datacenters.iter().cloned().collect();
+        preflight::mark_checked(tx, id, &checked).await?;
+        if unchecked.iter().any(|(_, datacenter)| !datacenters.contains(datacenter)) {
+            return Ok(Left::Elsewhere);
+        }
+        let failures = view::left_out(tx, id).await?;
+        if !failures.is_empty() {
             job::cut_waves(tx, id, batch.wave, &batch.plan.rollout).await?;
         }
         let left = job::hosts(tx, id).await?;
@@ -168,8 +220,8 @@ impl Checker {
             store::plan::change(tx, &mut batch, smaller, needed.requirements.clone()).await?;
             store::approval::pass_checks(tx, &mut batch, &needed, &actor).await?;
         }
-        let failures = view::left_out(tx, id).await?;
-        Ok(notify_left_out(tx, &batch, failures, left.len()).await?)
+        notify_left_out(tx, &batch, failures, left.len()).await?;
+        Ok(Left::Nothing)
     }
 }
 

@@ -6,6 +6,8 @@
 //! packet acts, the hold proves in the database that it may, and that is the intent in the [`journal`];
 //! then comes the outcome. A worker that dies leaves an intent without outcome; whoever takes the job
 //! over looks at the host before anything is repeated. A job whose step waits is parked: it costs a row.
+//!
+//! All of it concerns only hosts in the datacenters that the process reaches.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use futures_util::task::AtomicWaker;
 use metalbot_core::domain::ids::Epoch;
-use metalbot_store::task_lease::{claim_task, record_round};
+use metalbot_store::task_lease::{claim_task, record_round, task_of};
 use metalbot_store::{answered_by, answered_within, notice_stale_plan};
 use sqlx::PgPool;
 use tokio::sync::Notify;
@@ -81,7 +81,7 @@ impl TaskLease {
 }
 
 /// Runs a task again and again while this process has its lease: when `topic` is notified, and at
-/// least every `period`. `run_once` takes no input but the lease: it reads what there is to do, and
+/// least every `period`. `name` is that of the lease. `run_once` takes no input but the lease: it reads what there is to do, and
 /// returns whether it should run again at once. A round is
 /// dropped at its next await if its lease is lost, if it makes no progress, or if it takes more than `LAST_ROUND` after the
 /// process was told to stop.
@@ -157,7 +157,8 @@ impl Rounds<'_> {
                 }
                 let error = format!("{error:#}");
                 tracing::warn!(task = self.name, error, "background task failed");
-                metrics::counter!(TASK_FAILURES, "task" => self.name.to_owned()).increment(1);
+                let task = task_of(self.name).to_owned();
+                metrics::counter!(TASK_FAILURES, "task" => task).increment(1);
                 if !progress.stands_still(self.runner.patience) {
                     return false;
                 }

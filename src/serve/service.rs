@@ -114,7 +114,7 @@ impl Service {
     }
 
     fn start_task(&mut self, task: Task, patience: Duration) {
-        let Task { name, period, topic, run_once, .. } = task;
+        let Task { lease, period, topic, run_once, .. } = task;
         let runner = TaskRunner {
             pool: self.pool.clone(),
             owner: self.owner.clone(),
@@ -124,7 +124,7 @@ impl Service {
         let notifier = Arc::clone(&self.notifier);
         self.parts.spawn(async move {
             let topic = topic.map(|topic| notifier.topic(topic));
-            run_task(runner, &name, period, topic, run_once).await;
+            run_task(runner, &lease, period, topic, run_once).await;
         });
     }
 

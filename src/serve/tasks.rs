@@ -26,7 +26,7 @@ use crate::ticket::relay::{self as ticket_relay, TicketRelay};
 use crate::ticket::resolve::{self, TicketResolver};
 use crate::ticket::verify::{self, HostVerifier};
 use metalbot_store::notifier::Topic;
-use metalbot_store::{audit, dedup_key, retention};
+use metalbot_store::{audit, dedup_key, retention, task_lease};
 
 /// Period of tasks that cost one small query when there is nothing to do.
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,6 +35,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DEDUP: Duration = HOUR;
 /// Audit rows sealed in one transaction.
 const SEALED_AT_ONCE: i64 = 1_000;
+
+/// Tasks that ask BMCs: each process has its rounds for the datacenters that it reaches.
+const ASK_BMCS: [&str; 3] = ["preflight", "bmc_inventory", "ticket_verify"];
 
 /// One round; returns whether another one should follow at once.
 type Round = Box<dyn FnMut(TaskLease) -> BoxFuture<'static, anyhow::Result<bool>> + Send>;
@@ -49,6 +52,9 @@ pub struct Task {
     pub topic: Option<Topic>,
     /// Processes without it do not run the task.
     pub role: Role,
+    /// It runs in one process at a time of those with this lease: its name, unless it asks BMCs that
+    /// not all processes reach.
+    pub lease: String,
     pub run_once: Round,
 }
 
@@ -92,12 +98,16 @@ pub fn tasks(site: &SiteParts) -> anyhow::Result<Vec<Task>> {
     if let Some(tickets) = tickets::ticket_tasks(site)? {
         table.extend(ticket_rows(tickets));
     }
+    let reachable = site.config.executor.reachable();
+    for task in table.iter_mut().filter(|task| ASK_BMCS.contains(&&*task.name)) {
+        task.lease = task_lease::lease_name(&task.name, &reachable);
+    }
     Ok(table)
 }
 
 /// The tasks around Jira: some for all sites, and two for each.
 fn ticket_rows(parts: TicketTasks) -> Vec<Task> {
-    use Role::Relay;
+    use Role::{Relay, Worker};
     use Topic::Outbox;
     let TicketTasks { assigner, verifier, resolver, sites } = parts;
     let assign = round(&assigner, TicketAssigner::run_once);
@@ -107,7 +117,7 @@ fn ticket_rows(parts: TicketTasks) -> Vec<Task> {
             "ticket_verify",
             verify::PERIOD,
             None,
-            Relay,
+            Worker,
             leased(&verifier, HostVerifier::run_once),
         ),
         task(
@@ -147,7 +157,8 @@ fn task(
     role: Role,
     run_once: Round,
 ) -> Task {
-    Task { name: name.into(), period, topic, role, run_once }
+    let name = name.into();
+    Task { lease: name.clone(), name, period, topic, role, run_once }
 }
 
 /// Rounds that need no lease: what they do may be done by two processes at a time.
@@ -235,6 +246,9 @@ mod tests {
     async fn names_are_unique_and_there_is_one_for_each_platform_and_site() {
         let names: Vec<String> = all().into_iter().map(|task| task.name).collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+        for name in ASK_BMCS {
+            assert!(names.iter().any(|one| one == name), "{name} in {names:?}");
+        }
         for name in
             ["notices:slack", "notices:console", "ticket_relay:default", "ticket_poll:hardware"]
         {

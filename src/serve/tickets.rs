@@ -52,7 +52,11 @@ pub(super) fn ticket_tasks(site: &SiteParts) -> anyhow::Result<Option<TicketTask
     let sites = pairs.collect();
     let check_host = check_host(Arc::clone(&site.bmc), site.hosts());
     Ok(Some(TicketTasks {
-        verifier: Arc::new(HostVerifier { pool: pool.clone(), check_host }),
+        verifier: Arc::new(HostVerifier {
+            pool: pool.clone(),
+            check_host,
+            reachable: config.executor.reachable(),
+        }),
         resolver: Arc::new(TicketResolver { pool: pool.clone(), policy: policy.clone() }),
         assigner: Arc::new(TicketAssigner { pool, routes, policy }),
         sites,

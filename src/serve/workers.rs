@@ -44,14 +44,17 @@ pub(super) fn checker(site: &SiteParts) -> Arc<Checker> {
         pool: site.pool.clone(),
         bmc: Arc::clone(&site.bmc),
         hosts: site.hosts(),
+        reachable: site.config.executor.reachable(),
         approvals: site.config.approval.clone(),
         patience: site.config.database.patience(),
+        elsewhere: Default::default(),
     })
 }
 
 /// Asks BMCs who made them, unless the configuration says never.
 pub(super) fn survey(site: &SiteParts) -> Option<Arc<Survey>> {
-    let every = site.config.executor.bmc_inventory_interval;
+    let config = &site.config.executor;
+    let (every, reachable) = (config.bmc_inventory_interval, config.reachable());
     let (pool, bmc) = (site.pool.clone(), Arc::clone(&site.bmc));
-    (!every.is_zero()).then(|| Arc::new(Survey::new(pool, bmc, site.hosts(), every)))
+    (!every.is_zero()).then(|| Arc::new(Survey::new(pool, bmc, site.hosts(), reachable, every)))
 }

@@ -173,8 +173,14 @@ impl TicketPoller {
 
 /// Hosts of a ticket that have not succeeded since, by the batch in which they failed last.
 pub(super) fn unresolved(hosts: Vec<FailedHost>) -> BTreeMap<BatchId, Vec<HostName>> {
+    by_batch(hosts.into_iter().filter(|host| !host.resolved))
+}
+
+pub(super) fn by_batch(
+    hosts: impl IntoIterator<Item = FailedHost>,
+) -> BTreeMap<BatchId, Vec<HostName>> {
     let mut by_batch: BTreeMap<BatchId, Vec<HostName>> = BTreeMap::new();
-    for host in hosts.into_iter().filter(|host| !host.resolved) {
+    for host in hosts {
         by_batch.entry(host.batch).or_default().push(host.failure.host);
     }
     by_batch

@@ -1,7 +1,8 @@
 //! Verifies the hosts of tickets that somebody has closed as done, and notifies the people who wait
-//! for them: which hosts answer again and can be retried, and which do not.
+//! for them: which hosts answer again and can be retried, and which do not. Each process verifies those
+//! of the datacenters that it reaches; where a ticket spans several, people hear of each part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,12 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
 use sqlx::PgPool;
 
-use super::poll::{closed_key, unresolved};
+use super::poll::{by_batch, closed_key};
 use crate::runtime::task::TaskLease;
 use metalbot_core::domain::error_kind::HostError;
 use metalbot_core::domain::event::EventBody;
 use metalbot_core::domain::host::HostName;
+use metalbot_core::domain::placement::ReachableDatacenters;
 use metalbot_core::domain::workflow::PowerIs;
 use metalbot_store::ticket_poll::{self, TicketToVerify};
 use metalbot_store::{self as store, caps, card, job, outbox, ticket_host};
@@ -35,12 +37,13 @@ pub type CheckHost =
 pub struct HostVerifier {
     pub pool: PgPool,
     pub check_host: CheckHost,
+    pub reachable: ReachableDatacenters,
 }
 
 impl HostVerifier {
     /// Verifies the hosts of one page of tickets; `true` when there are more.
     pub async fn run_once(self: Arc<Self>, lease: TaskLease) -> anyhow::Result<bool> {
-        let page = ticket_poll::to_verify(&self.pool, PAGE).await?;
+        let page = ticket_poll::to_verify(&self.pool, &self.reachable, PAGE).await?;
         for one in &page {
             if lease.is_last() {
                 return Ok(true);
@@ -54,12 +57,19 @@ impl HostVerifier {
 
     async fn verify(&self, one: &TicketToVerify) -> sqlx::Result<()> {
         let mut conn = self.pool.acquire().await?;
-        let by_batch = unresolved(ticket_host::hosts(&mut conn, one.ticket).await?);
+        let mut hosts = ticket_host::hosts(&mut conn, one.ticket).await?;
         let looked_at = store::now(&mut conn).await?;
         drop(conn);
+        hosts.retain(|host| !host.resolved && !one.verified.contains(&host.failure.datacenter));
+        let all = hosts.len();
+        hosts.retain(|host| self.reachable.contains(&host.failure.datacenter));
+        let part = self.reachable.names().filter(|_| hosts.len() < all);
+        let datacenters: BTreeSet<String> =
+            hosts.iter().map(|host| host.failure.datacenter.clone()).collect();
+        let by_batch = by_batch(hosts);
         let (on, problems) = self.check_all(by_batch.values().flatten()).await;
         let mut tx = self.pool.begin().await?;
-        if !ticket_poll::verified(&mut tx, one).await? {
+        if !ticket_poll::verified(&mut tx, one, part).await? {
             return Ok(());
         }
         caps::seen_on(&mut tx, &on, looked_at).await?;
@@ -78,7 +88,12 @@ impl HostVerifier {
                 silent,
                 problem,
             };
-            let name = closed_key(one.ticket, batch.id, one.since.unix_timestamp_nanos());
+            let mut name = closed_key(one.ticket, batch.id, one.since.unix_timestamp_nanos());
+            if part.is_some() || !one.verified.is_empty() {
+                // Each part has a notice of its own.
+                let names: Vec<&str> = datacenters.iter().map(String::as_str).collect();
+                name = format!("{name}:{}", names.join(","));
+            }
             outbox::event(&mut tx, &name, batch.id, body).await?;
             card::touch(&mut tx, batch.id).await?;
         }

@@ -18,6 +18,7 @@ mod migrations;
 mod notices;
 mod outage;
 mod overlap;
+mod placement;
 mod preflight;
 mod previous_release;
 mod restore;

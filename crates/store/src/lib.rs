@@ -39,6 +39,7 @@ pub mod outbox;
 pub mod outgoing_post;
 pub mod plan;
 pub mod preference;
+pub mod preflight;
 pub mod reaction;
 pub mod relay_scope;
 pub mod report;

@@ -1,5 +1,6 @@
 //! Leases of background tasks: one replica at a time has a task's, and another takes it over when
-//! its owner dies.
+//! its owner dies. A task that asks BMCs has a lease for each set of datacenters that processes reach,
+//! named `TASK@DATACENTER,DATACENTER`; of its rounds the newest counts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
 
 use metalbot_core::domain::ids::Epoch;
+use metalbot_core::domain::placement::ReachableDatacenters;
 
 /// Takes or renews this process's lease of a task. `None` while another process has it.
 pub async fn claim_task(
@@ -38,6 +40,19 @@ pub async fn claim_task(
     Ok(epoch.map(Epoch))
 }
 
+/// Name of a task's lease in a process that reaches these datacenters.
+pub fn lease_name(task: &str, reachable: &ReachableDatacenters) -> String {
+    match reachable.names() {
+        Some(names) => format!("{task}@{}", names.join(",")),
+        None => task.to_owned(),
+    }
+}
+
+/// Name of the task that a lease is of.
+pub fn task_of(lease: &str) -> &str {
+    lease.split('@').next().unwrap_or(lease)
+}
+
 /// Notes that a round of the task has succeeded, or goes on.
 pub async fn record_round(pool: &PgPool, name: &str) -> sqlx::Result<()> {
     sqlx::query!("update task_lease set last_round_at = now() where name = $1", name)
@@ -50,11 +65,12 @@ pub async fn record_round(pool: &PgPool, name: &str) -> sqlx::Result<()> {
 pub async fn round_ages(pool: &PgPool) -> sqlx::Result<BTreeMap<String, f64>> {
     let rows = sqlx::query!(
         r#"select name, extract(epoch from now() - last_round_at)::float8 as "age!"
-           from task_lease where last_round_at is not null"#
+           from task_lease where last_round_at is not null order by last_round_at"#
     )
     .fetch_all(pool)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.name, row.age.max(0.0))).collect())
+    let ages = rows.into_iter().map(|row| (task_of(&row.name).to_owned(), row.age.max(0.0)));
+    Ok(ages.collect())
 }
 
 /// Gives the leases of a process that stops in order to the others at once.
@@ -93,5 +109,25 @@ mod tests {
         claim_task(&pool, "u", "b", Duration::ZERO).await.unwrap();
         let expired = claim_task(&pool, "u", "a", LEASE).await.unwrap();
         assert!(expired.is_some(), "its owner died");
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn each_set_of_datacenters_has_its_lease_and_their_rounds_are_the_task_s(pool: PgPool) {
+        let here = |name: &str| lease_name("t", &ReachableDatacenters::only([name.to_owned()]));
+        assert_eq!(lease_name("t", &ReachableDatacenters::ALL), "t");
+        for (lease, owner) in [(here("fra1"), "a"), (here("ams1"), "b"), ("t".into(), "c")] {
+            assert!(claim_task(&pool, &lease, owner, LEASE).await.unwrap().is_some(), "{lease}");
+        }
+        record_round(&pool, &here("ams1")).await.unwrap();
+        record_round(&pool, &here("fra1")).await.unwrap();
+        sqlx::query(
+            "update task_lease set last_round_at = now() - interval '1 day'
+                     where name = 't@ams1'",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        let ages = round_ages(&pool).await.unwrap();
+        assert!(ages.len() == 1 && ages["t"] < 3600.0, "{ages:?}");
     }
 }

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use super::relay_scope::RelayScope;
 use super::task_lease::interval;
 use metalbot_core::domain::ids::TicketId;
+use metalbot_core::domain::placement::ReachableDatacenters;
 use metalbot_core::domain::triage::TicketTarget;
 
 /// Way in which a ticket was closed.
@@ -116,7 +117,9 @@ pub async fn saw(
              closed_at = case when $7::text is null then null
                          when closed_as is not distinct from $7 then closed_at else now() end,
              verify_at = case when $7 is distinct from 'done' then null
-                          when closed_as is not distinct from $7 then verify_at else now() end
+                          when closed_as is not distinct from $7 then verify_at else now() end,
+             verified_datacenters = case when closed_as is not distinct from $7
+                                    then verified_datacenters else '{}' end
          where id = $1 and pending_transition is null and closed_as is not distinct from $8
          returning polled_at",
         before.id.0,
@@ -140,15 +143,30 @@ pub struct TicketToVerify {
     pub url: String,
     /// Time at which it was found to be done.
     pub since: OffsetDateTime,
+    /// Datacenters whose hosts have been verified since.
+    pub verified: Vec<String>,
 }
 
-/// Tickets whose hosts are to be verified, the longest waiting first.
-pub async fn to_verify(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<TicketToVerify>> {
+/// Tickets with hosts in these datacenters that are to be verified, the longest waiting first.
+pub async fn to_verify(
+    pool: &PgPool,
+    reachable: &ReachableDatacenters,
+    at_most: i64,
+) -> sqlx::Result<Vec<TicketToVerify>> {
     let rows = sqlx::query!(
-        r#"select id, jira_key as "key!", url as "url!", verify_at as "since!" from ticket
+        r#"select id, jira_key as "key!", url as "url!", verify_at as "since!",
+                  verified_datacenters as verified
+           from ticket
            where verify_at is not null and jira_key is not null
+             -- One whose hosts have all succeeded meanwhile is anybody's.
+             and ($2::text[] is null or (
+                 select coalesce(bool_or(datacenter = any($2)), true)
+                 from ticket_host join job on job.id = job_id
+                 where ticket_id = ticket.id and resolved_at is null
+                   and datacenter <> all(verified_datacenters)))
            order by verify_at limit $1"#,
-        at_most
+        at_most,
+        reachable.names()
     )
     .fetch_all(pool)
     .await?;
@@ -159,16 +177,28 @@ pub async fn to_verify(pool: &PgPool, at_most: i64) -> sqlx::Result<Vec<TicketTo
             key: row.key,
             url: row.url,
             since: row.since,
+            verified: row.verified,
         })
         .collect())
 }
 
-/// Stores that the ticket's hosts have been verified. `false`: meanwhile somebody has opened it again.
-pub async fn verified(tx: &mut PgTransaction<'_>, one: &TicketToVerify) -> sqlx::Result<bool> {
+/// Stores that the ticket's hosts have been verified, or with `part` those of some datacenters alone.
+/// `false`: meanwhile somebody has opened it again, or verified others of its hosts.
+pub async fn verified(
+    tx: &mut PgTransaction<'_>,
+    one: &TicketToVerify,
+    part: Option<&[String]>,
+) -> sqlx::Result<bool> {
     let done = sqlx::query!(
-        "update ticket set verify_at = null where id = $1 and verify_at = $2",
+        "update ticket set
+             verify_at = case when $4::text[] is null then null else verify_at end,
+             verified_datacenters = case when $4 is null then '{}'
+                                    else verified_datacenters || $4 end
+         where id = $1 and verify_at = $2 and verified_datacenters = $3",
         one.ticket.0,
-        one.since
+        one.since,
+        &one.verified,
+        part
     )
     .execute(&mut **tx)
     .await?;

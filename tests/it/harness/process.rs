@@ -32,6 +32,13 @@ impl Site {
         self.start_process(self.command(&["serve", "--roles", roles])).await
     }
 
+    /// The same, with these variables in its environment.
+    pub async fn serve_with(&self, environment: &[(&str, &str)]) -> Process {
+        let mut command = self.command(&["serve"]);
+        command.envs(environment.iter().copied());
+        self.start_process(command).await
+    }
+
     /// Starts `serve` of another release, by its program.
     pub async fn serve_release(&self, program: &Path) -> Process {
         self.start_process(self.command_of(program, &["serve"])).await

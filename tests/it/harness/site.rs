@@ -80,6 +80,12 @@ impl Builder {
         self
     }
 
+    /// Its machines are of the test's own making, or there are none.
+    pub fn without_rack(mut self) -> Self {
+        self.rack = false;
+        self
+    }
+
     /// No host has a fault. Otherwise web07 is silent and web09 has another password than we know.
     pub fn sound(mut self) -> Self {
         self.sound = true;

@@ -18,6 +18,7 @@ use metalbot_core::domain::error_kind::{ErrorKind, HostError};
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::people::People;
+use metalbot_core::domain::placement::ReachableDatacenters;
 use metalbot_core::domain::principal::Principal;
 use metalbot_core::domain::rollout::Rollout;
 use metalbot_core::domain::triage::{RouteRule, Routes, TicketPolicy, TicketTarget};
@@ -143,7 +144,11 @@ impl TicketWorld {
             Box::pin(async move { said })
         });
         let (pool, policy) = (self.db.pool.clone(), self.policy.clone());
-        let rechecks = Arc::new(HostVerifier { pool: pool.clone(), check_host });
+        let rechecks = Arc::new(HostVerifier {
+            pool: pool.clone(),
+            check_host,
+            reachable: ReachableDatacenters::ALL,
+        });
         let mending = Arc::new(TicketResolver { pool: pool.clone(), policy: policy.clone() });
         let (site, scope) = (self.site(&self.jira.url()), RelayScope::AllBut(Vec::new()));
         let sync = Arc::new(TicketPoller { pool, site, scope, policy });

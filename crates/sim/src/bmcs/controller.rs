@@ -50,6 +50,8 @@ pub struct BmcCounters {
     pub most_at_once: u32,
     /// Requests for a session that were refused because no slot was free.
     pub turned_away: u32,
+    /// Sessions that were refused because the BMC has no user of that name.
+    pub strangers: u32,
     /// Packets of a session that were dropped because of a repeated sequence number.
     pub repeated: u32,
     /// Chassis control requests that were carried out or refused, without dropped ones.
@@ -232,9 +234,11 @@ impl Controller {
         } else {
             None
         };
-        if let Some(status) = refusal {
+        if let Some(refusal) = refusal {
+            let answer = head(refusal);
             self.sessions.swap_remove(at);
-            return Some(head(status));
+            self.tally.strangers += u32::from(refusal == status::UNAUTHORISED_NAME);
+            return Some(answer);
         }
         if session.challenge.as_ref().is_none_or(|it| it.console_random != *console_random) {
             session.challenge = Some(Challenge {
