@@ -61,7 +61,7 @@
 //! - Who may do what is judged in [`identity::authz`] and
 //!   [`approval`](metalbot_core::domain::approval) alone; closed by default.
 //! - A process asks and drives only BMCs in the datacenters that it
-//!   [reaches](metalbot_core::domain::placement).
+//!   [reaches](metalbot_core::domain::placement); what none reaches waits, and is said.
 //! - An error keeps its type: what can go wrong with a host is an
 //!   [`ErrorKind`](metalbot_core::domain::error_kind::ErrorKind), what a use case refuses an
 //!   [`app::Error`]; both are worded at the edge.

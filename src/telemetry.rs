@@ -40,6 +40,8 @@ pub const OUTBOX_WAITING: &str = "metalbot_outbox_waiting";
 pub const TASK_AGE: &str = "metalbot_task_last_round_age_seconds";
 /// Rounds of background tasks that failed in this process; label `task`.
 pub const TASK_FAILURES: &str = "metalbot_task_failures_total";
+/// Hosts that wait since no live worker reaches their datacenter; label `datacenter`.
+pub const UNREACHED_HOSTS: &str = "metalbot_unreached_hosts";
 /// Triage tickets that have not ended; label `state`: `waiting` for Jira, `refused` by it, `open`.
 pub const TICKETS: &str = "metalbot_tickets";
 /// People concerned by open tickets whom Jira does not know.
@@ -101,6 +103,10 @@ pub fn install() -> Result<PrometheusHandle, TelemetryError> {
     describe_gauge!(OUTBOX_WAITING, "Notices and tickets that wait to be sent");
     describe_gauge!(TASK_AGE, "Time since a background task last had a round, in any process");
     describe_counter!(TASK_FAILURES, "Rounds of background tasks that failed in this process");
+    describe_gauge!(
+        UNREACHED_HOSTS,
+        "Hosts that wait since no live worker reaches their datacenter"
+    );
     describe_gauge!(TICKETS, "Triage tickets that have not ended, by state");
     describe_gauge!(
         TICKETS_UNKNOWN_ACCOUNTS,

@@ -7,7 +7,8 @@
 //! then comes the outcome. A worker that dies leaves an intent without outcome; whoever takes the job
 //! over looks at the host before anything is repeated. A job whose step waits is parked: it costs a row.
 //!
-//! All of it concerns only hosts in the datacenters that the process reaches.
+//! All of it concerns only hosts in the datacenters that the process reaches; of what no process reaches
+//! [`placement`] makes the batches say so.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub mod hold;
 mod job_end;
 pub mod job_run;
 pub mod journal;
+pub mod placement;
 pub mod rollout;
 pub mod worker;
 

@@ -3,15 +3,17 @@
 //!
 //! ```text
 //! GET /healthz   200 while the process answers
-//! GET /readyz    200 { "status": "ready" | "degraded", "tasks": [...] }
+//! GET /readyz    200 { "status": "ready" | "degraded", "tasks": [...], "unreached": [...] }
 //!                503 { "status": "unavailable", "reason": "..." }
 //! GET /metrics   Prometheus
 //! ```
 //!
 //! A task is late when no process has had a round of it for three periods, and at least a minute.
-//! The service is degraded then, and not down: other replicas would not do better.
+//! The service is degraded then, and not down: other replicas would not do better. `unreached` says
+//! how many hosts wait in which datacenter that no live worker reaches; this process may be well.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
@@ -25,7 +27,7 @@ use sqlx::PgPool;
 use super::tasks::Task;
 use crate::chat::slack::socket::Connections;
 use crate::telemetry;
-use metalbot_store::{inbox, outbox, task_lease, ticket};
+use metalbot_store::{inbox, outbox, placement, task_lease, ticket};
 
 /// Time that the database has to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -40,6 +42,8 @@ pub struct Health {
     /// Deliveries of Slack come in by them, if it has any.
     slack: Option<Connections>,
     started: Instant,
+    /// Datacenters whose metric has been set: it is 0 again once a worker reaches them.
+    unreached: Mutex<BTreeMap<String, i64>>,
 }
 
 /// Health of one background task.
@@ -54,11 +58,21 @@ struct TaskHealth {
 impl Health {
     pub(super) fn new(pool: PgPool, tasks: &[Task]) -> Health {
         let tasks = tasks.iter().map(|task| (task.name.clone(), task.period)).collect();
-        Health { pool, tasks, slack: None, started: Instant::now() }
+        let unreached = Mutex::default();
+        Health { pool, tasks, slack: None, started: Instant::now(), unreached }
     }
 
     pub(super) fn with_slack(self, slack: Option<Connections>) -> Health {
         Health { slack, ..self }
+    }
+
+    /// Hosts that wait, by the datacenter that no live worker reaches.
+    async fn unreached(&self) -> sqlx::Result<BTreeMap<String, i64>> {
+        let mut hosts = BTreeMap::new();
+        for found in placement::unreached(&mut *self.pool.acquire().await?).await? {
+            *hosts.entry(found.datacenter).or_default() += found.hosts;
+        }
+        Ok(hosts)
     }
 
     async fn tasks(&self) -> sqlx::Result<Vec<TaskHealth>> {
@@ -99,13 +113,18 @@ async fn ready(health: Arc<Health>) -> (StatusCode, Json<Value>) {
     }
     let asked = async {
         inbox::backlog(&health.pool).await?;
-        health.tasks().await
+        tokio::try_join!(health.tasks(), health.unreached())
     };
     match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok(tasks)) => {
+        Ok(Ok((tasks, unreached))) => {
             let late = tasks.iter().any(|task| task.late);
             let status = if late { "degraded" } else { "ready" };
-            (StatusCode::OK, Json(json!({ "status": status, "tasks": tasks })))
+            let unreached: Vec<Value> = unreached
+                .into_iter()
+                .map(|(datacenter, hosts)| json!({ "datacenter": datacenter, "hosts": hosts }))
+                .collect();
+            let answer = json!({ "status": status, "tasks": tasks, "unreached": unreached });
+            (StatusCode::OK, Json(answer))
         }
         _ => unavailable("the database does not answer"),
     }
@@ -119,10 +138,14 @@ pub(super) async fn render(handle: PrometheusHandle, health: Arc<Health>) -> Str
             inbox::backlog(&health.pool),
             outbox::backlog(&health.pool),
             ticket::counts(&health.pool),
-            health.tasks()
+            health.tasks(),
+            health.unreached()
         )
     };
-    if let Ok(Ok((inbox, outbox, tickets, tasks))) = tokio::time::timeout(PATIENCE, asked).await {
+    if let Ok(Ok((inbox, outbox, tickets, tasks, unreached))) =
+        tokio::time::timeout(PATIENCE, asked).await
+    {
+        set_unreached(&health, unreached);
         metrics::gauge!(telemetry::INBOX_WAITING).set(as_gauge(inbox));
         metrics::gauge!(telemetry::OUTBOX_WAITING).set(as_gauge(outbox));
         for (state, count) in
@@ -141,6 +164,16 @@ pub(super) async fn render(handle: PrometheusHandle, health: Arc<Health>) -> Str
     }
     handle.run_upkeep();
     handle.render()
+}
+
+fn set_unreached(health: &Health, found: BTreeMap<String, i64>) {
+    let mut known = health.unreached.lock().unwrap_or_else(PoisonError::into_inner);
+    known.values_mut().for_each(|hosts| *hosts = 0);
+    known.extend(found);
+    for (datacenter, hosts) in &*known {
+        metrics::gauge!(telemetry::UNREACHED_HOSTS, "datacenter" => datacenter.clone())
+            .set(as_gauge(*hosts));
+    }
 }
 
 fn as_gauge(count: i64) -> f64 {

@@ -16,6 +16,7 @@ use crate::app::{approver_reminders, decide};
 use crate::chat::slack::home::AppHomes;
 use crate::executor::bmc_inventory::{self, Survey};
 use crate::executor::checker::{self, Checker};
+use crate::executor::placement;
 use crate::executor::rollout::{self, Conductor};
 use crate::failpoint::{Point, reach};
 use crate::notify::relay::{self as notice_relay, NoticeRelay};
@@ -77,6 +78,10 @@ pub fn tasks(site: &SiteParts) -> anyhow::Result<Vec<Task>> {
         })),
         task("approval_expiry", SECOND, None, Relay,
             round(pool, |pool| async move { Ok(decide::expire_overdue(&pool).await? > 0) })),
+        task("placement", SECOND, None, Relay, round(pool, |pool| async move {
+            placement::say_unreached(&pool).await?;
+            Ok(false)
+        })),
         task("audit_seal", SECOND, None, Relay, round(pool, seal_audit)),
         task("dedup_retention", DEDUP, None, Relay,
             round(pool, |pool| async move { Ok(dedup_key::forget(&pool, DEDUP).await? > 0) })),

@@ -1,4 +1,5 @@
-//! Networks of BMCs are reached only from their own datacenter: each process works where it can.
+//! Networks of BMCs are reached only from their own datacenter: each process works where it can, and
+//! what nobody reaches is said.
 //!
 //! The BMCs of each datacenter know one user alone, named after it, and a process signs in everywhere as
 //! the user of its own. So a BMC counts whoever asks it from elsewhere as a stranger.
@@ -6,10 +7,11 @@
 use metalbot_sim::actor::SeenMessage;
 use metalbot_sim::bmcs::{Behaviour, Bmcs, Deed};
 use metalbot_sim::person::ConsoleUser;
+use serde_json::Value;
 
 use crate::harness::process::said;
 use crate::harness::wait::until_some;
-use crate::harness::{Builder, Count, METAL, PATIENCE, Process, Site};
+use crate::harness::{Builder, Count, METAL, PATIENCE, Process, Site, until};
 
 /// `web[01-04]`, `web[05-08]` and `web[09-12]`.
 const DATACENTERS: [&str; 3] = ["fra1", "ams1", "osl1"];
@@ -64,6 +66,21 @@ async fn ended(site: &Site, batch: i64) -> String {
     until_some("the end of the batch", look).await
 }
 
+async fn get(process: &Process, path: &str) -> String {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.get(format!("{}{path}", process.base)).send().await.unwrap();
+    assert_eq!(answer.status(), 200, "{path}");
+    answer.text().await.unwrap()
+}
+
+/// What `/readyz` says of hosts that wait: `osl1 2`.
+async fn unreached(process: &Process) -> Vec<String> {
+    let answer: Value = serde_json::from_str(&get(process, "/readyz").await).unwrap();
+    assert_eq!(answer["status"], "ready");
+    let found = answer["unreached"].as_array().unwrap().iter();
+    found.map(|one| format!("{} {}", one["datacenter"].as_str().unwrap(), one["hosts"])).collect()
+}
+
 fn assert_no_strangers(bmcs: &Bmcs) {
     let strangers: Vec<u32> =
         (0..DATACENTERS.len() * HOSTS).map(|bmc| bmcs.tally(bmc).strangers).collect();
@@ -110,6 +127,52 @@ async fn each_process_speaks_only_to_bmcs_of_its_own_datacenter() {
     }
     fra1.terminate().await;
     ams1.terminate().await;
+    site.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_worker_reaches_waits_and_is_said_until_one_comes() {
+    let (site, bmcs) = three_datacenters().await;
+    let fra1 = serve_in(&site, "fra1").await;
+    let (alice, bob) = (fra1.sign_in("alice").await, fra1.sign_in("bob").await);
+    alice.say(METAL, "/metal reboot web[01,09]").await.unwrap();
+    approve(&bob, 1).await;
+    alice.say(METAL, "/metal inspect web[02,10]").await.unwrap();
+    let waits = "no worker reaches osl1 (1 host)";
+    for (batch, state) in [(1, "running"), (2, "checking")] {
+        let wanted = |card: &_| card_says(card, waits) && card_says(card, state);
+        alice.card(METAL, batch, PATIENCE, wanted).await.unwrap();
+        alice.say(METAL, &format!("/metal status {batch}")).await.unwrap();
+        let status = alice.wait_for(METAL, None, PATIENCE, waits, |message| {
+            message.only_you && card_says(message, waits) && card_says(message, state)
+        });
+        status.await.unwrap();
+    }
+    let done = async || bmcs.deeds(0) == [Deed::Off, Deed::On];
+    until("what is reached is done", done).await;
+    assert_eq!(unreached(&fra1).await, ["osl1 2"]);
+    let metric = |hosts| format!("metalbot_unreached_hosts{{datacenter=\"osl1\"}} {hosts}\n");
+    let metrics = get(&fra1, "/metrics").await;
+    assert!(metrics.contains(&metric(2)), "{metrics}");
+
+    let osl1 = serve_in(&site, "osl1").await;
+    assert_eq!(ended(&site, 1).await, "succeeded");
+    approve(&bob, 2).await;
+    assert_eq!(ended(&site, 2).await, "succeeded");
+    until("nothing is unreached", async || unreached(&fra1).await.is_empty()).await;
+    let metrics = get(&fra1, "/metrics").await;
+    assert!(metrics.contains(&metric(0)), "{metrics}");
+    for batch in [1, 2] {
+        let wanted = |card: &_| !card_says(card, "no worker reaches");
+        alice.card(METAL, batch, PATIENCE, wanted).await.unwrap();
+    }
+    for bmc in [0, 1, 8, 9] {
+        assert_eq!(bmcs.deeds(bmc), [Deed::Off, Deed::On], "{bmc}");
+    }
+    site.settled().await;
+    assert_no_strangers(&bmcs);
+    fra1.terminate().await;
+    osl1.terminate().await;
     site.finish().await;
 }
 

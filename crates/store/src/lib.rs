@@ -37,6 +37,7 @@ pub mod notifier;
 pub mod notify_route;
 pub mod outbox;
 pub mod outgoing_post;
+pub mod placement;
 pub mod plan;
 pub mod preference;
 pub mod preflight;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::PgConnection;
 
 use super::batch::{self, Batch};
-use super::{corrupt, decision, error_kind, host_wont_fix, job, ticket};
+use super::{corrupt, decision, error_kind, host_wont_fix, job, placement, ticket};
 use metalbot_core::domain::approval::Verdict;
 use metalbot_core::domain::batch::BatchState;
 use metalbot_core::domain::error_kind::ErrorKind;
@@ -13,7 +13,7 @@ use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::job::JobState;
 use metalbot_core::domain::view::{ApprovalView, BatchLine, BatchView, Failure, ProgressView};
-use metalbot_core::domain::waiting::{Facts, waiting};
+use metalbot_core::domain::waiting::{Facts, UnreachedFacts, waiting};
 use metalbot_core::domain::workflow::Plan;
 
 /// Everything that a card or `/metal status` shows.
@@ -21,8 +21,9 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
     let Some(batch) = batch::get(&mut *conn, id).await? else { return Ok(None) };
     let counts = job::state_counts(&mut *conn, id).await?;
     let refused = batch.state == BatchState::Refused;
+    let unreached = placement::said_of(&mut *conn, id).await?;
     let jobs = sqlx::query!(
-        "select host, state, wave, failed_previously, progress_percent, progress_phase
+        "select host, state, wave, failed_previously, datacenter, progress_percent, progress_phase
          from job where batch_id = $1 order by host",
         id.0
     )
@@ -31,12 +32,21 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
     let (mut hosts, mut running, mut waves) = (Vec::new(), Vec::new(), 0);
     let (mut failed_previously, mut pending) = (Vec::new(), 0);
     let mut progress: BTreeMap<Option<String>, ProgressView> = BTreeMap::new();
+    let (mut unreached_queued, mut unreached_others) = (0, 0);
     for row in jobs {
         let host: HostName = row.host.parse().map_err(corrupt)?;
         let state: JobState = row.state.parse().map_err(corrupt)?;
         waves = waves.max(row.wave + 1);
         if state == JobState::Pending && row.wave <= batch.wave {
             pending += 1;
+        }
+        if unreached.contains(&row.datacenter) {
+            match state {
+                JobState::Queued => unreached_queued += 1,
+                JobState::Running | JobState::Waiting => unreached_others += 1,
+                JobState::Pending if batch.state == BatchState::Checking => unreached_others += 1,
+                _ => {}
+            }
         }
         if row.failed_previously
             && !batch.failed_previously_excused
@@ -95,6 +105,11 @@ pub async fn batch_view(conn: &mut PgConnection, id: BatchId) -> sqlx::Result<Op
         pending,
         pending_later: counts.pending.saturating_sub(pending),
         queued: counts.queued,
+        unreached: UnreachedFacts {
+            datacenters: &unreached,
+            queued: unreached_queued,
+            others: unreached_others,
+        },
     });
     let Plan { action, risk, params, at_default, steps, rollout, .. } = batch.plan;
     Ok(Some(BatchView {

@@ -243,11 +243,14 @@ fn tell(line: &str) {
 fn progress(batch: &BatchView) -> String {
     let counts = batch.counts;
     let ended = counts.succeeded + counts.failed + counts.quarantined + counts.cancelled;
-    let cap = batch.waiting.iter().find_map(|wait| match wait {
+    let waits = batch.waiting.iter().find_map(|wait| match wait {
+        Waiting::Unreached { datacenters, .. } => {
+            Some(format!(", no worker reaches {}", datacenters.join(", ")))
+        }
         Waiting::Cap { cap, .. } => Some(format!(", {cap}")),
         _ => None,
     });
-    let waits = cap.unwrap_or_default();
+    let waits = waits.unwrap_or_default();
     format!("{} {}: {ended} of {} hosts{waits}", batch.id, batch.state, counts.total())
 }
 

@@ -44,6 +44,11 @@ pub enum Waiting {
     Worker {
         hosts: u32,
     },
+    /// No live worker reaches their datacenters.
+    Unreached {
+        datacenters: Vec<String>,
+        hosts: u32,
+    },
     /// A person or the failure budget paused the batch.
     Paused {
         hosts: u32,
@@ -65,10 +70,30 @@ pub struct Facts<'a> {
     pub pending: u32,
     pub pending_later: u32,
     pub queued: u32,
+    pub unreached: UnreachedFacts<'a>,
+}
+
+/// Hosts whose turn it is, in datacenters that no live worker reaches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UnreachedFacts<'a> {
+    pub datacenters: &'a [String],
+    /// Those of [`Facts::queued`].
+    pub queued: u32,
+    /// Those that are to be checked, looked at or finished.
+    pub others: u32,
 }
 
 /// All reasons that apply, the nearest first.
 pub fn waiting(facts: Facts<'_>) -> Vec<Waiting> {
+    let UnreachedFacts { datacenters, queued, others } = facts.unreached;
+    let unreached = (queued + others > 0)
+        .then(|| Waiting::Unreached { datacenters: datacenters.to_vec(), hosts: queued + others });
+    // A batch that was cancelled has hosts to bring to a safe end.
+    let rest = by_state(Facts { queued: facts.queued.saturating_sub(queued), ..facts });
+    unreached.into_iter().chain(rest).collect()
+}
+
+fn by_state(facts: Facts<'_>) -> Vec<Waiting> {
     let Facts { pending, pending_later, queued, .. } = facts;
     match facts.state {
         BatchState::Checking => vec![Waiting::Checks],
@@ -122,10 +147,13 @@ mod tests {
             pending: 3,
             pending_later: 5,
             queued: 0,
+            unreached: UnreachedFacts::default(),
         };
         let later = Waiting::Wave { hosts: 5 };
         let state = |state| Facts { state, ..facts };
         let scheduled = Facts { until: Some(until), ..state(BatchState::Scheduled) };
+        let osl1 = ["osl1".to_owned()];
+        let unreached = |hosts| Waiting::Unreached { datacenters: osl1.to_vec(), hosts };
         let cap = Waiting::Cap { cap: "rack r1".into(), hosts: 3 };
         for (facts, expected) in [
             (state(BatchState::Checking), vec![Waiting::Checks]),
@@ -150,6 +178,23 @@ mod tests {
             ),
             (Facts { pending: 0, queued: 2, ..facts }, vec![Waiting::Worker { hosts: 2 }, later]),
             (Facts { pending: 0, pending_later: 0, ..facts }, vec![]),
+            (
+                Facts {
+                    pending: 0,
+                    pending_later: 0,
+                    queued: 3,
+                    unreached: UnreachedFacts { datacenters: &osl1, queued: 2, others: 1 },
+                    ..facts
+                },
+                vec![unreached(3), Waiting::Worker { hosts: 1 }],
+            ),
+            (
+                Facts {
+                    unreached: UnreachedFacts { datacenters: &osl1, queued: 0, others: 1 },
+                    ..state(BatchState::Cancelled)
+                },
+                vec![unreached(1)],
+            ),
             (state(BatchState::Cancelled), vec![]),
         ] {
             assert_eq!(waiting(facts), expected, "{facts:?}");
