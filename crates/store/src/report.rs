@@ -262,6 +262,7 @@ mod tests {
     use crate::attempt::{Intent, IntentAnswer, OutcomeRow, write_intents, write_outcomes};
     use crate::lease::{Leased, take};
     use metalbot_core::domain::job::JobState;
+    use metalbot_core::domain::placement::ReachableDatacenters;
 
     const TOKEN: TokenHash = [7; 32];
     const LONG: Duration = Duration::from_secs(600);
@@ -306,7 +307,11 @@ mod tests {
     }
 
     async fn take_one(pool: &PgPool, worker: &str) -> Leased {
-        take(pool, worker, Some(&[]), 1).await.unwrap().pop().expect("a job that is due")
+        take(pool, worker, &ReachableDatacenters::ALL, Some(&[]), 1)
+            .await
+            .unwrap()
+            .pop()
+            .expect("a job that is due")
     }
 
     async fn park(pool: &PgPool, worker: &str, leased: &Leased) {
@@ -356,9 +361,15 @@ mod tests {
     async fn a_job_is_not_parked_beside_a_report_that_its_worker_has_not_seen(pool: PgPool) {
         parked(&pool, false).await;
         assert!(issue(&pool, TOKEN).await);
-        assert!(take(&pool, "b", None, 1).await.unwrap().is_empty(), "nothing was reported");
+        assert!(
+            take(&pool, "b", &ReachableDatacenters::ALL, None, 1).await.unwrap().is_empty(),
+            "nothing was reported"
+        );
         told(&pool, TOKEN, &report("1", "progress")).await;
-        assert!(take(&pool, "b", None, 1).await.unwrap().is_empty(), "progress wakes nobody");
+        assert!(
+            take(&pool, "b", &ReachableDatacenters::ALL, None, 1).await.unwrap().is_empty(),
+            "progress wakes nobody"
+        );
         told(&pool, TOKEN, &report("2", "log")).await;
         let leased = take_one(&pool, "b").await;
         told(&pool, TOKEN, &report("3", "installed")).await;
@@ -368,7 +379,10 @@ mod tests {
         let seen = newest(&pool, again.open_attempt.unwrap(), &kinds).await.unwrap();
         assert_eq!(seen.iter().map(|one| one.kind.as_str()).collect::<Vec<_>>(), ["installed"]);
         park(&pool, "c", &again).await;
-        assert!(take(&pool, "d", None, 1).await.unwrap().is_empty(), "all was seen");
+        assert!(
+            take(&pool, "d", &ReachableDatacenters::ALL, None, 1).await.unwrap().is_empty(),
+            "all was seen"
+        );
     }
 
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
