@@ -241,7 +241,7 @@ pub async fn write_outcomes(
                    $13::float8[], $14::bool[], $15::text[], $16::text[], $17::bool[], $18::int[])
                as r (job_id, epoch, fence, state, step, wake_in, ended, maybe_down, outcome,
                    tried_step, try, began_ago, acted, error_kind, error, acts_skipped, news_seen)),
-           named as (
+           named as materialized (
                select reported.*, job.step as step_before, job.state as state_before, job.worker
                from job join reported on job.id = reported.job_id and job.epoch = reported.epoch
                    and job.fence = reported.fence),
