@@ -239,7 +239,7 @@ impl CredentialConfig {
 pub struct ExecutorConfig {
     /// Datacenters whose BMCs this process reaches; `None`: all.
     pub datacenters: Option<Vec<String>>,
-    /// Jobs that this process works on at a time.
+    /// Calls of BMCs of this process that may be under way at a time; jobs that wait need none.
     pub max_in_flight: u32,
     /// Time that a silent worker keeps its jobs.
     #[serde(with = "human_duration")]

@@ -53,6 +53,29 @@ async fn a_pause_is_told_with_buttons_that_are_good_for_that_pause() {
     t.finish().await;
 }
 
+/// Two calls of BMCs may be under way, and six hosts take their time to shut down.
+#[tokio::test]
+async fn hosts_that_only_wait_leave_room_for_others() {
+    let slow = ["web01", "web02", "web03", "web04", "web05", "web06"];
+    let builder = World::builder().rack();
+    let builder = builder.replace("[executor]\n", "[executor]\nmax_in_flight = 2\n");
+    let builder =
+        slow.iter().fold(builder, |builder, host| builder.fault(host, BmcFault::IgnoresSoftOff));
+    let t = builder.start().await;
+    t.says(&t.alice, "/metal power-off web[01-06] mode=soft wait=30s").await;
+    t.replies(&t.bob, 1, "approve").await;
+    until("hosts that were asked to shut down", async || {
+        slow.iter().all(|host| !t.acts(host).is_empty())
+    })
+    .await;
+    t.says(&t.alice, "/metal identify web[10-15]").await;
+    t.ended(2).await;
+    assert_eq!(t.db.batch_state(2).await, "succeeded");
+    assert_eq!(t.db.batch_state(1).await, "running", "the others wait all the while");
+    t.says(&t.alice, "/metal cancel 1").await;
+    t.finish().await;
+}
+
 /// A site with an action that destroys, as far as hosts without disks can tell: this is about what
 /// comes before it.
 fn dangerous(countdown: &str) -> (TempDir, Builder) {

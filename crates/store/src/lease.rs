@@ -530,6 +530,27 @@ mod tests {
     }
 
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
+    async fn a_step_s_time_runs_on_whoever_takes_its_job(pool: PgPool) {
+        one_job(&pool).await;
+        take_one(&pool, "a").await.expect("it is queued");
+        let earlier = "update job set step_began_at = step_began_at - interval '100 s'";
+        sqlx::raw_sql(earlier).execute(&pool).await.unwrap();
+        let old = Duration::from_secs(100);
+        silence(&pool, "a").await;
+        beat(&pool, "b", ALL, &[], Duration::from_secs(59)).await.unwrap();
+        let taken_over = take_one(&pool, "b").await.expect("its worker is gone");
+        assert!(taken_over.step_age >= old, "{:?}", taken_over.step_age);
+        let parked = OutcomeRow { attempt: None, ..ended(&taken_over, JobState::Waiting, false) };
+        write_outcomes(&pool, "b", &[parked]).await.unwrap();
+        let woken = take_one(&pool, "c").await.expect("it is due");
+        assert!(woken.step_age >= old, "{:?}", woken.step_age);
+        let next = OutcomeRow { step: 1, ..ended(&woken, JobState::Waiting, true) };
+        write_outcomes(&pool, "c", &[next]).await.unwrap();
+        let next = take_one(&pool, "d").await.expect("it is due");
+        assert!(next.step_age < old, "the next step has a time of its own");
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATIONS")]
     async fn a_job_that_waits_is_nobody_s_until_its_time(pool: PgPool) {
         one_job(&pool).await;
         let leased = take_one(&pool, "a").await.expect("it is queued");

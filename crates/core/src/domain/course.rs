@@ -316,6 +316,26 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_never_followed_by_another_try_at_once() {
+        let mut table = String::new();
+        for why in [Why::Stopped, Why::Lost, Why::Draining, Why::Changed, Why::Refused, Why::Late] {
+            let then = |touched| next(JobFacts { touched, ..FACTS }, Happened::Refused(why));
+            table += &format!("{why:?} -> {:?}, touched {:?}\n", then(false), then(true));
+        }
+        // To try anew is to wait first.
+        insta::assert_snapshot!(table, @r"
+        Stopped -> Back, touched Skip
+        Lost -> Leave, touched Leave
+        Draining -> HandOver, touched HandOver
+        Changed -> Fail, touched Quarantine
+        Refused -> Fail, touched Quarantine
+        Late -> Anew, touched Anew
+        ");
+        let late = JobFacts { time_left: false, ..FACTS };
+        assert_eq!(next(late, Happened::Refused(Why::Late)), Then::Fail);
+    }
+
+    #[test]
     fn what_was_touched_is_never_given_back() {
         let happened = [Why::Stopped, Why::Draining, Why::Changed, Why::Refused, Why::Late]
             .map(Happened::Refused)
