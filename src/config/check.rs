@@ -33,9 +33,14 @@ impl Config {
         }
     }
 
-    /// Session cookies are for HTTPS only, unless only this machine can connect.
+    /// Session cookies are for HTTPS only where people come by HTTPS, and where nothing is said of how
+    /// they come unless only this machine can connect. TLS usually ends before Metalbot.
     pub fn secure_cookies(&self) -> bool {
-        self.console.secure_cookies.unwrap_or(!self.http.listen.ip().is_loopback())
+        let by_https = match &self.http.public_url {
+            Some(url) => url.starts_with("https://"),
+            None => !self.http.listen.ip().is_loopback(),
+        };
+        self.console.secure_cookies.unwrap_or(by_https)
     }
 
     /// Finds what would not work: rules for groups that nobody is in, quorums that nobody can
@@ -93,9 +98,25 @@ impl Config {
     pub fn warnings(&self, datacenters: &BTreeSet<&str>) -> Vec<String> {
         let named = self.executor.datacenters.iter().flatten();
         let unknown = named.filter(|name| !datacenters.contains(name.as_str()));
-        unknown
+        let mut warnings: Vec<String> = unknown
             .map(|name| format!("executor.datacenters: no host of the inventory is in {name:?}"))
-            .collect()
+            .collect();
+        if datacenters.is_empty() {
+            warnings.push("inventory.file: it has no host".into());
+        }
+        if self.allow.is_empty() {
+            warnings.push("allow: nobody may ask for anything: no [[allow]] says who may".into());
+        }
+        if !self.http.listen.ip().is_loopback() && self.http.public_url.is_none() {
+            warnings.push(format!(
+                "http.public_url: links in chat and tickets lead to {}; write the address that people \
+                 use",
+                self.public_url()
+            ));
+        }
+        warnings.extend(self.jira.iter().flat_map(|jira| jira.warnings()));
+        warnings.extend(self.slack.iter().flat_map(|slack| slack.warnings()));
+        warnings
     }
 
     /// Values that have the right type and still cannot work.
@@ -264,16 +285,38 @@ mod tests {
     }
 
     #[test]
-    fn datacenters_without_hosts_are_warned_of() {
+    fn what_is_more_likely_a_mistake_is_warned_of() {
+        const SLACK: &str = "[slack]\nbot_token = \"xoxp-1\"\napp_token = \"xapp-1\"\n";
+        const JIRA: &str = "[jira]\nurl = \"http://jira\"\nproject = \"OPS\"\ntoken = \"t\"\n";
         let warnings = |rules: &str| {
-            let text = format!("directory.file = \"p\"\ninventory.file = \"i\"\n{rules}");
+            let files = "directory.file = \"p\"\ninventory.file = \"i\"\n";
+            let text = format!("{files}allow = [{{ group = \"sre\" }}]\n{rules}");
             let config = Config::parse(&text, Path::new("/m.toml")).unwrap();
             config.warnings(&BTreeSet::from(["fra1", "ams1"]))
         };
         assert!(warnings("").is_empty());
         assert!(warnings("executor.datacenters = [\"ams1\"]").is_empty());
-        let expected = ["executor.datacenters: no host of the inventory is in \"FRA1\""];
-        assert_eq!(warnings("executor.datacenters = [\"ams1\", \"FRA1\"]"), expected);
+        assert!(warnings(&JIRA.replace("http://jira", "http://127.0.0.1:8080/jira")).is_empty());
+        assert!(warnings(&SLACK.replace("xoxp", "xoxb")).is_empty());
+        for (rules, expected) in [
+            (
+                "executor.datacenters = [\"ams1\", \"FRA1\"]",
+                "executor.datacenters: no host of the inventory is in \"FRA1\"",
+            ),
+            (
+                "http.listen = \"0.0.0.0:80\"",
+                "http.public_url: links in chat and tickets lead to http://0.0.0.0:80; write the \
+                 address that people use",
+            ),
+            (JIRA, "jira.url: the token is sent without encryption; write https://"),
+            (SLACK, "slack.bot_token: a bot's token begins with xoxb-, and this one does not"),
+        ] {
+            assert_eq!(warnings(rules), [expected]);
+        }
+        let nothing = "directory.file = \"p\"\ninventory.file = \"i\"\n";
+        let nothing = Config::parse(nothing, Path::new("/m.toml")).unwrap();
+        let [no_host, nobody] = &nothing.warnings(&BTreeSet::new())[..] else { panic!("two") };
+        assert!(no_host.contains("no host") && nobody.contains("nobody may ask"), "{nobody}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::slack::leaves_in_clear;
 use metalbot_core::domain::human_duration;
 use metalbot_jira::{Auth, Dialect, SiteSettings};
 use secrecy::SecretString;
@@ -84,6 +85,18 @@ impl JiraConfig {
     }
 
     /// Keys that have the right type but do not work.
+    /// Finds tokens that everybody on the way can read.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let own = ("jira.url".to_owned(), &self.url);
+        let more =
+            self.site.iter().map(|(name, site)| (format!("jira.site.{name}.url"), &site.url));
+        std::iter::once(own)
+            .chain(more)
+            .filter(|(_, url)| leaves_in_clear(url))
+            .map(|(key, _)| format!("{key}: the token is sent without encryption; write https://"))
+            .collect()
+    }
+
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.site.contains_key(DEFAULT_SITE) {

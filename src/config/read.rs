@@ -299,6 +299,8 @@ mod tests {
         assert!(config.database.url().is_none());
         assert!(!config.secure_cookies());
         assert!(with("http.listen = \"0.0.0.0:80\"").unwrap().secure_cookies());
+        let proxy = "http.public_url = \"https://metal.example.org\"";
+        assert!(with(proxy).unwrap().secure_cookies(), "TLS ends at a proxy on this machine");
         assert_eq!(config.public_url(), "http://127.0.0.1:8080");
         let url = with("http.public_url = \"https://metal.example.org/\"").unwrap().public_url();
         assert_eq!(url, "https://metal.example.org");

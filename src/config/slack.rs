@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 /// `[slack]`
 #[derive(Clone, Debug, Deserialize)]
@@ -68,6 +68,20 @@ impl SlackConfig {
         each.map(|one| (Some(one.team.as_str()), one.bot_token.as_ref().expect(READ))).collect()
     }
 
+    /// Finds tokens that are of another kind than a bot's.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let tokens = self.bot_tokens().into_iter();
+        let others = tokens.filter(|(_, token)| !token.expose_secret().starts_with("xoxb-"));
+        others
+            .map(|(team, _)| {
+                let of = team.map(|team| format!(" of {team}")).unwrap_or_default();
+                format!(
+                    "slack.bot_token{of}: a bot's token begins with xoxb-, and this one does not"
+                )
+            })
+            .collect()
+    }
+
     /// Finds the faults of the list of installations.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -78,11 +92,7 @@ impl SlackConfig {
                 "slack.bot_token: give one bot token, or one in each of slack.workspaces".into(),
             );
         }
-        let host = self.api_url.strip_prefix("http://").map(|rest| {
-            let host = rest.split('/').next().unwrap_or_default();
-            host.rsplit_once(':').map_or(host, |(host, _)| host)
-        });
-        if host.is_some_and(|host| !matches!(host, "localhost" | "127.0.0.1" | "[::1]")) {
+        if leaves_in_clear(&self.api_url) {
             problems.push(
                 "slack.api_url: write https://, or the tokens travel in the clear (http:// is for \
                  a stand-in on this machine)"
@@ -119,6 +129,15 @@ impl SlackConfig {
     pub fn signing_secret(&self) -> Option<&SecretString> {
         self.signing_secret.as_ref()
     }
+}
+
+/// Whether what is sent to this address leaves the machine without encryption.
+pub(super) fn leaves_in_clear(url: &str) -> bool {
+    url.strip_prefix("http://").is_some_and(|rest| {
+        let host = rest.split('/').next().unwrap_or_default();
+        let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+        !matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+    })
 }
 
 /// Whether it has the form of an id of a workspace or an organisation.

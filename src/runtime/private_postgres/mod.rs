@@ -18,6 +18,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -131,6 +132,7 @@ impl PrivatePostgres {
         let lock = File::options()
             .create(true)
             .append(true)
+            .mode(0o600)
             .open(&lock_file)
             .map_err(io_error(format!("cannot write {}", lock_file.display())))?;
         let server = Server::find(state_dir.join("postgres"))?;

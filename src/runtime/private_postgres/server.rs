@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, lchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -220,6 +220,7 @@ impl Server {
         let log = File::options()
             .create(true)
             .append(true)
+            .mode(0o600)
             .open(self.log())
             .map_err(io_error(format!("cannot write {}", self.log().display())))?;
         let both = log.try_clone().map_err(io_error("cannot open the log twice"))?;

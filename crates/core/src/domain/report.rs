@@ -91,7 +91,7 @@ pub struct Report {
     /// Chosen by the machine, unique in its attempt.
     pub key: String,
     pub kind: ReportKind,
-    /// Anything; see [`MachineProgress`] and [`Report::failure`] for what is read from it.
+    /// Anything; see [`MachineProgress`] and [`ReceivedReport::failure`] for what is read from it.
     #[serde(default)]
     pub body: Value,
     /// When it happened, by the machine's clock.
