@@ -6,6 +6,8 @@
 
 mod points;
 #[cfg(feature = "failpoints")]
+mod steps;
+#[cfg(feature = "failpoints")]
 mod stopped;
 
 use std::collections::BTreeSet;
