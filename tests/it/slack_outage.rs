@@ -126,10 +126,11 @@ async fn many_batches_share_the_edits_of_their_channel() {
         slack.card(batch, PATIENCE, |card| card.text.contains("succeeded")).await.unwrap();
     }
     let edits = slack.times("chat.update", METAL);
-    let gaps = edits.windows(2).map(|pair| pair[1] - pair[0]);
-    let shortest = gaps.min().expect("there were several");
-    // Slack counts when they arrive, which is not quite when they leave.
-    assert!(shortest >= Duration::from_millis(800), "{shortest:?}");
+    let (first, last) = (edits[0], *edits.last().expect("there were several"));
+    // One a second. Slack counts when they arrive, which on a busy machine is not quite when they leave.
+    let others = Duration::from_secs(edits.len() as u64 - 1);
+    let took = last - first + Duration::from_secs(1);
+    assert!(took >= others, "{} edits in {:?}", edits.len(), last - first);
     world.finish().await;
 }
 
