@@ -14,6 +14,7 @@ mod harness;
 mod health;
 mod inventory;
 mod ipmi_faults;
+mod job_course;
 mod migrations;
 mod notices;
 mod outage;

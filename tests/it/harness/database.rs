@@ -92,6 +92,8 @@ pub enum Count {
     /// Batches that go on by themselves: they are due to start, or have hosts at work or queued.
     BatchesAtWork,
     AttemptsWithoutOutcome,
+    /// Attempts by which something was, or may have been, done to a host.
+    AttemptsThatActed,
     /// Pairs of live jobs of one host: there must never be one.
     HostsHeldTwice,
     /// Batches of which only a part was admitted: there must never be one.
@@ -166,6 +168,7 @@ impl Count {
                             and job.state in ('queued', 'running', 'waiting'))"
             }
             Count::AttemptsWithoutOutcome => "from attempt where outcome is null",
+            Count::AttemptsThatActed => "from attempt where acted or outcome is null",
             Count::HostsHeldTwice => {
                 "from (select host from job
                      where state in ('pending', 'queued', 'running', 'waiting', 'quarantined')
@@ -300,6 +303,12 @@ impl Database {
     pub async fn jobs(&self, batch: i64) -> Vec<String> {
         let query = "select host || ' ' || state from job where batch_id = $1 order by host";
         self.texts(query, batch).await
+    }
+
+    /// Index of the step that a host's newest job has come to.
+    pub async fn step(&self, host: &str) -> i32 {
+        let query = "select step from job where host = $1 order by id desc limit 1";
+        sqlx::query_scalar(query).bind(host).fetch_one(&self.pool).await.unwrap()
     }
 
     /// The states in which a batch has jobs, each once.

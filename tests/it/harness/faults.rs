@@ -95,6 +95,77 @@ impl Database {
         sqlx::query(query).bind(host).bind(firmware).execute(&self.pool).await.unwrap();
     }
 
+    /// As if the step that a host's newest job has come to had been begun that long ago: a step that
+    /// waits may do so for hours.
+    pub async fn step_began(&self, host: &str, ago: &str) {
+        self.change(&format!(
+            "update job set step_began_at = now() - interval '{ago}'
+             where id = (select max(id) from job where host = '{host}')"
+        ))
+        .await;
+    }
+
+    /// A batch like this one with so many jobs that wait for a day, as the executor parks them: no rack of
+    /// a test has as many hosts.
+    pub async fn park_like(&self, batch: i64, jobs: i64) -> i64 {
+        let query = "insert into batch (action, risk, plan, digest, submitter, state, requirements,
+                 origin, platform, channel)
+             select action, risk, plan, digest, submitter, 'running', requirements, origin, platform,
+                 channel from batch where id = $1
+             returning id";
+        let id = sqlx::query_scalar(query).bind(batch).fetch_one(&self.pool).await.unwrap();
+        self.change(&format!(
+            "insert into job (batch_id, host, owner, datacenter, rack, sku, bmc_address,
+                 bmc_credentials, wave, state, epoch, step, started_at, step_began_at, wake_at)
+             select {id}, 'parked' || n, 'web-owners', 'sim1', 'r1', 'sim', '127.0.0.1', 'rack', 0,
+                 'waiting', 1, 1, now(), now(), now() + interval '1 day'
+             from generate_series(1, {jobs}) as n"
+        ))
+        .await;
+        id
+    }
+
+    /// As if there had never been this batch, which only a test has made.
+    pub async fn forget_batch(&self, batch: i64) {
+        self.change(&format!("delete from card where batch_id = {batch}")).await;
+        self.change(&format!("delete from job where batch_id = {batch}")).await;
+        self.change(&format!("delete from batch where id = {batch}")).await;
+    }
+
+    /// From now on the database refuses the first intents with this error: no test can fill its disk.
+    /// Sequences count them, which nothing rolls back.
+    pub async fn refuse_intents(&self, first: i64, sqlstate: &str) {
+        self.change("create sequence intent_asked").await;
+        self.change("create sequence intent_asked_first_ms").await;
+        self.change("create sequence intent_asked_last_ms").await;
+        self.change(&format!(
+            "create function refuse_intent() returns trigger language plpgsql as $$
+             declare asked bigint := nextval('intent_asked');
+                 ms bigint := extract(epoch from clock_timestamp()) * 1000;
+             begin
+                 perform setval('intent_asked_last_ms', ms);
+                 if asked = 1 then perform setval('intent_asked_first_ms', ms); end if;
+                 if asked <= {first} then raise sqlstate '{sqlstate}'; end if;
+                 return new;
+             end $$"
+        ))
+        .await;
+        self.change(
+            "create trigger refuse_intent before insert on attempt
+             for each row when (new.outcome is null) execute function refuse_intent()",
+        )
+        .await;
+    }
+
+    /// How many intents have been asked for since then, and in how many milliseconds.
+    pub async fn intents_asked(&self) -> (i64, i64) {
+        let query = "select case when is_called then last_value else 0 end,
+                 (select last_value from intent_asked_last_ms)
+                     - (select last_value from intent_asked_first_ms)
+             from intent_asked";
+        sqlx::query_as(query).fetch_one(&self.pool).await.unwrap()
+    }
+
     /// A batch as the executor leaves it: its row, without jobs. Ticket tests have no executor.
     pub async fn insert_ended_batch(
         conn: &mut sqlx::PgConnection,

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use metalbot::bmc::Power;
 use metalbot::identity::password;
-use metalbot_core::domain::host::HostName;
+use metalbot_core::domain::host::{BmcEndpoint, HostName};
+use metalbot_sim::bmcs::{Behaviour, Bmcs};
 use metalbot_sim::fleet::{self, SimServer};
 use metalbot_sim::jira::{SimJira, Ticket};
 use metalbot_sim::rack::{BmcFault, Rack, RackEvent};
@@ -31,11 +32,13 @@ const DEAD_PORT: u16 = 9;
 /// What a test wants its site to be.
 pub struct Builder {
     rack: bool,
+    bmcs: usize,
     sound: bool,
     passwords: bool,
     faults: Vec<(&'static str, Option<BmcFault>)>,
     toml: Vec<(String, String)>,
     more_toml: String,
+    actions: Vec<(&'static str, String)>,
     pub(super) slack: Option<&'static str>,
     elsewhere: Option<&'static str>,
     database_url: Option<String>,
@@ -45,11 +48,13 @@ impl Builder {
     pub(super) fn new() -> Builder {
         Builder {
             rack: false,
+            bmcs: 0,
             sound: false,
             passwords: false,
             faults: Vec::new(),
             toml: Vec::new(),
             more_toml: String::new(),
+            actions: Vec::new(),
             slack: None,
             elsewhere: None,
             database_url: None,
@@ -83,6 +88,19 @@ impl Builder {
     /// Its machines are of the test's own making, or there are none.
     pub fn without_rack(mut self) -> Self {
         self.rack = false;
+        self
+    }
+
+    /// Its machines are so many light ones, `sim00000` and so on, all of the group `sim` and of
+    /// web's owners, whose BMCs behave as the test tells them.
+    pub fn bmcs(mut self, count: usize) -> Self {
+        (self.rack, self.bmcs) = (false, count);
+        self
+    }
+
+    /// The site has an action of its own.
+    pub fn action(mut self, name: &'static str, toml: impl Into<String>) -> Self {
+        self.actions.push((name, toml.into()));
         self
     }
 
@@ -143,9 +161,19 @@ impl Builder {
         fs::write(folder.path().join("metalbot.toml"), self.configuration(&jira, slack.as_ref()))
             .unwrap();
         fs::write(folder.path().join("people.toml"), people(self.passwords)).unwrap();
-        fs::write(folder.path().join("hosts.csv"), fleet::inventory_csv(&servers, port)).unwrap();
+        let bmcs = start_bmcs(self.bmcs);
+        let hosts = match &bmcs {
+            Some(bmcs) => inventory_of(bmcs, self.bmcs),
+            None => fleet::inventory_csv(&servers, port),
+        };
+        fs::write(folder.path().join("hosts.csv"), hosts).unwrap();
         let (processes, given_back) = (AtomicU32::new(0), GivenBack::default());
-        Site { db, jira, servers, rack, slack, elsewhere, folder, processes, given_back }
+        let site =
+            Site { db, jira, servers, rack, bmcs, slack, elsewhere, folder, processes, given_back };
+        for (name, toml) in &self.actions {
+            site.add_action(name, toml);
+        }
+        site
     }
 
     fn servers(&self) -> Vec<SimServer> {
@@ -183,6 +211,7 @@ pub struct Site {
     pub jira: SimJira,
     pub servers: Vec<SimServer>,
     rack: Option<Rack>,
+    bmcs: Option<Bmcs>,
     slack: Option<SimSlack>,
     elsewhere: Option<SimSlack>,
     folder: TempDir,
@@ -221,6 +250,11 @@ impl Site {
     /// The simulated machines.
     pub fn rack(&self) -> &Rack {
         self.rack.as_ref().expect("a site with a rack")
+    }
+
+    /// The light machines.
+    pub fn bmcs(&self) -> &Bmcs {
+        self.bmcs.as_ref().expect("a site with light machines")
     }
 
     /// The simulated Slack.
@@ -316,9 +350,11 @@ impl Site {
     /// Adds an action to the site's. Only services that start later know it.
     pub fn add_action(&self, name: &str, toml: &str) {
         let folder = self.folder().join("commands");
-        fs::create_dir(&folder).unwrap();
+        if !folder.exists() {
+            fs::create_dir(&folder).unwrap();
+            self.change("metalbot.toml", |known| known + "\n[commands]\nfolder = \"commands\"\n");
+        }
         fs::write(folder.join(name).with_extension("toml"), toml).unwrap();
-        self.change("metalbot.toml", |known| known + "\n[commands]\nfolder = \"commands\"\n");
     }
 
     /// Waits until every delivery was worked on, every notice sent and every card posted.
@@ -393,6 +429,23 @@ impl Drop for GivenBack {
         let forgotten = !self.0.load(Ordering::Relaxed) && !std::thread::panicking();
         assert!(!forgotten, "the test ends without `finish`");
     }
+}
+
+fn start_bmcs(count: usize) -> Option<Bmcs> {
+    let started = (count > 0).then(|| Bmcs::start(0, count, Behaviour::default(), 1));
+    started.map(|bmcs| bmcs.expect("a UDP port is free"))
+}
+
+/// Content of the inventory file for light machines.
+fn inventory_of(bmcs: &Bmcs, count: usize) -> String {
+    let mut csv = "name,owner,datacenter,rack,sku,bmc,credentials,groups\n".to_owned();
+    for host in (0..count).map(|bmc| bmcs.host(bmc)) {
+        let (name, datacenter, rack, sku) = (&host.name, &host.datacenter, &host.rack, &host.sku);
+        let BmcEndpoint { address, credentials } = &host.bmc;
+        csv +=
+            &format!("{name},web-owners,{datacenter},{rack},{sku},{address},{credentials},sim\n");
+    }
+    csv
 }
 
 async fn start_rack(folder: &TempDir, servers: &[SimServer]) -> Rack {
