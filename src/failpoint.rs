@@ -38,6 +38,10 @@ pub enum Point {
     JournalOutcomeWritten,
     /// Between two steps, or after the last.
     JobAfterOutcome,
+    /// A host is about to be asked what became of an act.
+    LookBefore,
+    /// It has answered, and nothing is written.
+    LookAfter,
     CardBeforePost,
     /// A card is in chat, and we have not recorded where.
     CardAfterPost,
@@ -53,7 +57,7 @@ pub enum Point {
 }
 
 impl Point {
-    pub const ALL: [Point; 22] = [
+    pub const ALL: [Point; 24] = [
         Point::InboxBeforeCommit,
         Point::InboxAfterCommit,
         Point::CheckerBeforeCommit,
@@ -68,6 +72,8 @@ impl Point {
         Point::JournalBeforeOutcome,
         Point::JournalOutcomeWritten,
         Point::JobAfterOutcome,
+        Point::LookBefore,
+        Point::LookAfter,
         Point::CardBeforePost,
         Point::CardAfterPost,
         Point::CardAfterUpdate,
@@ -94,6 +100,8 @@ impl Point {
             Point::JournalBeforeOutcome => "journal.before_outcome",
             Point::JournalOutcomeWritten => "journal.outcome_written",
             Point::JobAfterOutcome => "job.after_outcome",
+            Point::LookBefore => "look.before",
+            Point::LookAfter => "look.after",
             Point::CardBeforePost => "card.before_post",
             Point::CardAfterPost => "card.after_post",
             Point::CardAfterUpdate => "card.after_update",

@@ -330,10 +330,12 @@ impl Run {
                 return Happened::Looked(Sight::Waits);
             }
         };
+        reach(Point::LookBefore);
         let said = {
             let _call = self.shared.calls.acquire().await;
             self.step.look(self.context(host, &reports)).await
         };
+        reach(Point::LookAfter);
         let happened = Happened::Looked(sight(&said));
         match said {
             Ok(StepState::Wait { look_in }) => (self.look_in, self.looks) = (look_in, 0),

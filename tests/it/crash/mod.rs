@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod points;
+mod step_points;
 #[cfg(feature = "failpoints")]
 mod steps;
 #[cfg(feature = "failpoints")]

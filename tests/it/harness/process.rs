@@ -27,6 +27,13 @@ impl Site {
         self.start_process(command).await
     }
 
+    /// A worker alone, to do that.
+    pub async fn worker_until(&self, failpoint: &str) -> Process {
+        let mut command = self.command(&["serve", "--roles", "worker"]);
+        command.env("METALBOT_FAILPOINT", failpoint);
+        self.start_process(command).await
+    }
+
     /// Starts `serve` with some of its roles. Without `web` it has no address.
     pub async fn serve_roles(&self, roles: &str) -> Process {
         self.start_process(self.command(&["serve", "--roles", roles])).await
@@ -47,6 +54,13 @@ impl Site {
     /// The same, which reaches its database by way of a proxy.
     pub async fn serve_through(&self, proxy: &TcpProxy) -> Process {
         let mut command = self.command(&["serve"]);
+        command.env("DATABASE_URL", &proxy.url);
+        self.start_process(command).await
+    }
+
+    /// The same of a worker alone, which has no address.
+    pub async fn worker_through(&self, proxy: &TcpProxy) -> Process {
+        let mut command = self.command(&["serve", "--roles", "worker"]);
         command.env("DATABASE_URL", &proxy.url);
         self.start_process(command).await
     }

@@ -1,6 +1,17 @@
-//! Waiting for a condition instead of for a time.
+//! Waiting for a condition instead of for a time, and chance that can be had again.
 
 use std::time::{Duration, Instant};
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+/// Chance for a test that goes through some cases only. `METALBOT_TEST_SEED` brings the same ones again.
+pub fn seeded() -> StdRng {
+    let wanted = std::env::var("METALBOT_TEST_SEED").ok();
+    let seed = wanted.map_or_else(rand::random, |seed| seed.parse().expect("a number"));
+    eprintln!("METALBOT_TEST_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
 
 /// Nothing that a test waits for takes longer, on a slow and busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
