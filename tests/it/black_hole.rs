@@ -41,11 +41,11 @@ async fn is_told_to_ask_again(person: &ConsoleUser) {
 
 /// Statements with which rounds of background tasks begin, outside a transaction: the server has no
 /// reason to end anything when one of their answers is lost.
-const ROUNDS: [&str; 4] = [
-    "select id from batch where state = 'checking'",
-    "needs_reconcile or blocked_by is not null",
-    "from outbox o",
-    "insert into task_lease",
+const ROUNDS: [&[&str]; 4] = [
+    &["select id from batch where state = 'checking'"],
+    &["needs_reconcile or blocked_by is not null"],
+    &["from outbox o"],
+    &["insert into task_lease"],
 ];
 
 /// One swallowed answer must cost a task one round, and not its life on all replicas.
@@ -55,7 +55,8 @@ async fn a_task_goes_on_after_an_answer_that_never_came() {
     let process = site.serve_through(&proxy).await;
     for statement in ROUNDS {
         proxy.swallow_answer_to(statement);
-        until(&format!("a swallowed answer to {statement}"), async || proxy.has_swallowed()).await;
+        until(&format!("a swallowed answer to {statement:?}"), async || proxy.has_broken_down())
+            .await;
     }
     let card = reboot_web(&site, &process).await;
     ends(&site, "succeeded").await;
@@ -69,9 +70,9 @@ async fn a_console_request_ends_after_an_answer_that_never_came() {
     let (site, proxy) = site().await;
     let process = site.serve_through(&proxy).await;
     let dave = process.sign_in("dave").await;
-    proxy.swallow_answer_to("select login from session");
+    proxy.swallow_answer_to(&["select login from session"]);
     is_told_to_ask_again(&dave).await;
-    assert!(proxy.has_swallowed());
+    assert!(proxy.has_broken_down());
     assert_eq!(dave.say(METAL, "/metal list").await.unwrap(), StatusCode::ACCEPTED);
     site.finish().await;
 }

@@ -6,6 +6,7 @@ mod approval_check;
 mod architecture;
 mod bad_input;
 mod black_hole;
+mod black_hole_calls;
 mod bmc;
 mod browser;
 mod crash;

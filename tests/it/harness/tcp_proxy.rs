@@ -1,12 +1,13 @@
 //! A TCP proxy before PostgreSQL, which does to connections what networks and servers in trouble do.
 //!
 //! It passes everything on until it is told otherwise, and understands just enough of the protocol
-//! (<https://www.postgresql.org/docs/current/protocol-message-formats.html>) to swallow the answer to
-//! one statement. A client that speaks TLS is passed on as it is.
+//! (<https://www.postgresql.org/docs/current/protocol-message-formats.html>) to break down at one
+//! statement. A client that speaks TLS is passed on as it is.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
@@ -24,6 +25,40 @@ enum Mode {
     BlackHole,
 }
 
+/// How the proxy breaks down at a statement. The statement itself reaches the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Breakdown {
+    /// Its answer is swallowed; everything else goes on, on this connection as well.
+    SwallowsOne,
+    /// From then on nothing comes through on any connection, until it is told to pass.
+    SwallowsAll,
+    /// All connections of then are closed.
+    Resets,
+}
+
+/// A statement to break down at, by parts of the texts by which it is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Not before this one has come by, on whatever connection.
+    pub after: Option<&'static str>,
+    /// These, one after the other on one connection; the last one is meant.
+    pub parts: &'static [&'static str],
+}
+
+/// What the proxy is to break down at.
+#[derive(Debug)]
+struct Armed {
+    call: Call,
+    how: Breakdown,
+    /// Whether what it comes after has come by.
+    may_come: bool,
+    /// Tells it from the one before.
+    number: u64,
+}
+
+/// How far one connection has come with the parts of a call, by the call's number.
+type PartsSeen = (u64, usize);
+
 /// The running proxy; ends with this value.
 pub struct TcpProxy {
     /// The database behind it, by way of the proxy.
@@ -36,8 +71,8 @@ struct Shared {
     mode: watch::Sender<Mode>,
     /// Counts up; connections of before are reset.
     resets: watch::Sender<u64>,
-    /// Part of the statement whose next answer is swallowed.
-    unanswered: Mutex<Option<String>>,
+    armed: Mutex<Option<Armed>>,
+    calls: AtomicU64,
 }
 
 impl TcpProxy {
@@ -52,20 +87,28 @@ impl TcpProxy {
         let shared = Arc::new(Shared {
             mode: watch::Sender::new(Mode::Pass),
             resets: watch::Sender::new(0),
-            unanswered: Mutex::default(),
+            armed: Mutex::default(),
+            calls: AtomicU64::new(0),
         });
         let running = tokio::spawn(run(listener, server, Arc::clone(&shared)));
         TcpProxy { url, shared, running }
     }
 
+    /// Breaks down at the next statement like this, once.
+    pub fn break_down_at(&self, call: Call, how: Breakdown) {
+        let number = 1 + self.shared.calls.fetch_add(1, Ordering::Relaxed);
+        let may_come = call.after.is_none();
+        *self.shared.armed() = Some(Armed { call, how, may_come, number });
+    }
+
     /// Swallows the answer to the next statement that has this text; its connection stays open.
-    pub fn swallow_answer_to(&self, part: &str) {
-        *self.shared.unanswered() = Some(part.to_owned());
+    pub fn swallow_answer_to(&self, parts: &'static [&'static str]) {
+        self.break_down_at(Call { after: None, parts }, Breakdown::SwallowsOne);
     }
 
     /// Whether it has come to that.
-    pub fn has_swallowed(&self) -> bool {
-        self.shared.unanswered().is_none()
+    pub fn has_broken_down(&self) -> bool {
+        self.shared.armed().is_none()
     }
 
     /// From now on nothing comes through, and nothing is closed.
@@ -91,19 +134,30 @@ impl Drop for TcpProxy {
 }
 
 impl Shared {
-    fn unanswered(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn armed(&self) -> MutexGuard<'_, Option<Armed>> {
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether one of these statements is the one that gets no answer. It is one only once.
-    fn is_to_be_swallowed(&self, statements: &[String]) -> bool {
-        let mut unanswered = self.unanswered();
-        let Some(part) = unanswered.as_deref() else { return false };
-        let is_it = statements.iter().any(|statement| statement.contains(part));
-        if is_it {
-            *unanswered = None;
+    /// What is to be done at these statements of one connection, if anything. It is done only once.
+    fn breakdown_at(&self, statements: &[String], seen: &mut PartsSeen) -> Option<Breakdown> {
+        let mut armed = self.armed();
+        for statement in statements {
+            let Armed { call, how, may_come, number } = armed.as_mut()?;
+            if seen.0 != *number {
+                *seen = (*number, 0);
+            }
+            if !*may_come {
+                *may_come = call.after.is_some_and(|part| statement.contains(part));
+            } else if statement.contains(call.parts[seen.1]) {
+                seen.1 += 1;
+            }
+            if seen.1 == call.parts.len() {
+                let how = *how;
+                *armed = None;
+                return Some(how);
+            }
         }
-        is_it
+        None
     }
 
     /// Waits until something may come through.
@@ -158,11 +212,17 @@ async fn pass_requests(
     loop {
         let Ok(1..) = read(&mut from, &mut chunk, &mut requests.waiting).await else { return };
         shared.open().await;
-        if shared.is_to_be_swallowed(&requests.next_statements()) {
-            swallowing.send_replace(true);
+        let how = shared.breakdown_at(&requests.next_statements(), &mut requests.parts_seen);
+        match how {
+            Some(Breakdown::SwallowsOne) => _ = swallowing.send_replace(true),
+            Some(Breakdown::SwallowsAll) => _ = shared.mode.send_replace(Mode::BlackHole),
+            Some(Breakdown::Resets) | None => {}
         }
         if to.write_all(&std::mem::take(&mut requests.read)).await.is_err() {
             return;
+        }
+        if how == Some(Breakdown::Resets) {
+            shared.resets.send_modify(|resets| *resets += 1);
         }
     }
 }
@@ -227,6 +287,7 @@ struct Requests {
     /// Looked at, and to be passed on.
     read: Vec<u8>,
     started: bool,
+    parts_seen: PartsSeen,
     /// Prepared statements by their names.
     prepared: HashMap<Vec<u8>, String>,
 }
