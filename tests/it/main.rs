@@ -20,6 +20,7 @@ mod migrations;
 mod notices;
 mod outage;
 mod overlap;
+mod parked;
 mod placement;
 mod preflight;
 mod previous_release;
