@@ -123,7 +123,7 @@ async fn an_intent_that_may_be_taken_later_is_asked_for_after_a_while() {
     t.replies(&t.bob, 1, "approve").await;
     assert!(t.ended(1).await.contains("succeeded, 1 host done"));
     assert_eq!(t.bmcs().deeds(0), [Deed::Off, Deed::On]);
-    // Four that were refused, and one for each act. No load makes it less than the waits.
+    // Four that were refused, and one for each act. No load makes it less than the four waits.
     let (asked, took_ms) = t.db.intents_asked().await;
     assert_eq!(asked, 6);
     assert!(took_ms >= 4 * 200, "{took_ms} ms");

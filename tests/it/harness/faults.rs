@@ -143,7 +143,7 @@ impl Database {
              declare asked bigint := nextval('intent_asked');
                  ms bigint := extract(epoch from clock_timestamp()) * 1000;
              begin
-                 perform setval('intent_asked_last_ms', ms);
+                 if asked - 1 <= {first} then perform setval('intent_asked_last_ms', ms); end if;
                  if asked = 1 then perform setval('intent_asked_first_ms', ms); end if;
                  if asked <= {first} then raise sqlstate '{sqlstate}'; end if;
                  return new;
@@ -157,7 +157,8 @@ impl Database {
         .await;
     }
 
-    /// How many intents have been asked for since then, and in how many milliseconds.
+    /// How many intents have been asked for since then, and how many milliseconds it took until the first
+    /// one that was not refused.
     pub async fn intents_asked(&self) -> (i64, i64) {
         let query = "select case when is_called then last_value else 0 end,
                  (select last_value from intent_asked_last_ms)
