@@ -7,8 +7,6 @@
 mod points;
 mod step_points;
 #[cfg(feature = "failpoints")]
-mod steps;
-#[cfg(feature = "failpoints")]
 mod stopped;
 
 use std::collections::BTreeSet;
