@@ -89,14 +89,15 @@ fn no_session_is_open(bmcs: &Bmcs, count: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_per_cent_of_loss() {
-    let (client, bmcs) = (client(), start(300, Behaviour { drop: 0.05, ..Behaviour::default() }));
+    // So patient that what a busy machine drops by itself is asked for again, too.
+    let client = client_with(3 * TIMEOUT);
+    let bmcs = start(300, Behaviour { drop: 0.05, ..Behaviour::default() });
     let read = read_all(&client, &bmcs, 300).await;
     let good = read.iter().filter(|result| **result == Ok(Power::On)).count();
-    // Without asking again half of them would fail; a busy machine loses some more by itself.
-    assert!(good >= 280, "{good} of 300");
+    assert!(good >= 298, "{good} of 300");
     let (done, unknown) = cycle_all(&client, &bmcs, 300, &[ErrorKind::BmcUnreachable]).await;
     // One request and one reply in twenty is lost, and a control is never sent again.
-    assert!(done >= 200 && done + unknown >= 280, "{done} done, {unknown} unknown");
+    assert!(done >= 240 && done + unknown >= 295, "{done} done, {unknown} unknown");
     assert!((0..300).all(|bmc| bmcs.tally(bmc).repeated == 0), "a control was sent again");
 }
 
