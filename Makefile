@@ -5,9 +5,10 @@ SHELL := /bin/bash
 export SQLX_OFFLINE ?= true
 
 # What demo and tests need beside Rust: OpenSSL for a library that links it, a PostgreSQL server,
-# BMCs that speak IPMI, and for the tests two BMC clients that are not ours, a browser and Python.
+# BMCs that speak IPMI, and for the tests two BMC clients that are not ours, a browser, Python and
+# a proxy.
 DEMO_PACKAGES := pkg-config libssl-dev postgresql openipmi
-TEST_PACKAGES := $(DEMO_PACKAGES) ipmitool freeipmi-tools chromium chromium-driver python3-venv openssl
+TEST_PACKAGES := $(DEMO_PACKAGES) ipmitool freeipmi-tools chromium chromium-driver python3-venv openssl tinyproxy-bin
 FUZZ_PACKAGES := $(DEMO_PACKAGES) g++
 # Servers of PyPI that the tests talk to, in a Python environment of their own below target/.
 PEERS := jira820==0.12

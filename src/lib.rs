@@ -88,6 +88,7 @@ pub mod web;
 
 pub mod config;
 pub mod failpoint;
+pub mod outgoing;
 pub mod problem;
 pub mod runtime;
 pub mod telemetry;

@@ -136,7 +136,7 @@ fn settings(
         Some(user) => Auth::Basic { user: user.clone(), password: token },
         None => Auth::Bearer(token),
     };
-    SiteSettings { name: name.into(), url: url.into(), dialect, auth, timeout }
+    SiteSettings { name: name.into(), url: url.into(), dialect, auth, timeout, proxy: None }
 }
 
 fn issue_type() -> String {

@@ -10,6 +10,7 @@
 
 mod check;
 mod jira;
+mod outgoing;
 mod read;
 mod slack;
 mod tickets;
@@ -34,6 +35,7 @@ use metalbot_core::domain::triage::TicketPolicy;
 use secrecy::SecretString;
 
 pub use jira::{JiraConfig, JiraSite};
+pub use outgoing::OutgoingConfig;
 pub use slack::{SlackConfig, SlackMode};
 
 /// A configuration cannot be used.
@@ -91,6 +93,8 @@ pub struct Config {
     pub approval: Vec<ApprovalRule>,
     #[serde(default)]
     pub chat: ChatConfig,
+    #[serde(default)]
+    pub outgoing: OutgoingConfig,
     /// Without it Slack is not spoken to.
     pub slack: Option<SlackConfig>,
     /// Without it no tickets are filed.

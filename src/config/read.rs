@@ -181,6 +181,11 @@ fn resolve(config: &mut Config, base: &Path, env: &Environment) -> Vec<String> {
             fetch(format!("jira.site.{name}.token"), source, &mut site.token, true);
         }
     }
+    let outgoing = &mut config.outgoing;
+    let (file, of) = (outgoing.proxy_file.as_ref(), outgoing.proxy_env.as_ref());
+    let source = SecretSource { given: outgoing.proxy.take(), file, env: of };
+    fetch("outgoing.proxy".into(), source, &mut outgoing.proxy, false);
+    outgoing.resolve(base, |name| env.get(name).map(String::as_str));
     let database = &mut config.database;
     let source = match env.get("DATABASE_URL").filter(|url| !url.is_empty()) {
         Some(url) => {
@@ -518,6 +523,7 @@ mod tests {
             "SLACK_APP_TOKEN",
             "SLACK_BOT_TOKEN",
             "SLACK_SIGNING_SECRET",
+            "OUTGOING_PROXY",
         ];
         let env = env.map(|name| (name.to_owned(), "x".to_owned())).into();
         read(text, Path::new("metalbot.toml"), &env).map_err(|error| error.to_string())
@@ -536,6 +542,8 @@ mod tests {
             "workspaces = ",
             "app_token = ",
             "app_token_file",
+            "proxy = ",
+            "proxy_file",
             "signing_secret = ",
             "signing_secret_file",
         ];

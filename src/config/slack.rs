@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::outgoing::is_here;
 use secrecy::{ExposeSecret, SecretString};
 
 /// `[slack]`
@@ -133,11 +134,8 @@ impl SlackConfig {
 
 /// Whether what is sent to this address leaves the machine without encryption.
 pub(super) fn leaves_in_clear(url: &str) -> bool {
-    url.strip_prefix("http://").is_some_and(|rest| {
-        let host = rest.split('/').next().unwrap_or_default();
-        let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-        !matches!(host, "localhost" | "127.0.0.1" | "[::1]")
-    })
+    let url: Result<reqwest::Url, _> = url.parse();
+    url.is_ok_and(|url| url.scheme() == "http" && !is_here(url.host_str().unwrap_or_default()))
 }
 
 /// Whether it has the form of an id of a workspace or an organisation.

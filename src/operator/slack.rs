@@ -8,13 +8,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::output::print;
 use crate::chat::slack::forms::SHORTCUT;
 use crate::config::{Config, SlackMode};
+use crate::outgoing::causes;
 use metalbot_core::command::Catalog;
 
 /// Scopes of the app, each with its purpose.
@@ -120,12 +121,19 @@ fn written(catalog: &Catalog, url: Option<&str>) -> Value {
 pub(super) async fn check(file: &Path) -> anyhow::Result<ExitCode> {
     let config = Config::load(file)?;
     let slack = config.slack.as_ref().context("the configuration has no section [slack]")?;
-    let client = reqwest::Client::builder().use_rustls_tls().timeout(PATIENCE).build()?;
+    // The very same way out as that of the service.
+    let outgoing = config.outgoing()?;
+    let client = outgoing.client().timeout(PATIENCE).build()?;
+    let proxy = outgoing.proxy_to(&slack.api_url);
+    let proxy = proxy.map(|name| format!(" through the proxy {name}")).unwrap_or_default();
     let api = slack.api_url.trim_end_matches('/');
     let ask = async |method: &str, token: &str| -> anyhow::Result<(Option<String>, Value)> {
         let sent = client.post(format!("{api}/{method}")).bearer_auth(token).send().await;
         // The address may hold nothing secret, but the cause is what helps.
-        let answer = sent.map_err(|error| error.without_url()).context("Slack does not answer")?;
+        let answer = sent.map_err(|error| {
+            anyhow!("Slack does not answer{proxy}: {}", causes(&error.without_url()))
+        })?;
+        ensure!(answer.status().is_success(), "Slack{proxy} answers {}", answer.status());
         let scopes = answer.headers().get("x-oauth-scopes");
         let scopes = scopes.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = answer.json().await.map_err(|error| error.without_url());
@@ -156,7 +164,12 @@ pub(super) async fn check(file: &Path) -> anyhow::Result<ExitCode> {
         (SlackMode::Socket, Some(token)) => {
             let (_, said) = ask("apps.connections.open", token.expose_secret()).await?;
             if said["ok"] == true {
-                print("app token: fine, Socket Mode can be opened")?;
+                // Without the last step: Slack would begin to send deliveries here.
+                let address = said["url"].as_str().unwrap_or_default();
+                match outgoing.reach(address).await {
+                    Ok(()) => print("app token: fine, Socket Mode can be opened")?,
+                    Err(error) => wrong.push(format!("Socket Mode: cannot reach {error}")),
+                }
             } else {
                 wrong.push(format!(
                     "app token: Slack says {}. Make one with the scope connections:write at {APPS}, \

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::identity::DirectoryHandle;
 use crate::inventory::Inventory;
 use crate::notify::render::ChatTemplates;
+use crate::outgoing::Outgoing;
 use crate::runtime::hot_reload::HotReload;
 use crate::ticket::render::TicketTemplates;
 use metalbot_core::command::{Catalog, CommandLimits};
@@ -27,6 +28,7 @@ pub struct Loaded {
     pub directory: DirectoryHandle,
     pub chat_templates: Arc<ChatTemplates>,
     pub ticket_templates: Arc<TicketTemplates>,
+    pub outgoing: Outgoing,
 }
 
 /// Reads everything that the configuration names and checks that it fits together. Starts nothing.
@@ -49,6 +51,7 @@ pub fn load(config: &Config) -> anyhow::Result<Loaded> {
         directory,
         chat_templates: Arc::new(ChatTemplates::load(chat.as_deref(), &config.rollout.time_zone)?),
         ticket_templates: Arc::new(TicketTemplates::load(tickets.as_deref())?),
+        outgoing: config.outgoing()?,
     })
 }
 
@@ -75,7 +78,7 @@ impl SiteParts {
     /// Reads what the configuration names. Connects to nothing.
     pub fn new(config: &Config, pool: PgPool) -> anyhow::Result<SiteParts> {
         let loaded = load(config)?;
-        let slack = slack::api(config)?;
+        let slack = slack::api(config, &loaded.outgoing)?;
         let app = Arc::new(app(config, &loaded, slack.as_ref()));
         let bmc: Arc<dyn Bmc> = Arc::new(ipmi(config));
         Ok(SiteParts { config: config.clone(), loaded, pool, app, bmc, slack })

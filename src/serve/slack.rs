@@ -23,20 +23,21 @@ use crate::chat::slack::{self, http};
 use crate::config::{Config, SlackConfig, SlackMode};
 use crate::notify::card::card;
 use crate::notify::render::ChatTemplates;
+use crate::outgoing::Outgoing;
 use metalbot_core::domain::reply::Reply;
 
 /// Between two tries to find out whose a token is.
 const LEARN_AGAIN: Duration = Duration::from_secs(3);
 
 /// The client of Slack, if it is spoken to.
-pub fn api(config: &Config) -> anyhow::Result<Option<Arc<WebApi>>> {
+pub fn api(config: &Config, outgoing: &Outgoing) -> anyhow::Result<Option<Arc<WebApi>>> {
     let Some(slack) = config.slack.as_ref().filter(|slack| slack.enabled) else { return Ok(None) };
     let settings = SlackSettings {
         api_url: slack.api_url.clone(),
         bots: bots(slack),
         app_token: slack.app_token().cloned(),
     };
-    let api = WebApi::new(&settings).context("cannot read the system's certificates")?;
+    let api = WebApi::new(&settings, outgoing.clone()).context("Slack's client cannot be made")?;
     Ok(Some(Arc::new(api)))
 }
 

@@ -29,7 +29,12 @@ pub(super) struct TicketTasks {
 pub(super) fn ticket_tasks(site: &SiteParts) -> anyhow::Result<Option<TicketTasks>> {
     let config = &site.config;
     let Some((jira, routes)) = config.jira.as_ref().zip(config.routes()) else { return Ok(None) };
-    let all = jira.sites().into_iter().map(JiraSite::new).collect::<Result<Vec<_>, _>>()?;
+    let outgoing = &site.loaded.outgoing;
+    let all = jira.sites().into_iter().map(|mut settings| {
+        settings.proxy = outgoing.proxy_to(&settings.url).map(str::to_owned);
+        JiraSite::new(settings, outgoing.client())
+    });
+    let all = all.collect::<Result<Vec<_>, _>>()?;
     let (pool, policy) = (site.pool.clone(), config.tickets.clone());
     let pairs = all.iter().map(|one| {
         let share = share(one, &all, &routes.default.site);

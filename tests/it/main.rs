@@ -19,6 +19,7 @@ mod job_course;
 mod migrations;
 mod notices;
 mod outage;
+mod outgoing;
 mod overlap;
 mod parked;
 mod placement;

@@ -2,6 +2,7 @@
 //! stand-in on this machine, and must not follow it elsewhere.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +13,7 @@ use axum::{Json, Router};
 use metalbot::chat::slack::ingest::{ModalHooks, SlackIngest};
 use metalbot::chat::slack::socket::{Connections, run_socket};
 use metalbot::chat::slack::web_api::{ApiError, Bots, SlackSettings, WebApi};
+use metalbot::outgoing::{Outgoing, OutgoingError, OutgoingSettings};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::postgres::PgPoolOptions;
@@ -22,30 +24,40 @@ use tokio_util::sync::CancellationToken;
 use crate::harness::PATIENCE;
 
 fn web_api(api_url: &str) -> WebApi {
+    trusting(api_url, None)
+}
+
+fn trusting(api_url: &str, ca_file: Option<PathBuf>) -> WebApi {
     metalbot::use_ring();
+    let outgoing = Outgoing::new(&OutgoingSettings { ca_file, ..Default::default() }).unwrap();
     let settings = SlackSettings {
         api_url: api_url.into(),
         bots: Bots::One(SecretString::from("xoxb-1")),
         app_token: Some(SecretString::from("xapp-1")),
     };
-    WebApi::new(&settings).unwrap()
+    WebApi::new(&settings, outgoing).unwrap()
 }
 
-/// A server on this machine that speaks TLS, with a certificate that nobody trusts.
+/// A server on this machine that speaks TLS, with a certificate of a site that nobody trusts.
 struct Stranger {
     port: u16,
     _server: Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Stranger {
     async fn start() -> Stranger {
         let folder = tempfile::tempdir().unwrap();
-        let make = "req -x509 -newkey rsa:2048 -nodes -keyout key -out cert -days 1 \
-                    -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1";
-        let mut made = Command::new("openssl");
-        made.args(make.split(' ')).current_dir(folder.path());
-        assert!(made.output().await.unwrap().status.success());
+        for make in [
+            "-keyout ca.key -out ca -subj /CN=site",
+            "-keyout key -out cert -subj /CN=127.0.0.1 -CA ca -CAkey ca.key \
+             -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE",
+        ] {
+            let mut made = Command::new("openssl");
+            made.args("req -x509 -newkey rsa:2048 -nodes -days 1".split(' '));
+            made.args(make.split(' ')).current_dir(folder.path());
+            assert!(made.output().await.unwrap().status.success());
+        }
         let port =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let mut server = Command::new("openssl");
@@ -53,7 +65,7 @@ impl Stranger {
         server.arg(format!("127.0.0.1:{port}")).current_dir(folder.path()).kill_on_drop(true);
         let server = server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let server = server.spawn().unwrap();
-        let stranger = Stranger { port, _server: server, _folder: folder };
+        let stranger = Stranger { port, _server: server, folder };
         // Who does not ask whose certificate it is, is served.
         let careless = reqwest::Client::builder().danger_accept_invalid_certs(true).no_proxy();
         let careless = careless.build().unwrap();
@@ -92,6 +104,8 @@ async fn a_certificate_that_is_not_trusted_gets_no_token() {
     let api = web_api(&stranger.url("https"));
     let refused = api.get("auth.test", "", "", &[]).await.unwrap_err();
     assert!(matches!(&refused, ApiError::Later { why, .. } if why.contains("cannot be reached")));
+    let told = refused.to_string();
+    assert!(told.contains("127.0.0.1: ") && told.contains("outgoing.ca_file"), "{told}");
 
     // Neither does the connection by which deliveries would come.
     let (url, asked) = stand_in(json!({ "ok": true, "url": stranger.url("wss") })).await;
@@ -112,6 +126,21 @@ async fn a_certificate_that_is_not_trusted_gets_no_token() {
     }
     stop.cancel();
     running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sites_own_certificates_are_trusted_where_they_are_named() {
+    let stranger = Stranger::start().await;
+    let api = trusting(&stranger.url("https"), Some(stranger.folder.path().join("ca")));
+    // The server is no Slack, but it was heard.
+    assert_eq!(api.get("auth.test", "", "", &[]).await, Ok(json!({})));
+    for (name, what) in [("nothing", "No such file"), ("key", "no certificate")] {
+        let ca_file = Some(stranger.folder.path().join(name));
+        let error = Outgoing::new(&OutgoingSettings { ca_file, ..Default::default() }).unwrap_err();
+        assert!(matches!(error, OutgoingError::CaFile { .. }));
+        let told = error.to_string();
+        assert!(told.starts_with("outgoing.ca_file: ") && told.contains(what), "{told}");
+    }
 }
 
 #[tokio::test]

@@ -21,12 +21,12 @@ pub fn settings(url: &str, dialect: Dialect) -> SiteSettings {
         Dialect::Cloud => Auth::Basic { user: USER.into(), password: SecretString::from(TOKEN) },
     };
     let timeout = Duration::from_secs(30);
-    SiteSettings { name: "test".into(), url: url.into(), dialect, auth, timeout }
+    SiteSettings { name: "test".into(), url: url.into(), dialect, auth, timeout, proxy: None }
 }
 
 pub fn client(settings: SiteSettings) -> Site {
     metalbot::use_ring();
-    Site::new(settings).unwrap()
+    Site::new(settings, reqwest::Client::builder().no_proxy()).unwrap()
 }
 
 async fn sim(site: SimJiraSite) -> SimJira {
@@ -328,5 +328,5 @@ fn cloud_without_an_email_is_refused_at_once() {
     let auth = Auth::Bearer(SecretString::from(TOKEN));
     let wrong = SiteSettings { auth, ..settings("https://x.example/", Dialect::Cloud) };
     metalbot::use_ring();
-    assert!(Site::new(wrong).is_err());
+    assert!(Site::new(wrong, reqwest::Client::builder()).is_err());
 }

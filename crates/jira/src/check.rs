@@ -27,11 +27,6 @@ pub(super) fn base_url(text: &str) -> Result<Url, JiraError> {
     Ok(base)
 }
 
-pub(super) fn is_loopback(base: &Url) -> bool {
-    let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
 /// A label of our own alphabet: it cannot leave a quoted JQL string, and Jira takes it as it is.
 pub fn check_label(label: &str) -> Result<(), JiraError> {
     let ours = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);

@@ -134,9 +134,12 @@ pub(super) struct Answer {
     pub body: Result<Vec<u8>, &'static str>,
 }
 
-/// Error of a request without an answer.
-pub(super) fn unsent(error: &reqwest::Error, effect: Effect) -> JiraError {
-    let detail = cause(error);
+/// Error of a request without an answer, which went by `proxy` if there is one.
+pub(super) fn unsent(error: &reqwest::Error, proxy: Option<&str>, effect: Effect) -> JiraError {
+    let detail = match proxy {
+        Some(proxy) => format!("through the proxy {proxy}: {}", cause(error)),
+        None => cause(error),
+    };
     if error.is_builder() {
         JiraError::wrong(detail)
     } else if error.is_connect() || effect == Effect::Repeatable {

@@ -19,7 +19,7 @@ mod wire;
 
 use std::time::Duration;
 
-use reqwest::Method;
+use reqwest::{ClientBuilder, Method};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -65,6 +65,8 @@ pub struct SiteSettings {
     pub auth: Auth,
     /// Longest time one call may take, connecting included.
     pub timeout: Duration,
+    /// Name of the proxy by which the client reaches the site, for errors.
+    pub proxy: Option<String>,
 }
 
 /// A ticket to be filed.
@@ -144,15 +146,15 @@ fn yes() -> bool {
 }
 
 impl Site {
-    /// Checks the settings and prepares the client; sends nothing. The process must have installed
-    /// a rustls crypto provider before.
-    pub fn new(settings: SiteSettings) -> Result<Site, JiraError> {
+    /// Checks the settings and prepares the client; sends nothing. `client` says by which way calls
+    /// leave and whom they trust. The process must have installed a rustls crypto provider before.
+    pub fn new(settings: SiteSettings, client: ClientBuilder) -> Result<Site, JiraError> {
         if settings.dialect == Dialect::Cloud && matches!(settings.auth, Auth::Bearer(_)) {
             return Err(JiraError::wrong(
                 "Jira Cloud takes an API token only with its user's email",
             ));
         }
-        let wire = Wire::new(&settings)?;
+        let wire = Wire::new(&settings, client)?;
         Ok(Site { name: settings.name, dialect: settings.dialect, wire })
     }
 
@@ -340,13 +342,14 @@ mod tests {
             dialect: Dialect::DataCenter,
             auth: Auth::Bearer(SecretString::from(TOKEN)),
             timeout: Duration::from_millis(800),
+            proxy: None,
         }
     }
 
     fn client(settings: SiteSettings) -> Site {
         // A second call finds the provider of the first.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Site::new(settings).unwrap()
+        Site::new(settings, reqwest::Client::builder().no_proxy()).unwrap()
     }
 
     fn new_issue() -> NewIssue {

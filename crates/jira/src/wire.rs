@@ -8,13 +8,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Method, RequestBuilder, Response, Url, redirect};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, Url, redirect};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
-use super::check::{base_url, is_loopback};
+use super::check::base_url;
 use super::error::{Answer, Effect, JiraError, judge, unsent};
 use super::{Auth, SiteSettings};
 use secrecy::{ExposeSecret, SecretString};
@@ -29,12 +29,14 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 pub(super) struct Wire {
     http: Client,
     base: Url,
+    /// Name of the proxy on the way.
+    proxy: Option<String>,
     /// Secrets that no error may show: the token, and the form in which it is sent.
     hidden: Vec<SecretString>,
 }
 
 impl Wire {
-    pub fn new(settings: &SiteSettings) -> Result<Wire, JiraError> {
+    pub fn new(settings: &SiteSettings, client: ClientBuilder) -> Result<Wire, JiraError> {
         let base = base_url(&settings.url)?;
         if settings.timeout.is_zero() {
             return Err(JiraError::wrong("the timeout is zero"));
@@ -55,19 +57,15 @@ impl Wire {
             (AUTHORIZATION, credentials),
             (ACCEPT, HeaderValue::from_static("application/json")),
         ]);
-        let mut client = Client::builder()
-            .use_rustls_tls()
+        let client = client
             .default_headers(headers)
             .user_agent(concat!("metalbot/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .timeout(settings.timeout)
             // Shorter than the whole, so that a silent address is known as never reached.
             .connect_timeout(settings.timeout / 2);
-        if is_loopback(&base) {
-            client = client.no_proxy();
-        }
-        let http = client.build().map_err(|e| unsent(&e, Effect::Repeatable))?;
-        Ok(Wire { http, base, hidden })
+        let http = client.build().map_err(|e| unsent(&e, None, Effect::Repeatable))?;
+        Ok(Wire { http, base, proxy: settings.proxy.clone(), hidden })
     }
 
     /// The same client, for a library that reads by itself.
@@ -112,7 +110,7 @@ impl Wire {
     async fn send(&self, request: RequestBuilder, effect: Effect) -> Result<Vec<u8>, JiraError> {
         let result = match request.send().await {
             Ok(response) => judge(receive(response).await, effect),
-            Err(error) => Err(unsent(&error, effect)),
+            Err(error) => Err(unsent(&error, self.proxy.as_deref(), effect)),
         };
         result.map_err(|error| self.redact(error))
     }

@@ -8,7 +8,6 @@
 //! A process counts as connected from `hello` to the end of a connection.
 //! <https://docs.slack.dev/apis/events-api/using-socket-mode>
 
-use secrecy::ExposeSecret;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,18 +16,17 @@ use std::time::Duration;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 use tokio_util::sync::CancellationToken;
 
 use super::ingest::{SlackIngest, Sorted};
 use super::web_api::{ApiError, WebApi};
 use crate::app::ingest::NewDelivery;
+use crate::outgoing::WebSocket;
 
 /// Longest time to open a connection, until its `hello`, and to send a frame.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,8 +46,6 @@ const AT_ONCE: usize = 64;
 const FORMS: usize = 32;
 /// Largest frame in bytes; Slack's largest payload, a form's, is far smaller.
 const MAX_FRAME: usize = 4 << 20;
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Count of this process's connections that are up: Slack has sent `hello`.
 #[derive(Clone, Debug, Default)]
@@ -140,17 +136,12 @@ async fn pause(time: Duration, stop: &CancellationToken) {
     }
 }
 
-async fn connect(api: &WebApi) -> Result<Socket, ApiError> {
-    let url = api.open_connection().await?;
+async fn connect(api: &WebApi) -> Result<WebSocket, ApiError> {
     let mut config = WebSocketConfig::default();
     config.max_message_size = Some(MAX_FRAME);
     config.max_frame_size = Some(MAX_FRAME);
-    let connecting = connect_async_with_config(url.expose_secret(), Some(config), true);
-    match timeout(PATIENCE, connecting).await {
-        Ok(Ok((socket, _))) => Ok(socket),
-        // The address holds a secret ticket, and some of these errors hold the address.
-        Ok(Err(_)) | Err(_) => Err(ApiError::Unknown("the connection cannot be opened".into())),
-    }
+    let late = |_| ApiError::Unknown(format!("the connection was not open after {PATIENCE:?}"));
+    timeout(PATIENCE, api.connect(config)).await.map_err(late)?
 }
 
 /// An envelope on its way into the database.
@@ -161,7 +152,7 @@ struct Envelope {
 
 /// Reads a connection until it ends.
 async fn serve(
-    socket: Socket,
+    socket: WebSocket,
     ingest: SlackIngest,
     connections: Connections,
     successor: oneshot::Sender<Successor>,
@@ -228,7 +219,7 @@ fn ack(id: Option<String>, response: Option<Value>) -> Value {
 }
 
 async fn send(
-    sink: &mut SplitSink<Socket, Message>,
+    sink: &mut SplitSink<WebSocket, Message>,
     ack: Value,
 ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
     match timeout(PATIENCE, sink.send(Message::text(ack.to_string()))).await {
@@ -238,7 +229,7 @@ async fn send(
 }
 
 struct Reader {
-    stream: SplitStream<Socket>,
+    stream: SplitStream<WebSocket>,
     ingest: SlackIngest,
     connections: Connections,
     successor: Option<oneshot::Sender<Successor>>,

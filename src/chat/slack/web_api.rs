@@ -6,20 +6,22 @@
 //! of any shape cannot make a call that succeeded look like a failure.
 
 use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use hyper_rustls::HttpsConnectorBuilder;
 use reqwest::Url;
 use reqwest::redirect::Policy;
 use serde::Serialize;
 use serde_json::Value;
 use slack_morphism::errors::SlackClientError;
-use slack_morphism::hyper_tokio::{SlackClientHyperHttpsConnector, SlackHyperClient};
+use slack_morphism::hyper_tokio::SlackClientHyperConnector;
 use slack_morphism::prelude::*;
 
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use crate::outgoing::{Connector, Outgoing, Unreachable, WebSocket, causes, is_here};
 use secrecy::{ExposeSecret, SecretString};
 
 /// Longest wait for the answer to a call.
@@ -84,8 +86,10 @@ pub enum Installation {
 
 /// Client of Slack's Web API.
 pub struct WebApi {
-    client: SlackHyperClient,
-    other: OnceLock<reqwest::Client>,
+    client: SlackClient<SlackClientHyperConnector<Connector>>,
+    /// For addresses that Slack names in deliveries.
+    other: reqwest::Client,
+    outgoing: Outgoing,
     bots: Tokens,
     app: Option<SlackApiToken>,
     /// True if unencrypted addresses on this machine are accepted, because Slack is simulated.
@@ -101,20 +105,18 @@ impl fmt::Debug for WebApi {
 }
 
 impl WebApi {
-    /// Makes the client. Fails if the system's certificates cannot be read.
-    pub fn new(settings: &SlackSettings) -> std::io::Result<WebApi> {
+    /// Makes the client, whose calls leave by `outgoing`. Connects to nothing.
+    pub fn new(settings: &SlackSettings, outgoing: Outgoing) -> Result<WebApi, reqwest::Error> {
         let plain = settings.api_url.parse().is_ok_and(|url| is_plain_and_here(&url, "http"));
-        let roots = HttpsConnectorBuilder::new().with_native_roots()?;
-        let scheme = if plain { roots.https_or_http() } else { roots.https_only() };
-        let connector = scheme.enable_http1().enable_http2().build();
-        let connector = SlackClientHyperHttpsConnector::with_connector(connector)
+        let connector = SlackClientHyperConnector::with_connector(outgoing.connector())
             .with_slack_api_url(settings.api_url.trim_end_matches('/'));
         let token = |secret: &SecretString| {
             SlackApiToken::new(SlackApiTokenValue(secret.expose_secret().into()))
         };
         Ok(WebApi {
-            client: SlackHyperClient::new(connector),
-            other: OnceLock::new(),
+            client: SlackClient::new(connector),
+            other: outgoing.client().redirect(Policy::none()).build()?,
+            outgoing,
             bots: match &settings.bots {
                 Bots::One(secret) => Tokens::One { token: token(secret), of: OnceLock::new() },
                 Bots::Each(all) => {
@@ -219,6 +221,16 @@ impl WebApi {
         if fine { Ok(SecretString::from(text)) } else { Err(none()) }
     }
 
+    /// Opens a Socket Mode connection.
+    pub async fn connect(&self, config: WebSocketConfig) -> Result<WebSocket, ApiError> {
+        let address = self.open_connection().await?;
+        let opened = self.outgoing.web_socket(&address, config).await;
+        opened.map_err(|error| ApiError::Later {
+            wait: None,
+            why: format!("the web socket cannot be opened: {error}"),
+        })
+    }
+
     /// Sends a file into a channel or a thread.
     pub async fn upload(
         &self,
@@ -259,10 +271,10 @@ impl WebApi {
     pub async fn respond(&self, url: &str, answer: &Value) -> Result<(), ApiError> {
         let url = self.at_slack(url)?;
         let class = |error: reqwest::Error| {
-            let (connected, why) = (!error.is_connect(), error.without_url().to_string());
+            let (connected, why) = (!error.is_connect(), causes(&error.without_url()));
             if connected { ApiError::Unknown(why) } else { ApiError::Later { wait: None, why } }
         };
-        let request = self.other()?.post(url).timeout(DEADLINE).json(answer);
+        let request = self.other.post(url).timeout(DEADLINE).json(answer);
         let sent = request.send().await.map_err(class)?;
         match sent.status() {
             status if status.is_success() => Ok(()),
@@ -271,18 +283,6 @@ impl WebApi {
             }
             status => Err(ApiError::Refused(status.as_str().to_owned())),
         }
-    }
-
-    /// Client for addresses that Slack names in deliveries. It reads the system's certificates
-    /// once.
-    fn other(&self) -> Result<&reqwest::Client, ApiError> {
-        if let Some(client) = self.other.get() {
-            return Ok(client);
-        }
-        let new = reqwest::Client::builder().use_rustls_tls().redirect(Policy::none()).build();
-        let why = |error: reqwest::Error| error.without_url().to_string();
-        let new = new.map_err(|error| ApiError::Later { wait: None, why: why(error) })?;
-        Ok(self.other.get_or_init(|| new))
     }
 
     /// Checks that an address is Slack's own, whatever a delivery says.
@@ -308,9 +308,9 @@ impl WebApi {
         let url = self.at_slack(url)?;
         let later = |error: reqwest::Error| ApiError::Later {
             wait: None,
-            why: error.without_url().to_string(),
+            why: causes(&error.without_url()),
         };
-        let request = self.other()?.get(url).timeout(FILE);
+        let request = self.other.get(url).timeout(FILE);
         let request = request.bearer_auth(&self.bot(scope)?.token_value.0);
         let mut answer = request.send().await.map_err(later)?;
         if !answer.status().is_success() {
@@ -367,9 +367,7 @@ impl WebApi {
 
 /// Returns whether an address has this scheme and is on this machine.
 fn is_plain_and_here(url: &Url, scheme: &str) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    url.scheme() == scheme
-        && (host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()))
+    url.scheme() == scheme && is_here(url.host_str().unwrap_or_default())
 }
 
 /// Codes: <https://docs.slack.dev/reference/methods/chat.postMessage#errors>.
@@ -410,7 +408,11 @@ fn class_of(method: &str, error: &SlackClientError) -> ApiError {
             let cause = broken.cause.as_deref();
             let hyper = cause.and_then(|c| c.downcast_ref::<hyper_util::client::legacy::Error>());
             match hyper {
-                Some(error) if error.is_connect() => later(None, "Slack cannot be reached"),
+                Some(error) if error.is_connect() => {
+                    let why = error.source().and_then(|why| why.downcast_ref::<Unreachable>());
+                    let why = why.map(ToString::to_string).unwrap_or_default();
+                    later(None, &format!("Slack cannot be reached: {why}"))
+                }
                 _ => ApiError::Unknown(format!("{method}: the connection broke")),
             }
         }

@@ -11,11 +11,12 @@ use self::sources::{Source, imports, log_messages, names, public_type, sources, 
 
 /// Modules of the root package and what of ours each may import; `@store` is the crate. What the
 /// crates themselves may import, Cargo knows.
-const MAY_IMPORT: [(&str, &[&str]); 19] = [
+const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("telemetry", &[]),
     ("failpoint", &[]),
     ("problem", &[]),
-    ("config", &["@core"]),
+    ("outgoing", &[]),
+    ("config", &["@core", "outgoing"]),
     ("runtime", &["@core", "@store"]),
     ("identity", &["@core", "@store"]),
     ("inventory", &["@core", "@store"]),
@@ -24,7 +25,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("step", &["@core", "bmc", "inventory"]),
     ("app", &["@core", "@store", "inventory", "preflight", "identity"]),
     ("executor", &["@core", "@store", "preflight", "step", "bmc", "app"]),
-    ("chat", &["@core", "app", "identity"]),
+    ("chat", &["@core", "app", "identity", "outgoing"]),
     ("api", &["@core", "app", "identity"]),
     ("web", &["@core", "app", "identity"]),
     ("notify", &["@core", "@store", "chat"]),
@@ -39,6 +40,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
             "@ipmi",
             "@jira",
             "config",
+            "outgoing",
             "app",
             "identity",
             "inventory",

@@ -40,7 +40,10 @@ pub fn chat(world: &World) -> SlackChat {
         bots: Bots::One(SecretString::from(BOT_TOKEN)),
         app_token: None,
     };
-    let api = Arc::new(WebApi::new(&settings).unwrap());
+    let api = Arc::new(
+        WebApi::new(&settings, metalbot::outgoing::Outgoing::new(&Default::default()).unwrap())
+            .unwrap(),
+    );
     SlackChat::new(world.db.pool.clone(), api, world.app())
 }
 

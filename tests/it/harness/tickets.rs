@@ -117,7 +117,8 @@ impl TicketWorld {
         };
         let timeout = Duration::from_secs(5);
         let name = "default".into();
-        Site::new(SiteSettings { name, url: url.into(), dialect, auth, timeout }).unwrap()
+        let settings = SiteSettings { name, url: url.into(), dialect, auth, timeout, proxy: None };
+        Site::new(settings, reqwest::Client::builder().no_proxy()).unwrap()
     }
 
     /// A replica that writes.

@@ -18,12 +18,12 @@ mod person;
 mod rest;
 mod socket;
 mod state;
+mod wait;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use anyhow::ensure;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -33,8 +33,6 @@ pub use deliver::{SlackTransport, UserAction, now, request_body, sign};
 pub use person::SlackPerson;
 use state::{BOT, State};
 pub use state::{ShownMessage, SlackFault, User};
-
-use super::actor;
 
 /// Tokens and the secret that are accepted.
 pub const BOT_TOKEN: &str = "xoxb-stand-in";
@@ -92,7 +90,12 @@ pub struct SimSlack {
 impl SimSlack {
     /// Starts the server on free ports of this machine, with the simulated site's people.
     pub async fn start() -> anyhow::Result<SimSlack> {
-        let here = (Ipv4Addr::LOCALHOST, 0);
+        SimSlack::start_at(Ipv4Addr::LOCALHOST).await
+    }
+
+    /// The same at another of this machine's addresses.
+    pub async fn start_at(address: Ipv4Addr) -> anyhow::Result<SimSlack> {
+        let here = (address, 0);
         let (api, socket) = (TcpListener::bind(here).await?, TcpListener::bind(here).await?);
         let (socket_at, api_at) = (socket.local_addr()?, api.local_addr()?);
         let world = Arc::new_cyclic(|front| World {
@@ -434,48 +437,6 @@ impl SimSlack {
     pub fn times(&self, method: &str, channel: &str) -> Vec<std::time::Instant> {
         let state = self.world.lock();
         state.times.get(&(method.to_owned(), channel.to_owned())).cloned().unwrap_or_default()
-    }
-
-    /// Waits until a message matches; returns the newest match.
-    pub async fn wait_for(
-        &self,
-        who: &str,
-        channel: &str,
-        at_most: Duration,
-        what: &str,
-        wanted: impl Fn(&ShownMessage) -> bool,
-    ) -> anyhow::Result<ShownMessage> {
-        let look = async || self.messages(who, channel);
-        actor::wait_for(who, what, at_most, look, |message| message.text.clone(), wanted).await
-    }
-
-    /// Waits until the card of a batch matches; returns the card.
-    pub async fn card(
-        &self,
-        batch: i64,
-        at_most: Duration,
-        wanted: impl Fn(&ShownMessage) -> bool,
-    ) -> anyhow::Result<ShownMessage> {
-        let title = format!("*#{batch} ");
-        self.wait_for("alice", METAL, at_most, &format!("the card of #{batch}"), |message| {
-            message.thread.is_none()
-                && message.only_to.is_none()
-                && message.user == BOT
-                && message.text.lines().next().is_some_and(|line| line.contains(&title))
-                && wanted(message)
-        })
-        .await
-    }
-
-    /// Waits until so many connections are open and greeted.
-    pub async fn connected(&self, number: usize) -> anyhow::Result<()> {
-        let started = std::time::Instant::now();
-        while self.connections() != number {
-            let waited = started.elapsed();
-            ensure!(waited < Duration::from_secs(60), "{} connections", self.connections());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Ok(())
     }
 
     /// Stops the server.
