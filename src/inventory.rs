@@ -237,6 +237,10 @@ impl Hosts for HotReload<Inventory> {
     fn names(&self) -> Vec<HostName> {
         self.current().hosts.keys().cloned().collect()
     }
+
+    fn refresh(&self) {
+        HotReload::refresh(self);
+    }
 }
 
 /// The line of the record that starts at this byte or, behind empty lines, after it.

@@ -270,14 +270,24 @@ impl MayAct {
         if self.draining.is_cancelled() {
             return Err(Why::Draining);
         }
-        if self.hosts.host(&self.host).is_none_or(|host| host.bmc != self.bmc) {
-            return Err(Why::Changed);
-        }
-        reach(Point::JobBeforeIntent);
-        match tokio::time::timeout(ACT_LIFETIME, self.journal.intent(self.intent)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Why::Late),
-        }
+        let proving = async {
+            if self.newest_bmc().await.as_ref() != Some(&self.bmc) {
+                return Err(Why::Changed);
+            }
+            reach(Point::JobBeforeIntent);
+            self.journal.intent(self.intent).await
+        };
+        tokio::time::timeout(ACT_LIFETIME, proving).await.unwrap_or(Err(Why::Late))
+    }
+
+    /// The host's BMC by the inventory as it is now: it may have changed since it was last looked at.
+    async fn newest_bmc(&self) -> Option<BmcEndpoint> {
+        let (hosts, name) = (Arc::clone(&self.hosts), self.host.clone());
+        let look = move || {
+            hosts.refresh();
+            hosts.host(&name).map(|host| host.bmc)
+        };
+        tokio::task::spawn_blocking(look).await.ok()?
     }
 }
 

@@ -22,6 +22,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -293,14 +294,14 @@ impl DirectoryHandle {
 
     /// The newest readable directory. Costs one `stat` while the file is unchanged.
     pub fn current(&self) -> Arc<Directory> {
-        self.reload();
+        self.0.refresh();
         self.0.current()
     }
 
-    /// Rereads the file when it changed since the last try, and says whether a new directory
-    /// holds. A broken file keeps the old directory.
-    pub fn reload(&self) -> bool {
-        self.0.reload()
+    /// Sees changes that a file system does not show to [`DirectoryHandle::current`] at once. Never
+    /// returns.
+    pub async fn run_reload(self, every: Duration) {
+        self.0.run_reload(every).await;
     }
 }
 
@@ -462,12 +463,12 @@ mod tests {
         let handle = DirectoryHandle::open(&file).unwrap();
         let in_sre = || handle.current().by_login("a").unwrap().groups.contains("sre");
         assert!(in_sre());
-        assert!(!handle.reload(), "unchanged");
+        assert!(!handle.0.reload(), "unchanged");
         write("groups = []", 2);
         assert!(!in_sre(), "the right is gone at the next question");
         write("groups = [\"sre\"", 3);
         assert!(!in_sre(), "a broken file keeps the old directory");
-        assert!(!handle.reload(), "and is tried once");
+        assert!(!handle.0.reload(), "and is tried once");
         write("groups = [\"sre\"]", 4);
         assert!(in_sre(), "mended");
         fs::remove_file(&file).unwrap();

@@ -86,6 +86,7 @@ impl Service {
         };
         service.start_part(run_listener(service.pool.clone(), Arc::clone(&service.notifier)));
         service.start_part(Arc::clone(&site.loaded.inventory).run_reload(RELOAD_PERIOD));
+        service.start_part(site.loaded.directory.clone().run_reload(RELOAD_PERIOD));
         let table = tasks(&site)?;
         let health = Health::new(service.pool.clone(), &table);
         for task in table.into_iter().filter(|task| roles.has(task.role)) {

@@ -108,6 +108,9 @@ pub trait Hosts: Send + Sync {
 
     /// Names of all hosts, sorted.
     fn names(&self) -> Vec<HostName>;
+
+    /// Looks whether there is a newer inventory, so that the next call sees it. Blocks.
+    fn refresh(&self) {}
 }
 
 /// Source of hosts while a command is read.
