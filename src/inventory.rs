@@ -10,15 +10,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io::Read;
-use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use crate::runtime::hot_reload::HotReload;
 use metalbot_core::domain::error_kind::ErrorClass;
 use metalbot_core::domain::host::{BmcEndpoint, Host, HostName, HostSource, Hosts};
-
-/// UDP port of IPMI's RMCP+, which an address without a port means.
-const IPMI_PORT: u16 = 623;
+use metalbot_ipmi::{Address, NotAnAddress};
 
 const REQUIRED: [&str; 7] = ["name", "owner", "datacenter", "rack", "sku", "bmc", "credentials"];
 const GROUPS: &str = "groups";
@@ -63,8 +60,8 @@ pub enum InventoryProblem {
     BadName(#[from] metalbot_core::domain::host::NotAHostName),
     #[error("{0} is already on line {1}")]
     DuplicateHost(HostName, u64),
-    #[error("{0:?} is not an address; use for example 10.0.0.1, 10.0.0.1:623 or a host name")]
-    BadBmc(String),
+    #[error(transparent)]
+    BadBmc(#[from] NotAnAddress),
     #[error("the BMC {0:?} already belongs to {1}")]
     DuplicateBmc(String, HostName),
     #[error("{0:?} must not hold quotes, control characters or any of , ! & ^ @ [ ] =")]
@@ -152,7 +149,7 @@ impl Inventory {
 
         let mut inventory = Inventory::default();
         let mut starts: HashMap<HostName, u64> = HashMap::new();
-        let mut bmcs: HashMap<(String, u16), HostName> = HashMap::new();
+        let mut bmcs: HashMap<String, HostName> = HashMap::new();
         for record in csv.records() {
             let record = record.map_err(|cause| {
                 let line = cause.position().map(|at| line_at(&text, at.byte()));
@@ -174,12 +171,8 @@ impl Inventory {
                 let problem = InventoryProblem::DuplicateHost(host.name, line_at(&text, first));
                 return Err(fail(Some("name"), problem));
             }
-            let Some(endpoint) = endpoint(&host.bmc.address) else {
-                let problem = InventoryProblem::BadBmc(host.bmc.address);
-                return Err(fail(Some("bmc"), problem));
-            };
-            if let Some(other) = bmcs.insert(endpoint, host.name.clone()) {
-                let problem = InventoryProblem::DuplicateBmc(host.bmc.address, other);
+            if let Some(other) = bmcs.insert(host.bmc.address.clone(), host.name.clone()) {
+                let problem = InventoryProblem::DuplicateBmc(row.get("bmc").to_owned(), other);
                 return Err(fail(Some("bmc"), problem));
             }
             for group in groups {
@@ -291,6 +284,9 @@ impl Row<'_> {
             let text = text(column)?;
             if is_word(&text) { Ok(text) } else { Err((column, InventoryProblem::BadWord(text))) }
         };
+        // In its one form, by which two rows that mean the same BMC are found.
+        let bmc: Address =
+            text("bmc")?.parse().map_err(|cause: NotAnAddress| ("bmc", cause.into()))?;
         Ok(Host {
             name: text("name")?.parse().map_err(
                 |cause: metalbot_core::domain::host::NotAHostName| ("name", cause.into()),
@@ -299,7 +295,7 @@ impl Row<'_> {
             datacenter: word("datacenter")?,
             rack: word("rack")?,
             sku: word("sku")?,
-            bmc: BmcEndpoint { address: text("bmc")?, credentials: word("credentials")? },
+            bmc: BmcEndpoint { address: bmc.to_string(), credentials: word("credentials")? },
         })
     }
 
@@ -327,26 +323,6 @@ impl Row<'_> {
 /// Can be written in a node set, in quotes if need be.
 fn is_word(text: &str) -> bool {
     !text.chars().any(|c| c.is_control() || ",!&^@[]=\"'“”\\".contains(c))
-}
-
-/// The one form of a BMC's address, by which two rows that mean the same BMC are found.
-fn endpoint(address: &str) -> Option<(String, u16)> {
-    if let Ok(socket) = address.parse::<SocketAddr>() {
-        return (socket.port() != 0).then(|| (socket.ip().to_string(), socket.port()));
-    }
-    if let Ok(ip) = address.parse::<IpAddr>() {
-        return Some((ip.to_string(), IPMI_PORT));
-    }
-    let (name, port) = match address.split_once(':') {
-        Some((name, port)) => (name, port.parse().ok().filter(|port| *port != 0)?),
-        None => (address, IPMI_PORT),
-    };
-    // Four numbers that are no address are a slip, not a name.
-    if name.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-        return None;
-    }
-    let name: HostName = name.parse().ok()?;
-    Some((name.as_str().to_owned(), port))
 }
 
 #[cfg(test)]
@@ -412,7 +388,7 @@ mod tests {
             (
                 "a,o,d,r,s,10.0.0.256,c,\n",
                 "hosts.csv, line 2, column \"bmc\": \"10.0.0.256\" is not an address; use for \
-                 example 10.0.0.1, 10.0.0.1:623 or a host name",
+                 example 10.0.0.1, 10.0.0.1:623, 2001:db8::1, [2001:db8::1]:623 or a host name",
             ),
             (
                 "a,o!,d,r,s,10.0.0.1,c,\n",
@@ -451,10 +427,17 @@ mod tests {
 
     #[test]
     fn one_bmc_has_one_form() {
-        assert_eq!(endpoint("[::1]:623"), endpoint("0:0:0:0:0:0:0:1"));
-        assert_eq!(endpoint("BMC-1.example."), endpoint("bmc-1.example:623"));
-        for wrong in ["", "1.2.3", "a:b", "a:0", "a:70000", "1.2.3.4:0", "a b", "a:1:2"] {
-            assert_eq!(endpoint(wrong), None, "{wrong:?}");
+        let inventory =
+            read("a,o,d,r,s,[2001:DB8::10]:623,c,\nb,o,d,r,s,BMC-b.example.,c,\n").unwrap();
+        let bmc = |name: &str| inventory.get(&name.parse().unwrap()).unwrap().bmc.address.clone();
+        assert_eq!((bmc("a"), bmc("b")), ("2001:db8::10".into(), "bmc-b.example".into()));
+        for (one, other) in [
+            ("10.0.0.1", "::ffff:10.0.0.1"),
+            ("2001:db8::10", "[2001:db8:0::10]:623"),
+            ("bmc-b", "BMC-B.:623"),
+        ] {
+            let error = read(&format!("a,o,d,r,s,{one},c,\nb,o,d,r,s,{other},c,\n")).unwrap_err();
+            assert!(error.ends_with(&format!("the BMC {other:?} already belongs to a")), "{error}");
         }
     }
 }

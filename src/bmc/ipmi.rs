@@ -4,16 +4,20 @@
 //! Invariant: secrets are looked up by name at each call and go to the BMC only.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use metalbot_core::domain::error_kind::ErrorClass;
 use metalbot_core::domain::host::Host;
 use metalbot_core::domain::workflow::PowerTo;
 use metalbot_ipmi::{ChassisControl, Client, Credentials, Options, Target};
 
 use super::{Bmc, BmcError, BootOverride, DeviceInfo, Permit, Power, Readings, SelEntry};
 use crate::telemetry;
+
+/// Time between two lines in the log about what this process lacks.
+const TELL_SHORTAGE: Duration = Duration::from_secs(10);
 
 /// The BMCs of the whole fleet. It must be used within a tokio runtime.
 #[derive(Debug)]
@@ -40,6 +44,10 @@ impl IpmiBmc {
 
 #[async_trait]
 impl Bmc for IpmiBmc {
+    async fn prepare(&self) -> std::io::Result<()> {
+        self.client.open_sockets().await
+    }
+
     async fn power(&self, host: &Host) -> Result<Power, BmcError> {
         counted("power", self.client.power(self.target(host)?)).await
     }
@@ -114,10 +122,25 @@ async fn counted<T>(
         Ok(_) => "done",
         Err(error) => error.class().as_str(),
     };
+    if let Err(error) = &result
+        && error.class() == ErrorClass::Own
+    {
+        tell_shortage(error);
+    }
     metrics::counter!(telemetry::BMC_REQUESTS, "request" => request, "outcome" => outcome)
         .increment(1);
     metrics::histogram!(telemetry::BMC_SECONDS, "request" => request).record(started.elapsed());
     result
+}
+
+/// Says that work waits for what this process lacks; not for each of its thousand hosts.
+fn tell_shortage(error: &BmcError) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_none_or(|last| last.elapsed() > TELL_SHORTAGE) {
+        *last = Some(Instant::now());
+        tracing::error!(%error, "this process lacks what it needs to reach BMCs; work on their hosts waits");
+    }
 }
 
 #[cfg(test)]

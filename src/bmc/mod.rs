@@ -52,6 +52,8 @@ impl BmcError {
 fn ipmi_kind(error: &IpmiError) -> ErrorKind {
     match error {
         IpmiError::Unreachable { .. } => ErrorKind::BmcUnreachable,
+        IpmiError::UnknownName { .. } => ErrorKind::BmcName,
+        IpmiError::Local { .. } => ErrorKind::OwnShortage,
         IpmiError::Busy { .. } => ErrorKind::BmcBusy,
         IpmiError::Credentials { .. } => ErrorKind::BmcCredentials,
         IpmiError::Privilege { .. } => ErrorKind::BmcPrivilege,
@@ -80,6 +82,9 @@ pub fn boot_selector(device: BootDevice) -> BootSelector {
 /// A way to reach BMCs. One value serves the whole fleet; each call opens and closes what it needs.
 #[async_trait]
 pub trait Bmc: Send + Sync + 'static {
+    /// Opens what all calls share, so that a shortage that comes later cannot keep it from opening.
+    async fn prepare(&self) -> std::io::Result<()>;
+
     /// Reads the chassis power state. Never writes.
     async fn power(&self, host: &Host) -> Result<Power, BmcError>;
 
@@ -133,6 +138,7 @@ mod tests {
         let (address, detail) = (|| "10.0.0.7".to_owned(), String::new);
         for error in [
             IpmiError::Unreachable { address: address() },
+            IpmiError::UnknownName { name: address() },
             IpmiError::Busy { address: address() },
             IpmiError::Credentials { address: address() },
             IpmiError::Privilege { address: address(), detail: detail() },
@@ -150,5 +156,9 @@ mod tests {
             };
             assert_eq!(BmcError::from(error.clone()).class(), class, "{error:?}");
         }
+        // What is missing here is of a class of its own: it may be repeated, and for ever.
+        let local = IpmiError::Local { detail: detail() };
+        assert_eq!(local.retry(), Retry::Safe);
+        assert_eq!(BmcError::from(local).class(), ErrorClass::Own);
     }
 }

@@ -24,7 +24,7 @@ use crate::preflight::check;
 use crate::runtime::task::TaskLease;
 use metalbot_core::domain::approval::{self, ApprovalRule, count_by_owner};
 use metalbot_core::domain::batch::{BatchEvent, BatchState};
-use metalbot_core::domain::error_kind::{ErrorKind, HostError};
+use metalbot_core::domain::error_kind::{ErrorClass, ErrorKind, HostError};
 use metalbot_core::domain::event::EventBody;
 use metalbot_core::domain::host::{HostName, Hosts};
 use metalbot_core::domain::ids::BatchId;
@@ -63,6 +63,8 @@ enum Left {
     Nothing,
     /// Hosts that this process does not reach.
     Elsewhere,
+    /// Everything, since this process could not ask.
+    All,
 }
 
 impl Checker {
@@ -107,6 +109,7 @@ impl Checker {
                 let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
                 elsewhere.insert(id, Instant::now());
             }
+            Ok(Left::All) => tokio::time::sleep(AGAIN).await,
             Err(error) => {
                 tracing::error!(batch = %id, %error, "the hosts of a batch cannot be checked");
                 tokio::time::sleep(AGAIN).await;
@@ -133,6 +136,10 @@ impl Checker {
             match found {
                 Ok(Some(PowerIs::On)) => on.push(host),
                 Ok(Some(PowerIs::Off) | None) => {}
+                Err(error) if error.kind.class() == ErrorClass::Own => {
+                    tracing::error!(batch = %id, %host, %error, "the hosts of a batch cannot be checked");
+                    return Ok(Left::All);
+                }
                 Err(error) => unfit.push((host, error)),
             }
         }

@@ -137,7 +137,9 @@ impl Run {
                 kind = Some(error.kind);
                 let outcome = match error.class {
                     ErrorClass::Unknown => Outcome::Unknown,
-                    ErrorClass::Transient | ErrorClass::Rejected => Outcome::Failed,
+                    ErrorClass::Transient | ErrorClass::Rejected | ErrorClass::Own => {
+                        Outcome::Failed
+                    }
                 };
                 let sent = self.open.is_some() && error.kind != ErrorKind::NoPermit;
                 self.attempt_end(outcome, sent, Some(error))

@@ -35,6 +35,8 @@ const PARK_FROM: Duration = Duration::from_secs(1);
 /// again.
 const REPORTS_ANSWER: Duration = Duration::from_secs(5);
 const REPORTS_LATER: Duration = Duration::from_secs(1);
+/// Wait for what this process lacks.
+const OWN_SHORTAGE: Duration = Duration::from_secs(10);
 /// Longest time that a job is parked. What it waits for wakes it; this is for a stop in the very moment
 /// in which its job was leased, parked and committed, which two snapshots of the database can miss.
 const LONGEST_PARK: Duration = Duration::from_secs(300);
@@ -222,6 +224,18 @@ impl Run {
                     }
                     Happened::Turned
                 }
+                Then::Later => {
+                    if self.open.is_some() {
+                        self.end_attempt(AttemptOutcome::Failed).await?;
+                    }
+                    // Nothing was asked of the host, so that there is nothing to tell of it.
+                    (self.began, self.error) = (None, None);
+                    self.tries = self.tries.saturating_sub(1);
+                    if let Some(end) = self.wait(OWN_SHORTAGE).await {
+                        return Ok(end);
+                    }
+                    Happened::Turned
+                }
                 Then::Fail => return Ok(End::Failed(self.failure(happened))),
                 Then::Quarantine => return Ok(End::Quarantined(self.failure(happened))),
                 Then::Back => return Ok(End::Back),
@@ -341,6 +355,7 @@ impl Run {
             Ok(StepState::Wait { look_in }) => (self.look_in, self.looks) = (look_in, 0),
             Ok(StepState::GivenUp(error)) => self.error = Some(error.into()),
             Ok(_) => {}
+            Err(error) if error.class == ErrorClass::Own => self.look_in = OWN_SHORTAGE,
             Err(error) => self.looked = Some(error),
         }
         happened

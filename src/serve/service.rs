@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
@@ -93,6 +94,7 @@ impl Service {
             service.start_task(task, config.database.patience());
         }
         if roles.has(Role::Worker) {
+            site.bmc.prepare().await.context("cannot open the sockets to speak with BMCs")?;
             let executor = workers::executor(&site, &service.owner);
             let (notifier, stop) = (Arc::clone(&service.notifier), service.stop.clone());
             service.parts.spawn(worker::run_worker(executor, notifier, stop));

@@ -12,7 +12,7 @@ use sqlx::PgPool;
 
 use super::poll::{by_batch, closed_key};
 use crate::runtime::task::TaskLease;
-use metalbot_core::domain::error_kind::HostError;
+use metalbot_core::domain::error_kind::{ErrorClass, HostError};
 use metalbot_core::domain::event::EventBody;
 use metalbot_core::domain::host::HostName;
 use metalbot_core::domain::placement::ReachableDatacenters;
@@ -68,6 +68,10 @@ impl HostVerifier {
             hosts.iter().map(|host| host.failure.datacenter.clone()).collect();
         let by_batch = by_batch(hosts);
         let (on, problems) = self.check_all(by_batch.values().flatten()).await;
+        if let Some(error) = problems.values().find(|error| error.kind.class() == ErrorClass::Own) {
+            tracing::error!(ticket = one.key, %error, "the hosts of a ticket cannot be verified");
+            return Ok(());
+        }
         let mut tx = self.pool.begin().await?;
         if !ticket_poll::verified(&mut tx, one, part).await? {
             return Ok(());

@@ -1,9 +1,11 @@
 //! Hosts are looked at before anybody is asked to approve.
 
+use std::time::Duration;
+
 use metalbot_sim::rack::BmcFault;
 use tempfile::TempDir;
 
-use crate::harness::{Builder, Count, World, told};
+use crate::harness::{Builder, Count, World, told, until};
 
 /// A site whose reboots are checked first.
 fn careful() -> (TempDir, Builder) {
@@ -126,5 +128,39 @@ async fn hosts_that_did_not_pass_count_against_the_budget() {
     t.ended(1).await;
     assert_eq!(t.acts("web08"), ["power 0", "power 1"]);
     t.tickets(1).await;
+    t.finish().await;
+}
+
+#[tokio::test]
+async fn what_metalbot_itself_lacks_is_no_verdict_on_a_host() {
+    let (_folder, builder) = careful();
+    let t = builder.start().await;
+    // The system lets nothing be sent there.
+    t.change_hosts(|hosts| {
+        let line = hosts.lines().find(|line| line.starts_with("web08,")).unwrap();
+        let bmc = line.split(',').find(|word| word.starts_with("127.")).unwrap();
+        let more = ["90", "91"].map(|number| {
+            line.replace("web08", &format!("web{number}"))
+                .replace(bmc, &format!("255.255.255.255:{number}"))
+        });
+        format!("{}\n{}\n", hosts.trim_end(), more.join("\n"))
+    });
+    let known = async || t.says(&t.carol, "/metal status host web91").await.contains("fra1");
+    until("the hosts are known", known).await;
+    // One is looked at before anybody is asked, the other one when its turn has come.
+    t.says(&t.alice, "/metal reboot web[06,90]").await;
+    t.says(&t.carol, "/metal identify web91").await;
+    let waits = async || t.db.job_states(2).await == ["waiting"];
+    until("a job that waits", waits).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(t.db.batch_state(1).await, "checking");
+    assert_eq!(t.db.job_states(2).await, ["waiting"], "and it costs no try");
+    assert_eq!(t.db.attempts("web91").await, Vec::<String>::new(), "nothing is to be told of it");
+    assert_eq!(t.db.ticket_keys().await, Vec::<String>::new());
+    for batch in [1, 2] {
+        t.presses(&t.alice, batch, "Cancel").await;
+    }
+    t.ended(2).await;
+    assert!(t.acts("web06").is_empty());
     t.finish().await;
 }

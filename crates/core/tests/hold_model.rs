@@ -330,7 +330,7 @@ impl Protocol {
                     };
                 }
             }
-            Then::Again | Then::Anew => {
+            Then::Again | Then::Anew | Then::Later => {
                 // Of an act that was refused, nothing was sent.
                 let acted = worker.open && !matches!(happened, Happened::Refused(_));
                 if world.write(at, acted, None) {

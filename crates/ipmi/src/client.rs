@@ -1,13 +1,17 @@
 //! The client: requests to BMCs, each in a session of its own.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use ipmi_rs_core::app::GetDeviceId;
 use secrecy::ExposeSecret;
-use tokio::time::sleep_until;
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::{sleep, sleep_until};
 
 use crate::bmc_cache::{BmcCache, BmcRecord};
 use crate::chassis::{BootOverride, ChassisControl, Power};
@@ -28,6 +32,10 @@ use crate::{Error, Options, Permit, Target, address};
 /// Longest user name and password, IPMI 2.0 sections 13.20 and 22.30.
 const USER_MAX: usize = 16;
 const PASSWORD_MAX: usize = 20;
+/// Head start of each address of a name before the next is tried beside it, RFC 8305 section 5.
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+/// Most names whose answering address is remembered.
+const MOST_NAMES: usize = 65_536;
 
 /// Client for any number of BMCs: one value serves a whole fleet, behind a reference or an [`Arc`].
 /// Use it within a tokio runtime; it opens its sockets when they are first needed.
@@ -38,20 +46,29 @@ const PASSWORD_MAX: usize = 20;
 #[derive(Debug)]
 pub struct Client {
     options: Options,
-    transport: Arc<Transport>,
     limiter: SessionLimiter,
+    network: Arc<Network>,
+}
+
+/// What dialogues share.
+#[derive(Debug, Default)]
+struct Network {
+    transport: Transport,
     cache: BmcCache,
+    /// Of BMCs with several addresses the one that answered last, by their address as it was written.
+    answering: Mutex<HashMap<String, SocketAddr>>,
 }
 
 impl Client {
     pub fn new(options: Options) -> Client {
         let (all, per_group) = (options.max_in_flight, options.max_in_flight_per_datacenter);
-        Client {
-            options,
-            transport: Arc::default(),
-            limiter: SessionLimiter::new(all, per_group),
-            cache: BmcCache::default(),
-        }
+        Client { options, limiter: SessionLimiter::new(all, per_group), network: Arc::default() }
+    }
+
+    /// Opens the sockets that all dialogues share, as far as the system has the protocol, so that a
+    /// shortage that comes later does not keep them from opening.
+    pub async fn open_sockets(&self) -> std::io::Result<()> {
+        self.network.transport.open_all().await
     }
 
     /// Reads the chassis power state. After a power command it may show the old state for some
@@ -161,19 +178,44 @@ impl Client {
         + Send
         + 'static,
     ) -> Result<T, Error> {
-        let mut login = self.login(target)?;
-        let peer = address::resolve(&login.address, login.timeout).await?;
-        let mut record = self.cache.lock(peer).await;
-        login.timeout = record.timeout(login.timeout);
-        login.min_interval = record.interval(login.min_interval);
-        if let Some(ended) = record.ended {
-            sleep_until(ended + login.min_interval).await;
-        }
+        let login = self.login(target)?;
+        let peers = address::resolve(&login.address, login.timeout).await?;
+        self.within_session_at(peers, login, target, permit, work).await
+    }
+
+    /// The same as [`Client::power`] of a name that has these addresses.
+    #[cfg(test)]
+    pub(crate) async fn power_at(
+        &self,
+        peers: Vec<SocketAddr>,
+        target: Target<'_>,
+    ) -> Result<Power, Error> {
+        let login = self.login(target)?;
+        self.within_session_at(peers, login, target, None, |session| {
+            Box::pin(session.run(ChassisStatus))
+        })
+        .await
+    }
+
+    async fn within_session_at<T: Send + 'static>(
+        &self,
+        peers: Vec<SocketAddr>,
+        login: Login,
+        target: Target<'_>,
+        permit: Option<&Arc<dyn Permit>>,
+        work: impl for<'a> FnOnce(&'a mut IpmiSession) -> BoxFuture<'a, Result<T, Error>>
+        + Send
+        + 'static,
+    ) -> Result<T, Error> {
+        let peers = self.network.in_order(peers, &login);
+        // Waits for its turn before it takes a place among the sessions.
+        let turn = self.network.lock(peers[0], &login).await;
         let session_permit = self.limiter.acquire(target.group).await;
-        let (transport, permit) = (Arc::clone(&self.transport), permit.cloned());
+        let (network, permit) = (Arc::clone(&self.network), permit.cloned());
         let acts = permit.is_some();
         let dialogue = tokio::spawn(async move {
-            let (result, slow) = match open(&transport, peer, login, &mut record).await {
+            let (mut record, opened) = network.open_at_some(peers, turn, &login).await;
+            let (result, slow) = match opened {
                 Ok(mut session) => {
                     session.permit = permit;
                     let result = work(&mut session).await;
@@ -227,14 +269,89 @@ fn interrupted(target: Target<'_>, acts: bool) -> Error {
     if acts { Error::OutcomeUnknown { address } } else { Error::Unreachable { address } }
 }
 
+/// The right to talk to a BMC at one of its addresses.
+type Turn = OwnedMutexGuard<BmcRecord>;
+
+impl Network {
+    /// Waits until nobody else talks to this address, and as long as the BMC wants to rest.
+    async fn lock(&self, peer: SocketAddr, login: &Login) -> Turn {
+        let record = self.cache.lock(peer).await;
+        if let Some(ended) = record.ended {
+            sleep_until(ended + record.interval(login.min_interval)).await;
+        }
+        record
+    }
+
+    /// The addresses of a BMC with the one first that answered last.
+    fn in_order(&self, mut peers: Vec<SocketAddr>, login: &Login) -> Vec<SocketAddr> {
+        let known = locked(&self.answering).get(&login.address).copied();
+        if let Some(at) = peers.iter().position(|peer| Some(*peer) == known) {
+            peers[..=at].rotate_right(1);
+        }
+        peers
+    }
+
+    /// Opens a session at the address that answers first. Each is tried a moment after the one before,
+    /// or at once when that is out of the question (RFC 8305). `turn` is the turn at the first; returned
+    /// is that of the one that answered, or, where none did, of one that failed.
+    async fn open_at_some(
+        &self,
+        peers: Vec<SocketAddr>,
+        turn: Turn,
+        login: &Login,
+    ) -> (Turn, Result<IpmiSession, Error>) {
+        let several = peers.len() > 1;
+        let mut trying = FuturesUnordered::new();
+        let (mut turn, mut failed) = (Some(turn), None);
+        let mut peers = peers.into_iter();
+        loop {
+            if let Some(peer) = peers.next() {
+                let turn = turn.take();
+                trying.push(async move {
+                    let mut turn = match turn {
+                        Some(turn) => turn,
+                        None => self.lock(peer, login).await,
+                    };
+                    let opened = open(&self.transport, peer, login, &mut turn).await;
+                    (peer, turn, opened)
+                });
+            }
+            let (peer, turn, opened) = tokio::select! {
+                Some(tried) = trying.next() => tried,
+                () = sleep(NEXT_ADDRESS), if peers.len() > 0 => continue,
+                else => break,
+            };
+            let asked = !matches!(opened, Err(Error::Local { .. }));
+            if asked && !matches!(opened, Err(Error::Unreachable { .. })) {
+                if several {
+                    let mut answering = locked(&self.answering);
+                    if answering.len() >= MOST_NAMES {
+                        answering.clear();
+                    }
+                    answering.insert(login.address.clone(), peer);
+                }
+                return (turn, opened);
+            }
+            // An address that was asked says more than one that could not be.
+            if failed.is_none() || asked {
+                failed = Some((turn, opened));
+            }
+        }
+        failed.expect("every address was tried, and there is at least one")
+    }
+}
+
 /// Opens a session with the cipher suite that worked last, else 17, else 3. Tries once more when
 /// the exchange was lost or disturbed.
 async fn open(
     transport: &Transport,
     peer: SocketAddr,
-    login: Login,
+    login: &Login,
     record: &mut BmcRecord,
 ) -> Result<IpmiSession, Error> {
+    let mut login = login.clone();
+    login.timeout = record.timeout(login.timeout);
+    login.min_interval = record.interval(login.min_interval);
     let mut suites = vec![CipherSuite::Seventeen, CipherSuite::Three];
     if record.suite == Some(CipherSuite::Three) {
         suites.reverse();
@@ -245,8 +362,8 @@ async fn open(
     let mut policy = RetransmitPolicy::Backoff;
     loop {
         let link = transport.link(peer).await.map_err(|error| {
-            tracing::warn!(%error, "cannot open a socket to speak with BMCs");
-            Error::Unreachable { address: login.address.clone() }
+            let detail = format!("no socket can be opened to speak with BMCs: {error}");
+            Error::Local { detail }
         })?;
         match handshake::open(link, login.clone(), suite, policy, record.next_tag()).await {
             Ok(session) => {
@@ -266,4 +383,8 @@ async fn open(
             ) => return Err(error),
         }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -728,5 +728,35 @@ async fn host_names_are_resolved() {
     let port = bmc.address().parse::<SocketAddr>().unwrap().port();
     assert_eq!(client().power(target(&format!("localhost:{port}"))).await, Ok(Power::On));
     let nowhere = client().power(target("bmc.invalid")).await;
-    assert_eq!(variant(&nowhere.unwrap_err()), "Unreachable");
+    // A machine without a resolver cannot say it.
+    let said = variant(&nowhere.unwrap_err());
+    assert!(["UnknownName", "Local"].contains(&said.as_str()), "{said}");
+}
+
+#[tokio::test]
+async fn all_addresses_of_a_name_are_tried() {
+    let (bmc, deaf) =
+        (FakeBmc::default().start().await, UdpSocket::bind("127.0.0.2:0").await.unwrap());
+    let there: SocketAddr = bmc.address().parse().unwrap();
+    // The system sends nothing to everybody unless it is told to.
+    let (silent, nowhere) = (deaf.local_addr().unwrap(), "255.255.255.255:9".parse().unwrap());
+    let client = client();
+    let ask = async |peers: &[SocketAddr]| {
+        let started = Instant::now();
+        (client.power_at(peers.to_vec(), target("bmc-1.example")).await, started.elapsed())
+    };
+    let unreachable = Err(Error::Unreachable { address: "bmc-1.example".into() });
+    assert_eq!(ask(&[silent, nowhere]).await.0, unreachable);
+    assert_eq!(ask(&[nowhere, silent]).await.0, unreachable);
+    let (said, took) = ask(&[silent, there]).await;
+    assert_eq!(said, Ok(Power::On));
+    assert!(took >= Duration::from_millis(250), "the first one got its head start: {took:?}");
+    // It is known from then on, and the other one is not asked.
+    while deaf.try_recv(&mut [0; 1024]).is_ok() {}
+    assert_eq!(ask(&[silent, there]).await.0, Ok(Power::On));
+    assert!(deaf.try_recv(&mut [0; 1024]).is_err());
+    // What cannot even be sent is no head start.
+    assert_eq!(ask(&[nowhere, there]).await.0, Ok(Power::On));
+    let (said, _) = ask(&[nowhere]).await;
+    assert_eq!(variant(&said.unwrap_err()), "Local");
 }

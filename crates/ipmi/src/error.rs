@@ -8,6 +8,13 @@
 pub enum Error {
     #[error("the BMC at {address} does not answer")]
     Unreachable { address: String },
+    /// The system's resolver says that there is no such name, or none with an address.
+    #[error("the name {name} cannot be resolved: there is no such name, or it has no address")]
+    UnknownName { name: String },
+    /// What is missing is on this side: sockets, memory, a route, a resolver. It says nothing about the
+    /// BMC, and nothing was sent to it.
+    #[error("{detail}")]
+    Local { detail: String },
     /// The BMC stayed busy for three tries, or has no free session slot.
     #[error("the BMC at {address} is busy or has no free session slot")]
     Busy { address: String },
@@ -52,6 +59,7 @@ impl Error {
     pub fn retry(&self) -> Retry {
         match self {
             Error::Unreachable { .. }
+            | Error::Local { .. }
             | Error::Busy { .. }
             | Error::Protocol { .. }
             | Error::NoPermit { .. } => Retry::Safe,
@@ -59,6 +67,7 @@ impl Error {
             | Error::Privilege { .. }
             | Error::NoCommonCipher { .. }
             | Error::Refused { .. }
+            | Error::UnknownName { .. }
             | Error::Misconfigured { .. } => Retry::Useless,
             Error::OutcomeUnknown { .. } => Retry::LookFirst,
         }

@@ -99,9 +99,11 @@ struct HandshakeMessage {
 }
 
 /// Reason why a message has no valid reply.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 enum HandshakeError {
     Silent,
+    /// The system sent nothing, for this reason.
+    Unsent(String),
     Rakp(RakpError),
 }
 
@@ -177,10 +179,12 @@ impl Handshake {
     ) -> Result<T, HandshakeError> {
         let packet = wire::plain(message.payload_type, &message.payload);
         let started = Instant::now();
+        let (mut sent, mut unsent) = (false, None);
         for (turn, wait) in self.policy.waits(message.timeout).enumerate() {
             self.stats.repeated |= turn > 0;
-            if let Err(error) = self.link.send(&packet).await {
-                tracing::debug!(%error, address = self.login.address, "cannot send to a BMC");
+            match self.link.send(&packet).await {
+                Ok(()) => sent = true,
+                Err(error) => unsent = Some(error.to_string()),
             }
             let until = Instant::now() + wait;
             while let Ok(datagram) = timeout_at(until, self.link.receive()).await {
@@ -198,7 +202,10 @@ impl Handshake {
                 }
             }
         }
-        Err(HandshakeError::Silent)
+        Err(match unsent {
+            Some(why) if !sent => HandshakeError::Unsent(why),
+            _ => HandshakeError::Silent,
+        })
     }
 }
 
@@ -207,6 +214,7 @@ impl Login {
     fn opening_failed(&self, error: HandshakeError) -> OpenError {
         match error {
             HandshakeError::Silent => OpenError::Final(self.unreachable()),
+            HandshakeError::Unsent(why) => OpenError::Final(self.unsent(&why)),
             HandshakeError::Rakp(RakpError::Status(
                 code @ (status::NO_RESOURCES | status::NO_RESOURCES_FOR_USER),
             )) => OpenError::Final(self.refused_by(code)),
@@ -221,6 +229,7 @@ impl Login {
     fn exchange_failed(&self, error: HandshakeError, repeated: bool) -> OpenError {
         let rakp = match error {
             HandshakeError::Silent => return OpenError::Again(self.unreachable()),
+            HandshakeError::Unsent(why) => return OpenError::Final(self.unsent(&why)),
             HandshakeError::Rakp(rakp) => rakp,
         };
         let error = match rakp {
@@ -243,6 +252,13 @@ impl Login {
 
     fn unreachable(&self) -> Error {
         Error::Unreachable { address: self.address.clone() }
+    }
+
+    /// Error of a packet that did not leave this machine.
+    pub fn unsent(&self, why: &str) -> Error {
+        Error::Local {
+            detail: format!("nothing can be sent to the BMC at {}: {why}", self.address),
+        }
     }
 
     fn no_common_cipher(&self) -> Error {

@@ -119,6 +119,7 @@ mod dialogue_tests;
 
 use std::time::Duration;
 
+pub use address::{Address, NotAnAddress};
 pub use chassis::{BootOverride, BootSelector, ChassisControl, Power};
 pub use client::Client;
 pub use command::DeviceInfo;

@@ -90,7 +90,8 @@ impl IpmiSession {
     /// Runs one command, raising the session's privilege first where the command needs it.
     ///
     /// A command that must not act twice ends in [`Error::OutcomeUnknown`] when it was sent and
-    /// nothing came back; any other in [`Error::Unreachable`].
+    /// nothing came back; any other in [`Error::Unreachable`]; one that could not be sent
+    /// in [`Error::Local`].
     pub async fn run<R: IpmiRequest>(&mut self, request: R) -> Result<R::Output, Error> {
         if R::RAISED && !self.raised {
             self.raise().await?;
@@ -200,7 +201,7 @@ impl IpmiSession {
             false => Some(Act::ALWAYS),
         };
         let started = Instant::now();
-        let (mut sent, mut denied) = (false, false);
+        let (mut sent, mut unsent, mut denied) = (false, None, false);
         for wait in policy.waits(timeout) {
             let packet = self.seal(&request);
             denied = act.is_none_or(|act| !act.is_valid());
@@ -209,9 +210,7 @@ impl IpmiSession {
             }
             match self.link.send(&packet).await {
                 Ok(()) => sent = true,
-                Err(error) => {
-                    tracing::debug!(%error, address = self.login.address, "cannot send to a BMC");
-                }
+                Err(error) => unsent = Some(error.to_string()),
             }
             let until = Instant::now() + wait;
             while let Ok(datagram) = timeout_at(until, self.link.receive()).await {
@@ -225,7 +224,10 @@ impl IpmiSession {
         Err(match repeat {
             _ if denied && !sent => Error::NoPermit { address },
             Repeat::Never if sent => Error::OutcomeUnknown { address },
-            _ => Error::Unreachable { address },
+            _ => match unsent {
+                Some(why) if !sent => self.login.unsent(&why),
+                _ => Error::Unreachable { address },
+            },
         })
     }
 

@@ -51,16 +51,33 @@ impl Drop for Port {
 }
 
 impl Transport {
+    /// Opens all sockets of the families that the system has.
+    pub async fn open_all(&self) -> io::Result<()> {
+        for (family, any) in self.families() {
+            for port in family {
+                let opened = port.get_or_try_init(|| open(any, self.peers.clone())).await;
+                match opened {
+                    Ok(_) => {}
+                    // A machine may be without IPv6.
+                    Err(_) if any.is_ipv6() => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn families(&self) -> [(&[OnceCell<Port>; SOCKETS], IpAddr); 2] {
+        [(&self.v4, Ipv4Addr::UNSPECIFIED.into()), (&self.v6, Ipv6Addr::UNSPECIFIED.into())]
+    }
+
     /// Starts to listen for `peer`. The caller makes sure that nobody else does.
     pub async fn link(&self, peer: SocketAddr) -> io::Result<PeerLink> {
         let key = (peer.ip(), peer.port());
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let index = hasher.finish() as usize % SOCKETS;
-        let (family, any): (_, IpAddr) = match peer {
-            SocketAddr::V4(_) => (&self.v4, Ipv4Addr::UNSPECIFIED.into()),
-            SocketAddr::V6(_) => (&self.v6, Ipv6Addr::UNSPECIFIED.into()),
-        };
+        let (family, any) = self.families()[usize::from(peer.is_ipv6())];
         let port = family[index].get_or_try_init(|| open(any, self.peers.clone())).await?;
         let (sender, received) = mpsc::channel(WAITING);
         locked(&self.peers).insert(key, sender);

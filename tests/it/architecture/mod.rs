@@ -19,7 +19,7 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("config", &["@core", "outgoing"]),
     ("runtime", &["@core", "@store"]),
     ("identity", &["@core", "@store"]),
-    ("inventory", &["@core", "@store"]),
+    ("inventory", &["@core", "@store", "@ipmi"]),
     ("bmc", &["@core", "@store", "@ipmi"]),
     ("preflight", &["@core", "bmc", "inventory"]),
     ("step", &["@core", "bmc", "inventory"]),

@@ -139,6 +139,8 @@ pub enum Then {
     Again,
     /// End the attempt, which cost nothing, and try again.
     Anew,
+    /// The same after a while, however often: what is missing is ours.
+    Later,
     /// Wait until the step should be looked at.
     Wait,
     /// Ask the host what became of the act.
@@ -184,6 +186,8 @@ pub fn next(facts: JobFacts, happened: Happened) -> Then {
         Happened::Looked(Sight::NotDone | Sight::Undecidable)
         | Happened::Begun(Sight::Undecidable) => again(facts),
         Happened::Begun(Sight::Failed(ErrorClass::Unknown)) if acts => T::Look,
+        Happened::Begun(Sight::Failed(ErrorClass::Own)) => T::Later,
+        Happened::Looked(Sight::Failed(ErrorClass::Own)) => T::Wait,
         Happened::Begun(Sight::Failed(ErrorClass::Rejected)) => failed(facts),
         Happened::Begun(Sight::Failed(_)) => again(facts),
         Happened::Looked(Sight::Failed(ErrorClass::Transient | ErrorClass::Unknown))
@@ -264,7 +268,7 @@ mod tests {
         })
     }
 
-    const SIGHTS: [Sight; 8] = [
+    const SIGHTS: [Sight; 9] = [
         Sight::Done,
         Sight::NotDone,
         Sight::Waits,
@@ -273,6 +277,7 @@ mod tests {
         Sight::Failed(ErrorClass::Transient),
         Sight::Failed(ErrorClass::Rejected),
         Sight::Failed(ErrorClass::Unknown),
+        Sight::Failed(ErrorClass::Own),
     ];
 
     #[test]
@@ -296,6 +301,7 @@ mod tests {
         Reads Failed(Transient) -> Fail
         Reads Failed(Rejected) -> Fail
         Reads Failed(Unknown) -> Fail
+        Reads Failed(Own) -> Wait
         Repeatable Done -> Advance
         Repeatable NotDone -> Anew
         Repeatable Waits -> Wait
@@ -304,6 +310,7 @@ mod tests {
         Repeatable Failed(Transient) -> Quarantine
         Repeatable Failed(Rejected) -> Quarantine
         Repeatable Failed(Unknown) -> Quarantine
+        Repeatable Failed(Own) -> Wait
         Once Done -> Advance
         Once NotDone -> Anew
         Once Waits -> Wait
@@ -312,6 +319,7 @@ mod tests {
         Once Failed(Transient) -> Quarantine
         Once Failed(Rejected) -> Quarantine
         Once Failed(Unknown) -> Quarantine
+        Once Failed(Own) -> Wait
         ");
     }
 

@@ -19,12 +19,15 @@ pub enum ErrorClass {
     Rejected,
     /// The request may or may not have taken effect: probe the host's state first.
     Unknown,
+    /// Nothing happened, since this side lacked what it needs to ask. It says nothing about the host:
+    /// the request waits, and is never given up for it.
+    Own,
 }
 
 impl ErrorClass {
     /// All classes, each once.
     pub const ALL: &[ErrorClass] =
-        &[ErrorClass::Transient, ErrorClass::Rejected, ErrorClass::Unknown];
+        &[ErrorClass::Transient, ErrorClass::Rejected, ErrorClass::Unknown, ErrorClass::Own];
 
     /// Name, as the configuration's routes and the metrics' label `outcome` write it.
     pub fn as_str(self) -> &'static str {
@@ -32,6 +35,7 @@ impl ErrorClass {
             ErrorClass::Transient => "transient",
             ErrorClass::Rejected => "rejected",
             ErrorClass::Unknown => "unknown",
+            ErrorClass::Own => "own",
         }
     }
 }
@@ -52,6 +56,8 @@ pub enum ErrorKind {
     BmcCipher,
     /// The BMC refused the user name or password.
     BmcCredentials,
+    /// The name of the BMC cannot be resolved: there is none, or it has no address.
+    BmcName,
     /// The account may not do what was asked.
     BmcPrivilege,
     /// The BMC answered against the protocol.
@@ -72,6 +78,8 @@ pub enum ErrorKind {
     NoPermit,
     /// A command was sent and its effect is not known.
     OutcomeUnknown,
+    /// This side lacked descriptors, memory, a route or a resolver, so that the host was not asked.
+    OwnShortage,
     /// The host's power is not in the state that the step needs or waited for.
     PowerState,
     /// The machine did not report in time.
@@ -114,6 +122,7 @@ impl ErrorKind {
         ErrorKind::BmcBusy,
         ErrorKind::BmcCipher,
         ErrorKind::BmcCredentials,
+        ErrorKind::BmcName,
         ErrorKind::BmcPrivilege,
         ErrorKind::BmcProtocol,
         ErrorKind::BmcRefused,
@@ -124,6 +133,7 @@ impl ErrorKind {
         ErrorKind::Misconfigured,
         ErrorKind::NoPermit,
         ErrorKind::OutcomeUnknown,
+        ErrorKind::OwnShortage,
         ErrorKind::PowerState,
         ErrorKind::ReportMissing,
         ErrorKind::ReportedFailure,
@@ -137,6 +147,7 @@ impl ErrorKind {
             ErrorKind::BmcBusy => "bmc_busy",
             ErrorKind::BmcCipher => "bmc_cipher",
             ErrorKind::BmcCredentials => "bmc_credentials",
+            ErrorKind::BmcName => "bmc_name",
             ErrorKind::BmcPrivilege => "bmc_privilege",
             ErrorKind::BmcProtocol => "bmc_protocol",
             ErrorKind::BmcRefused => "bmc_refused",
@@ -147,6 +158,7 @@ impl ErrorKind {
             ErrorKind::Misconfigured => "misconfigured",
             ErrorKind::NoPermit => "no_permit",
             ErrorKind::OutcomeUnknown => "outcome_unknown",
+            ErrorKind::OwnShortage => "own_shortage",
             ErrorKind::PowerState => "power_state",
             ErrorKind::ReportMissing => "report_missing",
             ErrorKind::ReportedFailure => "reported_failure",
@@ -163,8 +175,10 @@ impl ErrorKind {
             | ErrorKind::BmcProtocol
             | ErrorKind::BmcUnreachable
             | ErrorKind::NoPermit => ErrorClass::Transient,
+            ErrorKind::OwnShortage => ErrorClass::Own,
             ErrorKind::BmcCipher
             | ErrorKind::BmcCredentials
+            | ErrorKind::BmcName
             | ErrorKind::BmcPrivilege
             | ErrorKind::BmcRefused
             | ErrorKind::BootDevice
@@ -187,10 +201,12 @@ impl ErrorKind {
             ErrorKind::BmcBusy
             | ErrorKind::BmcCipher
             | ErrorKind::BmcCredentials
+            | ErrorKind::BmcName
             | ErrorKind::BmcPrivilege
             | ErrorKind::BmcUnreachable
             | ErrorKind::InventoryChanged
             | ErrorKind::Misconfigured
+            | ErrorKind::OwnShortage
             | ErrorKind::UnknownHost => false,
             ErrorKind::BmcProtocol
             | ErrorKind::BmcRefused
@@ -303,6 +319,6 @@ mod tests {
         );
         assert_eq!(of_class(ErrorClass::Unknown), "journal_refused outcome_unknown unknown");
         let classes: Vec<&str> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
-        assert_eq!(classes, ["transient", "rejected", "unknown"]);
+        assert_eq!(classes, ["transient", "rejected", "unknown", "own"]);
     }
 }
