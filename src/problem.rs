@@ -28,11 +28,14 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let title = self.status.canonical_reason().unwrap_or("Problem");
-        let body = json!({ "title": title, "status": self.status.as_u16(), "detail": self.detail });
+        let body =
+            json!({ "title": title, "status": self.status.as_u16(), "detail": &self.detail });
         let mut response = (self.status, axum::Json(body)).into_response();
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        // For whoever shows it in another form.
+        response.extensions_mut().insert(self);
         response
     }
 }

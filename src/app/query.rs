@@ -23,15 +23,18 @@ pub struct CardAddress {
     pub location: ChatLocation,
     /// The platform's own id of the message.
     pub message: String,
+    /// Address that shows it, where the platform has such addresses.
+    pub permalink: Option<String>,
 }
 
 /// The card of a batch; `None` when none was posted.
 pub async fn card(pool: &PgPool, batch: BatchId) -> sqlx::Result<Option<CardAddress>> {
-    let found = card::message_of(pool, batch).await?;
-    Ok(found.map(|(platform, channel, message)| CardAddress {
-        location: ChatLocation::channel(platform, channel),
-        message,
-    }))
+    let Some((platform, channel, message)) = card::message_of(pool, batch).await? else {
+        return Ok(None);
+    };
+    let permalink = card::permalinks(&mut *pool.acquire().await?, &[batch]).await?.remove(&batch);
+    let location = ChatLocation::channel(platform, channel);
+    Ok(Some(CardAddress { location, message, permalink }))
 }
 
 /// A batch as it stands now.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::http::public_url_problem;
 use super::{Config, ConfigError, CredentialConfig};
 use crate::identity::authz::Policy;
 use crate::identity::directory::Directory;
@@ -128,6 +129,8 @@ impl Config {
             ("ipmi.max_in_flight", self.ipmi.max_in_flight as u64),
             ("ipmi.max_in_flight_per_datacenter", self.ipmi.max_in_flight_per_datacenter as u64),
             ("executor.max_in_flight", u64::from(self.executor.max_in_flight)),
+            ("http.max_connections", u64::from(self.http.max_connections)),
+            ("http.max_connections_per_address", u64::from(self.http.max_connections_per_address)),
             ("limits.max_hosts", u64::from(self.limits.max_hosts)),
             ("limits.max_text", self.limits.max_text as u64),
         ];
@@ -151,14 +154,12 @@ impl Config {
         for (key, _, least) in durations.into_iter().filter(|(_, value, least)| value < least) {
             problems.push(format!("{key}: must be at least {}", humantime::format_duration(least)));
         }
-        let urls = [
-            ("http.public_url", self.http.public_url.as_ref()),
-            ("slack.api_url", self.slack.as_ref().map(|slack| &slack.api_url)),
-        ];
-        for (key, url) in urls {
-            if url.is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
-                problems.push(format!("{key}: must begin with http:// or https://"));
-            }
+        if let Some(why) = self.http.public_url.as_deref().and_then(public_url_problem) {
+            problems.push(format!("http.public_url: {why}"));
+        }
+        let api_url = self.slack.as_ref().map(|slack| &slack.api_url);
+        if api_url.is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+            problems.push("slack.api_url: must begin with http:// or https://".into());
         }
         if self.executor.datacenters.as_ref().is_some_and(Vec::is_empty) {
             problems.push(

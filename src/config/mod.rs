@@ -9,6 +9,7 @@
 //! over `[database]`.
 
 mod check;
+mod http;
 mod jira;
 mod outgoing;
 mod read;
@@ -17,7 +18,6 @@ mod tickets;
 mod time_zone;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ use metalbot_core::domain::time_zone::Zone;
 use metalbot_core::domain::triage::TicketPolicy;
 use secrecy::SecretString;
 
+pub use http::HttpConfig;
 pub use jira::{JiraConfig, JiraSite};
 pub use outgoing::OutgoingConfig;
 pub use slack::{SlackConfig, SlackMode};
@@ -153,22 +154,6 @@ impl DatabaseConfig {
     /// statement up long before.
     pub fn patience(&self) -> Duration {
         2 * self.statement_timeout
-    }
-}
-
-/// `[http]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HttpConfig {
-    pub listen: SocketAddr,
-    /// Address in links; see [`Config::public_url`].
-    pub public_url: Option<String>,
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-        HttpConfig { listen, public_url: None }
     }
 }
 

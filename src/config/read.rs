@@ -345,8 +345,11 @@ mod tests {
         let table = [
             ("colour = 1", "colour: unknown key"),
             ("[http]\nlissten = 1", "http.lissten: unknown key; known here: listen, public_url"),
-            ("[http]\nlisten = 8080", "http.listen: found a whole number, expected socket address"),
-            ("[http]\nlisten = \"here\"", "http.listen: invalid socket address"),
+            ("[http]\nlisten = 8080", "http.listen: found a whole number, expected a string"),
+            (
+                "[http]\nlisten = \"here\"",
+                "http.listen: write an address with its port: 127.0.0.1:8080",
+            ),
             (
                 "[executor]\nlease_duration = 30",
                 "executor.lease_duration: found a whole number, expected a string",
@@ -405,7 +408,7 @@ mod tests {
             ),
             ("database.max_connections = 0", "database.max_connections: must be at least 1"),
             ("limits.max_hosts = 0", "limits.max_hosts: must be at least 1"),
-            ("http.public_url = \"metal\"", "http.public_url: must begin with http"),
+            ("http.public_url = \"metal\"", "http.public_url: write http:// or https://"),
             ("log.filter = \"metalbot=loud\"", "log.filter: "),
             (
                 "[slack]\napp_token = \"a\"\nbot_token = \"b\"\napi_url = \"http://localhost.example/api\"",
@@ -463,7 +466,7 @@ mod tests {
         assert!(config.limits.reason_required);
         assert_eq!(config.state_dir, Path::new("/etc/x/elsewhere"));
         for (name, value, expected) in [
-            ("METALBOT_HTTP__LISTEN", "x", "http.listen: invalid socket"),
+            ("METALBOT_HTTP__LISTEN", "x", "http.listen: write an address"),
             ("METALBOT_HTTP__PORT", "1", "http.port: unknown key"),
             ("METALBOT_LIMITS__MAX_HOSTS", "many", "limits.max_hosts: found text"),
         ] {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a login attempt costs one full argon2 run whether or not the person exists, so that
 //! its time does not reveal who is in the directory. A run takes tens of milliseconds of CPU and
-//! 19 MiB: async callers use `spawn_blocking`.
+//! 19 MiB: async callers use [`Hashing`].
 
 use std::sync::LazyLock;
 
@@ -10,9 +10,17 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2};
 
+use tokio::sync::Semaphore;
+use tokio::task::JoinError;
+
 use super::directory::Directory;
 use metalbot_core::domain::principal::Principal;
 use secrecy::{ExposeSecret, SecretString};
+
+/// Passwords that are checked at a time.
+const AT_ONCE: usize = 2;
+/// Those that may wait for their turn: a second or two.
+const WAITING: usize = 32;
 
 /// Error of a password that could not be hashed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -59,6 +67,34 @@ pub fn verify(stored: Option<&str>, password: &SecretString) -> bool {
     matches && stored.is_some()
 }
 
+/// Where passwords are checked: a few at a time, since each takes 19 MiB and a processor, and a few
+/// more that wait.
+#[derive(Debug)]
+pub struct Hashing {
+    /// Those that wait as well.
+    room: Semaphore,
+    at_work: Semaphore,
+}
+
+impl Default for Hashing {
+    fn default() -> Hashing {
+        Hashing { room: Semaphore::new(AT_ONCE + WAITING), at_work: Semaphore::new(AT_ONCE) }
+    }
+}
+
+impl Hashing {
+    /// Does the work when its turn comes, on a thread for blocking work; `None` if there is no room to
+    /// wait in.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<Result<T, JoinError>> {
+        let _room = self.room.try_acquire().ok()?;
+        let _turn = self.at_work.acquire().await.ok()?;
+        Some(tokio::task::spawn_blocking(work).await)
+    }
+}
+
 /// Returns the person with this login and password; `None` does not reveal which of them is wrong.
 pub fn login(directory: &Directory, login: &str, password: &SecretString) -> Option<Principal> {
     let proven = verify(directory.password_hash(login), password);
@@ -67,6 +103,9 @@ pub fn login(directory: &Directory, login: &str, password: &SecretString) -> Opt
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn secret(text: &str) -> SecretString {
@@ -85,6 +124,24 @@ mod tests {
         }
         assert!(!verify(Some("plain text"), &secret("plain text")));
         assert_eq!(hash(&secret("")), Err(PasswordError::Empty));
+    }
+
+    #[tokio::test]
+    async fn two_at_a_time_and_the_rest_wait_or_are_sent_away() {
+        let hashing = Hashing::default();
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let all = (0..100).map(|_| {
+            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            hashing.run(move || {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                running.fetch_sub(1, Ordering::SeqCst);
+            })
+        });
+        let done = futures_util::future::join_all(all).await;
+        assert_eq!(done.iter().flatten().count(), AT_ONCE + WAITING);
+        assert_eq!(most.load(Ordering::SeqCst), AT_ONCE);
+        assert!(hashing.run(|| ()).await.is_some(), "there is room again");
     }
 
     #[test]

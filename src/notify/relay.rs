@@ -13,6 +13,7 @@ use super::card::{card, offer};
 use super::render::ChatTemplates;
 use crate::chat::{Chat, ChatError, Message};
 use crate::failpoint::{Point, reach};
+use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::inbound::ChatLocation;
 use metalbot_core::domain::notice::{Audience, Notice};
 use metalbot_core::domain::people::People;
@@ -141,7 +142,32 @@ impl NoticeRelay {
         };
         store::card::rendered(&self.pool, dirty.batch, &id, dirty.version, EDIT_PAUSE)
             .await
-            .map_err(internal)
+            .map_err(internal)?;
+        if !dirty.has_permalink {
+            self.keep_permalink(chat, dirty.batch, &location, &id).await;
+        }
+        Ok(())
+    }
+
+    /// Asks for the address that shows a card. The next edit asks again where there was none.
+    async fn keep_permalink(
+        &self,
+        chat: &Arc<dyn Chat>,
+        batch: BatchId,
+        location: &ChatLocation,
+        id: &str,
+    ) {
+        let kept = match chat.link(location, id).await {
+            Ok(Some(url)) => store::card::keep_permalink(&self.pool, batch, &url).await,
+            Ok(None) => Ok(()),
+            Err(error) => {
+                tracing::debug!(%batch, %error, "the platform gave no link to a card");
+                Ok(())
+            }
+        };
+        if let Err(error) = kept {
+            tracing::debug!(%batch, %error, "the link to a card was not stored");
+        }
     }
 
     async fn deliver(&self, pending: PendingNotice) -> anyhow::Result<()> {
@@ -209,7 +235,7 @@ impl NoticeRelay {
                     let no = format!("{login} has no account on {}", near.platform);
                     return Err(ChatError::Rejected(no));
                 };
-                let message = self.with_link(chat, notice, near, message).await;
+                let message = self.with_link(notice, near, message).await;
                 return chat.direct(near, &user, &pending.key, &message).await.map(drop);
             }
             (Audience::Thread { batch }, Some(thread)) => {
@@ -238,23 +264,14 @@ impl NoticeRelay {
     /// page in the console. The notice is sent without a link if there is none.
     async fn with_link(
         &self,
-        chat: &Arc<dyn Chat>,
         notice: &Notice,
         near: &ChatLocation,
         mut message: Message,
     ) -> Message {
         let Some(batch) = notice.batch() else { return message };
         let card = store::card::message_of(&self.pool, batch).await.ok().flatten();
-        let mut url = None;
-        if let Some((platform, channel, id)) = card
-            && platform == near.platform
-        {
-            let found = chat.link(&ChatLocation { platform, channel, thread: None }, &id).await;
-            url = found.unwrap_or_else(|error| {
-                tracing::debug!(%batch, %error, "the platform gave no link to a card");
-                None
-            });
-        }
+        let here = card.is_some_and(|(platform, ..)| platform == near.platform);
+        let url = if here { self.permalink(batch).await } else { None };
         let page = || self.console.as_ref().map(|base| format!("{base}/batches/{}", batch.0));
         match (url, page()) {
             (Some(url), _) => message.markdown += &format!("\n\n[The card of {batch}]({url})"),
@@ -264,6 +281,11 @@ impl NoticeRelay {
             (None, None) => {}
         }
         message
+    }
+
+    async fn permalink(&self, batch: BatchId) -> Option<String> {
+        let mut conn = self.pool.acquire().await.ok()?;
+        store::card::permalinks(&mut conn, &[batch]).await.ok()?.remove(&batch)
     }
 
     /// Returns the platform. A missing one is a transient error: the next configuration may have

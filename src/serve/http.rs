@@ -8,9 +8,11 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
 use super::health::{self, Health};
+use super::listener::{self, ConnectionLimits};
 use super::service::{Extension, Service, StartOptions};
 use super::site::SiteParts;
 use super::slack as slack_parts;
@@ -20,6 +22,7 @@ use crate::app::console_message;
 use crate::app::intake::{Decode, Decoders, run_intake};
 use crate::app::stop_intake::run_stop_intake;
 use crate::chat::slack;
+use crate::config::HttpConfig;
 use crate::web::{self, ConsoleOptions, ConsoleState};
 
 /// Loops that work on deliveries, in each process.
@@ -28,17 +31,16 @@ const INTAKES: usize = 4;
 const WEB_DRAIN: Duration = Duration::from_secs(2);
 
 impl Service {
+    /// Starts what answers people and platforms, and returns the health that knows of it.
     pub(super) async fn start_web(
         &mut self,
         site: &SiteParts,
         health: Health,
         options: StartOptions,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Arc<Health>> {
         self.start_intakes(site);
-        let listen = site.config.http.listen;
-        let listener = TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("cannot listen on {listen} (http.listen)"))?;
+        let http = &site.config.http;
+        let listener = bind(http.listen, "http.listen").await?;
         self.address = Some(listener.local_addr()?);
         let ingest = slack_parts::ingest(site, &self.stop);
         self.parts.spawn(ingest.running);
@@ -46,9 +48,12 @@ impl Service {
         let reports = Arc::new(AgentReports::new(self.pool.clone(), Arc::clone(&self.notifier)));
         self.start_part(Arc::clone(&reports).run_cards());
         let mut router = ingest.routes.merge(health::router(&health)).merge(api::router(reports));
-        if let Some(metrics) = options.metrics {
-            let render = move || health::render(metrics.clone(), Arc::clone(&health));
-            router = router.route("/metrics", get(render));
+        // Everybody who reaches this listener could read them, by a proxy on this machine as well.
+        let private = http.health_listen.is_none()
+            && http.public_url.is_none()
+            && http.listen.ip().is_loopback();
+        if let Some(metrics) = options.metrics.filter(|_| private) {
+            router = router.merge(metrics_router(metrics, &health));
         }
         if site.config.console.enabled {
             let console = self.console(site, options.extension);
@@ -57,7 +62,25 @@ impl Service {
                 router = wrap(console, router);
             }
         }
-        self.serve_router(listener, router);
+        self.serve_router(listener, router, http);
+        Ok(health)
+    }
+
+    /// Answers for health and metrics where nobody else comes.
+    pub(super) async fn start_health(
+        &mut self,
+        http: &HttpConfig,
+        health: &Arc<Health>,
+        metrics: Option<PrometheusHandle>,
+    ) -> anyhow::Result<()> {
+        let Some(listen) = http.health_listen else { return Ok(()) };
+        let listener = bind(listen, "http.health_listen").await?;
+        self.health_address = Some(listener.local_addr()?);
+        let mut router = health::router(health);
+        if let Some(metrics) = metrics {
+            router = router.merge(metrics_router(metrics, health));
+        }
+        self.serve_router(listener, router, http);
         Ok(())
     }
 
@@ -94,29 +117,41 @@ impl Service {
             live,
             channels: channels.collect(),
             app: Arc::clone(&site.app),
-            chat: slack_parts::chat(site).map(|chat| (slack::PLATFORM, chat)),
             sign_in: extension.map_or("/login", |extension| extension.sign_in),
             secure: config.secure_cookies(),
+            public_url: config.http.public_url.clone(),
+            trusted_proxies: config.http.trusted_proxies.clone(),
             session_lifetime: Duration::from_secs(u64::from(config.console.session_hours) * 3600),
         })
     }
 
-    fn serve_router(&mut self, listener: TcpListener, router: Router) {
+    fn serve_router(&mut self, listener: TcpListener, router: Router, http: &HttpConfig) {
+        let limits = ConnectionLimits {
+            most: http.max_connections,
+            most_per_address: http.max_connections_per_address,
+            trusted_proxies: http.trusted_proxies.clone(),
+        };
         let (stop, drain) = (self.stop.clone(), self.stop.clone());
         self.parts.spawn(async move {
-            let service = router.into_make_service_with_connect_info::<SocketAddr>();
-            let serving = axum::serve(listener, service)
-                .with_graceful_shutdown(async move { stop.cancelled().await });
             let late = async {
                 drain.cancelled().await;
                 tokio::time::sleep(WEB_DRAIN).await;
             };
             tokio::select! {
-                ended = serving => if let Err(error) = ended {
-                    tracing::error!(%error, "requests are not answered any more");
-                },
+                () = listener::serve(listener, router, limits, stop) => {}
                 () = late => {}
             }
         });
     }
+}
+
+async fn bind(listen: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(listen).await;
+    bound.with_context(|| format!("cannot listen on {listen} ({key})"))
+}
+
+fn metrics_router(metrics: PrometheusHandle, health: &Arc<Health>) -> Router {
+    let health = Arc::clone(health);
+    let render = move || health::render(metrics.clone(), Arc::clone(&health));
+    Router::new().route("/metrics", get(render))
 }

@@ -2,6 +2,7 @@
 
 mod health;
 mod http;
+mod listener;
 mod notices;
 pub mod roles;
 pub mod service;
@@ -22,11 +23,25 @@ use crate::runtime::database::Database;
 use crate::runtime::shutdown::stop_signal;
 use crate::telemetry;
 
+/// Descriptors beside those of connections to the web door and to the database.
+const SPARE: u64 = 256;
+
 /// Runs until a signal comes or a part breaks; the process ends with the code.
 pub async fn serve(file: &Path, roles: Roles) -> anyhow::Result<ExitCode> {
     let config = Config::load(file)?;
     telemetry::init(config.log.format, &config.log.filter)?;
     let metrics = telemetry::install()?;
+    let descriptors = listener::raise_descriptor_limit();
+    let wanted =
+        u64::from(config.http.max_connections) + u64::from(config.database.max_connections);
+    // The rest is for BMCs, files and what leaves the site.
+    if wanted + SPARE > descriptors {
+        tracing::warn!(
+            descriptors,
+            "http.max_connections and database.max_connections need more descriptors than the system \
+             allows this process: lower them, or raise the limit (LimitNOFILE= of systemd)"
+        );
+    }
     let database = Database::open(config.database.url(), &config.state_dir).await?;
     let options = StartOptions { metrics: Some(metrics), extension: None };
     let mut service = Service::start(&config, &database.url, roles, options).await?;

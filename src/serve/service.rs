@@ -49,6 +49,8 @@ pub struct Extension {
 pub struct Service {
     /// Address of console, deliveries and metrics, if the process has the role `web`.
     pub address: Option<SocketAddr>,
+    /// Address of health and metrics alone, if there is one.
+    pub health_address: Option<SocketAddr>,
     pub pool: PgPool,
     /// Unique among all processes, now and after a restart.
     owner: String,
@@ -78,6 +80,7 @@ impl Service {
         migrate(database_url).await?;
         let mut service = Service {
             address: None,
+            health_address: None,
             pool,
             owner: process_name(),
             stops_within: config.executor.drain_timeout + LAST_ROUND,
@@ -99,9 +102,12 @@ impl Service {
             let (notifier, stop) = (Arc::clone(&service.notifier), service.stop.clone());
             service.parts.spawn(worker::run_worker(executor, notifier, stop));
         }
-        if roles.has(Role::Web) {
-            service.start_web(&site, health, options).await?;
-        }
+        let metrics = options.metrics.clone();
+        let health = match roles.has(Role::Web) {
+            true => service.start_web(&site, health, options).await?,
+            false => Arc::new(health),
+        };
+        service.start_health(&config.http, &health, metrics).await?;
         Ok(service)
     }
 

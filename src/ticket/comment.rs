@@ -18,6 +18,14 @@ pub enum Comment {
 }
 
 impl Comment {
+    /// Batches that it names.
+    pub fn batches(&self) -> &[BatchId] {
+        match self {
+            Comment::Again { batch, .. } => std::slice::from_ref(batch),
+            Comment::Resolved { batches, .. } => batches,
+        }
+    }
+
     /// Text that is the same for two comments that differ in their batch alone: they are one comment.
     fn facts(&self) -> String {
         match self {

@@ -1,6 +1,6 @@
 //! Collects the facts of a ticket from the database, the directory and the inventory.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::PgConnection;
 use time::macros::format_description;
@@ -19,7 +19,7 @@ use metalbot_core::domain::ids::BatchId;
 use metalbot_store::batch::Batch;
 use metalbot_store::ticket_host::{FailedHost, concerned, hosts};
 use metalbot_store::ticket_work::Work;
-use metalbot_store::{self as store, ticket, view};
+use metalbot_store::{self as store, card, ticket, view};
 
 /// Batches that a ticket lists; of those before it only names the people.
 const BATCHES: usize = 20;
@@ -40,6 +40,8 @@ pub struct TicketFacts {
     pub logins: Vec<String>,
     pub hosts: Vec<FailedHost>,
     pub shared: Option<Shared>,
+    /// Addresses that show the batches' cards.
+    pub links: HashMap<BatchId, String>,
 }
 
 impl TicketFacts {
@@ -56,7 +58,8 @@ impl TicketFacts {
         let shared = ticket::shared(&mut *conn, work.id).await?;
         let logins = concerned(&mut *conn, work.id, None).await?;
         let more_batches = ids.len() - batches.len();
-        Ok(TicketFacts { batches, more_batches, logins, hosts, shared })
+        let links = card::permalinks(&mut *conn, &ids).await?;
+        Ok(TicketFacts { batches, more_batches, logins, hosts, shared, links })
     }
 
     /// The host that failed last.
@@ -86,7 +89,7 @@ impl TicketRelay {
         let more_people = facts.logins.iter().filter(|login| !named.contains(login));
         let batches = facts.batches.iter().map(|(batch, approvers)| TicketBatch {
             id: batch.id.to_string(),
-            url: self.batch_url(batch.id),
+            url: self.batch_url(batch.id, &facts.links),
             place: batch.origin.via(),
             action: batch.plan.action.clone(),
             submitter: person(&batch.submitter),
@@ -143,8 +146,11 @@ impl TicketRelay {
         }
     }
 
-    fn batch_url(&self, batch: BatchId) -> String {
-        format!("{}/batches/{}", self.public_url, batch.0)
+    /// Where a batch's card is seen by those who may; where that is not known, the console says it to
+    /// those who are signed in.
+    fn batch_url(&self, batch: BatchId, links: &HashMap<BatchId, String>) -> String {
+        let page = || format!("{}/batches/{}", self.public_url, batch.0);
+        links.get(&batch).cloned().unwrap_or_else(page)
     }
 
     /// Renders a comment.
@@ -152,13 +158,14 @@ impl TicketRelay {
         &self,
         comment: &Comment,
         people: &Concerned,
+        links: &HashMap<BatchId, String>,
     ) -> Result<String, TicketTemplateError> {
         Ok(match comment {
             Comment::Again { batch, action, submitter, hosts, error } => {
                 let unknown = || TicketPerson { name: submitter.clone(), account: None };
                 self.templates.again(&AgainContext {
                     batch: batch.to_string(),
-                    batch_url: self.batch_url(*batch),
+                    batch_url: self.batch_url(*batch, links),
                     action: action.clone(),
                     submitter: people.get(submitter).cloned().unwrap_or_else(unknown),
                     hosts_folded: fold(hosts),
@@ -168,7 +175,7 @@ impl TicketRelay {
             Comment::Resolved { batches, hosts } => {
                 let link = |batch: &BatchId| BatchLink {
                     id: batch.to_string(),
-                    url: self.batch_url(*batch),
+                    url: self.batch_url(*batch, links),
                 };
                 self.templates.resolved(&ResolvedContext {
                     batches: batches.iter().map(link).collect(),

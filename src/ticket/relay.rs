@@ -30,6 +30,7 @@ use metalbot_core::domain::people::People;
 use metalbot_core::domain::principal::Actor;
 use metalbot_core::domain::triage::{TicketPolicy, TicketTarget};
 use metalbot_jira::{Body, Category, IssueChange, JiraError, Site};
+use metalbot_store::card::permalinks;
 use metalbot_store::relay_scope::RelayScope;
 use metalbot_store::ticket::TicketTransition;
 use metalbot_store::ticket_work::{self, Work};
@@ -219,7 +220,8 @@ impl TicketRelay {
             }
             let comment: Comment =
                 serde_json::from_value(pending.body).map_err(TicketProblem::Comment)?;
-            let text = self.comment(&comment, people).map_err(TicketProblem::from)?;
+            let links = permalinks(&mut *self.pool.acquire().await?, comment.batches()).await?;
+            let text = self.comment(&comment, people, &links).map_err(TicketProblem::from)?;
             ticket_work::comment_begins(&self.pool, pending.id).await?;
             if !lease.holds() {
                 ticket_work::comment_failed(&self.pool, pending.id).await?;

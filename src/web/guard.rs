@@ -48,7 +48,7 @@ impl FromRequestParts<ConsoleState> for SignedChange {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &ConsoleState) -> Result<Self, Problem> {
-        if !is_from_our_pages(&parts.headers) {
+        if !is_from_our_pages(&parts.headers, state.options.public_url.as_deref()) {
             return Err(Problem::new(StatusCode::FORBIDDEN, "The request came from another site."));
         }
         let signed = Signed::from_request_parts(parts, state).await?;
@@ -63,7 +63,8 @@ impl FromRequestParts<ConsoleState> for SignedChange {
     }
 }
 
-/// The session of a request, if it has a live one. A person who left the directory is signed out.
+/// The session of a request, if it has a live one. A person who left the directory is signed out, and
+/// one whose password is another one now.
 pub(super) async fn signed(
     headers: &HeaderMap,
     state: &ConsoleState,
@@ -73,10 +74,13 @@ pub(super) async fn signed(
         return Ok(None);
     };
     let token_hash = hash(token);
-    let Some(login) = sessions::login_of(&state.options.pool, &token_hash).await? else {
+    let Some(session) = sessions::get(&state.options.pool, &token_hash).await? else {
         return Ok(None);
     };
-    let Some(who) = state.principal(&login) else {
+    let login = &session.login;
+    let same = session.password_digest.is_none()
+        || session.password_digest == state.session(login).password_digest;
+    let Some(who) = state.principal(login).filter(|_| same) else {
         sessions::close(&state.options.pool, &token_hash).await?;
         return Ok(None);
     };
@@ -86,19 +90,31 @@ pub(super) async fn signed(
 }
 
 /// True when a browser says that one of our own pages made the request. Clients that are no browsers
-/// say nothing and still need the CSRF token.
-pub(super) fn is_from_our_pages(headers: &HeaderMap) -> bool {
+/// say nothing and still need the CSRF token. `public_url` is where people get our pages; a proxy may
+/// hand us on by another name.
+pub(super) fn is_from_our_pages(headers: &HeaderMap, public_url: Option<&str>) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if headers.contains_key("sec-fetch-site") {
         return text("sec-fetch-site") == Some("same-origin");
     }
     match (text("origin"), text("host")) {
         (None, _) => !headers.contains_key(header::ORIGIN),
+        (Some(origin), _) if public_url.is_some_and(|url| is_origin_of(url, origin)) => true,
         (Some(origin), Some(host)) => {
             origin.split_once("://").is_some_and(|(_, from)| from.eq_ignore_ascii_case(host))
         }
         (Some(_), None) => false,
     }
+}
+
+fn is_origin_of(url: &str, origin: &str) -> bool {
+    let parse = |text: &str| text.parse::<axum::http::Uri>().ok();
+    let (Some(url), Some(origin)) = (parse(url), parse(origin)) else { return false };
+    let port = |uri: &axum::http::Uri| {
+        uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 })
+    };
+    let host = |uri: &axum::http::Uri| uri.host().map(str::to_ascii_lowercase);
+    url.scheme() == origin.scheme() && host(&url) == host(&origin) && port(&url) == port(&origin)
 }
 
 pub(super) fn hash(token: &str) -> [u8; 32] {
@@ -172,7 +188,7 @@ mod tests {
     fn only_our_own_pages_may_post() {
         let check = |pairs: &[(&'static str, &str)]| {
             let headers = pairs.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap()));
-            is_from_our_pages(&headers.collect())
+            is_from_our_pages(&headers.collect(), Some("https://Metal.example.org"))
         };
         assert!(check(&[("sec-fetch-site", "same-origin")]));
         assert!(!check(&[("sec-fetch-site", "same-site")]));
@@ -181,5 +197,13 @@ mod tests {
         assert!(!check(&[("origin", "http://evil"), ("host", "a:8080")]));
         assert!(!check(&[("origin", "null"), ("host", "a:8080")]));
         assert!(check(&[("host", "a")]));
+        // A proxy hands it on by the name that it has inside.
+        let inside = ("host", "10.0.0.7:8080");
+        assert!(check(&[("origin", "https://metal.example.org"), inside]));
+        assert!(check(&[("origin", "https://metal.example.org:443"), inside]));
+        for wrong in ["http://metal.example.org", "https://metal.example.org:8443", "https://evil"]
+        {
+            assert!(!check(&[("origin", wrong), inside]), "{wrong}");
+        }
     }
 }

@@ -3,31 +3,40 @@
 //! Invariant: a stream ends with its session, at the latest one heartbeat later, and never carries
 //! what its person may not see.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::IntoResponse;
 use axum::response::sse::{Event, Sse};
-use futures_util::Stream;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::guard::{self, Signed};
+use super::problem::Problem;
 use super::routes::ANSWER_WITHIN;
 use super::{ConsoleState, view};
 use crate::app::console_message::LiveEvent;
 
 /// The browser takes a stream for dead that is silent for 40 s.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Streams of one session; the windows of a browser share one.
+const MOST_STREAMS: usize = 16;
 
 pub(super) async fn events(
     State(state): State<ConsoleState>,
     signed: Signed,
     headers: HeaderMap,
-) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+) -> Result<impl IntoResponse, Problem> {
+    let place = state.streams.place(signed.token_hash).ok_or_else(|| {
+        let why = "This session has too many pages open. Close some, or load this one again.";
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, why)
+    })?;
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(async move {
         let stop = state.options.live.clone();
@@ -36,8 +45,45 @@ pub(super) async fn events(
             () = sender.closed() => {}
             () = run_stream(&state, signed, &headers, &sender) => {}
         }
+        drop(place);
     });
-    Sse::new(ReceiverStream::new(receiver))
+    // nginx holds back what it passes on until it has a whole page of it, unless it is told not to.
+    let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
+    Ok((unbuffered, Sse::new(ReceiverStream::new(receiver))))
+}
+
+/// How many streams each session has open.
+#[derive(Debug, Default)]
+pub(super) struct Streams(Mutex<HashMap<[u8; 32], usize>>);
+
+/// A stream that is counted, for as long as the value lives.
+struct StreamPlace {
+    streams: Arc<Streams>,
+    session: [u8; 32],
+}
+
+impl Streams {
+    fn place(self: &Arc<Self>, session: [u8; 32]) -> Option<StreamPlace> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(session).or_default();
+        if *count >= MOST_STREAMS {
+            return None;
+        }
+        *count += 1;
+        Some(StreamPlace { streams: Arc::clone(self), session })
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        let mut counts = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.session) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.session);
+            }
+        }
+    }
 }
 
 async fn run_stream(

@@ -20,6 +20,7 @@
 //! ```
 
 mod assets;
+mod error_page;
 mod guard;
 mod live;
 mod login;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use sqlx::PgPool;
 
 pub use guard::{Signed, SignedChange};
@@ -44,7 +46,9 @@ pub use routes::router;
 
 use crate::app::App;
 use crate::app::console_message::Live;
-use crate::chat::Chat;
+use crate::app::sessions::Session;
+use crate::identity::password::Hashing;
+use crate::runtime::client_address::TrustedProxies;
 use metalbot_core::domain::principal::Principal;
 
 /// A channel of the console.
@@ -62,12 +66,13 @@ pub struct ConsoleOptions {
     /// The channels there are, in the order shown; at least one.
     pub channels: Vec<ChannelInfo>,
     pub app: Arc<App>,
-    /// The platform beside the console that shows cards, and its name in places.
-    pub chat: Option<(&'static str, Arc<dyn Chat>)>,
     /// Path to which a visitor without a session is sent.
     pub sign_in: &'static str,
     /// Served over TLS: cookies are `Secure` and named `__Host-`.
     pub secure: bool,
+    /// The address that people use, where it is configured.
+    pub public_url: Option<String>,
+    pub trusted_proxies: TrustedProxies,
     pub session_lifetime: Duration,
 }
 
@@ -76,11 +81,25 @@ pub struct ConsoleOptions {
 pub struct ConsoleState {
     options: Arc<ConsoleOptions>,
     rate: Arc<guard::Rate>,
+    hashing: Arc<Hashing>,
+    streams: Arc<live::Streams>,
 }
 
 impl ConsoleState {
     pub fn new(options: ConsoleOptions) -> Self {
-        ConsoleState { options: Arc::new(options), rate: Arc::default() }
+        ConsoleState {
+            options: Arc::new(options),
+            rate: Arc::default(),
+            hashing: Arc::default(),
+            streams: Arc::default(),
+        }
+    }
+
+    /// A session that is opened now for this login.
+    fn session(&self, login: &str) -> Session {
+        let directory = self.options.app.directory.current();
+        let digest = directory.password_hash(login).map(|hash| Sha256::digest(hash).to_vec());
+        Session { login: login.to_owned(), password_digest: digest }
     }
 
     /// A person of the directory by login, with today's groups.

@@ -15,7 +15,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::guard::{self, Signed, SignedChange};
 use super::problem::{self, Problem};
-use super::{ConsoleState, assets, live, login, view};
+use super::{ConsoleState, assets, error_page, live, login, view};
 use crate::app::completion;
 use crate::app::console_message::{self, By, ConsoleError};
 use crate::app::query::{self, CardAddress};
@@ -51,8 +51,10 @@ pub fn router(state: ConsoleState) -> Router {
         .route("/console/send", post(send))
         .route("/console/react", post(react))
         .route("/console/press", post(press))
+        .fallback(error_page::no_such_page)
         .with_state(state)
         .layer(middleware::from_fn(answer_in_time))
+        .layer(middleware::from_fn(error_page::readable))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(fixed(header::CONTENT_SECURITY_POLICY, POLICY))
         .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
@@ -83,23 +85,40 @@ async fn batch(
     headers: HeaderMap,
     Path(id): Path<i64>,
 ) -> Result<Redirect, Problem> {
-    let card = query::card(&state.options.pool, BatchId(id)).await;
-    // What another platform shows it guards itself, and its people need no password here.
-    if let (Ok(Some(card)), Some((platform, chat))) = (&card, &state.options.chat)
-        && card.location.platform == *platform
-        && let Ok(Some(url)) = chat.link(&card.location, &card.message).await
-    {
-        return Ok(Redirect::to(&url));
-    }
     if guard::signed(&headers, &state).await?.is_none() {
-        return Ok(Redirect::to(state.options.sign_in));
+        return Ok(to_sign_in(&state, &format!("/batches/{id}")));
     }
-    match card?.filter(|card| card.location.platform == console_message::PLATFORM) {
-        Some(CardAddress { location, message }) => {
-            Ok(Redirect::to(&format!("/#/{}/{message}", location.channel)))
+    let Some(CardAddress { location, message, permalink }) =
+        query::card(&state.options.pool, BatchId(id)).await?
+    else {
+        return Err(no_card(&state, BatchId(id)).await?);
+    };
+    // What another platform shows it guards itself.
+    Ok(match permalink {
+        Some(url) => Redirect::to(&url),
+        None if location.platform == console_message::PLATFORM => {
+            Redirect::to(&format!("/#/{}/{message}", location.channel))
         }
-        None => Err(ConsoleError::NoSuchMessage.into()),
-    }
+        None => return Err(no_card(&state, BatchId(id)).await?),
+    })
+}
+
+/// Says why a batch cannot be shown.
+async fn no_card(state: &ConsoleState, id: BatchId) -> Result<Problem, sqlx::Error> {
+    let mut conn = state.options.pool.acquire().await?;
+    let detail = match query::batch(&mut conn, id).await {
+        Ok(batch) => format!(
+            "Batch {id} ({}, {}) has no card to show here. /metal status {} says how it stands.",
+            batch.action, batch.state, id.0
+        ),
+        Err(_) => format!("There is no batch {id}."),
+    };
+    Ok(Problem::new(StatusCode::NOT_FOUND, detail))
+}
+
+/// Sends a visitor to sign in, and from there back to where they wanted to go.
+fn to_sign_in(state: &ConsoleState, back: &str) -> Redirect {
+    Redirect::to(&format!("{}?next={back}", state.options.sign_in))
 }
 
 async fn current_state(

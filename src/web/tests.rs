@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::app::console_message;
-use crate::chat::Message;
 use crate::chat::console::ConsoleChat;
+use crate::chat::{Chat as _, Message};
 use crate::config::Config;
 use crate::identity::password;
 use crate::serve::site::{app, load};
@@ -65,9 +65,10 @@ async fn site(pool: PgPool) -> Site {
         live,
         channels: vec![ChannelInfo { name: "metal".into(), topic: String::new() }],
         app,
-        chat: None,
         sign_in: "/login",
         secure: false,
+        public_url: None,
+        trusted_proxies: Default::default(),
         session_lifetime: Duration::from_secs(60),
     });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -91,12 +92,26 @@ fn client() -> Client {
 
 impl Site {
     async fn try_login(&self, login: &str, password: &str) -> Response {
-        let page = client().get(format!("{}/login", self.base)).send().await.unwrap();
+        self.try_login_with("", login, password).await
+    }
+
+    /// The same in a browser that has this cookie.
+    async fn try_login_with(&self, more: &str, login: &str, password: &str) -> Response {
+        self.send_login("/login", more, login, password).await
+    }
+
+    /// Signs in at a page that was led to.
+    async fn try_login_at(&self, path: &str, login: &str) -> Response {
+        self.send_login(path, "", login, &format!("{login}-secret")).await
+    }
+
+    async fn send_login(&self, path: &str, more: &str, login: &str, password: &str) -> Response {
+        let page = client().get(format!("{}{path}", self.base)).send().await.unwrap();
         let cookie = cookie_of(&page);
         let csrf = cookie.split_once('=').unwrap().1.to_owned();
         client()
-            .post(format!("{}/login", self.base))
-            .header(header::COOKIE, cookie)
+            .post(format!("{}{path}", self.base))
+            .header(header::COOKIE, format!("{cookie}; {more}"))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(format!("csrf={csrf}&login={login}&password={password}"))
             .send()
@@ -195,6 +210,84 @@ async fn who_leaves_the_directory_is_signed_out(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
+async fn another_password_ends_the_sessions_of_the_old_one(pool: PgPool) {
+    let site = site(pool).await;
+    let (alice, bob) = (site.login("alice").await, site.login("bob").await);
+    let people = site.folder.path().join("people.toml");
+    let text = std::fs::read_to_string(&people).unwrap();
+    let new = password::hash(&SecretString::from("new")).unwrap();
+    let old = PEOPLE[0].1.lines().find(|line| line.starts_with("password")).unwrap();
+    std::fs::write(&people, text.replacen(old, &format!("password = {new:?}"), 1)).unwrap();
+    assert_eq!(site.get(&alice, "/console/state").await.status(), 401);
+    assert_eq!(site.get(&bob, "/console/state").await.status(), 200);
+    assert_eq!(site.try_login("alice", "new").await.status(), StatusCode::SEE_OTHER);
+}
+
+#[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
+async fn who_cannot_sign_in_is_told_what_is_wrong(pool: PgPool) {
+    let site = site(pool).await;
+    let post = async |cookie: &str, origin: &str| {
+        let request = client()
+            .post(format!("{}/login", site.base))
+            .header(header::COOKIE, cookie)
+            .header(header::ORIGIN, origin)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body("csrf=x&login=alice&password=alice-secret");
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+        answer.text().await.unwrap()
+    };
+    let lost = post("", &site.base).await;
+    assert!(
+        lost.contains("did not send back the cookie") && lost.contains("http.public_url"),
+        "{lost}"
+    );
+    let elsewhere = post("metalbot-form=x", "https://metal.example.org").await;
+    assert!(elsewhere.contains("A proxy hides the address"), "{elsewhere}");
+    let stale = post("metalbot-form=y", &site.base).await;
+    assert!(stale.contains("open for too long"), "{stale}");
+}
+
+#[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
+async fn who_signed_in_before_is_not_held_up_by_others(pool: PgPool) {
+    let site = site(pool).await;
+    let known = site.login("alice").await;
+    for _ in 0..40 {
+        site.try_login("alice", "wrong").await;
+    }
+    let held_up = site.try_login("alice", "alice-secret").await;
+    assert_eq!(held_up.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(held_up.headers().contains_key(header::RETRY_AFTER));
+    let browser = known.split("; ").find(|pair| pair.starts_with("metalbot-browser=")).unwrap();
+    let passes = site.try_login_with(browser, "alice", "alice-secret").await;
+    assert_eq!(passes.status(), StatusCode::SEE_OTHER);
+}
+
+#[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
+async fn one_session_has_so_many_streams_and_no_proxy_holds_them_back(pool: PgPool) {
+    let site = site(pool).await;
+    let (alice, bob) = (site.login("alice").await, site.login("bob").await);
+    let mut open = Vec::new();
+    for _ in 0..16 {
+        let mut stream = site.get(&alice, "/console/events").await;
+        assert_eq!(stream.headers()["x-accel-buffering"], "no");
+        let first = stream.chunk().await.unwrap().unwrap();
+        assert!(first.starts_with(b"event: ping"), "it is heard at once");
+        open.push(stream);
+    }
+    assert_eq!(site.get(&alice, "/console/events").await.status(), 429);
+    assert_eq!(site.get(&bob, "/console/events").await.status(), 200);
+    open.clear();
+    for _ in 0..100 {
+        if site.get(&alice, "/console/events").await.status() == 200 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("its places do not come free");
+}
+
+#[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
 async fn the_stream_carries_what_one_may_see(pool: PgPool) {
     let site = site(pool).await;
     let cookie = site.login("bob").await;
@@ -218,6 +311,39 @@ async fn the_stream_carries_what_one_may_see(pool: PgPool) {
     assert_eq!(site.get(&cookie, "/console/messages?channel=nope").await.status(), 404);
     let elsewhere = ChatLocation { channel: "nope".into(), ..location.clone() };
     assert!(chat.post(&elsewhere, None, "k3", &message("x")).await.is_err());
+}
+
+#[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]
+async fn who_follows_a_link_signs_in_and_arrives_or_reads_why_not(pool: PgPool) {
+    let site = site(pool).await;
+    let visit = async |cookie: &str, path: &str| {
+        let request = client().get(format!("{}{path}", site.base)).header(header::COOKIE, cookie);
+        request.header(header::ACCEPT, "text/html,*/*").send().await.unwrap()
+    };
+    // What there is, is said to nobody who has not signed in.
+    for batch in ["/batches/1", "/batches/9999"] {
+        let asked = visit("", batch).await;
+        assert_eq!(asked.headers()[header::LOCATION], format!("/login?next={batch}"));
+    }
+    let signed = site.try_login_at("/login?next=/batches/7", "alice").await;
+    assert_eq!(signed.headers()[header::LOCATION], "/batches/7");
+    for elsewhere in ["https://evil.example", "//evil.example", "/batches/7/../x", "/batches/"] {
+        let signed = site.try_login_at(&format!("/login?next={elsewhere}"), "alice").await;
+        assert_eq!(signed.headers()[header::LOCATION], "/", "{elsewhere}");
+    }
+    let cookie = cookie_of(&signed);
+    for (path, status, text) in [
+        ("/batches/9999", 404, "There is no batch #9999."),
+        ("/batches/abc", 400, "This address is not right."),
+        ("/nosuch", 404, "There is no such page."),
+    ] {
+        let page = visit(&cookie, path).await;
+        assert_eq!(page.status(), status, "{path}");
+        assert!(page.headers().contains_key(header::CONTENT_SECURITY_POLICY));
+        let page = page.text().await.unwrap();
+        assert!(page.contains(text) && page.contains("To the console"), "{page}");
+    }
+    assert!(site.get(&cookie, "/nosuch").await.text().await.unwrap().starts_with('{'), "a script");
 }
 
 #[sqlx::test(migrator = "metalbot_store::MIGRATIONS")]

@@ -50,3 +50,4 @@ mod ticket_jira820;
 mod ticket_loop;
 mod ticket_route;
 mod ticket_wire;
+mod web_limits;

@@ -1,6 +1,7 @@
 //! The batch's message in chat. A card is a projection: changes raise its version, and the
 //! relay renders the batch as it then is, so that old progress is never replayed.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
@@ -19,6 +20,8 @@ pub struct DirtyCard {
     pub platform: String,
     pub channel: String,
     pub message_id: Option<String>,
+    /// The address that shows it is known.
+    pub has_permalink: bool,
     /// Version, raised by every change.
     pub version: i64,
     pub attempts: i32,
@@ -62,7 +65,7 @@ pub async fn dirty(
     let (platforms, belongs) = scope.parts();
     let rows = sqlx::query!(
         "select card.batch_id, batch.platform as \"platform!\", batch.channel as \"channel!\", card.message_id, card.version,
-                card.attempts
+                card.attempts, card.permalink is not null as \"has_permalink!\"
          from card join batch on batch.id = card.batch_id
          where card.rendered_version < card.version and card.refused_at is null
            and card.due_at <= now()
@@ -82,6 +85,7 @@ pub async fn dirty(
             platform: row.platform,
             channel: row.channel,
             message_id: row.message_id,
+            has_permalink: row.has_permalink,
             version: row.version,
             attempts: row.attempts,
         })
@@ -167,6 +171,29 @@ pub async fn message_of(
     .fetch_optional(pool)
     .await?;
     Ok(row.map(|row| (row.platform, row.channel, row.message_id)))
+}
+
+/// Stores the address that shows the card.
+pub async fn keep_permalink(pool: &PgPool, batch: BatchId, url: &str) -> sqlx::Result<()> {
+    sqlx::query!("update card set permalink = $2 where batch_id = $1", batch.0, url)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Addresses that show the cards of these batches, as far as they are known.
+pub async fn permalinks(
+    conn: &mut PgConnection,
+    batches: &[BatchId],
+) -> sqlx::Result<HashMap<BatchId, String>> {
+    let ids: Vec<i64> = batches.iter().map(|batch| batch.0).collect();
+    let rows = sqlx::query!(
+        r#"select batch_id, permalink as "permalink!" from card
+           where batch_id = any($1) and permalink is not null"#,
+        &ids
+    );
+    let rows = rows.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|row| (BatchId(row.batch_id), row.permalink)).collect())
 }
 
 /// Returns whether the batch's card is being sent to this channel: people may see it, and act on it,

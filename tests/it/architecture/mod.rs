@@ -64,7 +64,6 @@ const IMPORTS_TO_MEND: &[(&str, &str, &str)] = &[
     ("src/config/", "identity", "the sections hold rules that identity defines"),
     ("src/config/", "@ipmi", "the section of credentials is the client's own type"),
     ("src/config/", "@jira", "the section of sites is the client's own type"),
-    ("src/web/mod.rs", "chat", "links to a batch's card on another platform by the Chat trait"),
     ("src/operator/", "serve", "loads a site with what serve has for it"),
 ];
 
