@@ -26,7 +26,8 @@ use metalbot_store::{self as store, audit};
 /// Answers of directory and inventory about one batch.
 #[derive(Debug)]
 pub struct ApprovalFacts {
-    /// Those who have decided, by login; `None` for one who is not in the directory any more.
+    /// Who asked for it, and those who have decided, by login; `None` for one who is not in the directory
+    /// any more.
     people: BTreeMap<String, Option<Principal>>,
     /// Present owners of the hosts whose work is still to come. Hosts that have left the inventory are
     /// missing: nothing is done to them.
@@ -69,8 +70,11 @@ pub async fn ask(
     let mut conn = pool.acquire().await?;
     let decisions = store::decision::standing(&mut conn, id).await?;
     let to_come = store::job::to_come(&mut conn, id).await?;
+    let submitter = store::batch::get(&mut conn, id).await?.map(|batch| batch.submitter);
     drop(conn);
-    let logins: BTreeSet<String> = decisions.into_iter().map(|decision| decision.login).collect();
+    let mut logins: BTreeSet<String> =
+        decisions.into_iter().map(|decision| decision.login).collect();
+    logins.extend(submitter);
     let mut known = BTreeMap::new();
     for login in logins {
         let person = people.ask(&login)?;
@@ -95,6 +99,15 @@ pub async fn settle(
     if !decisions.iter().filter(of_this_plan).all(|one| facts.people.contains_key(&one.login)) {
         return Ok(ApprovalStanding::Outdated);
     }
+    if facts.people.get(&batch.submitter).is_none_or(Option::is_none) {
+        // Whoever agreed, agreed to what this person wanted.
+        let why = format!("{} is not in the directory any more", batch.submitter);
+        for Decision { login, .. } in decisions.iter().filter(of_this_plan) {
+            withdraw(tx, batch, login, &why).await?;
+        }
+        let submitter_left = Some(batch.submitter.clone());
+        return Ok(ApprovalStanding::Lost(ApprovalLoss { submitter_left, ..Default::default() }));
+    }
     let moved = follow_owners(tx, rules, facts, batch).await?;
     let find = |login: &str| facts.people.get(login).cloned().flatten();
     let (tally, left) = count(tx, batch, find).await?;
@@ -102,7 +115,7 @@ pub async fn settle(
         store::approval::mark_checked(tx, batch).await?;
         return Ok(ApprovalStanding::Stands);
     }
-    Ok(ApprovalStanding::Lost(ApprovalLoss { left, moved }))
+    Ok(ApprovalStanding::Lost(ApprovalLoss { left, moved, submitter_left: None }))
 }
 
 /// Takes a locked batch whose approval does not stand back to waiting, or pauses it if work on its
@@ -150,16 +163,24 @@ pub(super) async fn count(
         match find(&decision.login).filter(may) {
             Some(who) => decisions.push((who, decision)),
             None => {
-                store::decision::withdraw(tx, batch.id, batch.digest, &decision.login).await?;
-                let detail = json!({ "by": decision.login, "why": "may not decide any more" });
-                let actor = Actor::system("directory");
-                let event = "batch.approval_withdrawn";
-                audit::record(tx, &actor, event, Some(batch.id), detail).await?;
+                withdraw(tx, batch, &decision.login, "may not decide any more").await?;
                 left.push(decision.login);
             }
         }
     }
     Ok((tally(&batch.requirements, batch.digest, &batch.submitter, &decisions), left))
+}
+
+/// Withdraws a decision that does not count any more.
+async fn withdraw(
+    tx: &mut PgTransaction<'_>,
+    batch: &Batch,
+    login: &str,
+    why: &str,
+) -> sqlx::Result<()> {
+    store::decision::withdraw(tx, batch.id, batch.digest, login).await?;
+    let (actor, detail) = (Actor::system("directory"), json!({ "by": login, "why": why }));
+    audit::record(tx, &actor, "batch.approval_withdrawn", Some(batch.id), detail).await
 }
 
 /// Stores the present owners of hosts whose work is still to come, with what they require; returns the

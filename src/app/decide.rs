@@ -44,6 +44,10 @@ pub async fn decide(
     if another {
         return Err(Conflict::PlanChanged(id).into());
     }
+    let is_known = |login: &str| app.directory.current().by_login(login).is_some();
+    if verdict == Verdict::Approve && !is_known(&batch.submitter) {
+        return Err(Conflict::SubmitterLeft { batch: id, login: batch.submitter }.into());
+    }
     let owners = may_decide(&batch.requirements, &batch.submitter, &ctx.principal)?;
     let decision = Decision { login: ctx.login().to_owned(), verdict, digest: batch.digest };
     let actor = ctx.actor();

@@ -83,6 +83,11 @@ pub enum Conflict {
     Begun(BatchId),
     #[error("the approval of {0} does not stand any more: it goes on when it is approved again")]
     ApprovalLost(BatchId),
+    #[error(
+        "{login}, who asked for {batch}, is not in the directory any more, so that it is not started: \
+         cancel it, and ask for it anew if it is still wanted"
+    )]
+    SubmitterLeft { batch: BatchId, login: String },
     #[error("{0} went on after that and was paused again: look at its card, then decide")]
     PausedAgain(BatchId),
     #[error("{batch} is {state}: hosts can be dropped only while it waits for approval")]
@@ -173,6 +178,7 @@ impl Conflict {
             }
             Conflict::Begun(_) => "conflict.begun",
             Conflict::ApprovalLost(_) => "conflict.approval_lost",
+            Conflict::SubmitterLeft { .. } => "conflict.submitter_left",
             Conflict::PausedAgain(_) => "conflict.paused_again",
             Conflict::DropTooLate { .. } => "conflict.drop_too_late",
             Conflict::DropLeavesNone(_) => "conflict.drop_leaves_none",

@@ -106,6 +106,39 @@ async fn an_approver_who_has_left_is_noticed_before_anything_is_done() {
 }
 
 #[tokio::test]
+async fn what_somebody_asked_for_who_has_left_is_not_started() {
+    let t = World::with_rack().await;
+    t.says(&t.carol, "/metal reboot web01 not-before=8h").await;
+    t.replies(&t.bob, 1, "approve").await;
+    t.heard(1, "starts at").await;
+    t.says(&t.carol, "/metal reboot web02").await;
+    t.card_when(2, |card| card.text.contains("awaiting approval")).await;
+    t.change_people(|people| {
+        people.replace("login = \"carol\"", "disabled = true\nlogin = \"carol\"")
+    });
+    t.db.start_comes(1).await;
+    let waits = t.heard(1, "for approval again").await;
+    assert!(waits.contains("asked for it and is not in the directory any more"), "{waits}");
+    for batch in [1, 2] {
+        let refused = t.replies(&t.bob, batch, "approve").await;
+        assert!(
+            refused.contains("is not in the directory any more, so that it is not"),
+            "{refused}"
+        );
+    }
+    // Who comes back is approved anew.
+    t.change_people(|people| people.replace("disabled = true\n", ""));
+    for batch in [1, 2] {
+        t.replies(&t.bob, batch, "approve").await;
+    }
+    t.ended(2).await;
+    t.db.start_comes(1).await;
+    t.ended(1).await;
+    assert_eq!(t.acts("web01"), ["power 0", "power 1"]);
+    t.finish().await;
+}
+
+#[tokio::test]
 async fn a_host_that_has_another_owner_needs_that_owners_approval() {
     let t = World::with_rack().await;
     t.says(&t.alice, "/metal reboot web[01-02] not-before=8h").await;

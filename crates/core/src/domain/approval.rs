@@ -298,6 +298,9 @@ pub struct ApprovalLoss {
     pub left: Vec<String>,
     /// Hosts that have another owner than when they were approved.
     pub moved: Vec<HostName>,
+    /// Login of the one who asked for it, if they are not in the directory any more.
+    #[serde(default)]
+    pub submitter_left: Option<String>,
 }
 
 impl fmt::Display for ApprovalLoss {
@@ -307,7 +310,11 @@ impl fmt::Display for ApprovalLoss {
         let has = if self.moved.len() == 1 { "has" } else { "have" };
         let moved = (!self.moved.is_empty())
             .then(|| format!("{} {has} another owner now", fold(&self.moved)));
-        let causes: Vec<String> = left.into_iter().chain(moved).collect();
+        let submitter = self
+            .submitter_left
+            .as_ref()
+            .map(|login| format!("{login} asked for it and is not in the directory any more"));
+        let causes: Vec<String> = submitter.into_iter().chain(left).chain(moved).collect();
         match causes.is_empty() {
             true => f.write_str("an approval was taken back"),
             false => f.write_str(&causes.join("; ")),
