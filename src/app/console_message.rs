@@ -360,10 +360,21 @@ pub fn decode(body: &Value) -> Result<Inbound, DecodeError> {
     Inbound::deserialize(body).map_err(|error| DecodeError(error.to_string()))
 }
 
-/// Returns the text behind `/metal`, if the text begins with that word.
+/// Returns the text behind `/metal`, or behind `@metalbot`, if the text begins with that word in any case.
+/// Whatever else begins with a slash and a letter was meant as a command: it is one as it stands, so that
+/// the answer says what it should have been.
 pub fn command_in(text: &str) -> Option<&str> {
-    let rest = text.strip_prefix("/metal")?;
-    (rest.is_empty() || rest.starts_with(char::is_whitespace)).then(|| rest.trim())
+    for name in ["/metal", "@metalbot"] {
+        if let (Some(start), Some(rest)) = (text.get(..name.len()), text.get(name.len()..))
+            && start.eq_ignore_ascii_case(name)
+            && (rest.is_empty() || rest.starts_with(char::is_whitespace))
+        {
+            return Some(rest.trim());
+        }
+    }
+    let word = text.strip_prefix('/')?.split_whitespace().next()?;
+    let meant = word.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-');
+    meant.then(|| text.trim())
 }
 
 fn message_id(text: &str) -> Result<i64, ConsoleError> {
@@ -428,7 +439,12 @@ mod tests {
         assert_eq!(command_in("/metal reboot web01"), Some("reboot web01"));
         assert_eq!(command_in("/metal"), Some(""));
         assert_eq!(command_in("/metal\treboot"), Some("reboot"));
-        assert_eq!(command_in("/metallica"), None);
+        assert_eq!(command_in("/Metal list"), Some("list"));
+        assert_eq!(command_in("@metalbot help"), Some("help"));
+        assert_eq!(command_in("/reboot web01"), Some("/reboot web01"));
+        for talk in ["/etc/hosts is wrong", "/", "/ 2", "@metalbots", "/1"] {
+            assert_eq!(command_in(talk), None, "{talk}");
+        }
         assert_eq!(command_in("a /metal b"), None);
     }
 

@@ -103,6 +103,11 @@ pub enum Conflict {
     ChannelClosed(String),
     #[error("that button is not valid here any more")]
     StaleButton,
+    #[error(
+        "that is not read as a decision: write approve, reject because ..., cancel, retry or status and \
+         nothing else, or press the button"
+    )]
+    UnclearReply,
     #[error("say it in the channel that it is about")]
     NotInAChannel,
 }
@@ -186,6 +191,7 @@ impl Conflict {
             Conflict::TooManyHosts { .. } => "conflict.too_many_hosts",
             Conflict::ChannelClosed(_) => "conflict.channel_closed",
             Conflict::StaleButton => "conflict.stale_button",
+            Conflict::UnclearReply => "conflict.unclear_reply",
             Conflict::NotInAChannel => "conflict.not_in_a_channel",
         }
     }

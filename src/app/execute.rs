@@ -4,6 +4,8 @@ use sqlx::PgTransaction;
 
 use metalbot_core::command::{self, Command};
 use metalbot_core::domain::approval::Verdict;
+use metalbot_core::domain::host::fold;
+use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::principal::Principal;
 use metalbot_core::domain::reply::Reply;
 
@@ -19,46 +21,63 @@ pub async fn execute(
 ) -> Result<Reply, Error> {
     match command {
         Command::Help { topic } => {
-            return Ok(Reply::Help { page: command::help(&app.catalog, topic.as_deref()) });
+            Ok(Reply::Help { page: command::help(&app.catalog, topic.as_deref()) })
         }
-        Command::Submit(request) => {
-            return submit::submit(tx, app, ctx, &request, None).await.map(reply);
-        }
+        Command::Submit(request) => submit::submit(tx, app, ctx, &request, None).await.map(reply),
         Command::Retry(id) => return submit::retry(tx, app, ctx, id).await.map(reply),
         Command::Status(id) => {
             let batch = Box::new(query::batch(tx, id).await?);
-            return Ok(Reply::Batch { batch });
+            Ok(Reply::Batch { batch })
         }
         Command::HostStatus(hosts) => {
-            return Ok(Reply::Hosts { hosts: query::hosts(tx, app, &hosts).await? });
+            Ok(Reply::Hosts { hosts: query::hosts(tx, app, &hosts).await? })
         }
         Command::List { mine } => {
             let of = mine.then_some(ctx.login());
-            return Ok(Reply::Batches { mine, batches: query::list(tx, of).await? });
+            Ok(Reply::Batches { mine, batches: query::list(tx, of).await? })
         }
         Command::Hosts { expression, hosts } => return Ok(Reply::NodeSet { expression, hosts }),
         Command::Whoami => return Ok(whoami(&ctx.principal)),
         Command::DryRun(request) => {
             let preview = preview::preview(tx, app, &ctx.principal, &request).await?;
-            return Ok(Reply::Preview { preview: Box::new(preview) });
+            Ok(Reply::Preview { preview: Box::new(preview) })
         }
         Command::Notify(change) => return preference::notify(tx, app, ctx, change).await,
-        Command::Cancel(id) => control::cancel(tx, app, ctx, id).await?,
-        Command::Pause(id) => control::pause(tx, app, ctx, id).await?,
-        Command::Resume(id) => control::resume(tx, app, ctx, id, None).await?,
-        Command::Drop { batch, hosts } => control::drop_hosts(tx, app, ctx, batch, &hosts).await?,
         Command::Release(hosts) => {
             control::release(tx, app, ctx, &hosts).await?;
+            Ok(Reply::Done)
+        }
+        Command::Cancel(id) => {
+            control::cancel(tx, app, ctx, id).await?;
+            acted(tx, id, "was cancelled").await
+        }
+        Command::Pause(id) => {
+            control::pause(tx, app, ctx, id).await?;
+            acted(tx, id, "was paused").await
+        }
+        Command::Resume(id) => {
+            control::resume(tx, app, ctx, id, None).await?;
+            acted(tx, id, "was resumed").await
+        }
+        Command::Drop { batch, hosts } => {
+            control::drop_hosts(tx, app, ctx, batch, &hosts).await?;
+            acted(tx, batch, &format!("goes on without {}", fold(&hosts))).await
         }
         Command::Approve(id) => {
             decide::decide(tx, app, ctx, id, Verdict::Approve, None, None).await?;
+            acted(tx, id, "has your approval").await
         }
         Command::Reject { batch, reason } => {
             let reason = reason.as_deref();
             decide::decide(tx, app, ctx, batch, Verdict::Reject, None, reason).await?;
+            acted(tx, batch, "was rejected").await
         }
     }
-    Ok(Reply::Done)
+}
+
+/// What was done to a batch, and how it stands now.
+async fn acted(tx: &mut PgTransaction<'_>, id: BatchId, did: &str) -> Result<Reply, Error> {
+    Ok(Reply::Acted { batch: Box::new(query::batch(tx, id).await?), did: did.to_owned() })
 }
 
 fn reply(submitted: Submitted) -> Reply {

@@ -375,7 +375,10 @@ async fn carry_out(
             let thread = ctx.origin.location().and_then(|at| at.thread.as_deref());
             // A reply in a thread of no batch is for people.
             let Some(id) = batch_of(tx, ctx, thread).await? else { return Ok(Reply::Done) };
-            execute(tx, app, ctx, command_of(reply, id)).await
+            let Some(command) = command_of(reply, id) else {
+                return Err(Conflict::UnclearReply.into());
+            };
+            Ok(in_its_thread(execute(tx, app, ctx, command).await?))
         }
         ChatRequest::Reaction { message, reaction, added } => {
             if let Some(id) = batch_of(tx, ctx, Some(&message)).await? {
@@ -390,14 +393,20 @@ async fn carry_out(
     }
 }
 
-fn command_of(reply: ThreadReply, id: BatchId) -> Command {
-    match reply {
+/// In the batch's own thread its event says it to everybody.
+fn in_its_thread(reply: Reply) -> Reply {
+    if matches!(reply, Reply::Acted { .. }) { Reply::Done } else { reply }
+}
+
+fn command_of(reply: ThreadReply, id: BatchId) -> Option<Command> {
+    Some(match reply {
         ThreadReply::Approve => Command::Approve(id),
         ThreadReply::Reject { reason } => Command::Reject { batch: id, reason },
         ThreadReply::Cancel => Command::Cancel(id),
         ThreadReply::Status => Command::Status(id),
         ThreadReply::Retry => Command::Retry(id),
-    }
+        ThreadReply::Unclear => return None,
+    })
 }
 
 /// Does what a button asks for. The button must be on its batch's card or in the card's thread.
@@ -424,8 +433,12 @@ async fn press(
         ButtonAction::Resume { pause_number } => {
             control::resume(tx, app, ctx, id, Some(pause_number)).await?;
         }
-        ButtonAction::Cancel => return execute(tx, app, ctx, Command::Cancel(id)).await,
-        ButtonAction::Pause => return execute(tx, app, ctx, Command::Pause(id)).await,
+        ButtonAction::Cancel => {
+            return Ok(in_its_thread(execute(tx, app, ctx, Command::Cancel(id)).await?));
+        }
+        ButtonAction::Pause => {
+            return Ok(in_its_thread(execute(tx, app, ctx, Command::Pause(id)).await?));
+        }
         ButtonAction::Retry => return execute(tx, app, ctx, Command::Retry(id)).await,
     }
     Ok(Reply::Done)

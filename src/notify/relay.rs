@@ -221,10 +221,13 @@ impl NoticeRelay {
             (Audience::Thread { .. }, Notice::Event { event, .. }) => offer(event),
             _ => None,
         };
-        let message = Message { markdown, card };
+        let mut message = Message { markdown, card };
         let (location, only_to) = match (audience, &pending.thread) {
             (Audience::Channel { location }, _) => (location.clone(), None),
-            (Audience::Only { location, user }, _) => (location.clone(), Some(user.as_str())),
+            (Audience::Only { location, user }, _) => {
+                message = self.with_link(notice, location, message).await;
+                (location.clone(), Some(user.as_str()))
+            }
             (Audience::Person { login, near }, _) => {
                 let chat = self.chat(&near.platform)?;
                 let mut user = self.people.account(login, &near.platform);

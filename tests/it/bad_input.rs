@@ -93,9 +93,18 @@ async fn commands_that_mean_nothing() {
     reboot web01 reason="open
     ^
     "#);
-    // What does not begin with the command is talk between people.
+    // What does not begin like a command is talk between people.
     assert_eq!(says_in_vain(&t, alice, "metal reboot web01").await, "(nothing)");
-    assert_eq!(says_in_vain(&t, alice, "/metallic reboot web01").await, "(nothing)");
+    insta::assert_snapshot!(says_in_vain(&t, alice, "/reboot web01").await, @r#"
+    -- in the channel, only to them
+    Nothing was done: there is no command or action "/reboot"; did you mean reboot?
+    /reboot web01
+    ^
+    "#);
+    insta::assert_snapshot!(says_in_vain(&t, alice, "/Metal reboot").await, @r"
+    -- in the channel, only to them
+    Nothing was done: no hosts are named; write for example web[01-12] or @group.
+    ");
     t.finish().await;
 }
 

@@ -185,6 +185,8 @@ async fn a_batch_is_asked_for_looked_at_and_cancelled() {
     insta::assert_snapshot!(t.says(&t.alice, "/metal cancel 1").await, @r"
     -- in the thread
     @alice cancelled #1. No other host is touched.
+    -- in the channel, only to them
+    Done: #1 (reboot, 12 hosts) was cancelled.
     ");
     let card = t.card(1).await;
     assert!(card.text.contains("cancelled by alice"), "{}", card.text);
@@ -333,7 +335,10 @@ async fn a_batch_is_approved_by_button_reaction_word_or_command() {
     -- in the thread
     @bob approved for web-owners. The approval is complete: #3 starts.
     ");
-    insta::assert_snapshot!(t.replies(&t.bob, 4, "approve this later?").await, @"(nothing)");
+    insta::assert_snapshot!(t.replies(&t.bob, 4, "approve this later?").await, @r"
+    -- in the thread, only to them
+    Nothing was done: that is not read as a decision: write approve, reject because ..., cancel, retry or status and nothing else, or press the button.
+    ");
     insta::assert_snapshot!(t.replies(&t.bob, 4, "LGTM").await, @r"
     -- in the thread
     @bob approved for web-owners. The approval is complete: #4 starts.
@@ -341,6 +346,8 @@ async fn a_batch_is_approved_by_button_reaction_word_or_command() {
     insta::assert_snapshot!(t.says(&t.bob, "/metal approve 5").await, @r"
     -- in the thread
     @bob approved for web-owners. The approval is complete: #5 starts.
+    -- in the channel, only to them
+    Done: #5 (power-off, 1 host) has your approval; it is scheduled now.
     ");
     for batch in 1..=5 {
         assert!(t.ended(batch).await.contains("succeeded, 1 host done"));
@@ -459,6 +466,8 @@ async fn a_quorum_of_two_counts_people_and_an_approval_can_be_taken_back() {
     insta::assert_snapshot!(t.says(&t.alice, "/metal drop 1 web02").await, @r"
     -- in the thread
     @alice took web02 out of #1. It is another plan now: approvals of @dave are void, please look again.
+    -- in the channel, only to them
+    Done: #1 (reboot, 1 host) goes on without web02; it is awaiting approval now.
     ");
     insta::assert_snapshot!(t.card(1).await.text, @r"
     #1 reboot · 1 host · awaiting approval
@@ -753,6 +762,8 @@ async fn a_person_may_pause_and_end_what_runs() {
     -- in the thread
     #1 is paused by @bob. Hosts at work are finished, no other is started. /metal resume 1 goes on, /metal cancel 1 ends it.
     [Resume] [Cancel]
+    -- in the channel, only to them
+    Done: #1 (reboot, 3 hosts) was paused.
     ");
     insta::assert_snapshot!(t.says(&t.bob, "/metal pause 1").await, @"
     -- in the channel, only to them

@@ -153,13 +153,14 @@ impl World {
         self.quiet().await;
         let new = self.db.answers_since(before, &who.login).await;
         let seen = self.seen_by(who).await;
-        let told: Vec<String> = new
-            .iter()
-            .map(|id| {
-                let id = id.to_string();
-                told(seen.iter().find(|message| message.id == id).expect("what is theirs is shown"))
-            })
-            .collect();
+        let find = |id: &i64| {
+            let id = id.to_string();
+            seen.iter().find(|message| message.id == id).expect("what is theirs is shown")
+        };
+        let mut new: Vec<&SeenMessage> = new.iter().map(find).collect();
+        // Which of two comes first is not said.
+        new.sort_by_key(|message| message.only_you);
+        let told: Vec<String> = new.into_iter().map(told).collect();
         if told.is_empty() { "(nothing)".into() } else { told.join("\n") }
     }
 

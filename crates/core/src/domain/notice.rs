@@ -79,6 +79,7 @@ impl Notice {
         match self {
             Notice::Event { event, .. } => Some(event.batch),
             Notice::CardDelayed { batch, .. } => Some(*batch),
+            Notice::Reply(Reply::Acted { batch, .. }) => Some(batch.id),
             Notice::Reply(_) | Notice::Digest { .. } => None,
         }
     }

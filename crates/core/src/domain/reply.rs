@@ -61,6 +61,12 @@ pub enum Reply {
     },
     Admitted(Admitted),
     Refused(Refusal),
+    /// The request is done to a batch, by a command that may have been given far from its card.
+    Acted {
+        batch: Box<BatchView>,
+        /// What was done, such as `is approved by you`.
+        did: String,
+    },
     /// The request is done; its event informs everybody concerned.
     Done,
 }
