@@ -5,10 +5,11 @@ SHELL := /bin/bash
 export SQLX_OFFLINE ?= true
 
 # What demo and tests need beside Rust: OpenSSL for a library that links it, a PostgreSQL server,
-# BMCs that speak IPMI, and for the tests two BMC clients that are not ours, a browser, Python and
-# a proxy.
+# BMCs that speak IPMI, and for the tests two BMC clients that are not ours, a browser, Python, a
+# proxy, and a pooler of databases.
 DEMO_PACKAGES := pkg-config libssl-dev postgresql openipmi
-TEST_PACKAGES := $(DEMO_PACKAGES) ipmitool freeipmi-tools chromium chromium-driver python3-venv openssl tinyproxy-bin
+TEST_PACKAGES := $(DEMO_PACKAGES) ipmitool freeipmi-tools chromium chromium-driver python3-venv openssl \
+    tinyproxy-bin pgbouncer
 FUZZ_PACKAGES := $(DEMO_PACKAGES) g++
 # Servers of PyPI that the tests talk to, in a Python environment of their own below target/.
 PEERS := jira820==0.12

@@ -39,7 +39,11 @@ impl Site {
             cluster.stop().await?;
             cluster = PrivatePostgres::start(&state).await?;
         }
-        let pool = store::connect_lazy(cluster.url(), 8, store::PoolRole::Maintenance)?;
+        let pool = store::connect_lazy(
+            &store::DatabaseAddress::read(cluster.url())?,
+            8,
+            store::PoolRole::Maintenance,
+        );
         if profile {
             pool.execute("create extension pg_stat_statements").await?;
         }

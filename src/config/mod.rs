@@ -24,6 +24,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::identity::authz::AllowRule;
+use crate::runtime::database::Configured;
 use crate::telemetry::LogFormat;
 use metalbot_core::domain::approval::ApprovalRule;
 use metalbot_core::domain::caps::Caps;
@@ -121,6 +122,9 @@ pub struct DatabaseConfig {
     url: Option<SecretString>,
     url_file: Option<PathBuf>,
     url_env: Option<String>,
+    /// What the address was read from.
+    #[serde(skip)]
+    setting: &'static str,
     /// Connections of this process's pool.
     pub max_connections: u32,
     /// Time after which the server gives a statement up; after twice that a process gives up a
@@ -138,6 +142,7 @@ impl Default for DatabaseConfig {
             url: None,
             url_file: None,
             url_env: None,
+            setting: "database.url",
             max_connections: 20,
             statement_timeout: Duration::from_secs(30),
             retention: Duration::from_secs(90 * 86_400),
@@ -146,8 +151,9 @@ impl Default for DatabaseConfig {
 }
 
 impl DatabaseConfig {
-    pub fn url(&self) -> Option<&SecretString> {
-        self.url.as_ref()
+    /// The address as it was given, with the name of what gives it.
+    pub fn configured(&self) -> Option<Configured<'_>> {
+        self.url.as_ref().map(|url| Configured { setting: self.setting, url })
     }
 
     /// Time after which an answer that has not come never will: the server would have given the

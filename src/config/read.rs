@@ -189,6 +189,7 @@ fn resolve(config: &mut Config, base: &Path, env: &Environment) -> Vec<String> {
     let database = &mut config.database;
     let source = match env.get("DATABASE_URL").filter(|url| !url.is_empty()) {
         Some(url) => {
+            database.setting = "DATABASE_URL";
             SecretSource { given: Some(SecretString::from(url.as_str())), file: None, env: None }
         }
         None => SecretSource {
@@ -301,7 +302,7 @@ mod tests {
         assert!(config.policy().allow.is_empty() && config.policy().admins.is_empty());
         assert_eq!(config.limits.max_hosts, 10_000);
         assert_eq!(config.executor.lease_duration, Duration::from_secs(30));
-        assert!(config.database.url().is_none());
+        assert!(config.database.configured().is_none());
         assert!(!config.secure_cookies());
         assert!(with("http.listen = \"0.0.0.0:80\"").unwrap().secure_cookies());
         let proxy = "http.public_url = \"https://metal.example.org\"";
@@ -506,13 +507,15 @@ mod tests {
     fn database_url_wins() {
         let url = |rest: &str, env: &[(&str, &str)]| {
             let config = with_env(rest, env).unwrap();
-            config.database.url().map(|url| url.expose_secret().to_owned())
+            let configured = config.database.configured();
+            configured.map(|one| (one.setting, one.url.expose_secret().to_owned()))
         };
+        let given = |setting, url: &str| Some((setting, url.to_owned()));
         let file = "database.url = \"postgres://file\"";
-        assert_eq!(url(file, &[]).as_deref(), Some("postgres://file"));
+        assert_eq!(url(file, &[]), given("database.url", "postgres://file"));
         let env = [("DATABASE_URL", "postgres://env")];
-        assert_eq!(url(file, &env).as_deref(), Some("postgres://env"));
-        assert_eq!(url("", &env).as_deref(), Some("postgres://env"));
+        assert_eq!(url(file, &env), given("DATABASE_URL", "postgres://env"));
+        assert_eq!(url("", &env), given("DATABASE_URL", "postgres://env"));
         assert_eq!(url("", &[("DATABASE_URL", "")]), None);
     }
 

@@ -19,12 +19,24 @@ pub(super) struct OpenDatabase {
 }
 
 impl OpenDatabase {
-    /// Reads the configuration and opens its database; starts the private cluster where nobody has.
+    /// Reads the configuration and opens its database, which must be there; starts the private
+    /// cluster where nobody has.
     pub async fn open(file: &Path) -> anyhow::Result<OpenDatabase> {
         let config = Config::load(file)?;
-        let database = Database::open(config.database.url(), &config.state_dir).await?;
-        let pool = store::connect_lazy(&database.url, CONNECTIONS, PoolRole::Maintenance)?;
-        Ok(OpenDatabase { config, pool, database })
+        let database = Database::existing(config.database.configured(), &config.state_dir).await?;
+        Ok(OpenDatabase::of(config, database))
+    }
+
+    /// The same, and makes the private cluster if there is none.
+    pub async fn open_or_make(file: &Path) -> anyhow::Result<OpenDatabase> {
+        let config = Config::load(file)?;
+        let database = Database::open(config.database.configured(), &config.state_dir).await?;
+        Ok(OpenDatabase::of(config, database))
+    }
+
+    fn of(config: Config, database: Database) -> OpenDatabase {
+        let pool = store::connect_lazy(&database.address, CONNECTIONS, PoolRole::Maintenance);
+        OpenDatabase { config, pool, database }
     }
 
     pub async fn close(self) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use super::output::print;
 use metalbot_store::schema;
 
 pub(super) async fn migrate(file: &Path) -> anyhow::Result<ExitCode> {
-    let database = OpenDatabase::open(file).await?;
+    let database = OpenDatabase::open_or_make(file).await?;
     schema::migrate(&database.pool).await?;
     database.close().await?;
     print("The database is up to date.")?;

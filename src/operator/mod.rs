@@ -28,6 +28,9 @@ pub enum OperatorCommand {
     CheckConfig {
         #[command(flatten)]
         config: ConfigFile,
+        /// Also connect to the database, and look whether it can be used.
+        #[arg(long)]
+        connect: bool,
     },
     /// Ask BMCs, or turn hosts on and off, from this shell.
     Bmc {
@@ -123,7 +126,9 @@ pub struct ConfigFile {
 pub async fn run(command: OperatorCommand) -> anyhow::Result<ExitCode> {
     match command {
         OperatorCommand::Migrate { config } => migrate::migrate(&config.config).await,
-        OperatorCommand::CheckConfig { config } => check_config::check(&config.config),
+        OperatorCommand::CheckConfig { config, connect } => {
+            check_config::check(&config.config, connect).await
+        }
         OperatorCommand::Bmc { command } => bmc::run(command).await,
         OperatorCommand::Audit { command: AuditCommand::Verify { config, json } } => {
             audit::verify(&config.config, json).await

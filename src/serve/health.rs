@@ -27,7 +27,7 @@ use sqlx::PgPool;
 use super::tasks::Task;
 use crate::chat::slack::socket::Connections;
 use crate::telemetry;
-use metalbot_store::{inbox, outbox, placement, task_lease, ticket};
+use metalbot_store::{inbox, outbox, placement, server, task_lease, ticket};
 
 /// Time that the database has to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -102,7 +102,7 @@ pub(super) fn router(health: &Arc<Health>) -> Router {
         .route("/readyz", get(move || ready(Arc::clone(&health))))
 }
 
-/// Ready: the database answers, and knows all our tables; deliveries of Slack can come in.
+/// Ready: the database answers, can be written, and knows all our tables; deliveries of Slack can come in.
 async fn ready(health: Arc<Health>) -> (StatusCode, Json<Value>) {
     let unavailable = |reason: &str| {
         let answer = json!({ "status": "unavailable", "reason": reason });
@@ -112,11 +112,15 @@ async fn ready(health: Arc<Health>) -> (StatusCode, Json<Value>) {
         return unavailable("Slack is not connected");
     }
     let asked = async {
+        // A failover may have left the primary's name to a standby.
+        let unfit = server::only_reads(&mut *health.pool.acquire().await?).await?;
         inbox::backlog(&health.pool).await?;
-        tokio::try_join!(health.tasks(), health.unreached())
+        let known = tokio::try_join!(health.tasks(), health.unreached())?;
+        Ok::<_, sqlx::Error>((unfit, known))
     };
     match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok((tasks, unreached))) => {
+        Ok(Ok((Some(unfit), _))) => unavailable(&format!("the database: {unfit}")),
+        Ok(Ok((None, (tasks, unreached)))) => {
             let late = tasks.iter().any(|task| task.late);
             let status = if late { "degraded" } else { "ready" };
             let unreached: Vec<Value> = unreached

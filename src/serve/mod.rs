@@ -42,9 +42,9 @@ pub async fn serve(file: &Path, roles: Roles) -> anyhow::Result<ExitCode> {
              allows this process: lower them, or raise the limit (LimitNOFILE= of systemd)"
         );
     }
-    let database = Database::open(config.database.url(), &config.state_dir).await?;
+    let database = Database::open(config.database.configured(), &config.state_dir).await?;
     let options = StartOptions { metrics: Some(metrics), extension: None };
-    let mut service = Service::start(&config, &database.url, roles, options).await?;
+    let mut service = Service::start(&config, &database.address, roles, options).await?;
     match service.address {
         Some(address) => tracing::info!(%address, ?roles, "metalbot has started and is serving"),
         None => tracing::info!(?roles, "metalbot has started, without a web address"),

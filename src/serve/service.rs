@@ -21,7 +21,7 @@ use crate::executor::worker;
 use crate::runtime::notifier::{Notifier, run_listener};
 use crate::runtime::task::{LAST_ROUND, TaskRunner, run_task};
 use crate::web::ConsoleState;
-use metalbot_store::{self as store, PoolRole, answered_within, task_lease};
+use metalbot_store::{self as store, DatabaseAddress, PoolRole, answered_within, task_lease};
 
 /// Interval of checks for a changed inventory file.
 const RELOAD_PERIOD: Duration = Duration::from_secs(1);
@@ -66,18 +66,20 @@ impl Service {
     /// date first.
     pub async fn start(
         config: &Config,
-        database_url: &str,
+        database: &DatabaseAddress,
         roles: Roles,
         options: StartOptions,
     ) -> anyhow::Result<Service> {
         let statement_timeout = config.database.statement_timeout;
         let role = PoolRole::Service { statement_timeout };
-        let pool = store::connect_lazy(database_url, config.database.max_connections, role)?;
+        let unfit = store::server::look(database).await?;
+        anyhow::ensure!(unfit.is_empty(), "{database}: {}", all(&unfit));
+        let pool = store::connect_lazy(database, config.database.max_connections, role);
         let site = SiteParts::new(config, pool.clone())?;
         for warning in site.loaded.warnings(config) {
             tracing::warn!(warning, "the configuration is probably not as it is meant");
         }
-        migrate(database_url).await?;
+        migrate(database).await?;
         let mut service = Service {
             address: None,
             health_address: None,
@@ -169,12 +171,21 @@ impl Service {
     }
 }
 
-/// Brings the schema up to date, over a connection whose statements may take their time.
-async fn migrate(database_url: &str) -> anyhow::Result<()> {
-    let pool = store::connect_lazy(database_url, 1, PoolRole::Maintenance)?;
-    let done = store::schema::migrate(&pool).await;
+/// Brings the schema up to date, over a connection whose statements may take their time, and looks
+/// whether its tables may be used.
+async fn migrate(database: &DatabaseAddress) -> anyhow::Result<()> {
+    let pool = store::connect_lazy(database, 1, PoolRole::Maintenance);
+    let done = async {
+        store::schema::migrate(&pool).await?;
+        store::schema::check_rights(&mut *pool.acquire().await?).await
+    }
+    .await;
     pool.close().await;
     Ok(done?)
+}
+
+fn all(unfit: &[store::server::Unfit]) -> String {
+    unfit.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn log_panic(ended: Result<(), tokio::task::JoinError>) {

@@ -219,7 +219,10 @@ mod tests {
         fs::write(folder.path().join("people.toml"), "").unwrap();
         let config = Config::parse(TOML, &folder.path().join("metalbot.toml")).unwrap();
         let role = metalbot_store::PoolRole::Maintenance;
-        let pool = metalbot_store::connect_lazy("postgres://127.0.0.1:9/none", 1, role).unwrap();
+        let pool = {
+            let address = metalbot_store::DatabaseAddress::read("postgres://127.0.0.1:9/none");
+            metalbot_store::connect_lazy(&address.unwrap(), 1, role)
+        };
         tasks(&SiteParts::new(&config, pool).unwrap()).unwrap()
     }
 

@@ -10,6 +10,8 @@ mod black_hole_calls;
 mod bmc;
 mod browser;
 mod crash;
+mod database_address;
+mod database_server;
 mod fleet;
 mod harness;
 mod health;

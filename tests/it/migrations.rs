@@ -167,7 +167,8 @@ async fn a_process_starts_beside_a_newer_release_that_took_nothing_away() {
     t.replica().await.stop().await;
     newer_release(&t, "update schema_range set readable_from = 20990101000001").await;
     let config = Config::load(&t.config_file()).unwrap();
-    let started = Service::start(&config, &t.db.url, Roles::ALL, StartOptions::default()).await;
+    let started =
+        Service::start(&config, &t.db.address(), Roles::ALL, StartOptions::default()).await;
     let error = format!("{:#}", started.err().expect("a database that it cannot read"));
     assert!(error.contains("needs a release that knows migration 20990101000001"), "{error}");
     assert!(error.contains("Start the newer release again"), "{error}");

@@ -46,7 +46,7 @@ impl Door {
         let db = Database::new().await;
         let pools = [(); 2].map(|()| {
             let role = store::PoolRole::Service { statement_timeout: Duration::from_secs(30) };
-            store::connect_lazy(&db.url, 4, role).unwrap()
+            store::connect_lazy(&db.address(), 4, role)
         });
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name);

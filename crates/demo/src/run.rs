@@ -100,9 +100,10 @@ async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
     }
     let mut site = SimSite::start(&folder, listen, SUBNET, args.in_slack()).await?;
     site.config.state_dir = folder;
-    let database = Database::open(site.config.database.url(), &site.config.state_dir).await?;
+    let database =
+        Database::open(site.config.database.configured(), &site.config.state_dir).await?;
     let options = StartOptions { metrics: Some(telemetry::install()?), ..switch::options() };
-    let mut service = Service::start(&site.config, &database.url, Roles::ALL, options).await?;
+    let mut service = Service::start(&site.config, &database.address, Roles::ALL, options).await?;
     let address = service.address.context("the demo serves the console")?;
     let base = format!("http://{address}");
     let code = match args.script {

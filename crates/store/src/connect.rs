@@ -21,6 +21,8 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::address::DatabaseAddress;
+
 /// Longest wait for a connection of a pool.
 const ACQUIRE: Duration = Duration::from_secs(5);
 /// Time after which a connection that should answer at once is taken for dead.
@@ -76,7 +78,7 @@ impl PoolRole {
 
 /// Opens a pool. Does not wait for the server: a database that is away comes back to a pool that
 /// is still there.
-pub fn connect_lazy(url: &str, max_connections: u32, role: PoolRole) -> sqlx::Result<PgPool> {
+pub fn connect_lazy(address: &DatabaseAddress, max_connections: u32, role: PoolRole) -> PgPool {
     PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE)
@@ -97,7 +99,7 @@ pub fn connect_lazy(url: &str, max_connections: u32, role: PoolRole) -> sqlx::Re
                 async move { answered_within(SILENT, connection.flush()).await.map(|()| true) },
             )
         })
-        .connect_lazy(url)
+        .connect_lazy_with(address.options().clone())
 }
 
 /// A pool of one connection beside another one, to the same server with the same limits: for what
@@ -173,7 +175,7 @@ mod tests {
 
     fn open(database: &PgPool, role: PoolRole) -> PgPool {
         let url = database.connect_options().to_url_lossy();
-        connect_lazy(url.as_str(), 1, role).unwrap()
+        connect_lazy(&DatabaseAddress::read(url.as_str()).unwrap(), 1, role)
     }
 
     async fn setting(pool: &PgPool, name: &str) -> String {

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use metalbot_core::domain::error_kind::ErrorKind;
 
 pub mod account;
+mod address;
 pub mod app_home;
 pub mod approval;
 pub mod attempt;
@@ -46,6 +47,7 @@ pub mod relay_scope;
 pub mod report;
 pub mod retention;
 pub mod schema;
+pub mod server;
 pub mod session;
 pub mod task_lease;
 pub mod ticket;
@@ -54,6 +56,7 @@ pub mod ticket_poll;
 pub mod ticket_work;
 pub mod view;
 
+pub use address::{AddressError, DatabaseAddress};
 pub use connect::{
     PoolRole, answered_by, answered_within, connect_beside, connect_lazy, notice_stale_plan,
 };

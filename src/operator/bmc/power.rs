@@ -123,9 +123,9 @@ pub(super) async fn run(args: &PowerArgs) -> anyhow::Result<ExitCode> {
     if !args.yes {
         confirm(args.to, &hosts)?;
     }
-    let database = Database::of_service(config.database.url(), &config.state_dir).await?;
+    let database = Database::of_service(config.database.configured(), &config.state_dir).await?;
     let role = PoolRole::Service { statement_timeout: config.database.statement_timeout };
-    let pool = store::connect_lazy(&database.url, 2, role)?;
+    let pool = store::connect_lazy(&database.address, 2, role);
     // From before the batch is there: an interrupt must not leave it behind.
     let mut signals = StopSignals::listen()?;
     let ended = async {

@@ -184,6 +184,11 @@ impl PrivatePostgres {
         }
     }
 
+    /// Whether this state folder has a cluster, running or not.
+    pub fn exists(state_dir: &Path) -> bool {
+        state_dir.join("postgres").join("data").exists()
+    }
+
     /// Connects to the cluster that another process of this folder runs, if one does. Starts and
     /// makes nothing.
     pub async fn join(state_dir: &Path) -> Result<Option<PrivatePostgres>, ClusterError> {

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use metalbot_store as store;
+use metalbot_store::{self as store, DatabaseAddress};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool};
@@ -38,8 +38,13 @@ impl Database {
 
     /// A database of the caller, who removes it.
     pub fn at(url: &str) -> Database {
-        let pool = store::connect_lazy(url, CONNECTIONS, store::PoolRole::Maintenance).unwrap();
+        let address = DatabaseAddress::read(url).unwrap();
+        let pool = store::connect_lazy(&address, CONNECTIONS, store::PoolRole::Maintenance);
         Database { url: url.to_owned(), pool, owned: None }
+    }
+
+    pub fn address(&self) -> DatabaseAddress {
+        DatabaseAddress::read(&self.url).unwrap()
     }
 
     fn owned(server: PgConnectOptions, name: String) -> Database {

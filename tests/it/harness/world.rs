@@ -77,7 +77,7 @@ impl Builder {
 
 async fn serve(site: &Site) -> Service {
     let config = Config::load(&site.config_file()).unwrap_or_else(|error| panic!("{error}"));
-    let started = Service::start(&config, &site.db.url, Roles::ALL, switch::options()).await;
+    let started = Service::start(&config, &site.db.address(), Roles::ALL, switch::options()).await;
     started.unwrap_or_else(|error| panic!("{error:#}"))
 }
 
