@@ -25,16 +25,16 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// Nothing was sent: there is no connection. Names the proxy or the host, and the cause.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Unreachable(String);
+pub struct NoConnection(String);
 
-impl Unreachable {
-    pub(super) fn no_address() -> Unreachable {
-        Unreachable("this is no address".into())
+impl NoConnection {
+    pub(super) fn no_address() -> NoConnection {
+        NoConnection("this is no address".into())
     }
 
-    pub(super) fn handshake(error: &tungstenite::Error) -> Unreachable {
+    pub(super) fn handshake(error: &tungstenite::Error) -> NoConnection {
         // Other variants may hold the address.
-        Unreachable(match error {
+        NoConnection(match error {
             tungstenite::Error::Http(answer) => {
                 format!("it refuses the web socket with status {}", answer.status().as_u16())
             }
@@ -43,7 +43,7 @@ impl Unreachable {
         })
     }
 
-    fn new(way: &str, error: &(dyn Error + 'static)) -> Unreachable {
+    fn new(way: &str, error: &(dyn Error + 'static)) -> NoConnection {
         let cause = causes(error);
         let advice = if cause.contains("UnknownIssuer") {
             "; if the site looks into encrypted connections, name its certificates by \
@@ -53,7 +53,7 @@ impl Unreachable {
         } else {
             ""
         };
-        Unreachable(format!("{way}: {cause}{advice}"))
+        NoConnection(format!("{way}: {cause}{advice}"))
     }
 }
 
@@ -96,17 +96,17 @@ impl Connector {
 
 impl Service<Uri> for Connector {
     type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
-    type Error = Unreachable;
-    type Future = BoxFuture<'static, Result<Self::Response, Unreachable>>;
+    type Error = NoConnection;
+    type Future = BoxFuture<'static, Result<Self::Response, NoConnection>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Unreachable>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NoConnection>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
         let host = to.host().unwrap_or_default();
         if to.scheme_str() != Some("https") && !is_here(host) {
-            return ready(Err(Unreachable(format!("{host} is not reached without encryption"))))
+            return ready(Err(NoConnection(format!("{host} is not reached without encryption"))))
                 .boxed();
         }
         let way = match self.matcher.intercept(&to).and_then(|p| p.uri().authority().cloned()) {
@@ -114,7 +114,8 @@ impl Service<Uri> for Connector {
             None => host.to_owned(),
         };
         let opening = self.https.call(to);
-        async move { opening.await.map_err(|error| Unreachable::new(&way, error.as_ref())) }.boxed()
+        async move { opening.await.map_err(|error| NoConnection::new(&way, error.as_ref())) }
+            .boxed()
     }
 }
 

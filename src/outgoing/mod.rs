@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tower_service::Service;
 
-pub use connector::{Connector, Unreachable, causes, is_here};
+pub use connector::{Connector, NoConnection, causes, is_here};
 
 /// Longest time until a connection is up, the proxy's part not included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -118,7 +118,7 @@ impl Outgoing {
     }
 
     /// Opens a connection to an address without saying anything there.
-    pub async fn reach(&self, address: &str) -> Result<(), Unreachable> {
+    pub async fn reach(&self, address: &str) -> Result<(), NoConnection> {
         self.dial(address).await.map(drop)
     }
 
@@ -127,10 +127,10 @@ impl Outgoing {
         &self,
         address: &SecretString,
         config: WebSocketConfig,
-    ) -> Result<WebSocket, Unreachable> {
+    ) -> Result<WebSocket, NoConnection> {
         let stream = TokioIo::new(self.dial(address.expose_secret()).await?);
         let opened = client_async_with_config(address.expose_secret(), stream, Some(config)).await;
-        opened.map(|(socket, _)| socket).map_err(|error| Unreachable::handshake(&error))
+        opened.map(|(socket, _)| socket).map_err(|error| NoConnection::handshake(&error))
     }
 
     /// The name of the proxy by which an address is reached.
@@ -142,8 +142,8 @@ impl Outgoing {
     async fn dial(
         &self,
         address: &str,
-    ) -> Result<<Connector as Service<Uri>>::Response, Unreachable> {
-        let address = http_address(address).ok_or_else(Unreachable::no_address)?;
+    ) -> Result<<Connector as Service<Uri>>::Response, NoConnection> {
+        let address = http_address(address).ok_or_else(NoConnection::no_address)?;
         // A web socket begins with HTTP/1.1.
         let mut connector = self.connector_for(false);
         connector.call(address).await

@@ -72,7 +72,8 @@ export async function post(path, body) {
 /**
  * Keeps one event stream open. `on.open` runs at every (re)connection: what was missed must be
  * fetched then. `on.lost` runs when the stream breaks. A stream that stays silent for 40 s is dead,
- * because the server sends something every 15 s.
+ * because the server sends something every 15 s, and first of all at once: one that says nothing for 5 s
+ * is held back on the way. `on.slow` runs then, and `on.open` every 5 s until something is heard.
  *
  * Browsers allow six connections to a server over HTTP/1.1, so the windows of one session share a
  * stream: the one that holds the lock has it and passes everything on. Where there are no locks, each
@@ -87,6 +88,8 @@ export function listen(on) {
   let failures = 0;
   let watchdog;
   let retry;
+  let mute;
+  let asking;
   let stopped = false;
 
   function take(kind, data) {
@@ -95,6 +98,7 @@ export function listen(on) {
     if (kind !== 'lost') watchdog = setTimeout(broken, 40_000);
     if (kind === 'open') on.open();
     else if (kind === 'lost') on.lost();
+    else if (kind === 'slow') on.slow();
     else if (kind === 'message') on.message(data);
     else if (kind === 'bye') location.assign('/');
   }
@@ -102,7 +106,17 @@ export function listen(on) {
     take(kind, data);
     if (holds) bus.postMessage({ kind, data });
   }
+  function heard() {
+    clearTimeout(mute);
+    clearInterval(asking);
+  }
+  function askInstead() {
+    tell('slow');
+    tell('open');
+    asking = setInterval(() => tell('open'), 5_000);
+  }
   function broken() {
+    heard();
     source?.close();
     if (stopped) return;
     failures += 1;
@@ -116,12 +130,17 @@ export function listen(on) {
     source?.close();
     source = new EventSource('/console/events');
     watchdog = setTimeout(broken, 40_000);
+    heard();
+    mute = setTimeout(askInstead, 5_000);
     source.onopen = () => { failures = 0; tell('open'); };
     source.onerror = broken;
-    source.addEventListener('message', (event) => tell('message', JSON.parse(event.data)));
-    source.addEventListener('ping', () => tell('ping'));
-    source.addEventListener('resync', () => tell('open'));
-    source.addEventListener('bye', () => tell('bye'));
+    for (const kind of ['message', 'ping', 'resync', 'bye']) {
+      source.addEventListener(kind, (event) => {
+        heard();
+        if (kind === 'message') tell(kind, JSON.parse(event.data));
+        else tell(kind === 'resync' ? 'open' : kind);
+      });
+    }
   }
   function hurry() {
     if (!stopped && source?.readyState === EventSource.CLOSED) connect();
@@ -130,6 +149,7 @@ export function listen(on) {
     stopped = true;
     clearTimeout(retry);
     clearTimeout(watchdog);
+    heard();
     window.removeEventListener('online', hurry);
     source?.close();
     bus?.close();

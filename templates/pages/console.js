@@ -271,6 +271,11 @@ function lost() {
   lostTimer = setTimeout(() => banner('Connection lost. Trying again; what you see may be out of date.', 'lost'), 1500);
 }
 
+/** The stream says nothing, as behind a proxy that gathers what it passes on. */
+function slow() {
+  banner('Live updates are held back on the way here, perhaps by a proxy. Asking every 5 seconds instead.', 'slow');
+}
+
 /** Fetches what may have been missed. Runs at every (re)connection of the stream. */
 async function resync() {
   clearTimeout(lostTimer);
@@ -311,7 +316,7 @@ async function start() {
   countUnread();
   channel = '';
   follow();
-  stream = listen({ open: resync, lost, message: arrived });
+  stream = listen({ open: resync, lost, slow, message: arrived });
 }
 
 // ---- keys and buttons -------------------------------------------------------------------------

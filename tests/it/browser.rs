@@ -5,12 +5,15 @@
 
 use std::path::Path;
 
+use axum::Router;
+use axum::extract::Request;
+use axum::response::IntoResponse;
 use fantoccini::Locator;
 use fantoccini::key::Key;
 use serde_json::{Value, json};
 
 use crate::harness::browser::Browser;
-use crate::harness::{PATIENCE, World, until};
+use crate::harness::{METAL, PATIENCE, World, until};
 
 const CARD: &str = "#log .message.has-card";
 const BAR: &str = "return document.querySelector('#log .has-card .bar-track')?.ariaLabel";
@@ -96,5 +99,46 @@ async fn a_batch_from_the_first_key_to_its_tickets() {
     }
 
     page.clone().close().await.unwrap();
+    t.finish().await;
+}
+
+/// A proxy that keeps the console's stream for itself, and hands on everything else.
+async fn holding_back(base: &str) -> String {
+    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    let (client, base) = (client.build().unwrap(), base.to_owned());
+    let pass = move |request: Request| {
+        let (client, base) = (client.clone(), base.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            if parts.uri.path() == "/console/events" {
+                return std::future::pending().await;
+            }
+            let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+            let to = format!("{base}{}", parts.uri.path_and_query().unwrap());
+            let asked = client.request(parts.method, to).headers(parts.headers).body(body);
+            let answer = asked.send().await.unwrap();
+            let (status, headers) = (answer.status(), answer.headers().clone());
+            (status, headers, answer.bytes().await.unwrap()).into_response()
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let there = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(pass)).await });
+    there
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_whose_stream_is_held_back_says_so_and_asks() {
+    let t = World::start().await;
+    let browser = Browser::start().await;
+    let page = &browser.page;
+    page.goto(&holding_back(&t.base).await).await.unwrap();
+    page.wait().at_most(PATIENCE).for_element(BOX).await.unwrap();
+    browser.shows("#banner", "Asking every 5 seconds instead").await;
+    // What others say is seen all the same, again and again.
+    for text in ["said by dave", "said a second time"] {
+        t.dave.say(METAL, text).await.unwrap();
+        browser.shows("#log", text).await;
+    }
     t.finish().await;
 }

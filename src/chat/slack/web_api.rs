@@ -21,7 +21,7 @@ use slack_morphism::prelude::*;
 
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-use crate::outgoing::{Connector, Outgoing, Unreachable, WebSocket, causes, is_here};
+use crate::outgoing::{Connector, NoConnection, Outgoing, WebSocket, causes, is_here};
 use secrecy::{ExposeSecret, SecretString};
 
 /// Longest wait for the answer to a call.
@@ -409,7 +409,7 @@ fn class_of(method: &str, error: &SlackClientError) -> ApiError {
             let hyper = cause.and_then(|c| c.downcast_ref::<hyper_util::client::legacy::Error>());
             match hyper {
                 Some(error) if error.is_connect() => {
-                    let why = error.source().and_then(|why| why.downcast_ref::<Unreachable>());
+                    let why = error.source().and_then(|why| why.downcast_ref::<NoConnection>());
                     let why = why.map(ToString::to_string).unwrap_or_default();
                     later(None, &format!("Slack cannot be reached: {why}"))
                 }
