@@ -24,7 +24,7 @@ pub async fn execute(
             Ok(Reply::Help { page: command::help(&app.catalog, topic.as_deref()) })
         }
         Command::Submit(request) => submit::submit(tx, app, ctx, &request, None).await.map(reply),
-        Command::Retry(id) => return submit::retry(tx, app, ctx, id).await.map(reply),
+        Command::Retry(id) => submit::retry(tx, app, ctx, id).await.map(reply),
         Command::Status(id) => {
             let batch = Box::new(query::batch(tx, id).await?);
             Ok(Reply::Batch { batch })
@@ -36,13 +36,13 @@ pub async fn execute(
             let of = mine.then_some(ctx.login());
             Ok(Reply::Batches { mine, batches: query::list(tx, of).await? })
         }
-        Command::Hosts { expression, hosts } => return Ok(Reply::NodeSet { expression, hosts }),
-        Command::Whoami => return Ok(whoami(&ctx.principal)),
+        Command::Hosts { expression, hosts } => Ok(Reply::NodeSet { expression, hosts }),
+        Command::Whoami => Ok(whoami(&ctx.principal)),
         Command::DryRun(request) => {
             let preview = preview::preview(tx, app, &ctx.principal, &request).await?;
             Ok(Reply::Preview { preview: Box::new(preview) })
         }
-        Command::Notify(change) => return preference::notify(tx, app, ctx, change).await,
+        Command::Notify(change) => preference::notify(tx, app, ctx, change).await,
         Command::Release(hosts) => {
             control::release(tx, app, ctx, &hosts).await?;
             Ok(Reply::Done)
