@@ -115,6 +115,7 @@ impl Config {
                 self.public_url()
             ));
         }
+        warnings.extend(self.audit.warnings());
         warnings.extend(self.jira.iter().flat_map(|jira| jira.warnings()));
         warnings.extend(self.slack.iter().flat_map(|slack| slack.warnings()));
         warnings
@@ -167,6 +168,7 @@ impl Config {
                     .into(),
             );
         }
+        problems.extend(self.audit.problems());
         problems.extend(self.jira.iter().flat_map(|jira| jira.problems()));
         if let Err(error) = telemetry::check_filter(&self.log.filter) {
             problems.push(format!("log.filter: {error}"));
@@ -291,6 +293,7 @@ mod tests {
         const JIRA: &str = "[jira]\nurl = \"http://jira\"\nproject = \"OPS\"\ntoken = \"t\"\n";
         let warnings = |rules: &str| {
             let files = "directory.file = \"p\"\ninventory.file = \"i\"\n";
+            let files = format!("{files}audit.key = {:?}\n", "k".repeat(32));
             let text = format!("{files}allow = [{{ group = \"sre\" }}]\n{rules}");
             let config = Config::parse(&text, Path::new("/m.toml")).unwrap();
             config.warnings(&BTreeSet::from(["fra1", "ams1"]))
@@ -316,8 +319,11 @@ mod tests {
         }
         let nothing = "directory.file = \"p\"\ninventory.file = \"i\"\n";
         let nothing = Config::parse(nothing, Path::new("/m.toml")).unwrap();
-        let [no_host, nobody] = &nothing.warnings(&BTreeSet::new())[..] else { panic!("two") };
+        let [no_host, nobody, no_key] = &nothing.warnings(&BTreeSet::new())[..] else {
+            panic!("three")
+        };
         assert!(no_host.contains("no host") && nobody.contains("nobody may ask"), "{nobody}");
+        assert!(no_key.starts_with("audit.key: without a key"), "{no_key}");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! folder; other variables without a double underscore are not configuration. `DATABASE_URL` wins
 //! over `[database]`.
 
+mod audit;
 mod check;
 mod http;
 mod jira;
@@ -35,6 +36,7 @@ use metalbot_core::domain::time_zone::Zone;
 use metalbot_core::domain::triage::TicketPolicy;
 use secrecy::SecretString;
 
+pub use audit::AuditConfig;
 pub use http::HttpConfig;
 pub use jira::{JiraConfig, JiraSite};
 pub use outgoing::OutgoingConfig;
@@ -65,6 +67,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     #[serde(default)]
     pub database: DatabaseConfig,
+    #[serde(default)]
+    pub audit: AuditConfig,
     #[serde(default)]
     pub http: HttpConfig,
     #[serde(default)]

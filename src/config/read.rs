@@ -128,7 +128,11 @@ fn kind_name(actual: &Actual) -> &'static str {
 
 /// Makes paths absolute and fetches the secrets; says what went wrong.
 fn resolve(config: &mut Config, base: &Path, env: &Environment) -> Vec<String> {
-    let folders = [&mut config.commands.folder, &mut config.templates.folder];
+    let folders = [
+        &mut config.commands.folder,
+        &mut config.templates.folder,
+        &mut config.audit.checkpoint_file,
+    ];
     let files = [&mut config.state_dir, &mut config.directory.file, &mut config.inventory.file];
     for path in files.into_iter().chain(folders.into_iter().flatten()) {
         *path = base.join(&*path);
@@ -186,6 +190,10 @@ fn resolve(config: &mut Config, base: &Path, env: &Environment) -> Vec<String> {
     let source = SecretSource { given: outgoing.proxy.take(), file, env: of };
     fetch("outgoing.proxy".into(), source, &mut outgoing.proxy, false);
     outgoing.resolve(base, |name| env.get(name).map(String::as_str));
+    let audit = &mut config.audit;
+    let (file, env_name) = (audit.key_file.as_ref(), audit.key_env.as_ref());
+    let source = SecretSource { given: audit.key.take(), file, env: env_name };
+    fetch("audit.key".into(), source, &mut audit.key, false);
     let database = &mut config.database;
     let source = match env.get("DATABASE_URL").filter(|url| !url.is_empty()) {
         Some(url) => {
@@ -530,8 +538,9 @@ mod tests {
             "SLACK_BOT_TOKEN",
             "SLACK_SIGNING_SECRET",
             "OUTGOING_PROXY",
+            "METALBOT_AUDIT_KEY",
         ];
-        let env = env.map(|name| (name.to_owned(), "x".to_owned())).into();
+        let env = env.map(|name| (name.to_owned(), "x".repeat(32))).into();
         read(text, Path::new("metalbot.toml"), &env).map_err(|error| error.to_string())
     }
 
@@ -548,6 +557,8 @@ mod tests {
             "workspaces = ",
             "app_token = ",
             "app_token_file",
+            "key = ",
+            "key_file",
             "proxy = ",
             "proxy_file",
             "signing_secret = ",

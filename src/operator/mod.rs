@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use metalbot_core::domain::ids::BatchId;
+use metalbot_store::audit::Checkpoint;
 
 /// Commands for an operator on the machine that has the configuration.
 #[derive(Debug, Subcommand)]
@@ -58,10 +59,13 @@ pub enum OperatorCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Recompute the hash chain; exits with 1 when a row was changed or removed.
+    /// Recompute the hash chain; exits with 1 when a row was changed, removed or slipped in.
     Verify {
         #[command(flatten)]
         config: ConfigFile,
+        /// A checkpoint from the log or from an earlier check, which the chain must go through.
+        #[arg(long, value_name = "COUNT:HEAD")]
+        expect: Option<Checkpoint>,
         /// Print one JSON object.
         #[arg(long)]
         json: bool,
@@ -130,8 +134,8 @@ pub async fn run(command: OperatorCommand) -> anyhow::Result<ExitCode> {
             check_config::check(&config.config, connect).await
         }
         OperatorCommand::Bmc { command } => bmc::run(command).await,
-        OperatorCommand::Audit { command: AuditCommand::Verify { config, json } } => {
-            audit::verify(&config.config, json).await
+        OperatorCommand::Audit { command: AuditCommand::Verify { config, expect, json } } => {
+            audit::verify(&config.config, expect.as_ref(), json).await
         }
         OperatorCommand::Tickets { command: TicketsCommand::List { config, all, json } } => {
             tickets::list(&config.config, all, json).await

@@ -123,7 +123,8 @@ pub(super) async fn check(file: &Path) -> anyhow::Result<ExitCode> {
     let slack = config.slack.as_ref().context("the configuration has no section [slack]")?;
     // The very same way out as that of the service.
     let outgoing = config.outgoing()?;
-    let client = outgoing.client().timeout(PATIENCE).build()?;
+    // Each question over a connection of its own: a proxy may close one in the very moment it is used again.
+    let client = outgoing.client().timeout(PATIENCE).pool_max_idle_per_host(0).build()?;
     let proxy = outgoing.proxy_to(&slack.api_url);
     let proxy = proxy.map(|name| format!(" through the proxy {name}")).unwrap_or_default();
     let api = slack.api_url.trim_end_matches('/');

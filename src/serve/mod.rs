@@ -1,5 +1,6 @@
 //! `metalbot serve`: the composition root. Only this module constructs what runs.
 
+pub mod audit;
 mod health;
 mod http;
 mod listener;

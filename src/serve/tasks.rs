@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use sqlx::PgPool;
 
+use super::audit::AuditSealer;
 use super::roles::Role;
 use super::site::SiteParts;
 use super::tickets::TicketTasks;
@@ -18,7 +18,6 @@ use crate::executor::bmc_inventory::{self, Survey};
 use crate::executor::checker::{self, Checker};
 use crate::executor::placement;
 use crate::executor::rollout::{self, Conductor};
-use crate::failpoint::{Point, reach};
 use crate::notify::relay::{self as notice_relay, NoticeRelay};
 use crate::runtime::task::TaskLease;
 use crate::ticket::assign::{self, TicketAssigner};
@@ -27,15 +26,13 @@ use crate::ticket::relay::{self as ticket_relay, TicketRelay};
 use crate::ticket::resolve::{self, TicketResolver};
 use crate::ticket::verify::{self, HostVerifier};
 use metalbot_store::notifier::Topic;
-use metalbot_store::{audit, dedup_key, retention, task_lease};
+use metalbot_store::{dedup_key, retention, task_lease};
 
 /// Period of tasks that cost one small query when there is nothing to do.
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Time in which repeats of a delivery are recognised; longer than any platform repeats one.
 const DEDUP: Duration = HOUR;
-/// Audit rows sealed in one transaction.
-const SEALED_AT_ONCE: i64 = 1_000;
 
 /// Tasks that ask BMCs: each process has its rounds for the datacenters that it reaches.
 const ASK_BMCS: [&str; 3] = ["preflight", "bmc_inventory", "ticket_verify"];
@@ -66,6 +63,7 @@ pub fn tasks(site: &SiteParts) -> anyhow::Result<Vec<Task>> {
     let (pool, app) = (&site.pool, (site.pool.clone(), site.app.clone()));
     let keep = site.config.database.retention;
     let (checker, conductor) = (workers::checker(site), workers::conductor(site));
+    let sealer = AuditSealer::new(&site.config, pool.clone())?;
     #[rustfmt::skip]
     let mut table = vec![
         task("preflight", checker::PERIOD, Some(Work), Worker, leased(&checker, Checker::run_once)),
@@ -82,7 +80,7 @@ pub fn tasks(site: &SiteParts) -> anyhow::Result<Vec<Task>> {
             placement::say_unreached(&pool).await?;
             Ok(false)
         })),
-        task("audit_seal", SECOND, None, Relay, round(pool, seal_audit)),
+        task("audit_seal", SECOND, None, Relay, round(&sealer, AuditSealer::run_once)),
         task("dedup_retention", DEDUP, None, Relay,
             round(pool, |pool| async move { Ok(dedup_key::forget(&pool, DEDUP).await? > 0) })),
         task("retention", HOUR, None, Relay,
@@ -143,16 +141,6 @@ fn ticket_rows(parts: TicketTasks) -> Vec<Task> {
         rows.push(task(read, poll::PERIOD, None, Relay, leased(&poller, TicketPoller::run_once)));
     }
     rows
-}
-
-async fn seal_audit(pool: PgPool) -> anyhow::Result<bool> {
-    let mut tx = pool.begin().await?;
-    let sealed = audit::seal(&mut tx, SEALED_AT_ONCE).await?;
-    if sealed > 0 {
-        reach(Point::SealBeforeCommit);
-    }
-    tx.commit().await?;
-    Ok(sealed > 0)
 }
 
 fn task(

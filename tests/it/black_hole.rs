@@ -70,7 +70,7 @@ async fn a_console_request_ends_after_an_answer_that_never_came() {
     let (site, proxy) = site().await;
     let process = site.serve_through(&proxy).await;
     let dave = process.sign_in("dave").await;
-    proxy.swallow_answer_to(&["select login from session"]);
+    proxy.swallow_answer_to(&["password_digest from session"]);
     is_told_to_ask_again(&dave).await;
     assert!(proxy.has_broken_down());
     assert_eq!(dave.say(METAL, "/metal list").await.unwrap(), StatusCode::ACCEPTED);

@@ -139,7 +139,7 @@ async fn migrations_apply_to_an_empty_database_once() {
     let tables = "select string_agg(table_name, ' ' order by table_name)
                   from information_schema.tables where table_schema = 'public'";
     let before: String = sqlx::query_scalar(tables).fetch_one(&mut conn).await.unwrap();
-    insta::assert_snapshot!(before, @"_sqlx_migrations account app_home attempt audit audit_seal batch batch_unreached bmc_identity card card_reaction channel_access channel_setting console_message console_reaction decision dedup_key draft host_wont_fix inbox job job_report known_browser login_attempt outbox outgoing_post preference report_token schema_range session task_lease ticket ticket_comment ticket_host worker");
+    insta::assert_snapshot!(before, @"_sqlx_migrations account app_home attempt audit audit_round audit_seal batch batch_unreached bmc_identity card card_reaction channel_access channel_setting console_message console_reaction decision dedup_key draft host_wont_fix inbox job job_report known_browser login_attempt outbox outgoing_post preference report_token schema_range session task_lease ticket ticket_comment ticket_host worker");
     MIGRATIONS.run(&mut conn).await.unwrap();
     let after: String = sqlx::query_scalar(tables).fetch_one(&mut conn).await.unwrap();
     assert_eq!(after, before);

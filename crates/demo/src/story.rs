@@ -123,7 +123,7 @@ async fn tickets(jira: &SimJira, number: usize) -> anyhow::Result<Vec<Ticket>> {
 async fn verified(pool: &PgPool) -> anyhow::Result<store::audit::ChainReport> {
     let started = Instant::now();
     loop {
-        let report = store::audit::verify(&mut *pool.acquire().await?).await?;
+        let report = store::audit::verify(&mut *pool.acquire().await?, None, None).await?;
         ensure!(report.broken.is_none(), "the audit is broken: {:?}", report.broken);
         if report.unsealed == 0 || started.elapsed() > PATIENCE {
             ensure!(report.unsealed == 0, "{} rows were never sealed", report.unsealed);

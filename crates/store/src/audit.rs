@@ -3,16 +3,25 @@
 //! Rows are written plain inside the transaction that they describe. [`seal`] gives them their
 //! positions after the commit, in the order in which it finds them, and puts them into the chain: so
 //! the chain never makes writers wait, a late commit is never skipped, and the order survives dump
-//! and restore. Whoever reads what has happened since goes by position. A row's seal is SHA-256 over
-//! the seal before it and the row's canonical JSON.
+//! and restore. Whoever reads what has happened since goes by position. A row's seal is HMAC-SHA-256
+//! over the seal before it and the row's canonical JSON, with a key that the database does not hold;
+//! SHA-256 where there is no key. [`mod@verify`] recomputes it.
+//!
+//! A round that has sealed all that it saw notes how far transactions had ended (`audit_round`). A row
+//! of one of them that is not sealed was not there then: it is never sealed, and breaks the audit.
+
+mod key;
+mod verify;
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, PgTransaction};
 use time::OffsetDateTime;
 
 use metalbot_core::domain::ids::BatchId;
 use metalbot_core::domain::principal::Actor;
+
+pub use key::{AuditKey, KeyTooShort};
+pub use verify::{ChainReport, Checkpoint, verify};
 
 /// The seal before the first row.
 const GENESIS: [u8; 32] = [0; 32];
@@ -73,7 +82,7 @@ struct Row {
 }
 
 impl Row {
-    fn seal_after(&self, previous: &[u8]) -> [u8; 32] {
+    fn seal_after(&self, previous: &[u8], key: Option<&AuditKey>) -> [u8; 32] {
         // PostgreSQL keeps microseconds; the integer is the same in every time zone.
         let micros = self.at.unix_timestamp_nanos() / 1_000;
         let fields = (
@@ -86,36 +95,107 @@ impl Row {
             &self.detail,
         );
         let canonical = serde_json::to_vec(&fields).expect("the fields are JSON already");
-        Sha256::new().chain_update(previous).chain_update(canonical).finalize().into()
+        key::seal(key, &[previous, &canonical])
     }
 }
 
-/// Gives rows that have none their positions, and seals them; returns how many. One process at a time
-/// may run it (task `audit_seal`); the chain's position is a primary key, so a second one fails and
-/// changes nothing.
-pub async fn seal(tx: &mut PgTransaction<'_>, at_most: i64) -> sqlx::Result<usize> {
+/// The note of the last round.
+struct Round {
+    position: i64,
+    head: Vec<u8>,
+    seen_to: String,
+    server: String,
+    mac: Vec<u8>,
+}
+
+impl Round {
+    fn mac_with(&self, key: Option<&AuditKey>) -> [u8; 32] {
+        let (place, seen_to) = (self.position.to_be_bytes(), format!("/{}/", self.seen_to));
+        key::seal(key, &[b"round", &place, &self.head, seen_to.as_bytes(), self.server.as_bytes()])
+    }
+
+    async fn load(conn: &mut PgConnection) -> sqlx::Result<Option<Round>> {
+        sqlx::query_as!(
+            Round,
+            r#"select position, head, seen_to::text as "seen_to!", server, mac from audit_round"#
+        )
+        .fetch_optional(conn)
+        .await
+    }
+
+    async fn store(&self, conn: &mut PgConnection) -> sqlx::Result<()> {
+        sqlx::query!(
+            "insert into audit_round (position, head, seen_to, server, mac)
+             values ($1, $2, $3::text::xid8, $4, $5)
+             on conflict (only_one) do update set position = excluded.position,
+                 head = excluded.head, seen_to = excluded.seen_to, server = excluded.server,
+                 mac = excluded.mac",
+            self.position,
+            self.head,
+            self.seen_to,
+            self.server,
+            self.mac
+        )
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+}
+
+/// What a round of sealing has done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sealed {
+    pub rows: usize,
+    /// The end of the chain.
+    pub checkpoint: Checkpoint,
+}
+
+/// Gives rows that have none their positions, and seals them. One process at a time may run it (task
+/// `audit_seal`); the chain's position is a primary key, so a second one fails and changes nothing.
+pub async fn seal(
+    tx: &mut PgTransaction<'_>,
+    key: Option<&AuditKey>,
+    at_most: i64,
+) -> sqlx::Result<Sealed> {
     let last = sqlx::query!("select position, seal from audit_seal order by position desc limit 1")
         .fetch_optional(&mut **tx)
         .await?;
     let (mut position, mut previous) =
         last.map_or((0, GENESIS.to_vec()), |last| (last.position, last.seal));
+    let before = Round::load(&mut *tx).await?;
+    if key.is_some() && before.as_ref().is_none_or(|round| round.mac == round.mac_with(None)) {
+        tracing::warn!(position = position + 1, "the audit is sealed with its key from here on");
+        record(&mut *tx, &Actor::system("audit_seal"), "audit.key_began", None, Value::Null)
+            .await?;
+    }
+    // What was changed in the database is not made good by sealing on.
+    let is_ours = before
+        .as_ref()
+        .is_none_or(|round| [None, key].into_iter().any(|key| round.mac == round.mac_with(key)));
     // The release before seals rows and does not note it here.
     let rows = sqlx::query!(
-        r#"select id, at, actor, via, event, batch_id, detail, audit_id is null as "new!"
+        r#"select id, at, actor, via, event, batch_id, detail, audit_id is null as "new!",
+               pg_snapshot_xmin(pg_current_snapshot())::text as "seen_to!",
+               (select system_identifier::text from pg_control_system()) as "server!"
            from audit left join audit_seal on audit_id = id
-           where not sealed order by id limit $1"#,
+           where not sealed and not (audit_id is null and exists (
+               select from audit_round where audit.xid < seen_to
+                   and server = (select system_identifier::text from pg_control_system())))
+           order by id limit $1"#,
         at_most
     )
     .fetch_all(&mut **tx)
     .await?;
     let all: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let seen = rows.first().map(|row| (row.seen_to.clone(), row.server.clone()));
+    let is_complete = i64::try_from(rows.len()).is_ok_and(|rows| rows < at_most);
     let (mut positions, mut ids, mut seals) = (Vec::new(), Vec::new(), Vec::new());
     for row in rows.into_iter().filter(|row| row.new) {
         let (id, at, actor, via) = (row.id, row.at, row.actor, row.via);
         let (event, batch_id, detail) = (row.event, row.batch_id, row.detail);
         position += 1;
-        previous =
-            Row { id, at, actor, via, event, batch_id, detail }.seal_after(&previous).to_vec();
+        let row = Row { id, at, actor, via, event, batch_id, detail };
+        previous = row.seal_after(&previous, key).to_vec();
         positions.push(position);
         ids.push(id);
         seals.push(previous.clone());
@@ -132,87 +212,21 @@ pub async fn seal(tx: &mut PgTransaction<'_>, at_most: i64) -> sqlx::Result<usiz
     sqlx::query!("update audit set sealed = true where id = any($1)", &all)
         .execute(&mut **tx)
         .await?;
-    Ok(all.len())
-}
-
-/// Result of a check of the whole chain.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ChainReport {
-    pub sealed: u64,
-    /// Rows younger than the last run of the sealing task.
-    pub unsealed: u64,
-    /// The last seal; kept elsewhere, it proves later that the chain was not rewritten.
-    pub head: String,
-    /// First thing that is wrong, if any.
-    pub broken: Option<String>,
-}
-
-/// Recomputes the chain from the first row to the last.
-pub async fn verify(conn: &mut PgConnection) -> sqlx::Result<ChainReport> {
-    let mut report =
-        ChainReport { sealed: 0, unsealed: 0, head: hex::encode(GENESIS), broken: None };
-    let mut previous = GENESIS.to_vec();
-    loop {
-        let from = i64::try_from(report.sealed).unwrap_or(i64::MAX);
-        let page = sqlx::query!(
-            r#"select s.position, s.seal, s.audit_id, a.id as "id?", a.at as "at?",
-                      a.actor as "actor?", a.via as "via?", a.event as "event?",
-                      a.batch_id as "batch_id?", a.detail as "detail?"
-               from audit_seal s left join audit a on a.id = s.audit_id
-               where s.position > $1 order by s.position limit 1000"#,
-            from
-        )
-        .fetch_all(&mut *conn)
-        .await?;
-        if page.is_empty() {
-            break;
-        }
-        for seal in page {
-            let expected = i64::try_from(report.sealed).unwrap_or(i64::MAX) + 1;
-            if seal.position != expected {
-                report.broken = Some(format!("the chain jumps to {} at {expected}", seal.position));
-                return Ok(report);
-            }
-            let row = (|| {
-                Some(Row {
-                    id: seal.id?,
-                    at: seal.at?,
-                    actor: seal.actor?,
-                    via: seal.via?,
-                    event: seal.event?,
-                    batch_id: seal.batch_id,
-                    detail: seal.detail?,
-                })
-            })();
-            let Some(row) = row else {
-                report.broken = Some(format!("audit row {} is gone", seal.audit_id));
-                return Ok(report);
-            };
-            if row.seal_after(&previous)[..] != seal.seal[..] {
-                report.broken = Some(format!("audit row {} was changed", seal.audit_id));
-                return Ok(report);
-            }
-            previous = seal.seal;
-            report.sealed += 1;
-            report.head = hex::encode(&previous);
-        }
+    if let Some(now) = seen.filter(|_| is_ours) {
+        let before = before.map(|round| (round.seen_to, round.server));
+        let (seen_to, server) =
+            if is_complete { now } else { before.unwrap_or_else(|| ("0".into(), now.1)) };
+        let mut round =
+            Round { position, head: previous.clone(), seen_to, server, mac: Vec::new() };
+        round.mac = round.mac_with(key).to_vec();
+        round.store(&mut *tx).await?;
+    } else if !is_ours {
+        tracing::error!("the note of the audit's last round was changed, or the audit's key was");
     }
-    let passed_over = sqlx::query_scalar!(
-        "select id from audit
-         where sealed and not exists (select from audit_seal where audit_id = audit.id)
-         order by id limit 1"
-    )
-    .fetch_optional(&mut *conn)
-    .await?;
-    report.broken = passed_over.map(|id| format!("audit row {id} counts as sealed and is not"));
-    report.unsealed = sqlx::query_scalar!(
-        r#"select count(*) as "count!" from audit
-           where not sealed and not exists (select from audit_seal where audit_id = audit.id)"#
-    )
-    .fetch_one(conn)
-    .await?
-    .unsigned_abs();
-    Ok(report)
+    Ok(Sealed {
+        rows: all.len(),
+        checkpoint: Checkpoint { count: position, head: hex::encode(previous) },
+    })
 }
 
 #[cfg(test)]
@@ -229,12 +243,12 @@ mod tests {
         }
         tx.commit().await.unwrap();
         assert_eq!(seal_all(pool).await, 3);
-        verify(&mut pool.acquire().await.unwrap()).await.unwrap()
+        verify(&mut pool.acquire().await.unwrap(), None, None).await.unwrap()
     }
 
     async fn seal_all(pool: &PgPool) -> usize {
         let mut tx = pool.begin().await.unwrap();
-        let sealed = seal(&mut tx, 10).await.unwrap();
+        let sealed = seal(&mut tx, None, 10).await.unwrap().rows;
         tx.commit().await.unwrap();
         sealed
     }
@@ -261,7 +275,7 @@ mod tests {
         open.commit().await.unwrap();
         assert_eq!(chain(&pool).await, [(3, Some(1)), (1, Some(2)), (2, None)]);
         assert_eq!(seal_all(&pool).await, 1);
-        let report = verify(&mut pool.acquire().await.unwrap()).await.unwrap();
+        let report = verify(&mut pool.acquire().await.unwrap(), None, None).await.unwrap();
         assert_eq!((report.sealed, report.unsealed, report.broken), (3, 0, None));
     }
 
@@ -273,11 +287,11 @@ mod tests {
         sqlx::raw_sql(as_before).execute(&pool).await.unwrap();
         let mut conn = pool.acquire().await.unwrap();
         record(&mut conn, &Actor::system("test"), "tested", None, Value::Null).await.unwrap();
-        let report = verify(&mut conn).await.unwrap();
+        let report = verify(&mut conn, None, None).await.unwrap();
         assert_eq!((report.sealed, report.unsealed, report.broken), (3, 1, None));
         assert_eq!(seal_all(&pool).await, 4);
         assert_eq!(chain(&pool).await, [(1, Some(1)), (2, Some(2)), (3, Some(3)), (4, Some(4))]);
-        assert_eq!(verify(&mut conn).await.unwrap().broken, None);
+        assert_eq!(verify(&mut conn, None, None).await.unwrap().broken, None);
     }
 
     #[sqlx::test(migrator = "crate::MIGRATIONS")]
@@ -287,7 +301,7 @@ mod tests {
         three_sealed_rows(&pool).await;
         sqlx::query(insert).execute(&pool).await.unwrap();
         assert_eq!(seal_all(&pool).await, 0);
-        let broken = verify(&mut pool.acquire().await.unwrap()).await.unwrap().broken;
+        let broken = verify(&mut pool.acquire().await.unwrap(), None, None).await.unwrap().broken;
         assert_eq!(broken.as_deref(), Some("audit row 4 counts as sealed and is not"));
     }
 
@@ -308,7 +322,7 @@ mod tests {
             sqlx::raw_sql(sqlx::AssertSqlSafe(off)).execute(pool).await.unwrap();
         }
         sqlx::query(change).execute(pool).await.unwrap();
-        verify(&mut pool.acquire().await.unwrap()).await.unwrap().broken
+        verify(&mut pool.acquire().await.unwrap(), None, None).await.unwrap().broken
     }
 
     #[sqlx::test(migrator = "crate::MIGRATIONS")]

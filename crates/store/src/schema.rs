@@ -96,10 +96,13 @@ pub async fn check_rights(conn: &mut PgConnection) -> Result<(), SchemaError> {
                    when 'schema_range' then false
                    when 'audit_seal' then verb = 'insert'
                    when 'audit' then verb in ('insert', 'update')
+                   when 'audit_round' then verb <> 'delete'
                    else true end))
            select verb || ' on ' || name as "right!" from needed
            where not case relkind when 'S' then has_sequence_privilege(oid, verb)
-                               else has_table_privilege(oid, verb) end
+                               else has_table_privilege(oid, verb)
+                                   or (name, verb) = ('audit', 'update')
+                                       and has_column_privilege(oid, 'sealed', verb) end
            order by name, verb"#
     )
     .fetch_all(&mut *conn)

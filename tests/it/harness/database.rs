@@ -518,7 +518,7 @@ impl Database {
     /// Whether the chain of the audit is whole.
     pub async fn check_audit(&self) {
         let mut conn = self.pool.acquire().await.unwrap();
-        let report = store::audit::verify(&mut conn).await.unwrap();
+        let report = store::audit::verify(&mut conn, None, None).await.unwrap();
         assert_eq!(report.broken, None, "the audit");
     }
 }
