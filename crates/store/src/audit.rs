@@ -5,7 +5,7 @@
 //! the chain never makes writers wait, a late commit is never skipped, and the order survives dump
 //! and restore. Whoever reads what has happened since goes by position. A row's seal is HMAC-SHA-256
 //! over the seal before it and the row's canonical JSON, with a key that the database does not hold;
-//! SHA-256 where there is no key. [`mod@verify`] recomputes it.
+//! SHA-256 where there is no key. [`verify`](fn@verify) recomputes it.
 //!
 //! A round that has sealed all that it saw notes how far transactions had ended (`audit_round`). A row
 //! of one of them that is not sealed was not there then: it is never sealed, and breaks the audit.

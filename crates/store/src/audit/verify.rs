@@ -162,7 +162,7 @@ async fn beside_the_chain(
                         chain was rewritten without it";
             return Ok(Some(what.into()));
         }
-        if !round.is_some_and(|round| round.mac == round.mac_with(key)) {
+        if round.is_none_or(|round| round.mac != round.mac_with(key)) {
             return Ok(Some("the note of the last round was changed or removed".into()));
         }
     }
@@ -243,18 +243,12 @@ mod tests {
         report.broken.unwrap_or_else(|| "whole".into())
     }
 
+    /// Position, and what [`Row`] has.
+    type Stored = (i64, i64, time::OffsetDateTime, String, String, String, Option<i64>, Value);
+
     /// Computes the chain anew without the key, as whoever has no more than the database can.
     async fn recompute(pool: &PgPool) {
-        let rows: Vec<(
-            i64,
-            i64,
-            time::OffsetDateTime,
-            String,
-            String,
-            String,
-            Option<i64>,
-            Value,
-        )> = sqlx::query_as(
+        let rows: Vec<Stored> = sqlx::query_as(
             "select position, id, at, actor, via, event, batch_id, detail
                  from audit_seal join audit on id = audit_id order by position",
         )
