@@ -18,7 +18,7 @@ const SECRET: &str = "s3cret/word";
 /// `metalbot operator check-config --connect` with this address: whether all is well, and what it says.
 async fn check(site: &Site, url: &str) -> (bool, String) {
     let mut command = site.command(&["operator", "check-config", "--connect"]);
-    command.env("DATABASE_URL", url);
+    command.env("DATABASE_URL", url).env("METALBOT_AUDIT__KEY", "k".repeat(32));
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     (output.status.success(), said(&output).1)
 }
