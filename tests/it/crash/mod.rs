@@ -17,15 +17,22 @@ use metalbot_sim::actor::SeenMessage;
 use crate::harness::wait::until_some;
 use crate::harness::{Count, METAL, PATIENCE, Process, Site, until};
 
-/// An approved reboot of all forty web hosts.
+/// An approved reboot of all forty web hosts, that has begun.
 pub async fn reboot_web(site: &Site, process: &Process) -> SeenMessage {
+    let card = approve_reboot_of_web(process).await;
+    site.acts_reach(1).await;
+    card
+}
+
+/// The same, which may not have begun.
+pub async fn approve_reboot_of_web(process: &Process) -> SeenMessage {
     let alice = process.sign_in("alice").await;
     let bob = process.sign_in("bob").await;
     let command = "/metal reboot @web reason=\"kernel CVE-2026-1\"";
     alice.say(METAL, command).await.unwrap();
     let card = bob.card(METAL, 1, PATIENCE, |card| !card.buttons().is_empty()).await.unwrap();
-    bob.react(&card.id, "+1", true).await.unwrap();
-    site.acts_reach(1).await;
+    // A process that is made to stand still may answer when it goes on.
+    let _ = tokio::time::timeout(Duration::from_secs(1), bob.react(&card.id, "+1", true)).await;
     card
 }
 
